@@ -1,0 +1,174 @@
+//! The one error type: what was attempted, on which path or URL, why it failed and what to do next.
+//!
+//! An enum of variants per cause was rejected: nobody branches on more than the [`Kind`], which is
+//! what decides the exit code, and a message that names operation, place and next step is what an
+//! operator needs. `main` is the only place that prints one.
+
+use crate::exit::Exit;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// What kind of failure this is; one to one with the non-zero codes of [`Exit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything that has no better kind.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// No supervisor is running on this home.
+    NoSupervisor,
+    /// No such upgrade, plan or backup.
+    NotFound,
+    /// A condition that was asked for does not hold.
+    NotMet,
+    /// A file that somebody wrote for us is bad.
+    BadInput,
+    /// A checksum or signature does not match, or there is none.
+    Verification,
+    /// A server or the node cannot be reached, or was too slow.
+    Unreachable,
+    /// Our own assumption is broken.
+    Bug,
+    /// The operating system refused an operation.
+    Io,
+    /// Another supervisor holds this home.
+    Busy,
+    /// A peer answered something that makes no sense.
+    Nonsense,
+    /// Permission denied.
+    Permission,
+    /// The configuration is bad.
+    Config,
+    /// The operator has to decide.
+    Halted,
+}
+
+impl Kind {
+    /// The exit code of a command that fails with this kind.
+    #[must_use]
+    pub fn exit(self) -> Exit {
+        match self {
+            Kind::Failed => Exit::Failed,
+            Kind::Usage => Exit::Usage,
+            Kind::NoSupervisor => Exit::NoSupervisor,
+            Kind::NotFound => Exit::NotFound,
+            Kind::NotMet => Exit::NotMet,
+            Kind::BadInput => Exit::BadInput,
+            Kind::Verification => Exit::Verification,
+            Kind::Unreachable => Exit::Unreachable,
+            Kind::Bug => Exit::Bug,
+            Kind::Io => Exit::Io,
+            Kind::Busy => Exit::Busy,
+            Kind::Nonsense => Exit::Nonsense,
+            Kind::Permission => Exit::Permission,
+            Kind::Config => Exit::Config,
+            Kind::Halted => Exit::Halted,
+        }
+    }
+}
+
+/// A failure with everything a person needs to act on it.
+///
+/// Shown as one line: `what: place: source; hint`.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    place: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    hint: Option<String>,
+}
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A failure of `kind`; `what` says the operation in lower case, without a full stop.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Error { kind, what: what.into(), place: None, source: None, hint: None }
+    }
+
+    /// A failed operation of the operating system on `path`. A refusal becomes [`Kind::Permission`].
+    pub fn io(what: impl Into<String>, path: &Path, err: io::Error) -> Self {
+        let kind = match err.kind() {
+            io::ErrorKind::PermissionDenied => Kind::Permission,
+            _ => Kind::Io,
+        };
+        Error::new(kind, what).at(path.display()).because(err)
+    }
+
+    /// Where: a path, `file:line`, or URL.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.place = Some(place.to_string());
+        self
+    }
+
+    /// Why: the underlying failure.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What to do next, as an instruction.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The error of the operating system underneath, where there is one.
+    #[must_use]
+    pub fn os(&self) -> Option<&io::Error> {
+        self.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(place) = &self.place {
+            write!(f, ": {place}")?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_where_why_and_what_next() {
+        let err = Error::io("open", Path::new("/x"), io::Error::other("boom")).hint("look at it");
+        assert_eq!(err.to_string(), "open: /x: boom; look at it");
+        assert_eq!(err.kind().exit(), Exit::Io);
+    }
+
+    #[test]
+    fn a_refusal_is_a_matter_of_permission() {
+        let err = Error::io("open", Path::new("/x"), io::ErrorKind::PermissionDenied.into());
+        assert_eq!(err.kind(), Kind::Permission);
+    }
+}

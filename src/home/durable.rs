@@ -1,0 +1,230 @@
+//! The only code that may change state on disk: put, link, promote, mkdir.
+//!
+//! Each is atomic for a reader and durable when it returns: after a power cut the old thing or the
+//! new one is there, never a part. A failed fsync is reported and never retried on the same file,
+//! because the kernel may have dropped the dirty pages already (fsync(2)).
+
+use crate::error::{Error, Kind, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Creates a directory and its missing parents with mode 0700, durably. One that exists is fine.
+///
+/// # Errors
+/// If the operating system refuses, or something that is not a directory is in the way.
+pub fn mkdir(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(path);
+    mkdir(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_dir(parent),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) => Err(Error::io("create directory", path, e)),
+    }
+}
+
+/// Replaces the file at `path` by `bytes` with `mode`, atomically and durably.
+///
+/// # Errors
+/// If writing, syncing or renaming fails; the old file is then untouched.
+pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let temp = temp_beside(path);
+    let written = write_new(&temp, bytes, mode).and_then(|()| rename(&temp, path));
+    if written.is_err() {
+        // The file is ours and incomplete; if it cannot be removed either, it is harmless.
+        let _ = fs::remove_file(&temp);
+    }
+    written?;
+    sync_dir(parent_of(path))
+}
+
+/// Points the symbolic link at `path` to `target`, atomically and durably.
+///
+/// # Errors
+/// If the link cannot be made or renamed, or if something other than a link is at `path`.
+pub fn link(target: &Path, path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_symlink() => {
+            return Err(Error::new(Kind::Failed, "replace link")
+                .at(path.display())
+                .hint("it is not a symbolic link; move it away"));
+        }
+        _ => {}
+    }
+    let temp = temp_beside(path);
+    symlink(target, &temp).map_err(|e| Error::io("create link", &temp, e))?;
+    rename(&temp, path).inspect_err(|_| {
+        let _ = fs::remove_file(&temp);
+    })?;
+    sync_dir(parent_of(path))
+}
+
+/// Moves a finished file or directory tree to its final name, durably and without replacing anything.
+///
+/// Files and directories below `from` are synced bottom-up first, so what appears at `to` is whole.
+///
+/// # Errors
+/// [`Kind::Failed`] if something is at `to` already; else whatever the operating system refused.
+pub fn promote(from: &Path, to: &Path) -> Result<()> {
+    sync_tree(from)?;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => {
+            return Err(Error::new(Kind::Failed, "promote").at(to.display()).hint("it exists already"));
+        }
+        Err(e) => return Err(Error::io("promote to", to, e.into())),
+    }
+    sync_dir(parent_of(to))?;
+    if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }
+}
+
+/// Exchanges two paths of one file system in one step, durably.
+///
+/// # Errors
+/// If either is missing or the file system cannot do it.
+pub fn exchange(a: &Path, b: &Path) -> Result<()> {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
+        .map_err(|e| Error::io("exchange with", b, e.into()))?;
+    sync_dir(parent_of(a))?;
+    sync_dir(parent_of(b))
+}
+
+/// Removes a file durably; one that is not there is fine.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent_of(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("remove", path, e)),
+    }
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+/// If opening or syncing fails.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))
+}
+
+/// A name beside `path` that no other thread or process of ours uses.
+#[must_use]
+pub fn temp_beside(path: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let serial = COUNTER.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()))
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    // A file of this name can only be the remnant of a dead process that had our pid.
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|e| Error::io("create", path, e))?;
+    file.write_all(bytes).map_err(|e| Error::io("write", path, e))?;
+    file.sync_all().map_err(|e| Error::io("sync", path, e))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| Error::io("rename to", to, e))
+}
+
+fn sync_tree(path: &Path) -> Result<()> {
+    let meta = fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?;
+    if meta.is_symlink() {
+        return Ok(());
+    }
+    if meta.is_dir() {
+        for entry in fs::read_dir(path).map_err(|e| Error::io("list", path, e))? {
+            sync_tree(&entry.map_err(|e| Error::io("list", path, e))?.path())?;
+        }
+    }
+    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("sync", path, e))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn put_replaces_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        put(&file, b"one", 0o600).unwrap();
+        put(&file, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(dir.path()), ["f"]);
+    }
+
+    #[test]
+    fn put_that_fails_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        fs::create_dir(&file).unwrap();
+        put(&file, b"x", 0o600).unwrap_err();
+        assert_eq!(names(dir.path()), ["f"]);
+    }
+
+    #[test]
+    fn link_replaces_a_link_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("current");
+        link(Path::new("genesis"), &path).unwrap();
+        link(Path::new("upgrades/v2"), &path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("upgrades/v2"));
+        let file = dir.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        link(Path::new("genesis"), &file).unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
+        assert_eq!(names(dir.path()), ["current", "file"]);
+    }
+
+    #[test]
+    fn promote_never_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        mkdir(&a.join("bin")).unwrap();
+        fs::write(a.join("bin/x"), "1").unwrap();
+        promote(&a, &b).unwrap();
+        assert_eq!(fs::read(b.join("bin/x")).unwrap(), b"1");
+        mkdir(&a).unwrap();
+        promote(&a, &b).unwrap_err();
+        assert_eq!(fs::read(b.join("bin/x")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn mkdir_makes_private_parents_and_is_idempotent() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        mkdir(&deep).unwrap();
+        mkdir(&deep).unwrap();
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(dir.path().join("f"), "").unwrap();
+        mkdir(&dir.path().join("f/x")).unwrap_err();
+    }
+}

@@ -1,0 +1,3 @@
+//! Every path under the home, the locks, and the durable file primitives.
+
+pub mod durable;

@@ -1,0 +1,5 @@
+//! PURE: what to do next. (To be written.)
+
+mod upgrade;
+
+pub use upgrade::{Origin, Upgrade};

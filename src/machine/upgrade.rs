@@ -1,0 +1,72 @@
+//! One upgrade as everybody agrees on it: what to switch to, at which height, and its limits.
+//!
+//! The trigger file, `upgrade schedule` and plans each have their own file format; all become this.
+
+use crate::digest::Digest;
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A planned replacement of the node's binary at a block height.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Its name, which is also its directory under `upgrades/`.
+    pub name: Name,
+    /// The height from which the upgrade is due. At least 1.
+    pub height: u64,
+    /// The first height that needs the new binary: a deadline above `height`.
+    pub fork_height: Option<u64>,
+    /// Past this height the gates `turn` and `calm` no longer hold the upgrade back.
+    pub deadline_height: Option<u64>,
+    /// Whether the old binary can open data that the new one has written (before the fork).
+    pub data_compat: bool,
+    /// The digest of what is downloaded or staged, where the planner pinned one.
+    pub digest: Option<Digest>,
+    /// Where the binary can be had, by `os/arch` (`linux/amd64`) or `any`.
+    pub binaries: BTreeMap<String, String>,
+    /// Free text of the planner, handed to hooks as `UPGRADE_INFO`.
+    pub info: Option<String>,
+    /// Who planned it.
+    pub origin: Origin,
+}
+
+/// Where an upgrade was learned from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The node (or somebody) wrote `upgrade-info.json`.
+    TriggerFile,
+    /// `wemixvisor upgrade schedule`.
+    Schedule,
+    /// An active batch plan.
+    Plan(Name),
+}
+
+impl Upgrade {
+    /// An upgrade of which nothing but name and height is known.
+    #[must_use]
+    pub fn new(name: Name, height: u64, origin: Origin) -> Self {
+        Upgrade {
+            name,
+            height,
+            fork_height: None,
+            deadline_height: None,
+            data_compat: true,
+            digest: None,
+            binaries: BTreeMap::new(),
+            info: None,
+            origin,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::TriggerFile => f.write_str("upgrade-info.json"),
+            Origin::Schedule => f.write_str("schedule"),
+            Origin::Plan(name) => write!(f, "plan {name}"),
+        }
+    }
+}

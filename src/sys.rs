@@ -1,0 +1,1 @@
+//! The only unsafe code, each use with its SAFETY argument.

@@ -1,0 +1,2 @@
+//! simnode
+fn main() {}
