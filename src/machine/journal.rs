@@ -1,0 +1,203 @@
+//! What is remembered across a crash: the journal's record, as plain data.
+//!
+//! The record is the intent; completion is derived from the disk. Writing and reading it is the
+//! business of `upgrade::journal`, what to do after a crash that of [`super::recovery`].
+
+use crate::digest::Digest;
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What `current` may point at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// `genesis`: the binary given to `init`.
+    Genesis,
+    /// `upgrades/<name>`.
+    Upgrade(Name),
+}
+
+/// A target together with the digest of its binary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The directory.
+    pub target: Target,
+    /// The SHA-256 of the binary in it.
+    pub sha256: Digest,
+}
+
+/// What is known of the node process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeMark {
+    /// It has never run under this journal.
+    Never,
+    /// It was started; if nothing runs now, its end was not seen.
+    Running,
+    /// It ended after one SIGTERM, by itself, with its data closed.
+    StoppedClean,
+    /// It was killed or crashed: its head may have gone back.
+    StoppedUnclean,
+}
+
+/// A block as remembered: height and hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// The height.
+    pub height: u64,
+    /// The hash as `0x…`, where it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// How far an upgrade has come since its stop began. Each is durable before the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// SIGTERM is about to be, or has been, sent to the old node.
+    Stopping,
+    /// The old node is reaped and its locks are free.
+    Stopped,
+    /// The backup is complete.
+    BackedUp,
+    /// The pre-upgrade hook has succeeded.
+    HookDone,
+    /// The link is being pointed at the new binary, and the new binary is about to be executed.
+    Trying,
+    /// The new binary runs and proves itself.
+    Probation,
+    /// The link is being pointed back at the old binary.
+    Reverting,
+}
+
+/// An upgrade under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The upgrade.
+    pub name: Name,
+    /// Its height.
+    pub height: u64,
+    /// Its fork height, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_height: Option<u64>,
+    /// Whether the old binary can open data that the new one has written.
+    pub data_compat: bool,
+    /// How far it has come.
+    pub phase: Phase,
+    /// How many times the new binary has been, or is about to be, executed.
+    pub attempt: u32,
+    /// What ran before.
+    pub from: Version,
+    /// What is to run.
+    pub to: Version,
+    /// The head when the stop was decided.
+    pub stopped_at: Option<Block>,
+    /// Whether the old node ended uncleanly: then there is no backup and no way back.
+    pub unclean: bool,
+    /// The directory of the backup made for this upgrade, below the backup directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+}
+
+/// How an upgrade ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The new binary has proved itself.
+    Applied,
+    /// It failed before the new binary opened the data; the old one runs.
+    Failed,
+    /// The new binary ran, did not prove itself, and the old one runs again.
+    RolledBack,
+    /// The pre-upgrade hook asked for the old binary to stay.
+    Aborted,
+}
+
+/// An upgrade that has ended, for better or worse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The upgrade.
+    pub name: Name,
+    /// The height it was planned for.
+    pub height: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub detail: String,
+}
+
+/// Everything that survives a crash of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What `current` points at when no upgrade is under way.
+    pub current: Version,
+    /// What is known of the node process.
+    pub node: NodeMark,
+    /// The highest head that was ever recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highest: Option<Block>,
+    /// The upgrade under way, from the moment its stop begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Progress>,
+    /// Upgrades that have ended, oldest first, one entry per name.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
+}
+
+impl Record {
+    /// The record of a new home whose `current` is `current`.
+    #[must_use]
+    pub fn new(current: Version) -> Self {
+        Record { current, node: NodeMark::Never, highest: None, upgrade: None, ended: Vec::new() }
+    }
+
+    /// How the upgrade `name` ended, if it has.
+    #[must_use]
+    pub fn ended(&self, name: &Name) -> Option<&Ended> {
+        self.ended.iter().find(|e| e.name == *name)
+    }
+}
+
+impl Progress {
+    /// Whether a node of the new binary may ever have been executed.
+    #[must_use]
+    pub fn new_binary_may_have_run(&self) -> bool {
+        self.attempt > 0
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("upgrades/") {
+            None if text == "genesis" => Ok(Target::Genesis),
+            Some(name) => name.parse().map(Target::Upgrade).map_err(|e| format!("{e}")),
+            None => Err(format!("{text:?} is neither `genesis` nor `upgrades/<name>`")),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> String {
+        target.to_string()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Genesis => f.write_str("genesis"),
+            Target::Upgrade(name) => write!(f, "upgrades/{name}"),
+        }
+    }
+}
