@@ -1,3 +1,11 @@
 //! Every path under the home, the locks, and the durable file primitives.
 
+pub mod binary;
 pub mod durable;
+pub mod glob;
+mod layout;
+pub mod lock;
+mod manifest;
+
+pub use layout::{Current, Home};
+pub use manifest::{Manifest, Verified};

@@ -1,0 +1,214 @@
+//! Three locks: ours, the one the node inherits from us, and the node's own, which we only look at.
+//!
+//! The supervisor's lock lasts as long as its process. The node's lock is handed down to the node,
+//! so that it lasts until the last process that the node left behind is gone, even when we were
+//! killed meanwhile. The node's own lock tells when its databases are closed. All are flock(2)
+//! locks, which belong to the open file and not to the process; the node's own may be an fcntl lock.
+
+use super::{Home, glob};
+use crate::error::{Error, Kind, Result};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The supervisor's claim on a home, released when dropped or when the process ends.
+#[derive(Debug)]
+pub struct SupervisorLock {
+    _file: File,
+}
+
+impl SupervisorLock {
+    /// Claims the home and writes our process id into the lock.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] with the holder's process id if another supervisor has it; nothing is
+    /// changed then.
+    pub fn acquire(home: &Home) -> Result<Self> {
+        let path = home.lock();
+        let mut file = open_lock(&path)?;
+        if !try_flock(&file, &path)? {
+            let holder = read_pid(&mut file).map_or_else(String::new, |pid| format!(" (process {pid})"));
+            return Err(Error::new(Kind::Busy, format!("another supervisor{holder} holds this home"))
+                .at(path.display())
+                .hint("ask it with `wemixvisor status`"));
+        }
+        // For people only; the lock itself is what counts, so the write need not be durable.
+        file.set_len(0)
+            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
+            .map_err(|e| Error::io("write", &path, e))?;
+        Ok(SupervisorLock { _file: file })
+    }
+}
+
+/// The lock that is handed down to a node process and whatever that leaves behind.
+#[derive(Debug)]
+pub struct NodeLock {
+    file: File,
+}
+
+impl NodeLock {
+    /// Takes the lock if no process of an earlier node is alive; `None` if one is.
+    ///
+    /// Each call opens the file anew: a lock taken again through the same open file always succeeds.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or locked at all.
+    pub fn try_acquire(home: &Home) -> Result<Option<Self>> {
+        let path = home.node_lock();
+        let file = open_lock(&path)?;
+        Ok(try_flock(&file, &path)?.then_some(NodeLock { file }))
+    }
+
+    /// Gives the open file up, to be inherited by the node. It is close-on-exec until the child
+    /// clears that. The lock is released when every copy of the descriptor is closed.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.file.into()
+    }
+}
+
+impl AsFd for NodeLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// What the node's own lock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataLock {
+    /// There is no such file: the node has no lock, or has never run.
+    Absent,
+    /// Nobody holds it.
+    Free,
+    /// Somebody holds it.
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who, where the kind of lock tells.
+        pid: Option<i32>,
+    },
+}
+
+/// Looks at the node's own locks, all files that match `pattern` (`<datadir>/*/LOCK`), changing none.
+///
+/// # Errors
+/// If a lock file cannot be opened or examined.
+pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
+    let mut state = DataLock::Absent;
+    for path in glob::expand(pattern) {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
+            .open(&path);
+        let file = match opened {
+            Ok(file) => file,
+            // It went away between listing and opening.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::io("open lock", &path, e)),
+        };
+        if !file.metadata().is_ok_and(|m| m.is_file()) {
+            continue;
+        }
+        let blocking = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
+        if let Some(lock) = blocking.map_err(|e| Error::io("examine lock", &path, e.into()))? {
+            return Ok(DataLock::Held { path, pid: lock.pid.map(rustix::process::Pid::as_raw_pid) });
+        }
+        // Taken for an instant and released with the file: there is no way to only look at an flock.
+        if !try_flock(&file, &path)? {
+            return Ok(DataLock::Held { path, pid: None });
+        }
+        state = DataLock::Free;
+    }
+    Ok(state)
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::io("open lock", path, e))
+}
+
+fn try_flock(file: &File, path: &Path) -> Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(Error::io("lock", path, e.into())),
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.state()).unwrap();
+        (dir, home)
+    }
+
+    #[test]
+    fn the_second_supervisor_is_told_who_holds_the_home() {
+        let (_dir, home) = home();
+        fs::write(home.lock(), "a remnant that is longer than a process id").unwrap();
+        let first = SupervisorLock::acquire(&home).unwrap();
+        let err = SupervisorLock::acquire(&home).unwrap_err();
+        assert_eq!(err.kind(), Kind::Busy);
+        assert!(err.to_string().contains(&format!("(process {})", std::process::id())), "{err}");
+        drop(first);
+        SupervisorLock::acquire(&home).unwrap();
+    }
+
+    #[test]
+    fn the_node_lock_lives_as_long_as_any_copy_of_its_descriptor() {
+        let (_dir, home) = home();
+        let held = NodeLock::try_acquire(&home).unwrap().unwrap().into_fd();
+        let copy = held.try_clone().unwrap();
+        drop(held);
+        assert!(NodeLock::try_acquire(&home).unwrap().is_none());
+        drop(copy);
+        assert!(NodeLock::try_acquire(&home).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_nodes_own_lock_is_seen_and_left_as_it_is() {
+        let (dir, _) = home();
+        let pattern = dir.path().join("data/*/LOCK");
+        assert_eq!(probe_data_lock(&pattern).unwrap(), DataLock::Absent);
+        let path = dir.path().join("data/geth/LOCK");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "content").unwrap();
+        assert_eq!(probe_data_lock(&pattern).unwrap(), DataLock::Free);
+        let holder = File::open(&path).unwrap();
+        flock(&holder, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(probe_data_lock(&pattern).unwrap(), DataLock::Held { path: path.clone(), pid: None });
+        drop(holder);
+        assert_eq!(probe_data_lock(&pattern).unwrap(), DataLock::Free);
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_lock_that_is_not_a_file_does_not_hang_the_probe() {
+        let (dir, _) = home();
+        let path = dir.path().join("data/geth/LOCK");
+        fs::create_dir_all(&path).unwrap();
+        assert_eq!(probe_data_lock(&dir.path().join("data/*/LOCK")).unwrap(), DataLock::Absent);
+    }
+}
