@@ -1,4 +1,4 @@
-//! The only code that may change state on disk: put, link, promote, mkdir.
+//! The only code that may change state on disk: put, rotate, append, link, promote, mkdir.
 //!
 //! Each is atomic for a reader and durable when it returns: after a power cut the old thing or the
 //! new one is there, never a part. A failed fsync is reported and never retried on the same file,
@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +42,48 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     }
     written?;
     sync_dir(parent_of(path))
+}
+
+/// As [`put`], but the old file becomes `prev` instead of being lost. Costs no more syncs.
+///
+/// After a crash at any moment the highest of the two that is whole is the old or the new content.
+///
+/// # Errors
+/// As [`put`]; the old file is then at `path` or at `prev`.
+pub fn rotate(path: &Path, prev: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let temp = temp_beside(path);
+    let written = write_new(&temp, bytes, mode).and_then(|()| match fs::rename(path, prev) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("rename to", prev, e)),
+        _ => rename(&temp, path),
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temp);
+    }
+    written?;
+    sync_dir(parent_of(path))
+}
+
+/// Adds one line to the file at `path`, durably. A torn last line of a crash is closed first.
+///
+/// # Errors
+/// If writing or syncing fails; a part of the line may then be there.
+pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|e| Error::io("open", path, e))?;
+    let len = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+    let mut last = [b'\n'];
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1).map_err(|e| Error::io("read", path, e))?;
+    }
+    let close = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{close}{line}\n").as_bytes()).map_err(|e| Error::io("write", path, e))?;
+    file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    if len == 0 { sync_dir(parent_of(path)) } else { Ok(()) }
 }
 
 /// Points the symbolic link at `path` to `target`, atomically and durably.
@@ -188,6 +230,32 @@ mod tests {
         fs::create_dir(&file).unwrap();
         put(&file, b"x", 0o600).unwrap_err();
         assert_eq!(names(dir.path()), ["f"]);
+    }
+
+    #[test]
+    fn rotate_keeps_what_it_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, prev) = (dir.path().join("f"), dir.path().join("g"));
+        for text in ["one", "two", "three"] {
+            rotate(&file, &prev, text.as_bytes(), 0o600).unwrap();
+        }
+        assert_eq!(
+            (fs::read(&file).unwrap(), fs::read(&prev).unwrap()),
+            (b"three".to_vec(), b"two".to_vec())
+        );
+        assert_eq!(names(dir.path()), ["f", "g"]);
+    }
+
+    #[test]
+    fn append_closes_a_torn_line_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        append(&file, "one", 0o600).unwrap();
+        append(&file, "two", 0o600).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");
+        fs::write(&file, "one\ntw").unwrap();
+        append(&file, "three", 0o600).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntw\nthree\n");
     }
 
     #[test]

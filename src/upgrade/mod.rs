@@ -1,1 +1,4 @@
-//! (to be written)
+//! The jobs an upgrade needs, and what it remembers: each does one thing and decides nothing.
+
+pub mod history;
+pub mod journal;

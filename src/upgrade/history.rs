@@ -1,0 +1,98 @@
+//! `history.jsonl`: what happened to the node, one line per event, for people.
+//!
+//! It is append-only and never read for a decision; that is what the journal is for. A line that a
+//! crash tore is passed over when the history is shown.
+
+use crate::error::{Error, Result};
+use crate::home::{Home, durable};
+use crate::name::Name;
+use crate::time::rfc3339;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::time::SystemTime;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, RFC 3339.
+    pub time: String,
+    /// What, as a stable word with dashes (`applied`, `rolled-back`, `backup`).
+    pub event: String,
+    /// The upgrade it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Name>,
+    /// The node's head at that time, where it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u64>,
+    /// The rest, in words.
+    pub detail: String,
+}
+
+/// No more than this is read from the end of the file.
+const SHOWN: u64 = 1024 * 1024;
+
+impl Entry {
+    /// An event of now.
+    #[must_use]
+    pub fn new(event: &str, upgrade: Option<&Name>, height: Option<u64>, detail: impl Into<String>) -> Self {
+        let time = rfc3339(SystemTime::now());
+        Entry { time, event: event.to_owned(), upgrade: upgrade.cloned(), height, detail: detail.into() }
+    }
+}
+
+/// Adds an event, durably.
+///
+/// # Errors
+/// If writing fails.
+pub fn append(home: &Home, entry: &Entry) -> Result<()> {
+    let line = serde_json::to_string(entry).expect("every key of an entry is a string");
+    durable::append(&home.history(), &line, 0o600)
+}
+
+/// The last `limit` events, oldest first. A history that was never written is empty.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read(home: &Home, limit: usize) -> Result<Vec<Entry>> {
+    let path = home.history();
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("open", &path, e)),
+    };
+    let failed = |e| Error::io("read", &path, e);
+    let len = file.metadata().map_err(failed)?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(SHOWN))).map_err(failed)?;
+    let mut entries = Vec::new();
+    for line in BufReader::new(file.take(SHOWN)).split(b'\n') {
+        entries.extend(serde_json::from_slice::<Entry>(&line.map_err(failed)?).ok());
+    }
+    entries.drain(..entries.len().saturating_sub(limit));
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn shows_the_last_events_and_passes_over_torn_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.state()).unwrap();
+        assert_eq!(read(&home, 10).unwrap(), []);
+        let name: Name = "v2".parse().unwrap();
+        let entries: Vec<_> =
+            (0..4).map(|h| Entry::new("applied", Some(&name), Some(h), "line\nbreak")).collect();
+        append(&home, &entries[0]).unwrap();
+        append(&home, &entries[1]).unwrap();
+        let whole = fs::read(home.history()).unwrap();
+        fs::write(home.history(), &whole[..whole.len() - 5]).unwrap();
+        append(&home, &entries[2]).unwrap();
+        append(&home, &entries[3]).unwrap();
+        assert_eq!(read(&home, 10).unwrap(), [entries[0].clone(), entries[2].clone(), entries[3].clone()]);
+        assert_eq!(read(&home, 1).unwrap(), [entries[3].clone()]);
+    }
+}

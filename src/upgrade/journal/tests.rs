@@ -1,0 +1,138 @@
+//! The journal against every torn, rotten or half-written slot.
+
+use super::*;
+use crate::digest::Digest;
+use crate::machine::{Block, NodeMark, Target, Version};
+
+fn home() -> (tempfile::TempDir, Home) {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::new(dir.path(), "node").unwrap();
+    fs::create_dir_all(home.state()).unwrap();
+    (dir, home)
+}
+
+fn record(height: u64) -> Record {
+    let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"old") };
+    Record {
+        node: NodeMark::Running,
+        highest: Some(Block { height, hash: Some("0xABcd".to_owned()) }),
+        ..Record::new(current)
+    }
+}
+
+fn height(home: &Home) -> u64 {
+    Journal::open(home).unwrap().record.highest.unwrap().height
+}
+
+/// Both slots filled: heights 2 (older) and 3 (newer).
+fn filled() -> (tempfile::TempDir, Home) {
+    let (dir, home) = home();
+    let mut journal = Journal::create(&home, &record(1)).unwrap();
+    journal.write(&record(2)).unwrap();
+    journal.write(&record(3)).unwrap();
+    (dir, home)
+}
+
+#[test]
+fn what_was_written_last_is_read() {
+    let (_dir, home) = home();
+    assert!(!Journal::exists(&home));
+    let mut journal = Journal::create(&home, &record(1)).unwrap();
+    assert_eq!(Journal::open(&home).unwrap().record, record(1));
+    for h in 2..6 {
+        journal.write(&record(h)).unwrap();
+        assert_eq!(height(&home), h);
+    }
+    let mut again = Journal::open(&home).unwrap().journal;
+    again.write(&record(9)).unwrap();
+    assert_eq!(height(&home), 9);
+    Journal::create(&home, &record(1)).unwrap_err();
+    assert_eq!(height(&home), 9);
+}
+
+#[test]
+fn a_slot_is_plain_json() {
+    let (_dir, home) = filled();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(home.journal()).unwrap()).unwrap();
+    assert_eq!((&json["seq"], &json["record"]["highest"]["height"]), (&3.into(), &3.into()));
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_a_slot_is_noticed_and_the_other_counts() {
+    let (_dir, home) = filled();
+    for (path, other) in [(home.journal(), 2), (home.journal_prev(), 3)] {
+        let good = fs::read(&path).unwrap();
+        let flips = (0..good.len() * 8).map(|bit| {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        let cuts = (0..good.len()).map(|len| good[..len].to_vec());
+        for bytes in flips.chain(cuts).chain([[&good[..], b"\n"].concat()]) {
+            fs::write(&path, &bytes).unwrap();
+            let opened = Journal::open(&home).unwrap();
+            assert_eq!(opened.record.highest.unwrap().height, other);
+            assert!(opened.warning.is_some());
+        }
+        fs::write(&path, good).unwrap();
+    }
+}
+
+#[test]
+fn a_write_after_damage_never_loses_the_good_slot() {
+    let (_dir, home) = filled();
+    fs::write(home.journal(), "rot").unwrap();
+    let mut opened = Journal::open(&home).unwrap();
+    let good = fs::read(home.journal_prev()).unwrap();
+    opened.journal.write(&record(4)).unwrap();
+    assert_eq!((height(&home), fs::read(home.journal_prev()).unwrap()), (4, good));
+    opened.journal.write(&record(5)).unwrap();
+    fs::write(home.journal(), "rot").unwrap();
+    assert_eq!(height(&home), 4);
+}
+
+#[test]
+fn a_crash_between_any_two_steps_of_a_write_leaves_the_old_or_the_new_record() {
+    let (_dir, home) = filled();
+    let temp = durable::temp_beside(&home.journal());
+    let next = encode(4, &record(4));
+    for len in 0..=next.len() {
+        fs::write(&temp, &next[..len]).unwrap();
+        assert_eq!(height(&home), 3);
+    }
+    fs::rename(home.journal(), home.journal_prev()).unwrap();
+    assert_eq!(height(&home), 3);
+    // Recovery begins here and is itself cut short after its first step.
+    let mut recovered = Journal::open(&home).unwrap().journal;
+    recovered.write(&record(7)).unwrap();
+    assert_eq!(height(&home), 7);
+    fs::rename(&temp, home.journal()).unwrap();
+    assert_eq!(height(&home), 4);
+}
+
+#[test]
+fn nothing_readable_halts_and_says_what_to_do() {
+    let (_dir, home) = filled();
+    for content in [None, Some("rot")] {
+        for path in [home.journal(), home.journal_prev()] {
+            fs::remove_file(&path).unwrap();
+            content.into_iter().for_each(|c| fs::write(&path, c).unwrap());
+        }
+        let err = Journal::open(&home).unwrap_err();
+        assert_eq!(err.kind(), Kind::Halted);
+        assert!(err.to_string().contains("init --import"), "{err}");
+        for path in [home.journal(), home.journal_prev()] {
+            fs::write(&path, "").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_newer_format_halts_instead_of_being_passed_over() {
+    let (_dir, home) = filled();
+    let body = "\",\"version\":2,\"seq\":9,\"record\":{}}\n";
+    fs::write(home.journal(), format!("{HEAD}{}{body}", crc32(body.as_bytes()))).unwrap();
+    let err = Journal::open(&home).unwrap_err();
+    assert_eq!(err.kind(), Kind::Halted);
+    assert!(err.to_string().contains("another version"), "{err}");
+}
