@@ -59,14 +59,11 @@ pub enum Phase {
     Stopping,
     /// The old node is reaped and its locks are free.
     Stopped,
-    /// The backup is complete.
+    /// The backup is complete, or none is wanted.
     BackedUp,
-    /// The pre-upgrade hook has succeeded.
-    HookDone,
-    /// The link is being pointed at the new binary, and the new binary is about to be executed.
+    /// The hook has succeeded. With the link at the old binary: the switch is due. With the link at
+    /// the new one: it is about to run, runs and proves itself, or has failed `attempt` times.
     Trying,
-    /// The new binary runs and proves itself.
-    Probation,
     /// The link is being pointed back at the old binary.
     Reverting,
 }
@@ -91,6 +88,12 @@ pub struct Progress {
     pub from: Version,
     /// What is to run.
     pub to: Version,
+    /// Whether there is a pre-upgrade hook to run.
+    #[serde(default)]
+    pub hook: bool,
+    /// The planner's free text, for hooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<String>,
     /// The head when the stop was decided.
     pub stopped_at: Option<Block>,
     /// Whether the old node ended uncleanly: then there is no backup and no way back.
@@ -98,6 +101,9 @@ pub struct Progress {
     /// The directory of the backup made for this upgrade, below the backup directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// Why the way back was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How an upgrade ended.
@@ -143,13 +149,31 @@ pub struct Record {
     /// Upgrades that have ended, oldest first, one entry per name.
     #[serde(default)]
     pub ended: Vec<Ended>,
+    /// Why the operator has to decide before anything is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
 }
 
 impl Record {
     /// The record of a new home whose `current` is `current`.
     #[must_use]
     pub fn new(current: Version) -> Self {
-        Record { current, node: NodeMark::Never, highest: None, upgrade: None, ended: Vec::new() }
+        Record {
+            current,
+            node: NodeMark::Never,
+            highest: None,
+            upgrade: None,
+            ended: Vec::new(),
+            halted: None,
+        }
+    }
+
+    /// Takes the upgrade out of the way and remembers how it ended.
+    pub fn end(&mut self, outcome: Outcome, detail: String) {
+        if let Some(p) = self.upgrade.take() {
+            self.ended.retain(|e| e.name != p.name);
+            self.ended.push(Ended { name: p.name, height: p.height, outcome, detail });
+        }
     }
 
     /// How the upgrade `name` ended, if it has.
@@ -160,10 +184,23 @@ impl Record {
 }
 
 impl Progress {
-    /// Whether a node of the new binary may ever have been executed.
+    /// Whether the chain was at the fork already when the stop was decided, so that the old binary,
+    /// which cannot follow it, must not be started again. One frozen at `fork - 1` is at the fork.
     #[must_use]
-    pub fn new_binary_may_have_run(&self) -> bool {
-        self.attempt > 0
+    pub fn past_fork(&self) -> bool {
+        let stopped_at = self.stopped_at.as_ref().map(|b| b.height);
+        matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head + 1 >= fork)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::Applied => "applied",
+            Outcome::Failed => "failed",
+            Outcome::RolledBack => "rolled-back",
+            Outcome::Aborted => "aborted",
+        })
     }
 }
 

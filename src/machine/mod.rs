@@ -1,7 +1,509 @@
-//! PURE: what to do next. (To be written.)
+//! PURE: what to do next. No I/O, no clock, no log, no channel, no thread.
+//!
+//! The [`Machine`] is fed one [`Event`] at a time, each with the time at which it happened, and
+//! answers with the [`Action`]s to perform, in order. An action never returns a value: what came of
+//! it is a later event. [`Machine::deadline`] says when it wants to be woken if nothing happens.
+//!
+//! ```text
+//!             Boot
+//!              │
+//!              ▼         Released                  Recorded            Spawned
+//!   ┌──────▶ Clearing ───────────▶ Recording(run) ─────────▶ Spawning ─────────▶ Running ◀─┐
+//!   │          ▲                        ▲                        │               │  │  │   │
+//!   │          │ time                   │ no, start              │ SpawnFailed   │  │  │   │ InspectFailed,
+//!   │       Resting ◀───────────────────┼────────────────────────┘               │  │  │   │ RecordFailed
+//!   │          ▲                        │                                        │  │  ▼   │
+//!   │          │ crash: backoff         │                                Exited  │  │ Inspecting  (an upgrade is due)
+//!   │          │                        │                                        │  │  │ Inspected
+//!   │   Recording(down) ◀── Clearing ◀──┴────────────────────────────────────────┘  │  ▼
+//!   │      │       │    Released    ▲                                              │ Recording(stopping)
+//!   │      │stop   │upgrade         │ Exited                        stop, restart, │  │ Recorded
+//!   │      ▼       ▼                └────────────────── Stopping ◀──── unproven ───┴──┘
+//!   │    Ended   Working(backup) ─▶ Working(hook) ─▶ Recording(trying) ─▶ Linking ─▶ Spawning
+//!   │                │ failed           │ failed                            │ failed
+//!   └────────────────┴──────────────────┴──◀── Linking(back) ◀──────────────┘
+//! ```
+//!
+//! States, and what they wait for:
+//! - `Born`: for `Boot`.
+//! - `Clearing`: no node of ours runs; until nothing holds the previous one's locks (I2).
+//! - `Recording`: for the journal. An intent is durable before its effect, always.
+//! - `Spawning`, `Linking`, `Inspecting`: for the outcome of one prompt action.
+//! - `Running`: the node lives. Here upgrades are prepared and come due, and a new binary proves itself.
+//! - `Stopping`: SIGTERM was sent, once (I8); until the node is reaped.
+//! - `Working`: the node is down for an upgrade; until backup, hook or restore is done.
+//! - `Resting`: the node is down; until a backoff has passed.
+//! - `Ended`: the supervisor is to exit.
+//!
+//! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
+//! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
+mod event;
 mod journal;
+mod launch;
+mod proof;
+mod recovery;
+mod restart;
+mod rollback;
+mod state;
+mod switch;
 mod upgrade;
+mod view;
 
+#[cfg(test)]
+mod tests;
+
+pub use event::{
+    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, Ready,
+    Request, Status,
+};
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
+pub use recovery::{Recovery, recover};
+pub use restart::backoff;
 pub use upgrade::{Origin, Upgrade};
+pub use view::{NodeView, Plan, View};
+
+use crate::name::Name;
+use restart::Restarts;
+use state::{Node, Preparation, State, Wish};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What the operator has configured, as far as decisions depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether to start the node again after an upgrade, or to end.
+    pub restart_after_upgrade: bool,
+    /// How long to wait between the switch and the start.
+    pub restart_delay: Duration,
+    /// Whether a node that ends by itself is started again.
+    pub restart_on_failure: bool,
+    /// How many failures in a row are tolerated; 0 is no limit.
+    pub max_restarts: u32,
+    /// How often the head is asked for when no trigger is near.
+    pub poll_interval: Duration,
+    /// Whether heights are watched, or the trigger file alone is the trigger.
+    pub watch_height: bool,
+    /// How long a node may take to stop.
+    pub shutdown_grace: Duration,
+    /// What happens to one that takes longer.
+    pub stop_timeout: StopTimeout,
+    /// How long a node may take to tell its first head.
+    pub start_timeout: Duration,
+    /// How many blocks a new binary has to follow.
+    pub probation_blocks: u64,
+    /// How long a new binary has to live.
+    pub probation_time: Duration,
+    /// Whether the data is backed up before a switch.
+    pub backup: bool,
+    /// How often a pre-upgrade hook may ask to be run again.
+    pub hook_retries: u32,
+    /// Whether this node seals blocks, so that a new binary may have signed.
+    pub validator: bool,
+}
+
+/// What to do with a node that does not stop within the grace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopTimeout {
+    /// Go on waiting.
+    Wait,
+    /// Give up the upgrade; when the node ends, the old binary is started again.
+    Abort,
+    /// Send SIGKILL, at the price of an unclean stop.
+    Kill,
+}
+
+/// Blocks before a trigger within which the head is watched closely.
+const NEAR: u64 = 60;
+/// How often people are told that something still takes its time.
+const NAG: Duration = Duration::from_secs(60);
+/// The block period assumed until two heads have been seen: that of WBFT networks.
+const USUAL_PERIOD: Duration = Duration::from_secs(1);
+
+/// Decides. See the documentation of this module.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    policy: Policy,
+    /// For the jitter of backoffs.
+    seed: u64,
+    state: State,
+    /// The record as it is on disk, or is just being made durable.
+    record: Record,
+    schedule: Vec<Upgrade>,
+    /// An upgrade the operator wants now, whatever the height.
+    forced: Option<Upgrade>,
+    prepared: BTreeMap<Name, Preparation>,
+    /// Whether long work runs.
+    busy: bool,
+    wish: Wish,
+    restarts: Restarts,
+    /// The head of the node that runs, or of the last one that ran.
+    head: Option<Head>,
+    /// The first head that was told and the last, with when, to measure the block period.
+    told: Option<((Instant, Head), (Instant, Head))>,
+    /// When the last event happened.
+    now: Option<Instant>,
+    /// When the stop for the upgrade in the record was decided, if that was in this process.
+    stopped: Option<Instant>,
+    actions: Vec<Action>,
+}
+
+impl Machine {
+    /// A machine that waits for [`Event::Boot`]. `seed` varies the jitter of its backoffs.
+    #[must_use]
+    pub fn new(policy: Policy, seed: u64, record: Record) -> Self {
+        Machine {
+            policy,
+            seed,
+            state: State::Born,
+            record,
+            schedule: Vec::new(),
+            forced: None,
+            prepared: BTreeMap::new(),
+            busy: false,
+            wish: Wish::Run,
+            restarts: Restarts::default(),
+            head: None,
+            told: None,
+            now: None,
+            stopped: None,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes note of an event that happened at `now`, and says what to do, in order.
+    pub fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        self.now = Some(now);
+        match event {
+            Event::Boot(facts) => self.boot(now, facts),
+            Event::Recorded => self.recorded(now),
+            Event::RecordFailed(failure) => self.record_failed(now, failure),
+            Event::Linked => self.linked(now),
+            Event::LinkFailed(failure) => self.link_failed(failure),
+            Event::Inspected => self.inspected(now),
+            Event::InspectFailed(failure) => self.inspect_failed(now, &failure),
+            Event::Spawned { pid } => self.spawned(now, pid),
+            Event::SpawnFailed(failure) => self.spawn_failed(now, failure),
+            Event::Released => self.released(now),
+            Event::Exited(ending) => self.exited(now, ending),
+            Event::JobDone(end) => self.job_done(now, end),
+            Event::Head(head) => self.see(now, head),
+            Event::Schedule(upgrades) => self.reschedule(upgrades),
+            Event::Policy(policy) => self.policy = policy,
+            Event::Request(ask) => self.asked(ask),
+            Event::Tick => {}
+        }
+        self.drive(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When to send a [`Event::Tick`] if nothing else happens before, and what for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let own = match &self.state {
+            State::Born
+            | State::Recording { .. }
+            | State::Linking { .. }
+            | State::Inspecting { .. }
+            | State::Spawning
+            | State::Working { .. }
+            | State::Ended => None,
+            State::Resting { until, .. } => Some((*until, "backoff")),
+            State::Clearing { since, nagged, .. } => (!nagged).then(|| (*since + NAG, "locks still held")),
+            State::Running(node) => self.running_deadline(node),
+            State::Stopping { since, killed, nagged, .. } => {
+                let grace = (*since + self.policy.shutdown_grace, "shutdown grace");
+                let nag = (*nagged + NAG, "still stopping");
+                Some(if *killed || !self.is_ahead(grace.0) { nag } else { nag.min(grace) })
+            }
+        };
+        let retry = self.retry_at().map(|at| (at, "prepare again"));
+        [own, retry].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+    }
+
+    /// How often the head should be asked for where it does not come by itself.
+    ///
+    /// Far from any trigger that is the configured interval. Within 60 blocks of one, and while a
+    /// new binary proves itself, it is four times per block, so that H is seen a quarter late at most.
+    #[must_use]
+    pub fn pace(&self) -> Duration {
+        let head = self.head.as_ref().map(|h| h.block.height);
+        let near = match (self.next(), head) {
+            (Some(upgrade), Some(head)) => upgrade.height.saturating_sub(head) <= NEAR,
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if near || self.record.upgrade.is_some() {
+            (self.period() / 4).clamp(Duration::from_millis(20), self.policy.poll_interval)
+        } else {
+            self.policy.poll_interval
+        }
+    }
+
+    /// The block period, measured; until it can be, the usual one.
+    ///
+    /// The times in the headers measure it even while the node catches up, but only to the second.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        let measure = || {
+            let ((first_at, first), (last_at, last)) = self.told.as_ref()?;
+            let blocks = last.block.height.checked_sub(first.block.height).filter(|n| *n > 0)?;
+            let by_headers = last.timestamp.zip(first.timestamp).and_then(|(b, a)| b.checked_sub(a));
+            let span = match by_headers {
+                Some(seconds) if seconds >= 10 => Duration::from_secs(seconds),
+                _ => last_at.duration_since(*first_at),
+            };
+            Some(span / u32::try_from(blocks).ok()?)
+        };
+        measure().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
+    }
+
+    /// What is decided by the passing of time or by facts of any kind, rather than by one event.
+    fn drive(&mut self, now: Instant) {
+        match &self.state {
+            State::Born
+            | State::Recording { .. }
+            | State::Linking { .. }
+            | State::Inspecting { .. }
+            | State::Spawning
+            | State::Ended => {}
+            State::Resting { .. } => self.drive_resting(now),
+            State::Clearing { .. } => self.drive_clearing(now),
+            State::Running(_) => self.drive_running(now),
+            State::Stopping { .. } => self.drive_stopping(now),
+            State::Working { .. } => self.drive_working(),
+        }
+        self.prepare(now);
+    }
+
+    /// The upgrade that is next: the forced one, or the lowest that has not ended.
+    fn next(&self) -> Option<&Upgrade> {
+        let under_way = |name: &Name| self.record.upgrade.as_ref().is_some_and(|p| p.name == *name);
+        let planned =
+            || self.schedule.iter().find(|u| self.record.ended(&u.name).is_none() && !under_way(&u.name));
+        self.forced.as_ref().or_else(planned)
+    }
+
+    fn see(&mut self, now: Instant, head: Head) {
+        let State::Running(node) = &mut self.state else { return };
+        let height = head.block.height;
+        let before = self.head.as_ref().map_or(0, |h| h.block.height);
+        let went_back = node.first_head.is_some() && height < before;
+        node.first_head.get_or_insert((now, height));
+        if node.rose.is_none_or(|(_, top)| height > top) {
+            node.rose = Some((now, height));
+        }
+        if went_back {
+            self.warn("head_went_back", format!("from={before} to={height}"));
+        }
+        match &mut self.told {
+            Some((first, last)) if first.1.block.height <= height => *last = (now, head.clone()),
+            told => *told = Some(((now, head.clone()), (now, head.clone()))),
+        }
+        self.head = Some(head);
+        self.sight(now, height);
+    }
+
+    /// Counts sightings of a head at or above the next upgrade's height; one alone proves nothing.
+    fn sight(&mut self, now: Instant, height: u64) {
+        let due = self.policy.watch_height && self.next().is_some_and(|u| height >= u.height);
+        let State::Running(node) = &mut self.state else { return };
+        node.sightings = if due { node.sightings.saturating_add(1) } else { 0 };
+        if node.sightings == 1 {
+            node.asked = Some(now);
+            self.actions.push(Action::Confirm);
+        }
+    }
+
+    /// Whether a time is still to come, as seen from the last event; what has passed was acted on.
+    fn is_ahead(&self, at: Instant) -> bool {
+        self.now.is_none_or(|now| at > now)
+    }
+
+    fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
+        let unchanged = |name: &Name| {
+            let find = |list: &[Upgrade]| list.iter().find(|u| u.name == *name).cloned();
+            find(&upgrades) == find(&self.schedule)
+        };
+        let stale: Vec<Name> = self.prepared.keys().filter(|n| !unchanged(n)).cloned().collect();
+        for name in stale {
+            if !matches!(self.prepared.get(&name), Some(Preparation::Working { .. })) {
+                self.prepared.remove(&name);
+            }
+        }
+        let before = self.next().map(|u| (u.name.clone(), u.height));
+        self.schedule = upgrades;
+        if self.next().map(|u| (u.name.clone(), u.height)) != before {
+            if let State::Running(node) = &mut self.state {
+                node.sightings = 0;
+                self.actions.push(Action::Confirm);
+            }
+        }
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        let under_way = self.record.upgrade.as_ref().map(|p| p.name.clone());
+        let reply = match ask.what {
+            Request::Stop => {
+                self.wish = Wish::Stop;
+                Ok("stopping the node, then ending".to_owned())
+            }
+            Request::Restart => match &under_way {
+                Some(name) => Err(format!("upgrade {name} is under way")),
+                None if self.wish == Wish::Stop => Err("the supervisor is stopping".to_owned()),
+                None if matches!(self.state, State::Running(_) | State::Resting { .. }) => {
+                    self.wish = Wish::Restart;
+                    Ok("restarting the node".to_owned())
+                }
+                None => Ok("the node is just being started".to_owned()),
+            },
+            Request::UpgradeNow(name) => self.force(name, under_way),
+            Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
+                Err(format!("upgrade {name} has begun and cannot be cancelled"))
+            }
+            Request::Cancel(name) => {
+                self.forced.take_if(|u| u.name == name);
+                self.schedule.retain(|u| u.name != name);
+                self.actions.push(Action::Strike { name, reply_to: ask.reply_to });
+                return;
+            }
+            Request::Refresh => {
+                self.prepared.retain(|_, p| !matches!(p, Preparation::Failed { .. }));
+                Ok("looking again".to_owned())
+            }
+            Request::Dump => {
+                let text = format!("{:?}", self.view());
+                self.tell(Level::Info, "state", text, false);
+                return;
+            }
+        };
+        if let Some(to) = ask.reply_to {
+            self.actions.push(Action::Answer { to, reply });
+        }
+    }
+
+    fn force(&mut self, name: Name, under_way: Option<Name>) -> Result<String, String> {
+        if let Some(other) = under_way {
+            return Err(format!("upgrade {other} is under way"));
+        }
+        if self.record.current.target == Target::Upgrade(name.clone()) {
+            return Err(format!("{name} is what runs"));
+        }
+        if self.record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
+            return Err(format!("{name} was applied already"));
+        }
+        let head = self.head.as_ref().map_or(1, |h| h.block.height.max(1));
+        let planned = self.schedule.iter().find(|u| u.name == name).cloned();
+        self.prepared.remove(&name);
+        self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
+        Ok(format!("switching to {name} as soon as its binary is verified"))
+    }
+
+    /// Begins to prepare the next binary that is not ready, if nothing else is being done.
+    fn prepare(&mut self, now: Instant) {
+        if self.busy || !self.may_prepare() {
+            return;
+        }
+        let wanted = self.unprepared().find(|(_, at)| at.is_none_or(|at| at <= now)).map(|(u, _)| u.clone());
+        if let Some(upgrade) = wanted {
+            let failures = match self.prepared.get(&upgrade.name) {
+                Some(Preparation::Failed { failures, .. }) => *failures,
+                _ => 0,
+            };
+            if failures == 0 {
+                let text = format!("name={} height={} from={}", upgrade.name, upgrade.height, upgrade.origin);
+                self.tell(Level::Info, "upgrade_known", text, false);
+            }
+            self.prepared.insert(upgrade.name.clone(), Preparation::Working { failures });
+            self.busy = true;
+            self.actions.push(Action::Start(Job::Prepare(upgrade)));
+        }
+    }
+
+    /// Upgrades whose binary is not ready, in order, each with the time before which not to try again.
+    fn unprepared(&self) -> impl Iterator<Item = (&Upgrade, Option<Instant>)> {
+        let planned = self.schedule.iter().filter(|u| self.record.ended(&u.name).is_none());
+        self.forced.iter().chain(planned).filter_map(|u| match self.prepared.get(&u.name) {
+            None => Some((u, None)),
+            Some(Preparation::Failed { retry_at, .. }) => Some((u, Some(*retry_at))),
+            Some(Preparation::Working { .. } | Preparation::Ready(_)) => None,
+        })
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        if self.busy || !self.may_prepare() {
+            return None;
+        }
+        self.unprepared().filter_map(|(_, at)| at).min()
+    }
+
+    /// Never between stop and start of an upgrade: whatever can be done before or after is not done there.
+    fn may_prepare(&self) -> bool {
+        self.wish == Wish::Run
+            && matches!(self.state, State::Running(_) | State::Resting { .. })
+            && !self.down_for_upgrade()
+    }
+
+    fn down_for_upgrade(&self) -> bool {
+        self.record.upgrade.is_some() && !matches!(self.state, State::Running(_))
+    }
+
+    fn prepared(&mut self, now: Instant, name: Name, result: Result<Ready, Failure>) {
+        let before = self.prepared.remove(&name);
+        match result {
+            Ok(ready) => {
+                let text = format!("name={name} sha256={}", ready.version.sha256.hex());
+                self.tell(Level::Info, "upgrade_ready", text, false);
+                self.prepared.insert(name, Preparation::Ready(ready));
+            }
+            Err(failure) if failure.class == Class::Cancelled => {}
+            Err(failure) => {
+                let failures = match before {
+                    Some(Preparation::Working { failures }) => failures + 1,
+                    _ => 1,
+                };
+                let mut wait = backoff(failures, self.seed);
+                if matches!(failure.class, Class::Permanent | Class::Integrity) {
+                    wait *= 10;
+                }
+                if failures == 1 {
+                    self.warn("upgrade_not_ready", format!("name={name} {failure}"));
+                }
+                let failed = Preparation::Failed { failures, detail: failure.detail, retry_at: now + wait };
+                self.prepared.insert(name, failed);
+            }
+        }
+    }
+
+    fn tell(&mut self, level: Level, event: &'static str, text: String, history: bool) {
+        self.actions.push(Action::Tell(Notice { level, event, text, history }));
+    }
+
+    fn warn(&mut self, event: &'static str, text: String) {
+        self.tell(Level::Warn, event, text, false);
+    }
+
+    /// An outcome without its action: a bug in the loop. It is reported and changes nothing.
+    fn unexpected(&mut self, event: &'static str) {
+        let text = format!("event={event} state={:?}", self.state);
+        self.tell(Level::Error, "unexpected_event", text, false);
+    }
+
+    /// The node that runs, if one does.
+    fn node(&self) -> Option<&Node> {
+        match &self.state {
+            State::Running(node) | State::Inspecting { node } | State::Stopping { node, .. } => Some(node),
+            State::Recording {
+                then: state::Recorded::Terminate(node) | state::Recorded::Run(node), ..
+            } => Some(node),
+            State::Born
+            | State::Resting { .. }
+            | State::Clearing { .. }
+            | State::Recording { .. }
+            | State::Linking { .. }
+            | State::Spawning
+            | State::Working { .. }
+            | State::Ended => None,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The vocabulary between the supervisor and the machine: facts in, actions out.
+//!
+//! An action never returns a value; its outcome is a later event. Outcomes of the *prompt* actions
+//! ([`Action::Record`], [`Action::Link`], [`Action::Inspect`], [`Action::Spawn`]) are delivered
+//! before any other event, so that between such an action and its outcome nothing else can happen.
+
+use super::Policy;
+use super::journal::{Block, Progress, Record, Target, Version};
+use super::upgrade::Upgrade;
+use crate::exit::Exit;
+use crate::name::Name;
+use std::fmt;
+
+/// Everything that can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The first event: what is on disk.
+    Boot(Facts),
+    /// The record is durable.
+    Recorded,
+    /// The record could not be made durable; the old one stands.
+    RecordFailed(Failure),
+    /// The link points at the target, durably.
+    Linked,
+    /// The link could not be replaced; it points where it did.
+    LinkFailed(Failure),
+    /// The staged binary is still the one that was verified.
+    Inspected,
+    /// The staged binary is not the one that was verified.
+    InspectFailed(Failure),
+    /// The node process runs.
+    Spawned {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The node could not be executed.
+    SpawnFailed(Failure),
+    /// Nothing holds a lock of the previous node any more.
+    Released,
+    /// The node process was reaped.
+    Exited(Ending),
+    /// The long work is over.
+    JobDone(JobEnd),
+    /// The node told its head.
+    Head(Head),
+    /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
+    Schedule(Vec<Upgrade>),
+    /// The configuration was read again.
+    Policy(Policy),
+    /// The operator asks.
+    Request(Ask),
+    /// The deadline has passed.
+    Tick,
+}
+
+/// What the disk says at start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The journal's record.
+    pub record: Record,
+    /// What `current` points at, and the digest of the binary there.
+    pub link: Version,
+}
+
+/// The head as a node told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The block.
+    pub block: Block,
+    /// The block's own time in seconds since the epoch, where it was told.
+    pub timestamp: Option<u64>,
+}
+
+/// How the node process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Exit code or signal.
+    pub status: Status,
+    /// What is wrong with the machine rather than with the node, if anything (disk full).
+    pub environment: Option<String>,
+}
+
+/// The wait status of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// What class a failure is of; decisions branch on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// May well succeed when tried again.
+    Transient,
+    /// Will fail again.
+    Permanent,
+    /// Something is not what it was verified to be.
+    Integrity,
+    /// The machine is at fault: no space, no permission, something in use.
+    Environment,
+    /// It was told to stop.
+    Cancelled,
+}
+
+/// A failure: a class to branch on, and a text to report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What to branch on.
+    pub class: Class,
+    /// What to report.
+    pub detail: String,
+}
+
+/// What the operator asks for, over the control socket or by a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// To whom the answer goes; `None` for a signal, which takes none.
+    pub reply_to: Option<u64>,
+    /// What is asked.
+    pub what: Request,
+}
+
+/// A request of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Stop the node, then end.
+    Stop,
+    /// Stop the node and start it again.
+    Restart,
+    /// Switch to this upgrade now, whatever the height.
+    UpgradeNow(Name),
+    /// Forget this upgrade.
+    Cancel(Name),
+    /// Something about the upgrades changed on disk: prepare again what failed.
+    Refresh,
+    /// Tell the state to the log.
+    Dump,
+}
+
+/// Work that takes longer than a few milliseconds. At most one runs at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Job {
+    /// Fetch, verify and smoke-test the binary of an upgrade.
+    Prepare(Upgrade),
+    /// Copy the data of the stopped node.
+    Backup(Progress),
+    /// Run the pre-upgrade hook.
+    Hook {
+        /// The upgrade.
+        progress: Progress,
+        /// How often the hook has asked to be run again.
+        retries: u32,
+    },
+    /// Put the backup of this upgrade in place of the data.
+    Restore(Progress),
+}
+
+/// How a [`Job`] ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEnd {
+    /// Of [`Job::Prepare`].
+    Prepared(Name, Result<Ready, Failure>),
+    /// Of [`Job::Backup`]: the name of the backup.
+    BackedUp(Result<String, Failure>),
+    /// Of [`Job::Hook`].
+    Hooked(HookEnd),
+    /// Of [`Job::Restore`].
+    Restored(Result<(), Failure>),
+}
+
+/// A binary that is staged, verified and smoke-tested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// What to switch to.
+    pub version: Version,
+    /// Whether there is a pre-upgrade hook to run.
+    pub hook: bool,
+}
+
+/// What the pre-upgrade hook said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookEnd {
+    /// Go on.
+    Continue,
+    /// Keep the old binary.
+    Abort(String),
+    /// Run the hook again.
+    Retry(String),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Everything that can be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make this record durable. Prompt; → `Recorded`, `RecordFailed`.
+    Record(Record),
+    /// Point `current` at a target. Prompt; → `Linked`, `LinkFailed`.
+    Link(Target),
+    /// Look whether the staged binary is still the verified one. Prompt; → `Inspected`, `InspectFailed`.
+    Inspect(Version),
+    /// Execute the node, of this version. Prompt; → `Spawned`, `SpawnFailed`.
+    Spawn(Version),
+    /// Say when nothing holds a lock of the previous node. → `Released`.
+    AwaitRelease,
+    /// Send SIGTERM to the node. → in the end `Exited`.
+    Terminate,
+    /// Send SIGKILL to the node and its group. → `Exited`.
+    Kill,
+    /// Begin long work. → `JobDone`.
+    Start(Job),
+    /// Ask the long work to end early. → `JobDone`.
+    CancelJob,
+    /// Ask the node for its head at once. → `Head`.
+    Confirm,
+    /// Strike this upgrade off the schedule, durably, then answer. → `Schedule`.
+    Strike {
+        /// The upgrade.
+        name: Name,
+        /// To whom the answer goes.
+        reply_to: Option<u64>,
+    },
+    /// Answer a request.
+    Answer {
+        /// To whom.
+        to: u64,
+        /// What was done, or why not.
+        reply: Result<String, String>,
+    },
+    /// Tell people.
+    Tell(Notice),
+    /// End the supervisor.
+    Exit {
+        /// The exit code, if it is ours.
+        exit: Exit,
+        /// The node's own end, where that decides the exit code.
+        node: Option<Status>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Something to tell people: one log line, and one line of history where it matters later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// How loud.
+    pub level: Level,
+    /// A stable name that operators search for.
+    pub event: &'static str,
+    /// What there is to say, as `key=value` pairs and words.
+    pub text: String,
+    /// Whether it goes into the history too.
+    pub history: bool,
+}
+
+/// How loud a [`Notice`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something is wrong and needs somebody.
+    Error,
+    /// Something is unusual.
+    Warn,
+    /// Something happened.
+    Info,
+}
+
+impl Failure {
+    /// A failure of `class` with a text.
+    pub fn new(class: Class, detail: impl Into<String>) -> Self {
+        Failure { class, detail: detail.into() }
+    }
+}
+
+impl Status {
+    /// Whether a node that was asked to stop ended in good order: by itself, or, if its start had
+    /// not finished, by the very SIGTERM (recorded: `wbft/README.md`, section 5, Stop).
+    #[must_use]
+    pub fn is_graceful(self) -> bool {
+        const SIGTERM: i32 = 15;
+        matches!(self, Status::Code(0) | Status::Signal(SIGTERM))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Status::Code(code) => write!(f, "exit code {code}"),
+            Status::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}

@@ -1,0 +1,123 @@
+//! Probation: what a new binary has to show before the upgrade counts as applied.
+
+use super::Machine;
+use super::journal::{Progress, Record};
+use super::rollback::{Traces, Verdict, decide};
+use super::state::Node;
+use std::time::{Duration, Instant};
+
+/// Blocks beyond the estimated head that a node may have reached unseen.
+const UNSEEN: u64 = 2;
+
+/// What the facts say about the new binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It has proved itself.
+    Good(String),
+    /// It has done something that closes the way back; that has to be durable before anything else.
+    Trace,
+    /// It needs more time.
+    NotYet,
+    /// It should have proved itself by now, but stopping it would not help.
+    Overdue(String),
+    /// It should have proved itself by now; stop it.
+    Bad(String),
+}
+
+impl Machine {
+    pub(super) fn judge(&self, now: Instant, node: &Node) -> Proof {
+        let Some(progress) = &self.record.upgrade else { return Proof::NotYet };
+        let lived = now.duration_since(node.since);
+        let long_enough = lived >= self.policy.probation_time;
+        if !self.policy.watch_height {
+            return if long_enough { Proof::Good(format!("lived={lived:?}")) } else { Proof::NotYet };
+        }
+        let Some((told, first)) = node.first_head else {
+            let patient = lived < self.policy.start_timeout;
+            return if patient {
+                Proof::NotYet
+            } else {
+                Proof::Bad(format!("no head was told within {lived:?}"))
+            };
+        };
+        if self.leaves_trace(progress, &self.record) {
+            return Proof::Trace;
+        }
+        let top = node.rose.map_or(first, |(_, top)| top);
+        let blocks = top - first;
+        let report = format!("blocks={blocks} lived={lived:?} head={top}");
+        if long_enough && blocks >= self.policy.probation_blocks {
+            return Proof::Good(report);
+        }
+        // The next upgrade does not wait for a full probation: this binary may be unable to go on.
+        if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
+            return Proof::Good(format!("{report} cut short by the next upgrade"));
+        }
+        let still = now.duration_since(node.rose.map_or(told, |(at, _)| at));
+        if still < self.patience(node) {
+            return Proof::NotYet;
+        }
+        let reason = format!("the head has stood at {top} for {still:?}");
+        if self.way_back_is_open(progress, now) { Proof::Bad(reason) } else { Proof::Overdue(reason) }
+    }
+
+    /// When a running node may have to be judged anew though nothing was heard of it.
+    pub(super) fn running_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
+        let confirm =
+            node.asked.filter(|_| node.sightings == 1).map(|at| (at + self.policy.poll_interval, "confirm"));
+        let consider = node.not_before.map(|at| (at, "consider again"));
+        let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
+        [confirm, consider, lived, told].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+    }
+
+    fn probation_deadlines(&self, node: &Node) -> ((Instant, &'static str), (Instant, &'static str)) {
+        let told = match node.first_head {
+            None => (node.since + self.policy.start_timeout, "start timeout"),
+            Some((told, _)) => (node.rose.map_or(told, |(at, _)| at) + self.patience(node), "patience"),
+        };
+        ((node.since + self.policy.probation_time, "probation"), told)
+    }
+
+    /// How long the head may stand still: longer after a longer outage, as there is more to catch up.
+    fn patience(&self, node: &Node) -> Duration {
+        let outage = self.stopped.map_or(Duration::ZERO, |at| node.since.saturating_duration_since(at));
+        self.policy.start_timeout.max(outage * 2)
+    }
+
+    /// Whether the head has crossed a line that closes the way back and is not in the record yet.
+    fn leaves_trace(&self, progress: &Progress, record: &Record) -> bool {
+        let Some(head) = self.head.as_ref().map(|h| h.block.height) else { return false };
+        let known = record.highest.as_ref().map_or(0, |b| b.height);
+        let forks = progress.fork_height.is_some_and(|fork| head >= fork && known < fork);
+        let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
+        let signs = self.policy.validator && head > stopped_at && known <= stopped_at;
+        forks || signs
+    }
+
+    fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {
+        !matches!(decide(progress, self.traces(now)), Verdict::Halt(_))
+    }
+
+    /// What the new binary may have done to the data, by the most careful reading of what is known.
+    ///
+    /// The head that was seen lags behind the node's own. So the network's head is estimated from
+    /// the time since the stop, and the node may have been there.
+    pub(super) fn traces(&self, now: Instant) -> Traces {
+        let Some(progress) = &self.record.upgrade else { return Traces { highest: None, signed: true } };
+        let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
+        let recorded = self.record.highest.as_ref().map_or(0, |b| b.height);
+        let told = self.head.as_ref().map_or(0, |h| h.block.height);
+        let signed = self.policy.validator && recorded.max(told) > stopped_at;
+        let estimate = self.stopped.map(|at| {
+            let blocks = now.duration_since(at).as_millis() / self.period().as_millis().max(1);
+            stopped_at + u64::try_from(blocks).unwrap_or(u64::MAX / 2) + UNSEEN
+        });
+        // Without a fork no height matters; with one, a time that was not seen proves nothing.
+        let highest = match (progress.fork_height, estimate) {
+            (None, _) => Some(recorded.max(told)),
+            (Some(_), Some(estimate)) => Some(recorded.max(told).max(estimate)),
+            (Some(_), None) => None,
+        };
+        Traces { highest, signed }
+    }
+}

@@ -1,0 +1,92 @@
+//! Whether the old binary may run again after the new one was executed: DESIGN section 6.
+
+use super::journal::Progress;
+
+/// What an upgrade whose new binary did not prove itself comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Run the old binary on the data as it is.
+    Old,
+    /// Put this upgrade's own backup in place, then run the old binary.
+    RestoreThenOld,
+    /// No way back: halt for the operator.
+    Halt(&'static str),
+}
+
+/// What is known of the new binary's time on the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Traces {
+    /// The highest head seen since, or at, the stop.
+    pub highest: Option<u64>,
+    /// Whether the new binary has, or may have, signed a block.
+    pub signed: bool,
+}
+
+/// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
+#[must_use]
+pub(super) fn decide(progress: &Progress, traces: Traces) -> Verdict {
+    let Some(highest) = traces.highest else {
+        return Verdict::Halt(
+            "it is not known how far the chain was, so the old binary may be past the fork",
+        );
+    };
+    if progress.fork_height.is_some_and(|fork| highest >= fork) {
+        return Verdict::Halt("the chain is at or past the fork height, where the old binary must not run");
+    }
+    if traces.signed {
+        return Verdict::Halt("the new binary may have signed blocks, so the old one must not run");
+    }
+    if progress.unclean {
+        return Verdict::Halt("the old node ended uncleanly, so its data proves nothing");
+    }
+    match (progress.data_compat, &progress.backup) {
+        (true, _) => Verdict::Old,
+        (false, Some(_)) => Verdict::RestoreThenOld,
+        (false, None) => Verdict::Halt("the old binary cannot open the new data, and there is no backup"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::machine::{Phase, Target, Version};
+
+    fn progress() -> Progress {
+        let version = |target| Version { target, sha256: Digest::sha256(b"") };
+        Progress {
+            name: "v2".parse().unwrap(),
+            height: 100,
+            fork_height: Some(200),
+            data_compat: true,
+            phase: Phase::Trying,
+            attempt: 3,
+            from: version(Target::Genesis),
+            to: version(Target::Upgrade("v2".parse().unwrap())),
+            hook: false,
+            info: None,
+            stopped_at: None,
+            unclean: false,
+            backup: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        let traces = |highest, signed| Traces { highest, signed };
+        let fine = progress();
+        assert_eq!(decide(&fine, traces(Some(199), false)), Verdict::Old);
+        assert!(matches!(decide(&fine, traces(Some(200), false)), Verdict::Halt(_)));
+        assert!(matches!(decide(&fine, traces(Some(150), true)), Verdict::Halt(_)));
+        assert!(matches!(decide(&fine, traces(None, false)), Verdict::Halt(_)));
+        let unclean = Progress { unclean: true, ..progress() };
+        assert!(matches!(decide(&unclean, traces(Some(150), false)), Verdict::Halt(_)));
+        let incompatible = Progress { data_compat: false, ..progress() };
+        assert!(matches!(decide(&incompatible, traces(Some(150), false)), Verdict::Halt(_)));
+        let saved = Progress { backup: Some("v2-1".into()), ..incompatible };
+        assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
+        let no_fork = Progress { fork_height: None, ..progress() };
+        assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
+    }
+}

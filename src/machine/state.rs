@@ -1,0 +1,148 @@
+//! The states of the machine. Each owns exactly the data that is valid in it.
+
+use super::event::{Ending, Job, Ready, Status};
+use super::journal::{Record, Target};
+use super::recovery::Recovery;
+use crate::exit::Exit;
+use std::time::Instant;
+
+/// Where the machine is. The diagram is in the documentation of [`super`].
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum State {
+    /// Before [`super::Event::Boot`].
+    Born,
+    /// No node of ours runs; waiting until nothing holds the previous one's locks.
+    Clearing { since: Instant, nagged: bool, then: Cleared },
+    /// A record is being made durable; `old` is the one on disk until then.
+    Recording { then: Recorded, old: Box<Record> },
+    /// The node is being executed.
+    Spawning,
+    /// The node runs.
+    Running(Node),
+    /// The staged binary is being looked at, just before the node is stopped for it.
+    Inspecting { node: Node },
+    /// SIGTERM was sent; the node is ending.
+    Stopping { why: Why, since: Instant, node: Node, killed: bool, nagged: Instant },
+    /// No node runs; long work has to be done before one may.
+    Working { job: Job, begun: bool, cancelled: bool },
+    /// The link is being pointed at the new or, on the way back, the old binary.
+    Linking { back: bool },
+    /// No node runs; something is tried again at `until`.
+    Resting { until: Instant, then: Rested },
+    /// Over.
+    Ended,
+}
+
+/// What follows when the locks are free.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cleared {
+    /// Start what the record says.
+    Start,
+    /// The supervisor has just started; go on where the record says.
+    Resume(Recovery),
+    /// The node has just ended; remember how, and go on with why it did.
+    Down { why: Why, ending: Ending, since: Instant },
+}
+
+/// What follows when a record is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Recorded {
+    /// Send SIGTERM to the node, for the upgrade.
+    Terminate(Node),
+    /// Go on running: nothing but the record has changed.
+    Run(Node),
+    /// Start what the record says, now or later.
+    Start(Option<Instant>),
+    /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
+    Upgrade,
+    /// Point the link at the target; `back` is the way to the old binary.
+    Link { target: Target, back: bool },
+    /// Execute the node.
+    Spawn,
+    /// End the supervisor.
+    End { exit: Exit, node: Option<Status>, reason: String },
+}
+
+/// What follows a rest.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Rested {
+    /// Start what the record says.
+    Start,
+    /// Try again to make this durable, then go on.
+    Record(Box<Record>, Recorded),
+}
+
+/// Why a node is stopped, or why it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Why {
+    /// The supervisor is to end.
+    Stop,
+    /// The operator wants it started again.
+    Restart,
+    /// For the upgrade in the record.
+    Upgrade,
+    /// For the upgrade in the record, but it took longer than allowed.
+    Abort,
+    /// The new binary does not prove itself.
+    Unproven(String),
+    /// Nobody asked: it ended by itself.
+    Crash,
+}
+
+/// A running node.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    /// Its process id.
+    pub(super) pid: u32,
+    /// When it was executed.
+    pub(super) since: Instant,
+    /// When it first told a head, and which.
+    pub(super) first_head: Option<(Instant, u64)>,
+    /// When its head last rose, and to what.
+    pub(super) rose: Option<(Instant, u64)>,
+    /// How many heads in a row were at or above the height of the upgrade that is next.
+    pub(super) sightings: u8,
+    /// When the node was last asked to confirm its head.
+    pub(super) asked: Option<Instant>,
+    /// Until when an upgrade that could not be recorded or inspected is left alone.
+    pub(super) not_before: Option<Instant>,
+    /// Whether people know that the new binary is overdue to prove itself.
+    pub(super) overdue: bool,
+}
+
+/// What the operator wants of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It should run.
+    Run,
+    /// It should be started again.
+    Restart,
+    /// It should be stopped, and the supervisor end.
+    Stop,
+}
+
+/// How far the binary of an upgrade is prepared.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Preparation {
+    /// A job works on it, after so many failures.
+    Working { failures: u32 },
+    /// It can be switched to.
+    Ready(Ready),
+    /// It failed, and is tried again then.
+    Failed { failures: u32, detail: String, retry_at: Instant },
+}
+
+impl Node {
+    pub(super) fn new(pid: u32, since: Instant) -> Self {
+        Node {
+            pid,
+            since,
+            first_head: None,
+            rose: None,
+            sightings: 0,
+            asked: None,
+            not_before: None,
+            overdue: false,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What people may see of the machine: a snapshot for `status`, the metrics and the log.
+
+use super::journal::{Block, Ended, Progress, Version};
+use super::state::{Cleared, Preparation, Recorded, State, Why};
+use super::{Machine, Upgrade};
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of everything worth knowing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// One word for where the supervisor is.
+    pub state: String,
+    /// What runs, or would.
+    pub version: Version,
+    /// The node process.
+    pub node: Option<NodeView>,
+    /// The head last told, of this or the last node.
+    pub head: Option<Block>,
+    /// The block period in milliseconds, measured.
+    pub period_ms: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The upgrade under way.
+    pub upgrade: Option<Progress>,
+    /// What is planned, in order.
+    pub planned: Vec<Plan>,
+    /// What has ended.
+    pub ended: Vec<Ended>,
+}
+
+/// A snapshot of the node process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its process id.
+    pub pid: u32,
+    /// For how long it has run, in milliseconds, at the last event.
+    pub age_ms: u64,
+}
+
+/// A snapshot of one planned upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub name: Name,
+    /// Its height.
+    pub height: u64,
+    /// Its fork height.
+    pub fork_height: Option<u64>,
+    /// Who planned it.
+    pub origin: String,
+    /// Blocks from the head to its height; 0 if it is due.
+    pub blocks_left: Option<u64>,
+    /// Time until then, in milliseconds, by the measured block period.
+    pub left_ms: Option<u64>,
+    /// Whether its binary can be switched to: `waiting`, `preparing`, `ready` or `failed`.
+    pub binary: String,
+    /// Why it does not happen though it is due, or why its binary is not ready.
+    pub hold: Option<String>,
+}
+
+impl Machine {
+    /// A snapshot.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let planned = self.schedule.iter().filter(|u| self.record.ended(&u.name).is_none());
+        let forced = self.forced.iter().filter(|f| !self.schedule.iter().any(|u| u.name == f.name));
+        View {
+            state: self.word().to_owned(),
+            version: self.version().clone(),
+            node: self.node().map(|node| NodeView {
+                pid: node.pid,
+                age_ms: self.now.map_or(0, |now| millis(now.saturating_duration_since(node.since))),
+            }),
+            head: self.head.as_ref().map(|h| h.block.clone()),
+            period_ms: millis(self.period()),
+            failures: self.restarts.failures(),
+            upgrade: self.record.upgrade.clone(),
+            planned: forced.chain(planned).map(|u| self.plan_view(u)).collect(),
+            ended: self.record.ended.clone(),
+        }
+    }
+
+    fn plan_view(&self, upgrade: &Upgrade) -> Plan {
+        let head = self.head.as_ref().map(|h| h.block.height);
+        let blocks_left = head.map(|head| upgrade.height.saturating_sub(head));
+        let (binary, trouble) = match self.prepared.get(&upgrade.name) {
+            None => ("waiting", None),
+            Some(Preparation::Working { .. }) => ("preparing", None),
+            Some(Preparation::Ready(_)) => ("ready", None),
+            Some(Preparation::Failed { detail, .. }) => ("failed", Some(detail.clone())),
+        };
+        Plan {
+            name: upgrade.name.clone(),
+            height: upgrade.height,
+            fork_height: upgrade.fork_height,
+            origin: upgrade.origin.to_string(),
+            blocks_left,
+            left_ms: blocks_left.map(|n| n.saturating_mul(millis(self.period()))),
+            binary: binary.to_owned(),
+            hold: trouble,
+        }
+    }
+
+    /// One word for the state, as `status` shows it.
+    fn word(&self) -> &'static str {
+        match &self.state {
+            State::Born => "booting",
+            State::Clearing { then: Cleared::Start | Cleared::Resume(_), .. } => "waiting-for-locks",
+            State::Clearing { then: Cleared::Down { .. }, .. } => "stopped",
+            State::Spawning | State::Recording { then: Recorded::Spawn, .. } => "starting",
+            State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => "probation",
+            State::Running(_) | State::Inspecting { .. } => "running",
+            State::Stopping { why: Why::Upgrade, .. } => "stopping-for-upgrade",
+            State::Stopping { .. } => "stopping",
+            State::Working { .. } | State::Linking { .. } => "upgrading",
+            State::Recording { .. } => "recording",
+            State::Resting { .. } => "backing-off",
+            State::Ended => "ended",
+        }
+    }
+}
+
+fn millis(d: std::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
