@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod batch;
+pub mod children;
 pub mod config;
 pub mod digest;
 pub mod error;

@@ -1,1 +1,87 @@
 //! The only unsafe code, each use with its SAFETY argument.
+//!
+//! Everything else that the operating system offers comes safely through `rustix` and `std`.
+
+#![allow(unsafe_code)]
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
+use std::ffi::{c_int, c_uint};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// What a child does to itself between fork and exec.
+#[derive(Debug, Default)]
+pub struct Birth {
+    /// Whether it becomes the leader of a new session, and so of a new process group.
+    pub session: bool,
+    /// The signal that it gets when the *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG).
+    pub parent_death: Option<Signal>,
+    /// Descriptors that it inherits. Our copies are closed when the command is dropped.
+    pub inherit: Vec<OwnedFd>,
+}
+
+/// Has every child of `command` do `birth` to itself before it executes its program.
+pub fn at_birth(command: &mut Command, birth: Birth) {
+    let parent = getpid();
+    let prepare = move || {
+        if birth.session {
+            setsid()?;
+        }
+        if birth.parent_death.is_some() {
+            set_parent_process_death_signal(birth.parent_death)?;
+            // The parent may have died before it was watched; then the signal would never come.
+            if getppid() != Some(parent) {
+                return Err(Errno::SRCH.into());
+            }
+        }
+        for fd in &birth.inherit {
+            fcntl_setfd(fd, FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe work is allowed (signal-safety(7)). `prepare`
+    // makes plain system calls through rustix, which neither allocate nor lock, reads memory that was
+    // moved into it before the fork, and builds errors from bare error numbers.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// The process id of a child that has ended and was not yet waited for; it stays that way.
+///
+/// rustix offers this call without the one field that matters here, the process id.
+///
+/// # Errors
+/// If the operating system refuses. Having no children is not an error.
+pub fn peek_ended_child() -> io::Result<Option<i32>> {
+    /// `siginfo_t` of 64-bit Linux as waitid(2) fills it: three ints, padding, then the process id.
+    #[repr(C, align(8))]
+    struct SigInfo {
+        signo: c_int,
+        errno: c_int,
+        code: c_int,
+        padding: c_int,
+        pid: c_int,
+        rest: [c_int; 27],
+    }
+    const { assert!(size_of::<SigInfo>() == 128 && cfg!(target_pointer_width = "64")) };
+    const P_ALL: c_uint = 0;
+    const WNOHANG: c_int = 1;
+    const WEXITED: c_int = 4;
+    const WNOWAIT: c_int = 0x0100_0000;
+    unsafe extern "C" {
+        fn waitid(idtype: c_uint, id: c_uint, info: *mut SigInfo, options: c_int) -> c_int;
+    }
+    let mut info = SigInfo { signo: 0, errno: 0, code: 0, padding: 0, pid: 0, rest: [0; 27] };
+    // SAFETY: the declaration is that of waitid(2) in the C library that std links anyway; `info` is
+    // writable, aligned and as large as the `siginfo_t` of this platform, asserted above.
+    let done = unsafe { waitid(P_ALL, 0, &raw mut info, WEXITED | WNOHANG | WNOWAIT) };
+    if done == 0 {
+        return Ok((info.pid > 0).then_some(info.pid));
+    }
+    match io::Error::last_os_error() {
+        none if none.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => Ok(None),
+        err => Err(err),
+    }
+}

@@ -1,4 +1,7 @@
 //! The jobs an upgrade needs, and what it remembers: each does one thing and decides nothing.
 
+mod cancel;
 pub mod history;
 pub mod journal;
+
+pub use cancel::Cancel;

@@ -1,0 +1,214 @@
+//! Our child processes: who waits for which, so that no exit status is lost and no zombie stays.
+//!
+//! Orphans of the node and of hooks can become our children (when we are process 1 or a subreaper)
+//! and must be waited for by somebody. Waiting for just any child would steal the exit status of one that
+//! somebody else waits for. So every child of ours is spawned here and belongs to its [`Owned`]
+//! value; [`reap_strays`] takes all others.
+
+use crate::sys;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
+};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held locked from before a fork until its child is in.
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { owned: BTreeSet::new(), interrupted: false });
+
+struct Registry {
+    /// The process ids that belong to an [`Owned`].
+    owned: BTreeSet<i32>,
+    /// Whether the reaper had to stop at an owned child, behind which there may be strays.
+    interrupted: bool,
+}
+
+/// A child process that only the holder of this value waits for.
+///
+/// Dropped before it was waited for, the process goes on, and becomes a stray when it ends.
+#[derive(Debug)]
+pub struct Owned {
+    child: Child,
+    pidfd: OwnedFd,
+    status: Option<ExitStatus>,
+}
+
+/// Spawns a child that belongs to the returned value.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Owned> {
+    let mut registry = registry();
+    let mut child = command.spawn()?;
+    match pidfd_open(pid_of(&child), PidfdFlags::empty()) {
+        Ok(pidfd) => {
+            registry.owned.insert(pid_of(&child).as_raw_pid());
+            Ok(Owned { child, pidfd, status: None })
+        }
+        Err(e) => {
+            // Without a descriptor we could not wait for it with a limit: then rather not at all.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(e.into())
+        }
+    }
+}
+
+/// Waits for every child that has ended and belongs to nobody; returns how many there were.
+///
+/// An owned child that has ended hides strays from us until its owner has waited for it;
+/// [`Owned::try_wait`] then goes on here. In a process that calls this, every child has to be spawned by
+/// [`spawn`].
+pub fn reap_strays() -> usize {
+    let mut registry = registry();
+    registry.interrupted = false;
+    let mut count = 0;
+    while let Ok(Some(pid)) = sys::peek_ended_child() {
+        if registry.owned.contains(&pid) {
+            registry.interrupted = true;
+            break;
+        }
+        match waitpid(Pid::from_raw(pid), WaitOptions::NOHANG) {
+            Ok(Some(_)) => count += 1,
+            Ok(None) | Err(_) => break,
+        }
+    }
+    count
+}
+
+impl Owned {
+    /// The process id, which stays its own until [`Owned::try_wait`] has returned a status.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        pid_of(&self.child)
+    }
+
+    /// A descriptor that becomes readable when the process has ended (pidfd_open(2)).
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// How the process ended, if it has; it is then no zombie any more.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_none()
+            && let Some(status) = self.child.try_wait()?
+        {
+            self.status = Some(status);
+            let go_on = {
+                let mut registry = registry();
+                registry.owned.remove(&self.pid().as_raw_pid());
+                registry.interrupted
+            };
+            if go_on {
+                reap_strays();
+            }
+        }
+        Ok(self.status)
+    }
+
+    /// Sends a signal to the process. That it has ended already is fine.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        gone_is_fine(pidfd_send_signal(&self.pidfd, signal))
+    }
+
+    /// Sends a signal to the process group that the process leads. That nobody is left is fine; after
+    /// [`Owned::try_wait`] has returned a status nothing is sent, since the group's number may be another's.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        if self.status.is_some() {
+            return Ok(());
+        }
+        gone_is_fine(kill_process_group(self.pid(), signal))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            registry().owned.remove(&self.pid().as_raw_pid());
+        }
+    }
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    // A panic elsewhere leaves it whole: every change is one call.
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
+    match sent {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    fn wait(child: &mut Owned) -> ExitStatus {
+        poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+        child.try_wait().unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_reaper_never_takes_a_status_from_its_owner() {
+        for code in 0..20 {
+            let mut child = spawn(Command::new("/bin/sh").args(["-c", &format!("exit {code}")])).unwrap();
+            poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+            reap_strays();
+            assert_eq!(wait(&mut child).code(), Some(code));
+            assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(code));
+        }
+    }
+
+    #[test]
+    fn a_child_that_nobody_owns_any_more_is_a_stray() {
+        let child = spawn(&mut Command::new("/bin/true")).unwrap();
+        let pidfd = child.pidfd().try_clone_to_owned().unwrap();
+        let pid = child.pid();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        drop(child);
+        // Tests in parallel own children that may hide it for a moment, and may reap it as well.
+        while waitpid_would_find(pid) {
+            reap_strays();
+            std::thread::yield_now();
+        }
+    }
+
+    fn waitpid_would_find(pid: Pid) -> bool {
+        rustix::process::test_kill_process(pid).is_ok()
+    }
+
+    #[test]
+    fn a_failed_exec_is_reported_and_leaves_nothing() {
+        let err = spawn(&mut Command::new("/does/not/exist")).unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn signals_reach_the_process_and_are_harmless_afterwards() {
+        let mut child = spawn(Command::new("/bin/sh").args(["-c", "kill -STOP $$"])).unwrap();
+        child.signal(Signal::KILL).unwrap();
+        assert_eq!(wait(&mut child).signal(), Some(9));
+        child.signal(Signal::TERM).unwrap();
+        child.signal_group(Signal::TERM).unwrap();
+    }
+}
