@@ -13,6 +13,7 @@ use std::fmt;
 
 /// Everything that can happen.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one event lives at a time")]
 pub enum Event {
     /// The first event: what is on disk.
     Boot(Facts),

@@ -333,11 +333,12 @@ impl Machine {
         }
         let before = self.next().map(|u| (u.name.clone(), u.height));
         self.schedule = upgrades;
-        if self.next().map(|u| (u.name.clone(), u.height)) != before {
-            if let State::Running(node) = &mut self.state {
-                node.sightings = 0;
-                self.actions.push(Action::Confirm);
-            }
+        let after = self.next().map(|u| (u.name.clone(), u.height));
+        if let State::Running(node) = &mut self.state
+            && before != after
+        {
+            node.sightings = 0;
+            self.actions.push(Action::Confirm);
         }
     }
 

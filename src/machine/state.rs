@@ -8,6 +8,7 @@ use std::time::Instant;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one state")]
 pub(super) enum State {
     /// Before [`super::Event::Boot`].
     Born,
