@@ -1,0 +1,261 @@
+//! What no single value shows: combinations that are unsafe, directories in each other, files missing.
+//!
+//! Combinations are checked at every load. What is on the disk is looked at only by `run` and
+//! `config check`, because `status` must work on a home that is broken.
+
+use super::keys::Config;
+use super::load::Loaded;
+use super::problem::{Problem, Problems};
+use super::value::{HeightSource, StopTimeoutAction};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Reports combinations of values that are unsafe or make no sense.
+pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
+    let config = &loaded.config;
+    let at = |name: &str, what: &str| Problem::new(loaded.origin(name), format!("{name}: {what}"));
+    if config.validator_mode && config.unsafe_skip_checksum {
+        problems.add(at("unsafe_skip_checksum", "a validator must not run what nothing vouches for"));
+    }
+    if config.validator_mode && config.daemon_height_source == HeightSource::None {
+        let blind = at("daemon_height_source", "validator_mode has to know the height");
+        problems.add(blind.hint("set it to rpc"));
+    }
+    let mirrors = config.download_urls.by_name.values().flatten().chain(&config.download_urls.default);
+    for url in mirrors.filter(|url| config.daemon_download_require_https && !url.starts_with("https:")) {
+        let plain = at("download_urls", &format!("daemon_download_require_https forbids {url}"));
+        problems.add(plain);
+    }
+
+    let mut warnings = Vec::new();
+    if config.validator_mode && config.daemon_stop_timeout_action == StopTimeoutAction::Kill {
+        let what = "killing a validator rewinds it by minutes to hours of blocks, and it may vote twice";
+        warnings.push(at("daemon_stop_timeout_action", what).hint("wait is the safe choice"));
+    }
+    if config.unsafe_skip_checksum && !config.download_public_keys.is_empty() {
+        let what = "it has no effect: with download_public_keys a signature is always required";
+        warnings.push(at("unsafe_skip_checksum", what));
+    } else if config.unsafe_skip_checksum {
+        warnings
+            .push(at("unsafe_skip_checksum", "downloads are installed although nothing vouches for them"));
+    }
+    loaded.warnings.extend(warnings);
+}
+
+impl Config {
+    /// The node's data directory: `daemon_data_dir`, else the last `--datadir` among the node's arguments,
+    /// else `data` in the home.
+    #[must_use]
+    pub fn data_dir(&self, node_args: &[OsString]) -> PathBuf {
+        self.daemon_data_dir
+            .clone()
+            .or_else(|| datadir_of(node_args))
+            .unwrap_or_else(|| self.daemon_home.join("data"))
+    }
+
+    /// Checks the directories against each other, for `run` with these arguments for the node.
+    ///
+    /// # Errors
+    /// If the node would work on another data directory than wemixvisor, or backups would land in the data.
+    pub fn check_dirs(&self, node_args: &[OsString]) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        if let (Some(ours), Some(theirs)) = (&self.daemon_data_dir, datadir_of(node_args))
+            && *ours != theirs
+        {
+            let what =
+                format!("it is {}, but the node is told --datadir {}", ours.display(), theirs.display());
+            problems.add(Problem::new("daemon_data_dir", what).hint("leave one of them out"));
+        }
+        let data = self.data_dir(node_args);
+        if self.daemon_data_backup_dir.starts_with(&data) {
+            let what = format!(
+                "{} lies in the data directory {}, so every backup would hold the ones before",
+                self.daemon_data_backup_dir.display(),
+                data.display()
+            );
+            problems.add(Problem::new("daemon_data_backup_dir", what).hint("move one of them"));
+        }
+        if data.starts_with(&self.daemon_data_backup_dir) {
+            let what = format!("{} lies in the directory for backups", data.display());
+            problems.add(Problem::new("daemon_data_dir", what).hint("move one of them"));
+        }
+        problems.into_result()
+    }
+}
+
+impl Loaded {
+    /// Looks at what the values name on the disk: problems first, then warnings.
+    #[must_use]
+    pub fn check_disk(&self) -> (Problems, Vec<Problem>) {
+        let config = &self.config;
+        let mut problems = Problems::default();
+        let mut warnings = Vec::new();
+        let at = |name: &str, what: String| Problem::new(self.origin(name), format!("{name}: {what}"));
+
+        if !config.daemon_home.is_dir() {
+            let missing = at("daemon_home", format!("{} is not a directory", config.daemon_home.display()));
+            problems.add(missing.hint("lay it out with: wemixvisor init BINARY"));
+        } else if !config.daemon_home.join("wemixvisor/current").exists() {
+            let what = format!("{} has no wemixvisor/current yet", config.daemon_home.display());
+            warnings.push(at("daemon_home", what).hint("lay it out with: wemixvisor init BINARY"));
+        }
+        if let Some(path) = &config.daemon_preupgrade
+            && let Some(why) = not_executable(path)
+        {
+            problems.add(at("daemon_preupgrade", format!("{}: {why}", path.display())));
+        }
+        if let Some(path) = &config.download_ca_file {
+            match fs::read(path) {
+                Ok(pem) if contains(&pem, b"-----BEGIN CERTIFICATE-----") => {}
+                Ok(_) => {
+                    problems
+                        .add(at("download_ca_file", format!("{} has no PEM certificate", path.display())));
+                }
+                Err(e) => problems.add(at("download_ca_file", format!("{}: {e}", path.display()))),
+            }
+        }
+        if let Some(path) = config.daemon_data_dir.as_ref().filter(|path| !path.is_dir()) {
+            warnings.push(at("daemon_data_dir", format!("{} is not a directory yet", path.display())));
+        }
+        (problems, warnings)
+    }
+}
+
+fn not_executable(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => Some("it is not a regular file".to_owned()),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Some("it is not executable".to_owned()),
+        Ok(_) => None,
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// The data directory that the node's own arguments name, read as the node reads them: one dash or two,
+/// the last one counts, and `~/` is the home of the user even where no shell has replaced it.
+fn datadir_of(node_args: &[OsString]) -> Option<PathBuf> {
+    let mut found = None;
+    let mut args = node_args.iter();
+    while let Some(arg) = args.next() {
+        let bytes = arg.as_bytes();
+        if bytes == b"--" {
+            break;
+        }
+        let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).unwrap_or_default();
+        if flag == b"datadir" {
+            found = args.next().map(|value| value.as_os_str());
+        } else if let Some(value) = flag.strip_prefix(b"datadir=") {
+            found = Some(OsStr::from_bytes(value));
+        }
+    }
+    let path = Path::new(found.filter(|value| !value.is_empty())?);
+    let path = match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    };
+    // The node is started in our working directory.
+    Some(std::path::absolute(&path).unwrap_or(path).components().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn load(home: &Path, flags: &[(&str, &str)]) -> Result<Loaded, Problems> {
+        let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+        let mut flags: Vec<_> = flags.iter().map(own).collect();
+        flags.push(("--home".to_owned(), home.to_str().unwrap().to_owned()));
+        Config::load(&Sources { flags, cwd: "/".into(), ..Sources::default() })
+    }
+
+    fn args(words: &str) -> Vec<OsString> {
+        words.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_data_directory_is_the_one_the_node_will_use() {
+        let config = Config::defaults(Path::new("/h"));
+        for (words, dir) in [
+            ("", "/h/data"),
+            ("--datadir /x/ --mine", "/x"),
+            ("--mine --datadir=/x", "/x"),
+            ("-datadir /x", "/x"),
+            ("-datadir=/x", "/x"),
+            ("--datadir /x --datadir=/y", "/y"),
+            ("-- --datadir /x", "/h/data"),
+            ("--datadir", "/h/data"),
+            ("--datadir=", "/h/data"),
+            ("--datadir.ancient /x", "/h/data"),
+            ("datadir /x", "/h/data"),
+        ] {
+            assert_eq!(config.data_dir(&args(words)), Path::new(dir), "{words:?}");
+        }
+        let set = Config { daemon_data_dir: Some("/z".into()), ..config };
+        assert_eq!(set.data_dir(&args("--datadir /x")), Path::new("/z"));
+        assert!(set.data_dir(&[]).is_absolute());
+    }
+
+    #[test]
+    fn directories_that_would_swallow_each_other_are_refused() {
+        let config = Config::defaults(Path::new("/h"));
+        config.check_dirs(&args("--datadir /h/data")).unwrap();
+        let inside = config.check_dirs(&args("--datadir /h")).unwrap_err().to_string();
+        assert!(
+            inside.starts_with("daemon_data_backup_dir: /h/backups lies in the data directory"),
+            "{inside}"
+        );
+        config.check_dirs(&args("--datadir /h/backups/data")).unwrap_err();
+        let set = Config { daemon_data_dir: Some("/z".into()), ..config };
+        let apart = set.check_dirs(&args("--datadir /x")).unwrap_err().to_string();
+        assert_eq!(
+            apart,
+            "daemon_data_dir: it is /z, but the node is told --datadir /x; leave one of them out"
+        );
+    }
+
+    #[test]
+    fn a_validator_takes_no_risks() {
+        let home = Path::new("/h");
+        let validator = ("--validator-mode", "true");
+        let refused = load(home, &[validator, ("--unsafe-skip-checksum", "true")]).unwrap_err();
+        assert!(refused.to_string().starts_with("--unsafe-skip-checksum: "), "{refused}");
+        load(home, &[validator, ("--daemon-height-source", "none")]).unwrap_err();
+        let killer = load(home, &[validator, ("--daemon-stop-timeout-action", "kill")]).unwrap();
+        assert_eq!(killer.warnings.len(), 1);
+        assert!(load(home, &[validator]).unwrap().warnings.is_empty());
+        assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn https_only_means_every_mirror() {
+        let flags = [
+            ("--daemon-download-require-https", "true"),
+            ("--download-urls", "http://a/x,https://b/x,v2=http://c/x"),
+        ];
+        assert_eq!(load(Path::new("/h"), &flags).unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn what_is_missing_on_the_disk_is_reported_all_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        fs::write(&plain, "no program, no certificate").unwrap();
+        let plain = plain.to_str().unwrap();
+        let flags = [
+            ("--daemon-preupgrade", plain),
+            ("--download-ca-file", plain),
+            ("--daemon-data-dir", "/nowhere"),
+        ];
+        let (problems, warnings) = load(dir.path(), &flags).unwrap().check_disk();
+        assert_eq!((problems.0.len(), warnings.len()), (2, 2), "{problems} {warnings:?}");
+        let (problems, _) = load(Path::new("/nowhere"), &[]).unwrap().check_disk();
+        assert!(problems.to_string().ends_with("wemixvisor init BINARY"), "{problems}");
+    }
+}

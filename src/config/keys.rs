@@ -1,0 +1,342 @@
+//! The key table: every key once, with its type, default, bounds and meaning.
+//!
+//! The macro makes the fields of [`Config`] and the rows of [`KEYS`] from the same lines; loader,
+//! `config show`, the commented `config.yaml`, help and the test of the man page read the rows. So a key
+//! cannot exist in one of them and be missing in another. Rules between keys are checked elsewhere.
+
+use super::address::{HttpUrl, RpcAddress};
+use super::download::{DownloadUrls, PublicKey};
+use super::value::{
+    Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Setting, SignAfterUnclean, Size,
+    StopTimeoutAction,
+};
+use crate::name::Name;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in `config.yaml`.
+    pub name: &'static str,
+    /// Its heading in `config.yaml` and the man page.
+    pub section: &'static str,
+    /// Its type in words.
+    pub kind: &'static str,
+    /// Its default as an operator would write it; empty if there is none. A relative path is below the home,
+    /// and the home itself is `.`, since it is given from outside.
+    pub default: &'static str,
+    /// The least and the greatest value, for keys that are bounded.
+    pub bounds: Option<(&'static str, &'static str)>,
+    /// What it is for, in a sentence or two.
+    pub doc: &'static str,
+    /// A shorter flag, without its dashes.
+    pub short: Option<&'static str>,
+    /// Another environment variable, which other supervisors use for the same.
+    pub other_env: Option<&'static str>,
+    pub(super) set: fn(&mut Config, &Raw, &Path) -> Read<()>,
+    pub(super) get: fn(&Config) -> Value,
+}
+
+macro_rules! settings {
+    ($($section:literal { $(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:literal
+            $(, within $least:literal to $most:literal)? $(, short $short:literal)? $(, env $env:literal)?;
+    )+ })+) => {
+        /// The effective configuration: one field per key.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $($($(#[doc = $doc])+ pub $name: $type,)+)+
+        }
+
+        /// Every key, in the order of `config.yaml`.
+        pub static KEYS: &[Key] = &[$($(Key {
+            name: stringify!($name),
+            section: $section,
+            kind: <$type as Setting>::KIND,
+            default: $default,
+            bounds: optional!($(($least, $most))?),
+            doc: concat!($($doc),+).trim_ascii(),
+            short: optional!($($short)?),
+            other_env: optional!($($env)?),
+            set: |config, raw, base| {
+                config.$name = read_within(raw, base, optional!($(($least, $most))?))?;
+                Ok(())
+            },
+            get: |config| config.$name.show(),
+        },)+)+];
+
+        impl Config {
+            /// The defaults for a home; relative ones are taken from it.
+            ///
+            /// # Panics
+            /// Never: a test reads every default of the table.
+            #[must_use]
+            pub fn defaults(home: &Path) -> Config {
+                fn default<T: Setting>(text: &str, home: &Path) -> T {
+                    T::read(&Raw::text(text), home).expect("a test reads every default of the table")
+                }
+                Config { $($($name: default($default, home),)+)+ }
+            }
+        }
+    };
+}
+
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+
+settings! {
+    "The node and its home" {
+        /// The home: everything that wemixvisor keeps is below it. Required.
+        daemon_home: PathBuf = ".", short "home";
+        /// The file name of the node's binary.
+        daemon_name: Name = "wemixd", short "name";
+        /// The node's data directory. Not set: the --datadir among the node's arguments, else data in the home.
+        daemon_data_dir: Option<PathBuf> = "";
+        /// The node's IPC socket, as a pattern relative to the data directory.
+        daemon_node_ipc: String = "*.ipc";
+        /// The lock that the node holds while its databases are open, as a pattern relative to the data directory.
+        daemon_node_lock: String = "*/LOCK";
+        /// Where to ask the node, tried in order: host:port, a URL, or the path of a socket.
+        /// Not set: the IPC socket if there is one, else localhost:8545.
+        daemon_rpc_address: Vec<RpcAddress> = "";
+        /// Where the node serves its Prometheus metrics, for the rounds of the consensus in progress.
+        daemon_node_metrics_address: Option<HttpUrl> = "";
+    }
+    "Restarts" {
+        /// Whether the node is started again when it ends without having been asked to.
+        daemon_restart_on_failure: bool = "true";
+        /// How many restarts in a row are tried before giving up; 0 is no limit.
+        daemon_max_restarts: u32 = "5";
+        /// Whether the new binary is started after an upgrade. Not so: wemixvisor ends when the switch is made.
+        daemon_restart_after_upgrade: bool = "true";
+        /// How long to wait between the end of the old node and the start of the new one.
+        daemon_restart_delay: Duration = "0s", within "0s" to "1h";
+        /// How long to wait for the first answer of a node that has been started.
+        daemon_start_timeout: Duration = "10m", within "1s" to "24h";
+    }
+    "When and how to switch" {
+        /// Where the height comes from. With none the node stops by itself and upgrade-info.json is the trigger.
+        daemon_height_source: HeightSource = "rpc";
+        /// How often the height and the trigger file are looked at while nothing is near; closer to an upgrade,
+        /// and where the node or the kernel reports changes by itself, wemixvisor knows sooner.
+        daemon_poll_interval: Duration = "5s", within "100ms" to "5m";
+        /// How long a node may take to end after its SIGTERM.
+        daemon_shutdown_grace: Duration = "10m", within "1s" to "24h";
+        /// What to do with a node that takes longer. A node that is killed loses minutes to hours of blocks.
+        daemon_stop_timeout_action: StopTimeoutAction = "wait";
+        /// How many blocks the new binary must follow before the upgrade counts as done.
+        daemon_probation_blocks: u64 = "20", within "1" to "100000";
+        /// How long the new binary must run, at least, before the upgrade counts as done.
+        daemon_probation_time: Duration = "60s", within "0s" to "24h";
+    }
+    "Backup and hooks" {
+        /// The directory for backups, outside the data directory.
+        daemon_data_backup_dir: PathBuf = "backups";
+        /// Whether to switch without a backup of the data.
+        unsafe_skip_backup: bool = "false", env "UNSAFE_SKIP_BACKUP";
+        /// A program to run before the switch, where the upgrade brings no pre-upgrade of its own.
+        daemon_preupgrade: Option<PathBuf> = "";
+        /// How often a pre-upgrade that ends with code 31 is run again.
+        daemon_preupgrade_max_retries: u32 = "0", within "0" to "100";
+        /// How long a pre-upgrade may take, with everything that it starts.
+        daemon_preupgrade_timeout: Duration = "5m", within "1s" to "24h";
+    }
+    "Downloads" {
+        /// Whether binaries that are not there are fetched.
+        daemon_allow_download_binaries: bool = "false";
+        /// Where binaries are, by upgrade name or default: a URL or a list of mirrors, with {name} {version} {os} {arch}.
+        download_urls: DownloadUrls = "";
+        /// Whether only https is used.
+        daemon_download_require_https: bool = "false";
+        /// A file of certificates (PEM) to trust instead of the system's.
+        download_ca_file: Option<PathBuf> = "";
+        /// The largest file that is fetched.
+        download_max_size: Size = "1GiB", within "1KiB" to "1TiB";
+        /// The minisign public keys, one of which must have signed every download.
+        download_public_keys: Vec<PublicKey> = "";
+        /// The HTTP proxy for downloads; the usual proxy variables of the environment are not read.
+        download_proxy: Option<HttpUrl> = "";
+        /// Whether a download that nothing vouches for is installed. Refused for a validator.
+        unsafe_skip_checksum: bool = "false", env "UNSAFE_SKIP_CHECKSUM";
+    }
+    "Validators" {
+        /// Whether this node is a validator: then it is stopped only when the network can spare it.
+        validator_mode: bool = "false", env "VALIDATOR_MODE";
+        /// How many blocks a turn lasts when validators take turns.
+        slot_blocks: u64 = "60", within "1" to "100000";
+        /// Whether to stop only just after a block of our own, so that no proposal is missed.
+        avoid_own_proposal: bool = "false";
+        /// Whether to stop signing a few blocks before the node is stopped.
+        leave_before_stop: bool = "false";
+        /// When to sign again after the node was killed or has crashed.
+        sign_after_unclean: SignAfterUnclean = "wait";
+        /// How long to wait until signing is safe again, before it is left to the operator.
+        sign_wait_timeout: Duration = "10m", within "1s" to "24h";
+    }
+    "Log" {
+        /// The least important messages that are logged.
+        log_level: LogLevel = "info";
+        /// The form of the log on stderr.
+        log_format: LogFormat = "text";
+        /// Whether output is coloured; auto looks for a terminal and NO_COLOR.
+        log_color: LogColor = "auto";
+    }
+}
+
+impl Key {
+    /// Its environment variable.
+    #[must_use]
+    pub fn env(&self) -> String {
+        let upper = self.name.to_ascii_uppercase();
+        if upper.starts_with("DAEMON_") { upper } else { format!("DAEMON_{upper}") }
+    }
+
+    /// Its flag, with the dashes.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace('_', "-"))
+    }
+
+    /// Whether the key is true or false, so that its flag may stand without a value.
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        self.kind == bool::KIND
+    }
+}
+
+/// The key of a name as in `config.yaml`.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The key of a flag, with or without its dashes and in its long or short form.
+#[must_use]
+pub fn flag(flag: &str) -> Option<&'static Key> {
+    let bare = flag.strip_prefix("--").unwrap_or(flag);
+    KEYS.iter().find(|key| key.short == Some(bare) || key.flag()[2..] == *bare)
+}
+
+/// The name among `candidates` that somebody who wrote `word` most likely meant.
+#[must_use]
+pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T>) -> Option<T> {
+    let plain = |text: &str| {
+        let text = text.trim_start_matches('-').to_ascii_lowercase().replace('-', "_");
+        text.strip_prefix("daemon_").map_or(text.clone(), str::to_owned)
+    };
+    let word = plain(word);
+    let measured = candidates.into_iter().map(|c| (distance(&word, &plain(c.as_ref())), c));
+    let (far, found) = measured.min_by_key(|(far, _)| *far)?;
+    (far <= (word.len() / 3).max(1)).then_some(found)
+}
+
+/// How many letters have to be added, removed or replaced to turn one word into the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn read_within<T: Setting>(raw: &Raw, base: &Path, bounds: Option<(&str, &str)>) -> Read<T> {
+    let value = T::read(raw, base)?;
+    if let Some((least, most)) = bounds {
+        let rank = |text: &str| T::read(&Raw::text(text), base).ok().and_then(|v| v.rank());
+        if value.rank() < rank(least) || value.rank() > rank(most) {
+            let what = format!("{} is not between {least} and {most}", raw.as_text().unwrap_or_default());
+            return Err(vec![Fault { line: raw.line, what }]);
+        }
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_read_and_shown_as_it_is_written() {
+        let config = Config::defaults(Path::new("/h"));
+        for key in KEYS {
+            let mut again = config.clone();
+            let default = Raw::text(key.default);
+            if key.name != "daemon_home" {
+                (key.set)(&mut again, &default, Path::new("/h"))
+                    .unwrap_or_else(|e| panic!("{}: {e:?}", key.name));
+            }
+            assert_eq!(again, config, "{}", key.name);
+        }
+        assert_eq!(config.daemon_home, Path::new("/h"));
+        assert_eq!(config.daemon_data_backup_dir, Path::new("/h/backups"));
+        assert_eq!(config.daemon_shutdown_grace, Duration::from_secs(600));
+    }
+
+    #[test]
+    fn every_bounded_key_can_be_compared_and_refuses_what_is_outside() {
+        for key in KEYS {
+            let Some((least, most)) = key.bounds else { continue };
+            let mut config = Config::defaults(Path::new("/h"));
+            for edge in [least, most, key.default] {
+                (key.set)(&mut config, &Raw::text(edge), Path::new("/")).unwrap();
+            }
+            let beyond = match key.kind {
+                "duration" => "100h",
+                "size" => "2TiB",
+                _ => "100001",
+            };
+            (key.set)(&mut config, &Raw::text(beyond), Path::new("/")).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn every_row_is_documented_and_no_two_share_a_name_flag_or_variable() {
+        let mut seen = std::collections::BTreeSet::new();
+        for key in KEYS {
+            assert!(key.doc.ends_with('.') && !key.doc.contains("  "), "{}: {:?}", key.name, key.doc);
+            let names = [Some(key.flag()), key.short.map(|s| format!("--{s}")), Some(key.env())];
+            for name in names.into_iter().flatten().chain(key.other_env.map(str::to_owned)) {
+                assert!(seen.insert(name.clone()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_in_all_their_forms() {
+        for text in ["--daemon-home", "daemon-home", "--home", "home"] {
+            assert_eq!(flag(text).unwrap().name, "daemon_home");
+        }
+        assert_eq!(flag("--validator-mode").unwrap().env(), "DAEMON_VALIDATOR_MODE");
+        assert!(flag("--hom").is_none());
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_finds_its_key() {
+        let names = || KEYS.iter().map(|key| key.name);
+        for (word, key) in [
+            ("daemon_shutdwon_grace", "daemon_shutdown_grace"),
+            ("shutdown_grace", "daemon_shutdown_grace"),
+            ("daemon-name", "daemon_name"),
+            ("DAEMON_MAX_RESTART", "daemon_max_restarts"),
+            ("daemon_validator_mode", "validator_mode"),
+        ] {
+            assert_eq!(nearest(word, names()), Some(key), "{word}");
+        }
+        assert_eq!(nearest("colour_of_the_sky", names()), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! What is wrong with a configuration: every problem, each with its place.
+//!
+//! An operator who mends a file wants the whole list, not the first line of it, so reading collects
+//! problems instead of returning at the first. Here is no reading; see [`super::load`].
+
+use crate::error::{Error, Kind};
+use std::fmt;
+
+/// One thing that is wrong, or worth a warning, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `file:line`, the name of an environment variable, or a flag.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do next, where that is not obvious.
+    pub hint: Option<String>,
+}
+
+/// Everything that is wrong with a configuration; never empty when returned as an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problem {
+    /// A problem at a place.
+    pub fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
+        Problem { place: place.to_string(), what: what.into(), hint: None }
+    }
+
+    /// What to do next, as an instruction.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Problems {
+    /// `Err` with everything found, or `Ok` if that is nothing.
+    ///
+    /// # Errors
+    /// If there is at least one problem.
+    pub fn into_result(self) -> Result<(), Problems> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+
+    pub(super) fn add(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    /// One line per problem, without a newline at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if n == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl From<Problems> for Error {
+    fn from(problems: Problems) -> Error {
+        let what = match problems.0.as_slice() {
+            [one] => one.to_string(),
+            many => {
+                let lines: String = many.iter().map(|p| format!("\n  {p}")).collect();
+                format!("the configuration has {} problems:{lines}", many.len())
+            }
+        };
+        Error::new(Kind::Config, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_problem_is_one_line_and_many_are_a_list() {
+        let first = Problem::new("config.yaml:3", "bad").hint("mend it");
+        let one = Problems(vec![first.clone()]);
+        assert_eq!(Error::from(one).to_string(), "config.yaml:3: bad; mend it");
+        let two = Error::from(Problems(vec![first, Problem::new("--home", "worse")]));
+        assert_eq!(
+            two.to_string(),
+            "the configuration has 2 problems:\n  config.yaml:3: bad; mend it\n  --home: worse"
+        );
+        assert_eq!(two.kind(), Kind::Config);
+    }
+}
