@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, symlink};
@@ -157,6 +158,19 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))
 }
 
+/// Removes the temporary files that dead processes of ours have left in a directory.
+pub fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.'));
+        let pid = writer.and_then(|(_, tail)| Pid::from_raw(tail.split_once('-')?.0.parse().ok()?));
+        if pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
+            // Left over once more it does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A name beside `path` that no other thread or process of ours uses.
 #[must_use]
 pub fn temp_beside(path: &Path) -> PathBuf {
@@ -230,6 +244,22 @@ mod tests {
         fs::create_dir(&file).unwrap();
         put(&file, b"x", 0o600).unwrap_err();
         assert_eq!(names(dir.path()), ["f"]);
+    }
+
+    #[test]
+    fn sweep_takes_only_what_dead_processes_left() {
+        let dir = tempfile::tempdir().unwrap();
+        // Beyond the highest process id that Linux can give.
+        let dead = format!(".f.{}-0.tmp", i32::MAX);
+        let live = temp_beside(&dir.path().join("f"));
+        let live = live.file_name().unwrap().to_str().unwrap();
+        for name in [&*dead, live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        sweep(dir.path());
+        let mut kept = [live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"];
+        kept.sort_unstable();
+        assert_eq!(names(dir.path()), kept);
     }
 
     #[test]

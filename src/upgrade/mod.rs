@@ -2,6 +2,7 @@
 
 mod cancel;
 pub mod history;
+pub mod install;
 pub mod journal;
 
 pub use cancel::Cancel;
