@@ -45,6 +45,7 @@ mod proof;
 mod recovery;
 mod restart;
 mod rollback;
+mod schedule;
 mod state;
 mod switch;
 mod upgrade;
@@ -60,6 +61,7 @@ pub use event::{
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
+pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{NodeView, Plan, View};
 

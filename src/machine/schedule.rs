@@ -1,0 +1,367 @@
+//! One schedule from everybody who plans: the trigger file, active plans and the operator.
+//!
+//! The same upgrade planned twice is one upgrade; plans that disagree are refused, not guessed at, and
+//! the node stays as it is. The work is linear in the number of upgrades, but for sorting. Reading the
+//! plans is the business of others, and so is the question which upgrade is due.
+
+use super::journal::{Ended, Outcome};
+use super::upgrade::{Origin, Upgrade};
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What is planned by all together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// Upgrades to come, by strictly rising height.
+    pub upgrades: Vec<Upgrade>,
+    /// What is not among them because of a disagreement.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Upgrades that are refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// What is refused; none of it happens until the conflict is gone.
+    pub refused: Vec<Claim>,
+    /// Why, in words that follow upon the list of claims.
+    pub why: String,
+}
+
+/// Somebody's wish to upgrade at a height.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The upgrade.
+    pub name: Name,
+    /// Its height.
+    pub height: u64,
+    /// Who wishes it.
+    pub origin: Origin,
+}
+
+/// Unites what is planned.
+///
+/// Where the same upgrade is planned more than once, the first of `planned` lends it its origin and its
+/// text; whatever only one of them knows (digest, fork height, places of binaries) the united one has;
+/// the earlier deadline and the more careful `data_compat` count.
+///
+/// An upgrade that was cancelled at its height, or has ended at it in whichever way, is left out. One
+/// that was applied at another height, or lies below an upgrade that was applied, is refused.
+#[must_use]
+pub fn merge(
+    planned: impl IntoIterator<Item = Upgrade>,
+    cancelled: &[(Name, u64)],
+    ended: &[Ended],
+) -> Schedule {
+    let cancelled: BTreeSet<_> = cancelled.iter().map(|(name, height)| (name, *height)).collect();
+    let past = Past::new(ended);
+    let mut conflicts = Vec::new();
+    let mut by_name: BTreeMap<Name, Vec<Upgrade>> = BTreeMap::new();
+    for upgrade in planned {
+        if cancelled.contains(&(&upgrade.name, upgrade.height)) {
+            continue;
+        }
+        match past.verdict(&upgrade) {
+            Verdict::Settled => {}
+            Verdict::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
+            Verdict::Open => by_name.entry(upgrade.name.clone()).or_default().push(upgrade),
+        }
+    }
+
+    let mut by_height: BTreeMap<u64, Vec<Upgrade>> = BTreeMap::new();
+    for (_, same_name) in by_name {
+        match unite(&same_name) {
+            Ok(upgrade) => by_height.entry(upgrade.height).or_default().push(upgrade),
+            Err(why) => conflicts.push(Conflict { refused: same_name.iter().map(claim).collect(), why }),
+        }
+    }
+
+    let mut upgrades = Vec::with_capacity(by_height.len());
+    for (_, mut same_height) in by_height {
+        if same_height.len() == 1 {
+            upgrades.append(&mut same_height);
+        } else {
+            let why = "there can be only one upgrade at a height".to_owned();
+            conflicts.push(Conflict { refused: same_height.iter().map(claim).collect(), why });
+        }
+    }
+    Schedule { upgrades, conflicts }
+}
+
+/// What has ended, prepared for questions.
+struct Past<'a> {
+    by_name: BTreeMap<&'a Name, &'a Ended>,
+    last_applied: Option<&'a Ended>,
+}
+
+enum Verdict {
+    Open,
+    Settled,
+    Refused(String),
+}
+
+impl<'a> Past<'a> {
+    fn new(ended: &'a [Ended]) -> Self {
+        let applied = ended.iter().filter(|e| e.outcome == Outcome::Applied);
+        Past {
+            by_name: ended.iter().map(|e| (&e.name, e)).collect(),
+            last_applied: applied.max_by_key(|e| e.height),
+        }
+    }
+
+    fn verdict(&self, upgrade: &Upgrade) -> Verdict {
+        match self.by_name.get(&upgrade.name) {
+            Some(same) if same.height == upgrade.height => return Verdict::Settled,
+            Some(same) if same.outcome == Outcome::Applied => {
+                return Verdict::Refused(format!("it was applied already, for height {}", same.height));
+            }
+            // It failed at another height; this is a new attempt.
+            Some(_) | None => {}
+        }
+        match self.last_applied {
+            Some(last) if upgrade.height <= last.height => {
+                let why = format!("{} was applied already, for height {}", last.name, last.height);
+                Verdict::Refused(why)
+            }
+            Some(_) | None => Verdict::Open,
+        }
+    }
+}
+
+/// One upgrade from several of the same name, or what they disagree on.
+fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
+    let (first, others) = same.split_first().expect("a group has at least one member");
+    let mut one = first.clone();
+    for other in others {
+        if one.height != other.height {
+            return Err("they disagree on the height".to_owned());
+        }
+        one.fork_height = agree(one.fork_height, other.fork_height, "the fork height")?;
+        one.digest = agree(one.digest, other.digest, "the digest")?;
+        one.deadline_height = match (one.deadline_height, other.deadline_height) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        one.data_compat &= other.data_compat;
+        one.info = one.info.or_else(|| other.info.clone());
+    }
+    for (platform, url) in others.iter().flat_map(|other| &other.binaries) {
+        let known = one.binaries.entry(platform.clone()).or_insert_with(|| url.clone());
+        // With a digest it does not matter where the binary comes from.
+        if known != url && one.digest.is_none() {
+            return Err("they disagree on where the binary is, and none pins its digest".to_owned());
+        }
+    }
+    Ok(one)
+}
+
+fn agree<T: PartialEq>(a: Option<T>, b: Option<T>, on: &str) -> Result<Option<T>, String> {
+    match (a, b) {
+        (Some(a), Some(b)) if a != b => Err(format!("they disagree on {on}")),
+        (a, b) => Ok(a.or(b)),
+    }
+}
+
+fn claim(upgrade: &Upgrade) -> Claim {
+    Claim { name: upgrade.name.clone(), height: upgrade.height, origin: upgrade.origin.clone() }
+}
+
+impl Conflict {
+    /// Whether it refuses this upgrade.
+    #[must_use]
+    pub fn concerns(&self, name: &Name) -> bool {
+        self.refused.iter().any(|claim| claim.name == *name)
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.name, self.height, self.origin)
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, claim) in self.refused.iter().enumerate() {
+            write!(f, "{}{claim}", if n == 0 { "" } else { ", " })?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn planned(text: &str, height: u64, origin: Origin) -> Upgrade {
+        Upgrade::new(name(text), height, origin)
+    }
+
+    fn by_hand(text: &str, height: u64) -> Upgrade {
+        planned(text, height, Origin::Schedule)
+    }
+
+    fn by_file(text: &str, height: u64) -> Upgrade {
+        planned(text, height, Origin::TriggerFile)
+    }
+
+    fn past(text: &str, height: u64, outcome: Outcome) -> Ended {
+        Ended { name: name(text), height, outcome, detail: String::new() }
+    }
+
+    fn shown(schedule: &Schedule) -> Vec<String> {
+        schedule.upgrades.iter().map(|u| format!("{}@{}", u.name, u.height)).collect()
+    }
+
+    fn refusals(schedule: &Schedule) -> Vec<String> {
+        schedule.conflicts.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn ordered_by_height_whoever_plans() {
+        let plan = planned("v3", 300, Origin::Plan(name("p")));
+        let schedule = merge([by_hand("v4", 400), plan, by_file("v2", 200)], &[], &[]);
+        assert_eq!(shown(&schedule), ["v2@200", "v3@300", "v4@400"]);
+        assert_eq!(schedule.conflicts, []);
+    }
+
+    #[test]
+    fn the_same_upgrade_twice_is_one_with_what_either_knows() {
+        let digest = Digest::sha256(b"v2");
+        let mut a = by_hand("v2", 200);
+        a.digest = Some(digest);
+        a.deadline_height = Some(260);
+        let mut b = by_file("v2", 200);
+        b.fork_height = Some(300);
+        b.deadline_height = Some(240);
+        b.data_compat = false;
+        b.info = Some("text".into());
+        b.binaries.insert("any".into(), "https://x/v2".into());
+        let schedule = merge([a, b.clone()], &[], &[]);
+        let united = Upgrade { digest: Some(digest), origin: Origin::Schedule, ..b };
+        assert_eq!(schedule, Schedule { upgrades: vec![united], conflicts: vec![] });
+    }
+
+    #[test]
+    fn disagreements_are_refused_and_nothing_else_is() {
+        let with = |change: fn(&mut Upgrade)| {
+            let mut upgrade = by_file("v2", 200);
+            change(&mut upgrade);
+            upgrade
+        };
+        let mut ours = by_hand("v2", 200);
+        ours.fork_height = Some(300);
+        ours.binaries.insert("any".into(), "https://ours/v2".into());
+        for (theirs, on) in [
+            (by_file("v2", 201), "the height"),
+            (with(|u| u.fork_height = Some(301)), "the fork height"),
+            (
+                with(|u| _ = u.binaries.insert("any".into(), "https://theirs/v2".into())),
+                "where the binary is",
+            ),
+        ] {
+            let schedule = merge([ours.clone(), by_hand("v3", 300), theirs], &[], &[]);
+            assert_eq!(shown(&schedule), ["v3@300"]);
+            let [refusal] = &refusals(&schedule)[..] else { panic!("{schedule:?}") };
+            assert!(refusal.starts_with("v2 at 200 (schedule), v2 at 20"), "{refusal}");
+            assert!(refusal.contains(&format!("they disagree on {on}")), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn digests_must_be_equal_and_make_places_irrelevant() {
+        let pinned = |origin, bytes: &[u8], url: &str| {
+            let mut upgrade = planned("v2", 200, origin);
+            upgrade.digest = Some(Digest::sha256(bytes));
+            upgrade.binaries.insert("any".into(), url.into());
+            upgrade
+        };
+        let ours = pinned(Origin::Schedule, b"v2", "https://ours/v2");
+        let apart = merge([ours.clone(), pinned(Origin::TriggerFile, b"other", "https://ours/v2")], &[], &[]);
+        assert_eq!(shown(&apart), [""; 0]);
+        let same = merge([ours.clone(), pinned(Origin::TriggerFile, b"v2", "https://theirs/v2")], &[], &[]);
+        assert_eq!(same.upgrades, [ours]);
+    }
+
+    #[test]
+    fn two_upgrades_at_one_height_are_both_refused() {
+        let schedule = merge([by_hand("v2", 200), by_file("v3", 200), by_hand("v4", 201)], &[], &[]);
+        assert_eq!(shown(&schedule), ["v4@201"]);
+        assert!(schedule.conflicts[0].concerns(&name("v2")) && schedule.conflicts[0].concerns(&name("v3")));
+        assert_eq!(
+            refusals(&schedule),
+            [
+                "v2 at 200 (schedule), v3 at 200 (upgrade-info.json): there can be only one upgrade at a height"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cancelled_upgrade_is_gone_and_so_is_its_conflict() {
+        let schedule = merge([by_hand("v2", 200), by_file("v2", 250)], &[(name("v2"), 250)], &[]);
+        assert_eq!((shown(&schedule), schedule.conflicts), (vec!["v2@200".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn what_has_ended_is_not_planned_again() {
+        let ended = [past("v2", 200, Outcome::Applied), past("v3", 300, Outcome::RolledBack)];
+        let file_outlives = merge([by_file("v2", 200), by_hand("v3", 300)], &[], &ended);
+        assert_eq!(file_outlives, Schedule::default());
+        let again = merge([by_hand("v3", 350)], &[], &ended);
+        assert_eq!(shown(&again), ["v3@350"]);
+        let elsewhere = merge([by_hand("v2", 250)], &[], &ended);
+        assert_eq!(refusals(&elsewhere), ["v2 at 250 (schedule): it was applied already, for height 200"]);
+    }
+
+    #[test]
+    fn nothing_goes_back_behind_what_was_applied() {
+        let ended = [past("v3", 300, Outcome::Applied)];
+        let schedule = merge([by_file("v2", 200), by_hand("v2b", 300), by_hand("v4", 301)], &[], &ended);
+        assert_eq!(shown(&schedule), ["v4@301"]);
+        assert_eq!(
+            refusals(&schedule)[0],
+            "v2 at 200 (upgrade-info.json): v3 was applied already, for height 300"
+        );
+    }
+
+    fn any_upgrade() -> impl Strategy<Value = Upgrade> {
+        let bit = || proptest::option::of(any::<bool>());
+        (0..4u8, 1..6u64, any::<bool>(), bit(), bit(), bit()).prop_map(
+            |(n, height, file, digest, fork, url)| {
+                let origin = if file { Origin::TriggerFile } else { Origin::Schedule };
+                let mut upgrade = planned(&format!("v{n}"), height, origin);
+                upgrade.digest = digest.map(|d| Digest::sha256(&[u8::from(d)]));
+                upgrade.fork_height = fork.map(|f| 7 + u64::from(f));
+                upgrade.binaries.extend(url.map(|u| ("any".to_owned(), format!("https://{u}"))));
+                upgrade
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_plans_decides_nothing_and_nothing_is_lost(
+            mut upgrades in proptest::collection::vec(any_upgrade(), 0..8)
+        ) {
+            let forth = merge(upgrades.clone(), &[], &[]);
+            upgrades.reverse();
+            let back = merge(upgrades.clone(), &[], &[]);
+            prop_assert_eq!(shown(&forth), shown(&back));
+            prop_assert!(forth.upgrades.windows(2).all(|w| w[0].height < w[1].height));
+            for upgrade in &upgrades {
+                let planned = forth.upgrades.iter().any(|u| u.name == upgrade.name);
+                let refused = forth.conflicts.iter().any(|c| c.concerns(&upgrade.name));
+                prop_assert!(planned != refused);
+            }
+            let cancelled: Vec<_> = upgrades.iter().map(|u| (u.name.clone(), u.height)).collect();
+            prop_assert_eq!(merge(upgrades, &cancelled, &[]), Schedule::default());
+        }
+    }
+}
