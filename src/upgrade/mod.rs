@@ -4,5 +4,6 @@ mod cancel;
 pub mod history;
 pub mod install;
 pub mod journal;
+pub mod trigger;
 
 pub use cancel::Cancel;
