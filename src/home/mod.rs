@@ -6,6 +6,7 @@ pub mod glob;
 mod layout;
 pub mod lock;
 mod manifest;
+pub mod tree;
 
 pub use layout::{Current, Home};
 pub use manifest::{Manifest, Verified};

@@ -45,19 +45,24 @@ impl Staged {
 pub fn add(home: &Home, target: &Target, source: &Path, force: bool) -> Result<Staged> {
     let from = binary::open(source)?;
     let to = home.binary(target);
+    let named = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned()).display().to_string();
+    let describe = |sha256, size| Manifest::new(sha256, size, named.as_str(), Verified::Operator);
+    if fs::symlink_metadata(&to).is_ok() {
+        // Nothing is written where nothing is to change.
+        let sha256 = digest_of(source)?;
+        let size = from.metadata().map_err(|e| Error::io("inspect", source, e))?.len();
+        if digest_of(&to).ok() == Some(sha256) {
+            return keep(home, target, &describe(sha256, size));
+        }
+        if !force {
+            return Err(occupied_by_another(target, &to));
+        }
+    }
     durable::mkdir(&directory_of(&to))?;
     durable::sweep(&directory_of(&to));
     let temp = durable::temp_beside(&to);
-    let staged = copy_hashed(&from, source, &temp).and_then(|(sha256, size)| {
-        let named = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
-        place(
-            home,
-            target,
-            &temp,
-            &Manifest::new(sha256, size, named.display().to_string(), Verified::Operator),
-            force,
-        )
-    });
+    let staged = copy_hashed(&from, source, &temp)
+        .and_then(|(sha256, size)| place(home, target, &temp, &describe(sha256, size), force));
     // Promoted away if all went well.
     let _ = fs::remove_file(&temp);
     staged
@@ -85,9 +90,7 @@ pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, for
             return keep(home, target, manifest);
         }
         if !force {
-            return Err(Error::new(Kind::Failed, "another binary is staged there already")
-                .at(to.display())
-                .hint("add --force to replace it"));
+            return Err(occupied_by_another(target, &to));
         }
     }
     refuse_in_use(home, target, Some(&manifest.sha256))?;
@@ -97,6 +100,13 @@ pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, for
     }
     durable::promote(file, &to)?;
     Ok(if occupied { Staged::Replaced(manifest.clone()) } else { Staged::New(manifest.clone()) })
+}
+
+fn occupied_by_another(target: &Target, to: &Path) -> Error {
+    Error::new(Kind::Failed, "another binary is staged there already").at(to.display()).hint(match target {
+        Target::Genesis => "stage the new one with `wemixvisor upgrade add NAME BINARY`",
+        Target::Upgrade(_) => "add --force to replace it",
+    })
 }
 
 /// The same bytes are in place: only a missing, unreadable or wrong manifest is written.

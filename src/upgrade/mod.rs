@@ -2,6 +2,8 @@
 
 mod cancel;
 pub mod history;
+pub mod import;
+pub mod init;
 pub mod install;
 pub mod journal;
 pub mod trigger;

@@ -1,0 +1,318 @@
+//! `wemixvisor init --import`: adopts a home that another supervisor has laid out.
+//!
+//! A home of the Go wemixvisor has our layout and is adopted in place: manifests and the journal are added,
+//! binaries stay where they are. A Cosmovisor home is copied from `cosmovisor/` to `wemixvisor/` in one step
+//! and left alone, so its owner can go back. What `current` points at must be whole, or nothing is
+//! adopted; anything else that is broken is reported. The journal is written last: a home without one does not run.
+
+use super::init::{Report, init, lay_out};
+use super::journal::Journal;
+use super::{install, trigger};
+use crate::error::{Error, Kind, Result};
+use crate::home::lock::SupervisorLock;
+use crate::home::tree::{ItemKind, walk};
+use crate::home::{Home, Manifest, Verified, binary, durable};
+use crate::machine::{Ended, Outcome, Record, Target, Version};
+use crate::name::Name;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The directory of Cosmovisor below its `DAEMON_HOME`.
+const COSMOVISOR: &str = "cosmovisor";
+
+/// Adopts the home, with `config` as the text of its configuration file if it has none. A home that is
+/// adopted already is checked as by [`init`].
+///
+/// # Errors
+/// [`Kind::NotFound`] if there is nothing to adopt; [`Kind::Halted`] if `current` is broken; [`Kind::Busy`] if
+/// a supervisor of ours runs. The home is then unchanged, or can be adopted again.
+pub fn import(home: &Home, config: &str) -> Result<Report> {
+    let foreign = home.root().join(COSMOVISOR);
+    if home.dir().is_dir() {
+        if Journal::exists(home) {
+            return init(home, None, config);
+        }
+        return adopt(home, &home.dir(), config);
+    }
+    if foreign.is_dir() {
+        return copy_and_adopt(home, &foreign, config);
+    }
+    Err(Error::new(Kind::NotFound, "nothing to import")
+        .at(home.root().display())
+        .hint("there is neither wemixvisor/ nor cosmovisor/; begin with `wemixvisor init BINARY`"))
+}
+
+/// Builds the whole home beside its place and moves it there in one step.
+fn copy_and_adopt(home: &Home, foreign: &Path, config: &str) -> Result<Report> {
+    let place = durable::temp_beside(&home.dir());
+    let twin = Home::new(&place, home.daemon())?.with_data(home.data()).with_backups(home.backups());
+    let adopted = copy_versions(foreign, &twin.dir()).and_then(|mut left_out| {
+        let mut report = adopt(&twin, foreign, config)?;
+        durable::promote(&twin.dir(), &home.dir())?;
+        report.lines.append(&mut left_out.lines);
+        report.note(format!("{} is left as it was", foreign.display()));
+        Ok(report)
+    });
+    // Empty if all went well, ours alone in any case.
+    let _ = fs::remove_dir_all(&place);
+    adopted
+}
+
+fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    durable::mkdir(to)?;
+    let wanted = |path: &Path| {
+        path.starts_with("genesis") || path.starts_with("upgrades") || path == Path::new("current")
+    };
+    for item in walk(from, &wanted)? {
+        let (source, copy) = (from.join(&item.path), to.join(&item.path));
+        match item.kind {
+            ItemKind::Dir => durable::mkdir(&copy)?,
+            ItemKind::File => {
+                // This takes the mode along; what it wrote is synced when the tree is promoted.
+                fs::copy(&source, &copy).map_err(|e| Error::io("copy", &source, e))?;
+            }
+            ItemKind::Link if item.path == Path::new("current") => {
+                let text = fs::read_link(&source).map_err(|e| Error::io("read link", &source, e))?;
+                durable::link(&text, &copy)?;
+            }
+            ItemKind::Link | ItemKind::Special => {
+                report.note(format!("{} is not a file and was left out", source.display()))
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Adopts `home` in place. Its absolute link, if it has one, leads into `origin`.
+fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
+    let mut report = Report::default();
+    let target = read_foreign_current(home, origin)?;
+    binary::open(&home.binary(&target)).map_err(|e| broken(&home.binary(&target)).because(e))?;
+    let _lock = SupervisorLock::acquire(home)?;
+    lay_out(home, config, &mut report)?;
+    let manifest = adopt_binary(home, &target)?;
+    report.kept(&format!("{target}/bin/{}", home.daemon()), &manifest.sha256.to_string());
+    let names = upgrade_names(home, &mut report)?;
+    for other in
+        names.iter().map(|n| Target::Upgrade(n.clone())).chain([Target::Genesis]).filter(|t| *t != target)
+    {
+        match adopt_binary(home, &other) {
+            Ok(manifest) => {
+                report.kept(&format!("{other}/bin/{}", home.daemon()), &manifest.sha256.to_string())
+            }
+            Err(e) => report.note(format!("{other} is not usable: {e}")),
+        }
+    }
+    let mut record = Record::new(Version { target: target.clone(), sha256: manifest.sha256 });
+    record.ended = applied(home, &target, &names, &mut report);
+    if fs::read_link(home.current()).is_ok_and(|text| text == Path::new(&target.to_string())) {
+        report.kept("current", &target.to_string());
+    } else {
+        durable::link(Path::new(&target.to_string()), &home.current())?;
+        report.made("current", &target.to_string());
+    }
+    Journal::create(home, &record)?;
+    report.made("state/journal.json", "a new journal");
+    Ok(report)
+}
+
+/// What `current` means. Others write it relative or absolute, and make it only when they first run.
+fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
+    let link = home.current();
+    let text = match fs::read_link(&link) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let staged = install::staged(home)?;
+            if staged.is_empty() {
+                return Ok(Target::Genesis);
+            }
+            return Err(Error::new(Kind::Halted, "`current` is missing, and there are upgrades")
+                .at(origin.join("current").display())
+                .hint("link it to the version that ran last: ln -s genesis current, or ln -s upgrades/NAME current"));
+        }
+        Err(e) => return Err(broken(&link).because(e)),
+    };
+    let real = fs::canonicalize(origin).ok();
+    let below =
+        [Some(origin), real.as_deref()].into_iter().flatten().find_map(|dir| text.strip_prefix(dir).ok());
+    // Going through the components takes a final slash and single dots away.
+    let plain: PathBuf =
+        below.unwrap_or(&text).components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
+    plain.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| {
+        broken(&link).because(format!("{} is neither `genesis` nor `upgrades/<name>`", text.display()))
+    })
+}
+
+fn broken(path: &Path) -> Error {
+    Error::new(Kind::Halted, "cannot adopt a home whose `current` is broken")
+        .at(path.display())
+        .hint("repair it first; nothing was changed")
+}
+
+/// Checks a binary against its manifest, or writes the manifest that it lacks.
+fn adopt_binary(home: &Home, target: &Target) -> Result<Manifest> {
+    let path = home.binary(target);
+    let file = binary::open(&path)?;
+    if Manifest::load(&home.manifest(target))?.is_some() {
+        return install::verify(home, target, None);
+    }
+    let size = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
+    let manifest =
+        Manifest::new(install::digest_of(&path)?, size, path.display().to_string(), Verified::Import);
+    file.set_permissions(Permissions::from_mode(0o555)).map_err(|e| Error::io("chmod", &path, e))?;
+    manifest.save(&home.manifest(target))?;
+    Ok(manifest)
+}
+
+fn upgrade_names(home: &Home, report: &mut Report) -> Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for item in walk(&home.upgrades(), &|path| path.components().count() == 1)? {
+        match item.path.to_string_lossy().parse() {
+            Ok(name) if item.kind == ItemKind::Dir => names.push(name),
+            Ok(_) => report.note(format!("upgrades/{} is not a directory", item.path.display())),
+            Err(e) => report.note(format!("the upgrade {} cannot be used: {e}", item.path.display())),
+        }
+    }
+    Ok(names)
+}
+
+/// What has been applied already, so that a trigger file that outlived it has no second effect:
+/// the current version, and those into which Cosmovisor has copied the trigger when it applied them.
+fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -> Vec<Ended> {
+    let trigger = trigger::read(&home.trigger()).unwrap_or_else(|e| {
+        report.note(e.to_string());
+        None
+    });
+    let mut ended = Vec::new();
+    for name in names {
+        let copy = home.upgrade(name).join("upgrade-info.json");
+        let own = trigger::read(&copy).ok().flatten().or_else(|| trigger.clone()).filter(|u| u.name == *name);
+        let is_current = *current == Target::Upgrade(name.clone());
+        if is_current || fs::symlink_metadata(&copy).is_ok() {
+            ended.push(Ended {
+                name: name.clone(),
+                height: own.map_or(0, |u| u.height),
+                outcome: Outcome::Applied,
+                detail: "before the home was imported".to_owned(),
+            });
+        }
+    }
+    ended.sort_by_key(|e| e.height);
+    if let Some(upgrade) = trigger.filter(|u| !ended.iter().any(|e| e.name == u.name)) {
+        report.note(format!(
+            "{} asks for upgrade {} at height {}: if that is done already, remove the file before the first run",
+            home.trigger().display(),
+            upgrade.name,
+            upgrade.height
+        ));
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::home::binary::tests::{elf, write_elf};
+    use std::os::unix::fs::symlink;
+
+    /// A home with genesis and v2 in `dir`, `current` as given.
+    fn laid_out(dir: &str, current: Option<&str>) -> (tempfile::TempDir, Home) {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::new(temp.path(), "node").unwrap();
+        let base = temp.path().join(dir);
+        write_elf(&base.join("genesis/bin/node"), b"one");
+        write_elf(&base.join("upgrades/v2/bin/node"), b"two");
+        fs::create_dir(home.data()).unwrap();
+        if let Some(current) = current {
+            symlink(current.replace("BASE", base.to_str().unwrap()), base.join("current")).unwrap();
+        }
+        (temp, home)
+    }
+
+    fn runs(home: &Home, target: &str, payload: &[u8]) {
+        let record = Journal::open(home).unwrap().record;
+        assert_eq!(home.read_current().unwrap().target.to_string(), target);
+        assert_eq!(
+            (record.current.target.to_string(), record.current.sha256),
+            (target.to_owned(), Digest::sha256(&elf(payload)))
+        );
+        let report = import(home, "").unwrap();
+        assert!(report.is_good() && !report.to_string().contains("made"), "{report}");
+    }
+
+    #[test]
+    fn a_go_home_is_adopted_in_place_whichever_way_its_link_is_written() {
+        for current in ["genesis", "./genesis/", "BASE/genesis"] {
+            let (_temp, home) = laid_out("wemixvisor", Some(current));
+            let report = import(&home, "# text").unwrap();
+            assert!(report.is_good(), "{report}");
+            runs(&home, "genesis", b"one");
+            install::verify(&home, &Target::Upgrade("v2".parse().unwrap()), None).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cosmovisor_home_is_copied_and_left_alone() {
+        let (temp, home) = laid_out("cosmovisor", Some("BASE/upgrades/v2"));
+        fs::write(home.trigger(), r#"{"name":"v2","height":7}"#).unwrap();
+        fs::write(temp.path().join("cosmovisor/genesis/note"), "kept").unwrap();
+        symlink("/etc/passwd", temp.path().join("cosmovisor/genesis/link")).unwrap();
+        let report = import(&home, "").unwrap();
+        assert!(report.to_string().contains("genesis/link is not a file"), "{report}");
+        runs(&home, "upgrades/v2", b"two");
+        let ended = Journal::open(&home).unwrap().record.ended;
+        assert_eq!((ended.len(), ended[0].name.as_str(), ended[0].height), (1, "v2", 7));
+        assert_eq!(fs::read(home.genesis().join("note")).unwrap(), b"kept");
+        assert!(temp.path().join("cosmovisor/upgrades/v2/bin/node").is_file());
+        let left = fs::read_dir(temp.path()).unwrap().count();
+        assert_eq!(left, 3, "cosmovisor, wemixvisor and data");
+    }
+
+    #[test]
+    fn a_home_that_never_ran_begins_with_genesis_if_that_is_all_there_is() {
+        let (_temp, home) = laid_out("wemixvisor", None);
+        let err = import(&home, "").unwrap_err();
+        assert!(err.kind() == Kind::Halted && err.to_string().contains("ln -s"), "{err}");
+        fs::remove_dir_all(home.upgrades()).unwrap();
+        import(&home, "").unwrap();
+        runs(&home, "genesis", b"one");
+    }
+
+    #[test]
+    fn a_broken_current_is_refused_and_nothing_is_written() {
+        for (dir, current) in
+            [("wemixvisor", "upgrades/gone"), ("wemixvisor", "/bin"), ("cosmovisor", "BASE/../x")]
+        {
+            let (temp, home) = laid_out(dir, Some(current));
+            let before = walk(temp.path(), &|_| true).unwrap().len();
+            assert_eq!(import(&home, "").unwrap_err().kind(), Kind::Halted);
+            assert_eq!(walk(temp.path(), &|_| true).unwrap().len(), before);
+        }
+    }
+
+    #[test]
+    fn other_broken_versions_and_pending_triggers_are_noted() {
+        let (_temp, home) = laid_out("wemixvisor", Some("genesis"));
+        fs::write(home.upgrade(&"v2".parse().unwrap()).join("bin/node"), "").unwrap();
+        fs::create_dir(home.upgrades().join("a name")).unwrap();
+        fs::write(home.trigger(), r#"{"name":"v2","height":7}"#).unwrap();
+        let report = import(&home, "").unwrap().to_string();
+        for part in
+            ["upgrades/v2 is not usable", "\"a name\" is not a name", "asks for upgrade v2 at height 7"]
+        {
+            assert!(report.contains(part), "{report}");
+        }
+        runs(&home, "genesis", b"one");
+    }
+
+    #[test]
+    fn there_must_be_something_to_import() {
+        let temp = tempfile::tempdir().unwrap();
+        let err = import(&Home::new(temp.path(), "node").unwrap(), "").unwrap_err();
+        assert_eq!(err.kind(), Kind::NotFound);
+    }
+}
