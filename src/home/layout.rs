@@ -210,6 +210,12 @@ impl Home {
         self.state().join("schedule.json")
     }
 
+    /// The lock that is held while the schedule is changed.
+    #[must_use]
+    pub fn schedule_lock(&self) -> PathBuf {
+        self.state().join("schedule.lock")
+    }
+
     /// The append-only history.
     #[must_use]
     pub fn history(&self) -> PathBuf {

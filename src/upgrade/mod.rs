@@ -1,5 +1,6 @@
 //! The jobs an upgrade needs, and what it remembers: each does one thing and decides nothing.
 
+pub mod agenda;
 mod cancel;
 pub mod history;
 pub mod import;

@@ -1,0 +1,368 @@
+//! `state/schedule.json`: what the operator has decided, as opposed to what plans and node say.
+//!
+//! Upgrades scheduled by hand, upgrades cancelled, and which plans are active and with which content.
+//! Commands change it under a lock of its own, so that they work whether or not a supervisor runs.
+//! What follows from all sources together is the business of [`machine::merge`](crate::machine::merge).
+
+use crate::batch::Entry;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::home::{Home, durable};
+use crate::machine::{Origin, Upgrade};
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+/// What the operator has decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agenda {
+    version: u32,
+    /// Upgrades scheduled by hand.
+    #[serde(default)]
+    upgrades: Vec<Entry>,
+    /// Upgrades that must not happen, whoever plans them.
+    #[serde(default)]
+    cancelled: Vec<Cancelled>,
+    #[serde(default)]
+    plans: Vec<ActivePlan>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// An upgrade that must not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Cancelled {
+    name: Name,
+    height: u64,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// A plan that was activated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivePlan {
+    /// The plan.
+    pub name: Name,
+    /// The digest of the file that was activated. Another file of that name is not followed.
+    pub sha256: Digest,
+    /// Whether its upgrades are held back for now.
+    #[serde(default)]
+    pub paused: bool,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Default for Agenda {
+    fn default() -> Self {
+        Agenda {
+            version: Agenda::VERSION,
+            upgrades: Vec::new(),
+            cancelled: Vec::new(),
+            plans: Vec::new(),
+            rest: Map::new(),
+        }
+    }
+}
+
+impl Agenda {
+    const VERSION: u32 = 1;
+
+    /// What was decided; nothing, if there is no file yet.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`] if the file cannot be understood. Then no upgrade may begin, because one that
+    /// was cancelled might be among them.
+    pub fn load(home: &Home) -> Result<Agenda> {
+        let path = home.schedule();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Agenda::default()),
+            Err(e) => return Err(Error::io("read", &path, e)),
+        };
+        let bad = |why: String| {
+            Error::new(Kind::BadInput, "read schedule")
+                .at(path.display())
+                .because(why)
+                .hint("no upgrade begins until it is mended, or moved away and everything scheduled anew")
+        };
+        let agenda: Agenda = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        if agenda.version > Agenda::VERSION {
+            return Err(bad(format!("version {} is from a newer wemixvisor", agenda.version)));
+        }
+        Ok(agenda)
+    }
+
+    /// Changes what was decided, alone among processes, and makes it durable.
+    ///
+    /// # Errors
+    /// What `change` returns, or a failure to read or write; nothing is changed then.
+    pub fn edit<T>(home: &Home, change: impl FnOnce(&mut Agenda) -> Result<T>) -> Result<T> {
+        let path = home.schedule_lock();
+        durable::mkdir(&home.state())?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io("open", &path, e))?;
+        // Held for the few milliseconds that an edit takes, so waiting needs no limit.
+        lock.lock().map_err(|e| Error::io("lock", &path, e))?;
+        let before = Agenda::load(home)?;
+        let mut agenda = before.clone();
+        let result = change(&mut agenda)?;
+        if agenda != before {
+            let json = serde_json::to_string_pretty(&agenda).expect("every key of an agenda is a string");
+            durable::put(&home.schedule(), (json + "\n").as_bytes(), 0o600)?;
+        }
+        Ok(result)
+    }
+
+    /// The upgrades scheduled by hand.
+    #[must_use]
+    pub fn by_hand(&self) -> Vec<Upgrade> {
+        self.upgrades.iter().map(|entry| entry.upgrade(Origin::Schedule)).collect()
+    }
+
+    /// The upgrades that must not happen.
+    #[must_use]
+    pub fn cancelled(&self) -> Vec<(Name, u64)> {
+        self.cancelled.iter().map(|c| (c.name.clone(), c.height)).collect()
+    }
+
+    /// The plans that were activated, in that order; paused ones among them.
+    #[must_use]
+    pub fn plans(&self) -> &[ActivePlan] {
+        &self.plans
+    }
+
+    /// The activation of a plan, if it is active.
+    #[must_use]
+    pub fn plan(&self, name: &Name) -> Option<&ActivePlan> {
+        self.plans.iter().find(|plan| plan.name == *name)
+    }
+
+    /// Schedules an upgrade. One that was cancelled at this height is wanted again.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if it is scheduled already, and differently.
+    pub fn schedule(&mut self, entry: Entry) -> Result<()> {
+        match self.upgrades.iter().find(|known| known.name == entry.name) {
+            Some(known) if *known == entry => {}
+            Some(known) => {
+                let what = format!("{} is scheduled already, at {}", known.name, known.height);
+                let hint = format!("cancel it first: wemixvisor upgrade cancel {}", known.name);
+                return Err(Error::new(Kind::Failed, what).hint(hint));
+            }
+            None => self.upgrades.push(entry.clone()),
+        }
+        self.cancelled.retain(|c| c.name != entry.name || c.height != entry.height);
+        self.upgrades.sort_by_key(|known| known.height);
+        Ok(())
+    }
+
+    /// Cancels an upgrade: what is scheduled by hand, and what others plan at `heights`.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if nobody plans such an upgrade.
+    pub fn cancel(&mut self, name: &Name, heights: &[u64]) -> Result<()> {
+        let by_hand = self.upgrades.iter().filter(|entry| entry.name == *name).map(|entry| entry.height);
+        let all: std::collections::BTreeSet<u64> = by_hand.chain(heights.iter().copied()).collect();
+        if all.is_empty() {
+            let hint = "see what is planned: wemixvisor upgrade list";
+            return Err(Error::new(Kind::NotFound, format!("no upgrade {name} is planned")).hint(hint));
+        }
+        self.upgrades.retain(|entry| entry.name != *name);
+        for height in all {
+            if !self.cancelled.iter().any(|c| c.name == *name && c.height == height) {
+                self.cancelled.push(Cancelled { name: name.clone(), height, rest: Map::new() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Activates a plan with the content of this digest; activated again, it is no longer paused.
+    pub fn activate(&mut self, name: &Name, sha256: Digest) {
+        match self.plans.iter_mut().find(|plan| plan.name == *name) {
+            Some(plan) => {
+                plan.sha256 = sha256;
+                plan.paused = false;
+            }
+            None => {
+                self.plans.push(ActivePlan { name: name.clone(), sha256, paused: false, rest: Map::new() });
+            }
+        }
+    }
+
+    /// Holds the upgrades of a plan back.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if it is not active.
+    pub fn pause(&mut self, name: &Name) -> Result<()> {
+        self.active(name)?.paused = true;
+        Ok(())
+    }
+
+    /// Lets a paused plan go on.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if it is not active.
+    pub fn resume(&mut self, name: &Name) -> Result<()> {
+        self.active(name)?.paused = false;
+        Ok(())
+    }
+
+    /// Forgets the activation of a plan; says whether it was active.
+    pub fn deactivate(&mut self, name: &Name) -> bool {
+        let before = self.plans.len();
+        self.plans.retain(|plan| plan.name != *name);
+        self.plans.len() < before
+    }
+
+    fn active(&mut self, name: &Name) -> Result<&mut ActivePlan> {
+        self.plans.iter_mut().find(|plan| plan.name == *name).ok_or_else(|| {
+            let hint = format!("activate it: wemixvisor plan execute {name}");
+            Error::new(Kind::NotFound, format!("plan {name} is not active")).hint(hint)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        (dir, home)
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn schedule(home: &Home, text: &str) -> Result<()> {
+        Agenda::edit(home, |agenda| agenda.schedule(text.parse().unwrap()))
+    }
+
+    fn by_hand(home: &Home) -> Vec<String> {
+        let upgrades = Agenda::load(home).unwrap().by_hand();
+        upgrades.iter().map(|u| format!("{}:{}", u.name, u.height)).collect()
+    }
+
+    #[test]
+    fn scheduling_is_durable_ordered_and_idempotent() {
+        let (_dir, home) = home();
+        assert_eq!(Agenda::load(&home).unwrap(), Agenda::default());
+        for text in ["v3:300", "v2:200", "v3:300"] {
+            schedule(&home, text).unwrap();
+        }
+        assert_eq!(by_hand(&home), ["v2:200", "v3:300"]);
+        let mode = fs::metadata(home.schedule()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_different_upgrade_of_the_same_name_is_refused_and_changes_nothing() {
+        let (_dir, home) = home();
+        schedule(&home, "v2:200").unwrap();
+        let refusal = schedule(&home, "v2:250").unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "v2 is scheduled already, at 200; cancel it first: wemixvisor upgrade cancel v2"
+        );
+        assert_eq!(by_hand(&home), ["v2:200"]);
+    }
+
+    #[test]
+    fn what_is_cancelled_is_so_for_every_planner_until_scheduled_again() {
+        let (_dir, home) = home();
+        schedule(&home, "v2:200").unwrap();
+        Agenda::edit(&home, |agenda| agenda.cancel(&name("v2"), &[200, 250])).unwrap();
+        Agenda::edit(&home, |agenda| agenda.cancel(&name("v2"), &[250])).unwrap();
+        assert_eq!(by_hand(&home), [""; 0]);
+        let cancelled = || Agenda::load(&home).unwrap().cancelled();
+        assert_eq!(cancelled(), [(name("v2"), 200), (name("v2"), 250)]);
+        schedule(&home, "v2:250").unwrap();
+        assert_eq!(cancelled(), [(name("v2"), 200)]);
+        let unknown = Agenda::edit(&home, |agenda| agenda.cancel(&name("v9"), &[])).unwrap_err();
+        assert_eq!(unknown.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn plans_are_activated_paused_resumed_and_forgotten() {
+        let (_dir, home) = home();
+        let p = name("p");
+        let activate = |digest| {
+            Agenda::edit(&home, |a| {
+                a.activate(&p, digest);
+                Ok(())
+            })
+        };
+        let edit = |change: &dyn Fn(&mut Agenda) -> Result<()>| Agenda::edit(&home, |a| change(a));
+        assert_eq!(edit(&|a| a.pause(&p)).unwrap_err().kind(), Kind::NotFound);
+        let (old, new) = (Digest::sha256(b"old"), Digest::sha256(b"new"));
+        let state = || Agenda::load(&home).unwrap().plan(&p).map(|plan| (plan.sha256, plan.paused));
+        activate(old).unwrap();
+        edit(&|a| a.pause(&p)).unwrap();
+        assert_eq!(state(), Some((old, true)));
+        edit(&|a| a.resume(&p)).unwrap();
+        assert_eq!(state(), Some((old, false)));
+        edit(&|a| a.pause(&p)).unwrap();
+        activate(new).unwrap();
+        assert_eq!(state(), Some((new, false)));
+        assert!(Agenda::edit(&home, |a| Ok(a.deactivate(&p))).unwrap());
+        assert!(!Agenda::edit(&home, |a| Ok(a.deactivate(&p))).unwrap());
+        assert_eq!(state(), None);
+    }
+
+    #[test]
+    fn fields_of_a_later_version_survive_an_edit() {
+        let (_dir, home) = home();
+        let digest = Digest::sha256(b"p");
+        let file = json!({
+            "version": 1, "note": "keep",
+            "upgrades": [{"name": "v2", "height": 200, "ticket": 1}],
+            "cancelled": [{"name": "v1", "height": 100, "by": "me"}],
+            "plans": [{"name": "p", "sha256": digest, "paused": false, "since": 5}],
+        });
+        durable::mkdir(&home.state()).unwrap();
+        fs::write(home.schedule(), file.to_string()).unwrap();
+        Agenda::edit(&home, |agenda| agenda.pause(&name("p"))).unwrap();
+        let mut expected = file;
+        expected["plans"][0]["paused"] = json!(true);
+        let written: Value = serde_json::from_slice(&fs::read(home.schedule()).unwrap()).unwrap();
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_never_overwritten() {
+        let (_dir, home) = home();
+        durable::mkdir(&home.state()).unwrap();
+        for bad in
+            ["", "{", "[]", r#"{"version":2}"#, r#"{"version":1,"upgrades":[{"name":"../x","height":1}]}"#]
+        {
+            fs::write(home.schedule(), bad).unwrap();
+            assert_eq!(Agenda::load(&home).unwrap_err().kind(), Kind::BadInput, "{bad}");
+            schedule(&home, "v2:200").unwrap_err();
+            assert_eq!(fs::read_to_string(home.schedule()).unwrap(), bad);
+        }
+    }
+
+    #[test]
+    fn edits_at_the_same_time_lose_nothing() {
+        let (_dir, home) = home();
+        std::thread::scope(|scope| {
+            for n in 1..=8 {
+                let home = &home;
+                scope.spawn(move || schedule(home, &format!("v{n}:{n}")).unwrap());
+            }
+        });
+        assert_eq!(by_hand(&home).len(), 8);
+    }
+}
