@@ -3,10 +3,42 @@
 pub mod agenda;
 mod cancel;
 pub mod history;
+pub mod hook;
 pub mod import;
 pub mod init;
 pub mod install;
 pub mod journal;
+pub mod run;
+pub mod smoke;
 pub mod trigger;
 
 pub use cancel::Cancel;
+
+use crate::error::{Error, Kind};
+use crate::machine::{Class, Failure};
+use std::io::ErrorKind;
+
+/// What a failed job means to the machine.
+#[must_use]
+pub fn classify(err: &Error, cancel: &Cancel) -> Failure {
+    let full = err.os().is_some_and(|os| {
+        matches!(os.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+    });
+    let class = match err.kind() {
+        _ if cancel.is_cancelled() => Class::Cancelled,
+        _ if full => Class::Environment,
+        Kind::Verification => Class::Integrity,
+        Kind::Unreachable | Kind::Nonsense | Kind::Busy => Class::Transient,
+        Kind::Io | Kind::Permission => Class::Environment,
+        Kind::Failed
+        | Kind::Usage
+        | Kind::NoSupervisor
+        | Kind::NotFound
+        | Kind::NotMet
+        | Kind::BadInput
+        | Kind::Bug
+        | Kind::Config
+        | Kind::Halted => Class::Permanent,
+    };
+    Failure::new(class, err.to_string())
+}

@@ -1,0 +1,64 @@
+//! The smoke test: does a staged binary start at all on this machine?
+//!
+//! `<binary> version` needs no data and is cheap, and it fails for what a digest cannot show: a missing
+//! library, a processor that lacks an instruction, a build for another chain's launcher. It runs
+//! while the old node is still up.
+
+use super::Cancel;
+use super::run::{End, Program, run};
+use crate::error::{Error, Kind, Result};
+use std::path::Path;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs `<binary> version` in `dir` and returns the first line of what it prints.
+///
+/// # Errors
+/// If it does not end with code 0 within 10 seconds, or is cancelled.
+pub fn test(binary: &Path, dir: &Path, cancel: &Cancel) -> Result<String> {
+    let args = &["version"];
+    let program =
+        Program { path: binary, args, dir, inherit: false, env: Vec::new(), timeout: TIMEOUT, grace: GRACE };
+    let ran = run(&program, cancel)?;
+    let why = match ran.end {
+        End::Exited(0) => return Ok(ran.output.lines().next().unwrap_or_default().trim().to_owned()),
+        End::Exited(code) => format!("exit code {code}"),
+        End::Signalled(signal) => format!("signal {signal}"),
+        End::TimedOut => format!("no end within {} s", TIMEOUT.as_secs()),
+        End::Cancelled => "cancelled".to_owned(),
+    };
+    Err(Error::new(Kind::Failed, "the smoke test `version` failed")
+        .at(binary.display())
+        .because(format!("{why}: {}", ran.last_words()))
+        .hint("run it by hand to see more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn tested(script: &str) -> Result<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        test(&path, dir.path(), &Cancel::new().unwrap())
+    }
+
+    #[test]
+    fn a_binary_that_tells_its_version_passes() {
+        assert_eq!(tested("echo \"Node $1 $#\"; echo more").unwrap(), "Node version 1");
+        assert_eq!(tested("exit 0").unwrap(), "");
+    }
+
+    #[test]
+    fn a_binary_that_fails_is_reported_with_its_last_words() {
+        let err = tested("echo loading; echo 'no such library' >&2; exit 127").unwrap_err().to_string();
+        assert!(err.contains("exit code 127: no such library"), "{err}");
+        assert!(tested("kill -ILL $$").unwrap_err().to_string().contains("signal 4"));
+    }
+}
