@@ -15,4 +15,5 @@ pub mod supervisor;
 pub mod sys;
 pub mod time;
 pub mod upgrade;
+mod url;
 pub mod wbft;

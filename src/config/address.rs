@@ -1,8 +1,7 @@
 //! Addresses of the node and of other servers, checked for their form but not contacted.
-//!
-//! The URI parser is the one of the HTTP client, so that what passes here is what it will accept.
 
 use super::value::{Raw, Read, Setting};
+use crate::url::{check, redact};
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,7 +37,7 @@ impl HttpUrl {
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        check_url(&full, &["http", "https"])
+        check(&full, &["http", "https"])
             .map_err(|why| format!("{text:?} is not host:port or an http(s) URL: {why}"))?;
         if !text.contains("://") && !has_port(&full) {
             return Err(format!("{text:?} has no port: write it as {text}:8545 or as a URL"));
@@ -47,43 +46,8 @@ impl HttpUrl {
     }
 }
 
-/// Checks scheme, host and port of a URL.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
-    let uri: Uri = url.parse().map_err(|e| format!("{e}"))?;
-    match uri.scheme_str() {
-        Some(scheme) if schemes.contains(&scheme) => {}
-        Some(scheme) => return Err(format!("{scheme} is not one of {}", schemes.join(", "))),
-        None => return Err("it has no scheme".to_owned()),
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err("it has no host".to_owned());
-    }
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
-    match after_host.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("{port:?} is not a port")),
-        _ => Ok(()),
-    }
-}
-
 fn has_port(url: &str) -> bool {
     url.parse::<Uri>().is_ok_and(|uri| uri.port_u16().is_some())
-}
-
-/// The URL without a password, fit for a log.
-fn redact(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    match authority.rsplit_once('@') {
-        Some((user, _)) => {
-            let name = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{name}:***{}", &rest[user.len()..])
-        }
-        None => url.to_owned(),
-    }
 }
 
 impl fmt::Display for HttpUrl {
@@ -128,7 +92,7 @@ impl Setting for RpcAddress {
             if text.starts_with('/') {
                 Ok(RpcAddress::Ipc(PathBuf::from(text)))
             } else if text.starts_with("ws://") || text.starts_with("wss://") {
-                check_url(text, &["ws", "wss"]).map_err(|why| format!("{text:?}: {why}"))?;
+                check(text, &["ws", "wss"]).map_err(|why| format!("{text:?}: {why}"))?;
                 Ok(RpcAddress::Ws(text.to_owned()))
             } else {
                 HttpUrl::parse(text).map(RpcAddress::Http).map_err(|e| format!("{e}, nor /path/to.ipc"))

@@ -1,8 +1,8 @@
 //! The types of the keys about downloads: which mirrors to ask, and whose signatures to believe.
 
-use super::address::check_url;
 use super::value::{Data, Raw, Read, Setting};
 use crate::name::Name;
+use crate::url;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn check_template(text: &str) -> Result<String, String> {
     if filled.contains(['{', '}']) {
         return Err(format!("{text:?} has an unknown placeholder: there are {}", PLACEHOLDERS.join(" ")));
     }
-    check_url(&filled, &["http", "https"]).map_err(|why| format!("{text:?} is not a URL: {why}"))?;
+    url::check(&filled, &["http", "https"]).map_err(|why| format!("{text:?} is not a URL: {why}"))?;
     Ok(text.to_owned())
 }
 

@@ -1,0 +1,71 @@
+//! URLs as far as they can be judged without a connection, and as far as they may be shown.
+//!
+//! The parser is the one of the HTTP client, so that what passes here is what it will accept.
+
+use ureq::http::Uri;
+
+/// Checks scheme, host and port of a URL.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|e| format!("{e}"))?;
+    match uri.scheme_str() {
+        Some(scheme) if schemes.contains(&scheme) => {}
+        Some(scheme) => return Err(format!("{scheme} is not one of {}", schemes.join(", "))),
+        None => return Err("it has no scheme".to_owned()),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("it has no host".to_owned());
+    }
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    match after_host.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("{port:?} is not a port")),
+        _ => Ok(()),
+    }
+}
+
+/// The URL without a password, fit for a log.
+pub(crate) fn redact(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    match authority.rsplit_once('@') {
+        Some((user, _)) => {
+            let name = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{name}:***{}", &rest[user.len()..])
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_a_host_and_a_port_that_exists() {
+        for good in ["https://a", "https://a:1/x?y=z#f", "http://[::1]:80/", "https://u:p@a/x"] {
+            assert_eq!(check(good, &["http", "https"]), Ok(()), "{good:?}");
+        }
+        for bad in [
+            "",
+            "a",
+            "/x",
+            "https://",
+            "https://:1",
+            "https://a:",
+            "https://a:70000",
+            "ftp://a",
+            "http://a b",
+        ] {
+            assert!(check(bad, &["http", "https"]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_cut_out() {
+        assert_eq!(redact("https://u:p@a/x@y"), "https://u:***@a/x@y");
+        assert_eq!(redact("https://a/x"), "https://a/x");
+    }
+}
