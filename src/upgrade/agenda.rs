@@ -4,11 +4,11 @@
 //! Commands change it under a lock of its own, so that they work whether or not a supervisor runs.
 //! What follows from all sources together is the business of [`machine::merge`](crate::machine::merge).
 
-use crate::batch::Entry;
+use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, durable};
-use crate::machine::{Origin, Upgrade};
+use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -53,6 +53,43 @@ pub struct ActivePlan {
     pub paused: bool,
     #[serde(flatten)]
     rest: Map<String, Value>,
+}
+
+/// Everything that is planned, by whomever, not yet united.
+#[derive(Debug)]
+pub struct Gathered {
+    /// What the operator has decided.
+    pub agenda: Agenda,
+    /// Every upgrade that somebody plans: by hand, by active plans that are not paused, by the trigger file.
+    pub planned: Vec<Upgrade>,
+    /// Active plans that cannot be followed, and why.
+    pub troubles: Vec<(Name, Error)>,
+}
+
+/// Gathers what is planned. `trigger` is what the trigger file says.
+///
+/// # Errors
+/// Those of [`Agenda::load`]. A plan that cannot be followed is a trouble and not an error.
+pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
+    let agenda = Agenda::load(home)?;
+    let plans = Plans::new(home.plans());
+    let (mut planned, mut troubles) = (agenda.by_hand(), Vec::new());
+    for active in agenda.plans().iter().filter(|plan| !plan.paused) {
+        match plans.follow(&active.name, &active.sha256) {
+            Ok(plan) => planned.extend(plan.schedule()),
+            Err(error) => troubles.push((active.name.clone(), error)),
+        }
+    }
+    planned.extend(trigger);
+    Ok(Gathered { agenda, planned, troubles })
+}
+
+impl Gathered {
+    /// One schedule of all that is planned, less what was cancelled and what has ended.
+    #[must_use]
+    pub fn schedule(&self, ended: &[Ended]) -> Schedule {
+        merge(self.planned.iter().cloned(), &self.agenda.cancelled(), ended)
+    }
 }
 
 impl Default for Agenda {
@@ -233,6 +270,7 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Plan;
     use serde_json::json;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -352,6 +390,38 @@ mod tests {
             schedule(&home, "v2:200").unwrap_err();
             assert_eq!(fs::read_to_string(home.schedule()).unwrap(), bad);
         }
+    }
+
+    #[test]
+    fn what_all_plan_is_gathered_and_a_plan_in_trouble_stops_nobody_else() {
+        let (_dir, home) = home();
+        let plans = Plans::new(home.plans());
+        schedule(&home, "v2:200").unwrap();
+        for (plan, upgrade) in
+            [("good", "v3:300"), ("changed", "v4:400"), ("paused", "v5:500"), ("idle", "v6:600")]
+        {
+            let mut content = Plan::new(name(plan), "");
+            content.add(upgrade.parse().unwrap());
+            let stored = plans.create(&content).unwrap();
+            Agenda::edit(&home, |agenda| {
+                match plan {
+                    "idle" => {}
+                    _ => agenda.activate(&name(plan), stored.sha256),
+                }
+                if plan == "paused" { agenda.pause(&name(plan)) } else { Ok(()) }
+            })
+            .unwrap();
+        }
+        plans.save(&Plan::new(name("changed"), "another")).unwrap();
+        let trigger = Upgrade::new(name("v7"), 700, Origin::TriggerFile);
+        let gathered = gather(&home, Some(trigger)).unwrap();
+        let heights = |s: &Schedule| s.upgrades.iter().map(|u| u.height).collect::<Vec<_>>();
+        assert_eq!(heights(&gathered.schedule(&[])), [200, 300, 700]);
+        let [(troubled, why)] = &gathered.troubles[..] else { panic!("{gathered:?}") };
+        assert_eq!((troubled.as_str(), why.kind()), ("changed", Kind::Verification));
+        Agenda::edit(&home, |agenda| agenda.cancel(&name("v7"), &[700])).unwrap();
+        let without = gather(&home, Some(Upgrade::new(name("v7"), 700, Origin::TriggerFile))).unwrap();
+        assert_eq!(heights(&without.schedule(&[])), [200, 300]);
     }
 
     #[test]
