@@ -271,20 +271,22 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A warning about a variable that looks like one of ours but is not.
+/// A warning about a variable that looks like one of ours, or is one of another supervisor, and has no effect.
 ///
-/// It is no error, because other supervisors and the node itself may have variables of the same prefix.
+/// It is no error, because the node itself may have variables of the same prefix.
 fn foreign(name: &OsStr) -> Option<Problem> {
-    let name = name.to_str().filter(|name| name.starts_with("DAEMON_"))?;
-    if KEYS.iter().any(|key| key.env() == name) {
-        return None;
-    }
-    let warning = Problem::new(name, "there is no such variable, so it has no effect");
-    Some(match name {
-        "DAEMON_DOWNLOAD_MUST_HAVE_CHECKSUM" => warning.hint("a checksum is always required"),
-        "DAEMON_GRPC_ADDRESS" => warning.hint("the node is asked at DAEMON_RPC_ADDRESS"),
-        _ => suggest(warning, keys::nearest(name, KEYS.iter().map(Key::env)).as_deref()),
-    })
+    let name = name.to_str()?;
+    let warning = || Problem::new(name, "there is no such variable, so it has no effect");
+    let instead = match name {
+        "COSMOVISOR_CUSTOM_PREUPGRADE" => "set DAEMON_PREUPGRADE to the path of the program",
+        "DAEMON_DEBUG" => "set DAEMON_LOG_LEVEL to debug",
+        "DAEMON_DOWNLOAD_MUST_HAVE_CHECKSUM" => "a checksum is always required",
+        "DAEMON_GRPC_ADDRESS" => "the node is asked at DAEMON_RPC_ADDRESS",
+        "DAEMON_RPC_PORT" => "set DAEMON_RPC_ADDRESS to host:port",
+        _ if !name.starts_with("DAEMON_") || KEYS.iter().any(|key| key.env() == name) => return None,
+        _ => return Some(suggest(warning(), keys::nearest(name, KEYS.iter().map(Key::env)).as_deref())),
+    };
+    Some(warning().hint(instead))
 }
 
 fn suggest(problem: Problem, near: Option<&str>) -> Problem {

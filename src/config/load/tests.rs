@@ -169,6 +169,7 @@ fn variables_of_other_supervisors_work_or_are_explained() {
     let case = Case::new("")
         .env("UNSAFE_SKIP_BACKUP", "true")
         .env("DAEMON_GRPC_ADDRESS", "localhost:9090")
+        .env("COSMOVISOR_CUSTOM_PREUPGRADE", "hook.sh")
         .env("DAEMON_SHUTDOWN_GARCE", "1m")
         .env("DAEMON_MAX_RESTARTS", "")
         .env("PATH", "/bin");
@@ -180,6 +181,7 @@ fn variables_of_other_supervisors_work_or_are_explained() {
         warnings,
         [
             "DAEMON_GRPC_ADDRESS: there is no such variable, so it has no effect; the node is asked at DAEMON_RPC_ADDRESS",
+            "COSMOVISOR_CUSTOM_PREUPGRADE: there is no such variable, so it has no effect; set DAEMON_PREUPGRADE to the path of the program",
             "DAEMON_SHUTDOWN_GARCE: there is no such variable, so it has no effect; did you mean DAEMON_SHUTDOWN_GRACE?",
         ]
     );
