@@ -1,14 +1,94 @@
-//! Plans: many upgrades at heights, in one file each.
+//! Plans: many upgrades at heights, kept in one file each and executed unattended.
 //!
-//! Architecture invariant: nothing here knows the supervisor. What is scheduled, applied or measured
-//! comes in as plain data.
+//! A [`Plan`] is data; [`validate`] judges it and reports every problem at once, each with a JSON pointer;
+//! [`Plans`] is the directory of plans; [`Plan::status`] tells from plain facts how far one has come, and
+//! [`table`] shows it. Heights are block heights, above 0; digests are SHA-256 or SHA-512.
+//!
+//! Architecture invariant: nothing here knows the supervisor. What is scheduled, applied or measured comes
+//! in as plain data, and a plan becomes plain [`machine::Upgrade`](crate::machine::Upgrade)s.
+//!
+//! A plan from its making to the question what comes next:
+//!
+//! ```
+//! use wemixvisor::batch::{Context, Entry, Plan, validate};
+//!
+//! let mut plan = Plan::new("spring".parse()?, "both forks of this year");
+//! plan.add("v2.0.0:1000".parse()?);
+//! let mut second = Entry::new("v3.0.0".parse()?, 5000);
+//! second.fork_height = Some(5500);
+//! plan.add(second);
+//!
+//! assert!(validate(&plan, &Context::default()).is_valid());
+//! assert_eq!(plan.next(1000).map(|upgrade| upgrade.name.as_str()), Some("v3.0.0"));
+//! assert_eq!(plan.at(1000).map(|upgrade| upgrade.name.as_str()), Some("v2.0.0"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Every problem at once, with its place:
+//!
+//! ```
+//! use wemixvisor::batch::{Context, validate_json};
+//!
+//! let file = r#"{"version": "1.0", "name": "spring", "upgrades": [
+//!     {"name": "v2.0.0", "height": 1000, "sha256": "abc"},
+//!     {"name": "v3.0.0", "height": 900}
+//! ]}"#;
+//! let (_, report) = validate_json(file.as_bytes(), &Context::default());
+//! let found: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+//! assert_eq!(found, [
+//!     "/upgrades/0/sha256: it is not 64 hexadecimal digits",
+//!     "/upgrades/1/height: 900 is not above 1000, the height of /upgrades/0",
+//! ]);
+//! ```
+//!
+//! On disk, followed only as it was when it was activated:
+//!
+//! ```
+//! use wemixvisor::batch::{Plan, Plans};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let plans = Plans::new(dir.path().join("plans"));
+//! let mut plan = Plan::new("spring".parse()?, "");
+//! plan.add("v2.0.0:1000".parse()?);
+//! let activated = plans.create(&plan)?.sha256;
+//! assert_eq!(plans.follow(&plan.name, &activated)?, plan);
+//!
+//! plans.edit(&plan.name, |plan| Ok(plan.add("v3.0.0:5000".parse().expect("it is well formed"))))?;
+//! let refusal = plans.follow(&plan.name, &activated).unwrap_err();
+//! assert!(refusal.to_string().contains("has changed since it was activated"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! How far it has come:
+//!
+//! ```
+//! use std::time::Duration;
+//! use wemixvisor::batch::{Activation, Facts, Plan, table};
+//!
+//! let mut plan = Plan::new("spring".parse()?, "");
+//! plan.add("v2.0.0:1000".parse()?);
+//! let status = plan.status(&Facts {
+//!     activation: Activation::Active,
+//!     head: Some(400),
+//!     period: Some(Duration::from_secs(1)),
+//!     ..Facts::default()
+//! });
+//! assert_eq!(status.progress, 0.0);
+//! assert_eq!(status.upgrades[0].seconds_left, Some(600));
+//! assert!(table(&status, 80, false).contains("600 blocks, 10m00s"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod plan;
+mod status;
 mod store;
+mod table;
 mod validate;
 
 pub use plan::{Entry, Plan};
+pub use status::{Activation, Binary, Facts, Stage, Status, UpgradeStatus};
 pub use store::{Plans, Stored, read_file};
+pub use table::table;
 pub use validate::{Context, Finding, Report, Severity, validate, validate_json};
 
 /// Every loop over the upgrades of a plan goes through here, so that a test can count how often one is
@@ -22,9 +102,42 @@ fn visit<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::machine::{Ended, Outcome};
     use std::cell::Cell;
 
     thread_local! {
         pub(super) static VISITS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// How often upgrades are looked at to validate, judge and show a plan of `n` of them.
+    fn work(n: u64) -> u64 {
+        let mut plan = Plan::new("long".parse().unwrap(), "");
+        plan.upgrades = (1..=n).map(|i| Entry::new(format!("v{i}").parse().unwrap(), 100 * i)).collect();
+        let ended: Vec<Ended> = plan.upgrades[..plan.upgrades.len() / 2]
+            .iter()
+            .map(|e| Ended {
+                name: e.name.clone(),
+                height: e.height,
+                outcome: Outcome::Applied,
+                detail: String::new(),
+            })
+            .collect();
+        let planned = plan.schedule();
+        let head = Some(50 * n);
+        VISITS.with(|visits| visits.set(0));
+        let context = Context { head, planned: &planned, ended: &ended, ..Context::default() };
+        let (read, report) = validate_json(plan.to_json().as_bytes(), &context);
+        assert!(report.is_valid() && read.as_ref() == Some(&plan));
+        let facts = Facts { activation: Activation::Active, head, ended: &ended, ..Facts::default() };
+        let status = plan.status(&facts);
+        assert_eq!((status.completed, status.progress), (ended.len(), 50.0));
+        assert_eq!(table(&status, 80, false).lines().count() as u64, n + 3);
+        VISITS.with(Cell::get)
+    }
+
+    #[test]
+    fn ten_thousand_upgrades_are_ten_times_the_work_of_a_thousand() {
+        assert_eq!(work(10_000), 10 * work(1000));
     }
 }
