@@ -1,1 +1,7 @@
 //! One integration binary with its own harness.
+
+// A test that cannot go on is to panic, in its helpers as well.
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+mod simnode;

@@ -1,2 +1,109 @@
-//! simnode
-fn main() {}
+//! `simnode`: a simulated WBFT node, for testing and for showing what a supervisor does with a real one.
+//!
+//! It has the command line, the files, the RPC answers, the log lines and the exit codes of the node that was recorded,
+//! and a chain that several processes form together, faster than life. It shares no code with the library it tests.
+//!
+//! ```text
+//! simnode [--datadir DIR] [--mine] [--http] [--http.addr A] [--http.port N] [--http.api eth,net,…]
+//!         [--ipcpath FILE | --ipcdisable] [--verbosity N] [--sim.OPTION VALUE …]
+//! simnode version
+//! simnode --sim.stamp OUT OPTION=VALUE …     a copy of this program with these options built in
+//! ```
+//!
+//! # Options
+//! From the stamp of the binary, then `--sim.OPTION VALUE`, then `sim.json` (an object; read again whenever it changes).
+//!
+//! | identity | |
+//! |---|---|
+//! | `name`, `version` | of the program: `Simnode`, `v1.0.0` |
+//! | `fork` | heights of the forks it knows, `45,90` |
+//! | `db` | the data format it writes; data of a higher one are refused (8) |
+//! | `smoke` | how `simnode version` ends: a code, a signal's name, or `hang` |
+//!
+//! | chain | |
+//! |---|---|
+//! | `network` | directory shared by the nodes of one chain; without it the node is alone |
+//! | `index`, `validators` | which of how many validators this is (0, 1); a higher index is an end node |
+//! | `chain-id`, `epoch`, `fields` | 8383, blocks per epoch (10), fields of `extraData` (10, or 9 as go-wbft) |
+//! | `period`, `timeout` | ms between blocks (1000), ms until round 0 is given up (2 periods) |
+//! | `catchup`, `redial` | ms until a node that was away has caught up (11 periods), between the bursts of a silent one (30) |
+//! | `dir` | where `sim.json`, `sim.starts`, `sim.signals`, `http.port` are (the data directory) |
+//!
+//! A file `sets.json` in the network's directory, `[[20,[0,1,3]]]`, lets only validators 0, 1 and 3 seal after block 20.
+//!
+//! | misbehaviour | |
+//! |---|---|
+//! | `end` | ends by itself: `CODE`, `SIGSEGV`, `upgrade:NAME`, at once or `@HEIGHT` or `+MS`; `upgrade` writes `upgrade-info.json` and exits 0 |
+//! | `stop`, `stop-code` | ms from SIGTERM to the end, or `never` (10); exit code then (0) |
+//! | `term-limit` | this many SIGTERMs after the first are a panic, exit code 2 (10) |
+//! | `rpc`, `rpc-delay` | `off hang garbage huge wrong-id wrong-shape close lie normal`; ms until it opens |
+//! | `rewind` | blocks that a SIGKILL loses |
+//! | `backwards` | `BLOCKS@HEIGHT`: the head goes back once |
+//! | `freeze` | the head stays at this height |
+//! | `own-block` | `true`: without the fork, keeps a block of its own at the fork's height |
+//! | `flood` | bytes written to stdout and to stderr at the start |
+//! | `grandchild`, `grandchild-lock` | ms that a child outlives the node, which may inherit the data's lock |
+//! | `port-hang` | `true`: a busy port makes it hang and not exit |
+//! | `tether` | `true`: dies when its stdin is closed, as a test's nodes do with the test |
+//!
+//! # Traces
+//! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,
+//! `sim.overlaps` one per start that found the data locked. `http.port` and `ws.port` hold the ports in use.
+
+mod args;
+mod behave;
+mod chain;
+mod door;
+mod eth;
+mod extra;
+mod hex;
+mod http;
+mod ipc;
+mod istanbul;
+mod keccak;
+mod log;
+mod net;
+mod node;
+mod options;
+mod rpc;
+mod run;
+mod stamp;
+mod store;
+mod world;
+
+use args::Command;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let stamp = match stamp::read() {
+        Ok(stamp) => stamp,
+        Err(err) => return fail(&format!("Fatal: the stamp of this binary cannot be read: {err}")),
+    };
+    let command = match args::parse(&words, &stamp) {
+        Ok(command) => command,
+        Err(message) => return fail(&message),
+    };
+    match command {
+        Command::Run(args) => run::run(*args, &words),
+        Command::Version => match args::parse(&[], &stamp) {
+            Ok(Command::Run(args)) => behave::version(&args.options),
+            _ => ExitCode::FAILURE,
+        },
+        Command::Init(datadir) => run::init(datadir),
+        Command::Stamp { out, pairs } => match stamp::write(&out, &pairs) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(err) => fail(&format!("Fatal: stamp {}: {err}", out.display())),
+        },
+        Command::Sleep(ms) => {
+            std::thread::sleep(std::time::Duration::from_millis(ms));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{message}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,3 @@
+//! What integration tests are built with.
+
+pub(crate) mod sim;

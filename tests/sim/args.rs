@@ -1,0 +1,192 @@
+//! The command line of a geth-like node, as far as the simulation has any use for it.
+//!
+//! Flags may be written `--flag value`, `--flag=value` or with one dash. Flags that a real command line carries and the
+//! simulation has no use for are accepted and ignored; an unknown one is refused as recorded.
+
+use super::options::Options;
+use std::path::PathBuf;
+
+/// What to do.
+pub(crate) enum Command {
+    Run(Box<Args>),
+    Version,
+    Init(Option<PathBuf>),
+    Stamp { out: PathBuf, pairs: Vec<(String, String)> },
+    Sleep(u64),
+}
+
+/// How to run.
+#[derive(Clone)]
+pub(crate) struct Args {
+    pub(crate) options: Options,
+    pub(crate) datadir: PathBuf,
+    pub(crate) mine: bool,
+    pub(crate) http: Option<Endpoint>,
+    pub(crate) ws: Option<Endpoint>,
+    pub(crate) ipc: Option<PathBuf>,
+}
+
+/// A TCP endpoint and the modules it serves.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) addr: String,
+    pub(crate) port: u16,
+    pub(crate) api: Vec<String>,
+}
+
+impl Endpoint {
+    fn new(port: u16) -> Endpoint {
+        Endpoint { addr: "127.0.0.1".into(), port, api: modules("eth,net,web3") }
+    }
+}
+
+/// Known flags that take no value and do nothing here.
+const SWITCHES: &[&str] = &["nodiscover", "metrics", "allow-insecure-unlock", "ipv6", "snapshot"];
+/// Known flags that take a value and do nothing here.
+const IGNORED: &[&str] = &[
+    "networkid",
+    "syncmode",
+    "gcmode",
+    "port",
+    "authrpc.addr",
+    "authrpc.port",
+    "authrpc.jwtsecret",
+    "maxpeers",
+    "bootnodes",
+    "nat",
+    "cache",
+    "unlock",
+    "password",
+    "http.corsdomain",
+    "http.vhosts",
+    "ws.origins",
+    "metrics.addr",
+    "metrics.port",
+    "identity",
+    "keystore",
+    "miner.etherbase",
+    "state.scheme",
+    "log.file",
+];
+
+/// Reads the command line without the program's name; `stamp` are the options of the binary itself.
+pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Command, String> {
+    let mut options = Options::default();
+    stamp.iter().try_for_each(|(name, value)| options.set(name, value))?;
+    let mut args =
+        Args { options, datadir: "simnode-data".into(), mine: false, http: None, ws: None, ipc: None };
+    let mut http = (false, Endpoint::new(8545));
+    let mut ws = (false, Endpoint::new(8546));
+    let mut ipc = Some(PathBuf::from("simnode.ipc"));
+    let mut plain: Vec<&str> = Vec::new();
+    let mut rest = words.iter().map(String::as_str);
+    while let Some(word) = rest.next() {
+        let Some(flag) = word.strip_prefix('-').map(|flag| flag.strip_prefix('-').unwrap_or(flag)) else {
+            plain.push(word);
+            continue;
+        };
+        let (flag, mut given) = match flag.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let mut value = || {
+            given
+                .take()
+                .or_else(|| rest.next().map(str::to_owned))
+                .ok_or(format!("flag needs an argument: -{flag}"))
+        };
+        match flag {
+            "datadir" => args.datadir = value()?.into(),
+            "mine" => args.mine = true,
+            "http" => http.0 = true,
+            "http.addr" => http.1.addr = value()?,
+            "http.port" => http.1.port = port(flag, &value()?)?,
+            "http.api" => http.1.api = modules(&value()?),
+            "ws" => ws.0 = true,
+            "ws.addr" => ws.1.addr = value()?,
+            "ws.port" => ws.1.port = port(flag, &value()?)?,
+            "ws.api" => ws.1.api = modules(&value()?),
+            "ipcdisable" => ipc = None,
+            "ipcpath" => ipc = Some(value()?.into()),
+            "verbosity" => super::log::set_verbosity(value()?.parse().unwrap_or(3)),
+            "config" => {
+                let path = value()?;
+                std::fs::read(&path).map_err(|_| format!("Fatal: open {path}: no such file or directory"))?;
+            }
+            "sim.stamp" => {
+                let out = value()?.into();
+                return Ok(Command::Stamp { out, pairs: pairs(rest)? });
+            }
+            _ if SWITCHES.contains(&flag) => {}
+            _ if IGNORED.contains(&flag) => drop(value()?),
+            _ => match flag.strip_prefix("sim.") {
+                Some(name) => args.options.set(name, &value()?)?,
+                None => return Err(format!("flag provided but not defined: -{flag}")),
+            },
+        }
+    }
+    match plain.as_slice() {
+        [] => {
+            args.http = http.0.then_some(http.1);
+            args.ws = ws.0.then_some(ws.1);
+            args.ipc = ipc.map(|path| args.datadir.join(path));
+            Ok(Command::Run(Box::new(args)))
+        }
+        ["version"] => Ok(Command::Version),
+        ["init", ..] => {
+            Ok(Command::Init(words.iter().any(|word| word.contains("datadir")).then_some(args.datadir)))
+        }
+        ["sleeper", ms] => Ok(Command::Sleep(ms.parse().unwrap_or(0))),
+        [other, ..] => Err(format!("Fatal: invalid command: {other:?}")),
+    }
+}
+
+/// The option pairs of a stamp; each is tried out, so that a typing mistake does not become a strange binary.
+fn pairs<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, String> {
+    let pairs: Vec<(String, String)> = words
+        .map(|word| word.split_once('=').ok_or(format!("want NAME=VALUE, have {word:?}")))
+        .map(|pair| pair.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect::<Result<_, _>>()?;
+    pairs.iter().try_for_each(|(name, value)| Options::default().set(name, value))?;
+    Ok(pairs)
+}
+
+fn port(flag: &str, text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("invalid value {text:?} for flag -{flag}: parse error"))
+}
+
+fn modules(text: &str) -> Vec<String> {
+    text.split(',').map(|module| module.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn flags_of_a_node_are_read() {
+        let line =
+            "--datadir /d --mine --http --http.port=0 --http.api eth,istanbul -networkid 5 --sim.period 20";
+        let Ok(Command::Run(args)) = parse(&words(line), &[("version".into(), "v9".into())]) else {
+            panic!()
+        };
+        assert_eq!((args.datadir.to_str(), args.mine, args.options.period), (Some("/d"), true, 20));
+        assert_eq!(args.options.version, "v9");
+        assert_eq!(args.ipc.unwrap().to_str(), Some("/d/simnode.ipc"));
+        let http = args.http.unwrap();
+        assert_eq!((http.port, http.api), (0, vec!["eth".to_owned(), "istanbul".to_owned()]));
+    }
+
+    #[test]
+    fn unknown_flags_are_refused_as_recorded() {
+        let refused = |line: &str| parse(&words(line), &[]).err().unwrap();
+        assert_eq!(refused("--no-such-flag"), "flag provided but not defined: -no-such-flag");
+        assert_eq!(refused("--config n5/none.toml"), "Fatal: open n5/none.toml: no such file or directory");
+        assert!(refused("--sim.perod 3").contains("there is no such option"));
+        assert!(refused("--sim.stamp out version").contains("want NAME=VALUE"));
+    }
+}

@@ -1,0 +1,279 @@
+//! What a simulated node can be told beyond a node's own command line: its identity, its chain, its misbehaviour.
+//!
+//! One table of names, whatever the source: the stamp of the binary, `--sim.NAME VALUE` arguments, and `sim.json`.
+//! A later source wins, in that order. `sim.json` is read again whenever it changes, so a running node can be turned
+//! bad (or good again) from outside. The meaning of each name is told in `main.rs`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// How the RPC servers behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rpc {
+    /// As recorded.
+    Normal,
+    /// Never opened.
+    Off,
+    /// Accepts and reads, never answers.
+    Hang,
+    /// Answers with bytes that are no JSON.
+    Garbage,
+    /// Answers with a valid reply of many megabytes.
+    Huge,
+    /// Answers under another id.
+    WrongId,
+    /// Answers with a result of an unexpected type.
+    WrongShape,
+    /// Closes each connection at the first request.
+    Close,
+    /// Answers with a height far beyond the real one.
+    Lie,
+}
+
+/// What makes a node end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Start,
+    Height(u64),
+    After(u64),
+}
+
+/// How it ends then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Code(i32),
+    Signal(i32),
+    /// Writes `upgrade-info.json` for this plan and exits 0, as a Cosmos chain does.
+    Upgrade(String),
+}
+
+/// Every option, with the value it has until somebody says otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) fork: Vec<u64>,
+    pub(crate) db: u32,
+    pub(crate) smoke: Option<End>,
+    pub(crate) smoke_hang: bool,
+
+    pub(crate) network: Option<PathBuf>,
+    pub(crate) index: usize,
+    pub(crate) validators: usize,
+    pub(crate) chain_id: u64,
+    pub(crate) period: u64,
+    pub(crate) timeout: Option<u64>,
+    pub(crate) catchup: Option<u64>,
+    pub(crate) redial: Option<u64>,
+    pub(crate) epoch: u64,
+    pub(crate) fields: u8,
+    pub(crate) dir: Option<PathBuf>,
+
+    pub(crate) end: Option<(End, When)>,
+    pub(crate) stop: Option<u64>,
+    pub(crate) stop_code: i32,
+    pub(crate) term_limit: u32,
+    pub(crate) rpc: Rpc,
+    pub(crate) rpc_delay: u64,
+    pub(crate) rewind: u64,
+    pub(crate) backwards: Option<(u64, u64)>,
+    pub(crate) freeze: Option<u64>,
+    pub(crate) own_block: bool,
+    pub(crate) flood: usize,
+    pub(crate) grandchild: Option<u64>,
+    pub(crate) grandchild_lock: bool,
+    pub(crate) port_hang: bool,
+    pub(crate) tether: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: "Simnode".into(),
+            version: "v1.0.0".into(),
+            fork: Vec::new(),
+            db: 8,
+            smoke: None,
+            smoke_hang: false,
+            network: None,
+            index: 0,
+            validators: 1,
+            chain_id: 8383,
+            period: 1000,
+            timeout: None,
+            catchup: None,
+            redial: None,
+            epoch: 10,
+            fields: 10,
+            dir: None,
+            end: None,
+            stop: Some(10),
+            stop_code: 0,
+            term_limit: 10,
+            rpc: Rpc::Normal,
+            rpc_delay: 0,
+            rewind: 0,
+            backwards: None,
+            freeze: None,
+            own_block: false,
+            flood: 0,
+            grandchild: None,
+            grandchild_lock: false,
+            port_hang: false,
+            tether: false,
+        }
+    }
+}
+
+impl Options {
+    /// Sets one option; the error names what was wrong with it.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        self.assign(name, value).map_err(|why| format!("option {name}={value}: {why}"))
+    }
+
+    /// Sets all options of a JSON object, whose values may be strings, numbers or booleans.
+    pub(crate) fn set_json(&mut self, text: &str) -> Result<(), String> {
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).map_err(|err| err.to_string())?;
+        object.iter().try_for_each(|(name, value)| match value {
+            serde_json::Value::String(text) => self.set(name, text),
+            other => self.set(name, &other.to_string()),
+        })
+    }
+
+    /// Time until an unanswered round 0 is given up, in milliseconds.
+    pub(crate) fn round_timeout(&self) -> u64 {
+        self.timeout.unwrap_or(2 * self.period)
+    }
+
+    /// Time from noticing that the chain is ahead to having fetched it, in milliseconds.
+    pub(crate) fn catchup_delay(&self) -> u64 {
+        self.catchup.unwrap_or(11 * self.period)
+    }
+
+    /// Time between the redials in which a silent validator catches up, in milliseconds.
+    pub(crate) fn redial_interval(&self) -> u64 {
+        self.redial.unwrap_or(30 * self.period)
+    }
+
+    fn assign(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "name" => self.name = value.into(),
+            "version" => self.version = value.into(),
+            "fork" => self.fork = list(value)?,
+            "db" => self.db = number(value)?,
+            "smoke" if value == "hang" => self.smoke_hang = true,
+            "smoke" => self.smoke = Some(end(value)?),
+
+            "network" => self.network = Some(value.into()),
+            "index" => self.index = number(value)?,
+            "validators" => self.validators = positive(value)? as usize,
+            "chain-id" => self.chain_id = number(value)?,
+            "period" => self.period = positive(value)?,
+            "timeout" => self.timeout = Some(positive(value)?),
+            "catchup" => self.catchup = Some(number(value)?),
+            "redial" => self.redial = Some(number(value)?),
+            "epoch" => self.epoch = positive(value)?,
+            "fields" => self.fields = number(value)?,
+            "dir" => self.dir = Some(value.into()),
+
+            "end" => self.end = Some(ending(value)?),
+            "stop" => self.stop = if value == "never" { None } else { Some(number(value)?) },
+            "stop-code" => self.stop_code = number(value)?,
+            "term-limit" => self.term_limit = number(value)?,
+            "rpc" => self.rpc = rpc(value)?,
+            "rpc-delay" => self.rpc_delay = number(value)?,
+            "rewind" => self.rewind = number(value)?,
+            "backwards" => {
+                let (blocks, height) = value.split_once('@').ok_or("want BLOCKS@HEIGHT")?;
+                self.backwards = Some((number(blocks)?, number(height)?));
+            }
+            "freeze" => self.freeze = if value == "never" { None } else { Some(number(value)?) },
+            "own-block" => self.own_block = number(value)?,
+            "flood" => self.flood = number(value)?,
+            "grandchild" => self.grandchild = Some(number(value)?),
+            "grandchild-lock" => self.grandchild_lock = number(value)?,
+            "port-hang" => self.port_hang = number(value)?,
+            "tether" => self.tether = number(value)?,
+            _ => return Err("there is no such option".into()),
+        }
+        Ok(())
+    }
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a value it can have"))
+}
+
+fn positive(text: &str) -> Result<u64, String> {
+    number(text).and_then(|value| if value > 0 { Ok(value) } else { Err("must not be 0".into()) })
+}
+
+fn list(text: &str) -> Result<Vec<u64>, String> {
+    text.split(',').filter(|item| !item.is_empty()).map(number).collect()
+}
+
+/// `CODE`, a signal's name, or `upgrade:NAME`.
+fn end(text: &str) -> Result<End, String> {
+    if let Some(plan) = text.strip_prefix("upgrade:") {
+        return Ok(End::Upgrade(plan.into()));
+    }
+    match text {
+        "SIGABRT" => Ok(End::Signal(6)),
+        "SIGKILL" => Ok(End::Signal(9)),
+        "SIGSEGV" => Ok(End::Signal(11)),
+        _ => number(text).map(End::Code),
+    }
+}
+
+/// `END` (at once), `END@HEIGHT`, or `END+MILLISECONDS`.
+fn ending(text: &str) -> Result<(End, When), String> {
+    if let Some((how, height)) = text.split_once('@') {
+        return Ok((end(how)?, When::Height(number(height)?)));
+    }
+    if let Some((how, after)) = text.split_once('+') {
+        return Ok((end(how)?, When::After(number(after)?)));
+    }
+    Ok((end(text)?, When::Start))
+}
+
+fn rpc(text: &str) -> Result<Rpc, String> {
+    Ok(match text {
+        "normal" => Rpc::Normal,
+        "off" => Rpc::Off,
+        "hang" => Rpc::Hang,
+        "garbage" => Rpc::Garbage,
+        "huge" => Rpc::Huge,
+        "wrong-id" => Rpc::WrongId,
+        "wrong-shape" => Rpc::WrongShape,
+        "close" => Rpc::Close,
+        "lie" => Rpc::Lie,
+        _ => return Err("unknown kind of RPC".into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_read() {
+        assert_eq!(ending("3"), Ok((End::Code(3), When::Start)));
+        assert_eq!(ending("0@50"), Ok((End::Code(0), When::Height(50))));
+        assert_eq!(ending("SIGSEGV+200"), Ok((End::Signal(11), When::After(200))));
+        assert_eq!(ending("upgrade:v2@9"), Ok((End::Upgrade("v2".into()), When::Height(9))));
+        assert!(ending("maybe").is_err());
+    }
+
+    #[test]
+    fn later_sources_win_and_mistakes_are_named() {
+        let mut options = Options::default();
+        options.set("period", "50").unwrap();
+        options.set_json(r#"{"period": 20, "rpc": "hang", "own-block": true}"#).unwrap();
+        assert_eq!((options.period, options.rpc, options.own_block), (20, Rpc::Hang, true));
+        assert_eq!((options.round_timeout(), options.catchup_delay()), (40, 220));
+        let err = options.set("perod", "1").unwrap_err();
+        assert_eq!(err, "option perod=1: there is no such option");
+        assert!(options.set("period", "0").is_err());
+    }
+}
