@@ -303,7 +303,7 @@ impl<'a> Known<'a> {
 
 /// Percent with two decimals, rounded down; all of nothing is 100.
 fn percent(part: usize, whole: usize) -> f64 {
-    let hundredths = if whole == 0 { 10_000 } else { part.saturating_mul(10_000) / whole };
+    let hundredths = part.saturating_mul(10_000).checked_div(whole).unwrap_or(10_000);
     hundredths as f64 / 100.0
 }
 

@@ -37,6 +37,7 @@ pub struct Key {
     pub other_env: Option<&'static str>,
     pub(super) set: fn(&mut Config, &Raw, &Path) -> Read<()>,
     pub(super) get: fn(&Config) -> Value,
+    pub(super) same: fn(&Config, &Config) -> bool,
 }
 
 macro_rules! settings {
@@ -66,6 +67,7 @@ macro_rules! settings {
                 Ok(())
             },
             get: |config| config.$name.show(),
+            same: |a, b| a.$name == b.$name,
         },)+)+];
 
         impl Config {

@@ -52,7 +52,7 @@ impl Config {
     /// The keys whose values differ between two configurations.
     #[must_use]
     pub fn differences(&self, other: &Config) -> Vec<&'static Key> {
-        KEYS.iter().filter(|key| (key.get)(self) != (key.get)(other)).collect()
+        KEYS.iter().filter(|key| !(key.same)(self, other)).collect()
     }
 
     /// The commented `config.yaml` that `init` writes: every key with its meaning and default, commented
@@ -129,7 +129,7 @@ fn wrap(text: &str, prefix: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Sources, keys};
+    use crate::config::{HttpUrl, Sources, keys};
     use std::fs;
     use std::path::Path;
 
@@ -198,6 +198,9 @@ mod tests {
     fn differences_are_named() {
         let a = Config::defaults(Path::new("/h"));
         let b = Config { daemon_max_restarts: 9, ..a.clone() };
-        assert_eq!(a.differences(&b).iter().map(|k| k.name).collect::<Vec<_>>(), ["daemon_max_restarts"]);
+        let names = |a: &Config, b: &Config| a.differences(b).iter().map(|k| k.name).collect::<Vec<_>>();
+        assert_eq!(names(&a, &b), ["daemon_max_restarts"]);
+        let proxied = |url| Config { download_proxy: Some(HttpUrl::parse(url).unwrap()), ..a.clone() };
+        assert_eq!(names(&proxied("http://u:old@x:1"), &proxied("http://u:new@x:1")), ["download_proxy"]);
     }
 }
