@@ -1,1 +1,36 @@
-//! (to be written)
+//! A WBFT node's JSON-RPC: transports, typed answers, and what they say about the consensus.
+//!
+//! Public and independent of the supervisor: nothing here knows of processes, upgrades or the home.
+//!
+//! - [`Endpoint`]: where a node is, as an operator writes it.
+//! - [`Connection`]: calls over HTTP, HTTPS, IPC or WebSocket, bounded in time, size and depth.
+//! - [`Client`]: typed answers; [`Heads`]: new heads as they come.
+//!
+//! Everything strict is strict for one reason: a height or a set of validators that was misread takes
+//! a validator down at the wrong moment. What a node says is checked for its form, never repaired.
+
+mod client;
+mod endpoint;
+mod fault;
+mod header;
+mod heads;
+mod hex;
+mod http;
+mod ipc;
+mod json;
+mod rpc;
+mod session;
+mod sha1;
+mod socket;
+mod ws;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, Peer, Syncing};
+pub use endpoint::{BadEndpoint, Endpoint};
+pub use fault::{Fault, RpcError};
+pub use header::Header;
+pub use heads::{Heads, Stopper};
+pub use hex::{Address, BadHex, Hash, parse_data, parse_quantity, show_quantity};
+pub use rpc::{Connection, Options};

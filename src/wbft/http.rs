@@ -1,0 +1,79 @@
+//! JSON-RPC over HTTP and HTTPS.
+//!
+//! The request goes to the node and nowhere else: proxies of the environment are not used, and a
+//! redirect is not followed but reported.
+
+use super::fault::{Fault, excerpt};
+use super::json;
+use super::session::{Reply, answer, request};
+use serde_json::Value;
+use std::io::ErrorKind;
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::StatusCode;
+
+/// A client of one URL. Connections are kept between calls, and found dead ones are replaced.
+#[derive(Debug)]
+pub(super) struct Http {
+    agent: Agent,
+    url: String,
+    next_id: u64,
+    timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn new(url: &str, timeout: Duration) -> Self {
+        let config = Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .accept_encoding("identity")
+            .user_agent(concat!("wemixvisor/", env!("CARGO_PKG_VERSION")))
+            .max_idle_connections(1)
+            .timeout_global(Some(timeout));
+        Http { agent: config.build().new_agent(), url: url.to_owned(), next_id: 1, timeout }
+    }
+
+    pub(super) fn call(&mut self, method: &str, params: &Value, limit: usize) -> Result<Reply, Fault> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = self.agent.post(&self.url).header("content-type", "application/json");
+        let mut response = request.send(self::request(id, method, params)).map_err(|e| self.fault(e))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(limit as u64).read_to_vec();
+        match status {
+            StatusCode::OK => {}
+            // What stands between us and the node says that the node is not there now.
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                return Err(Fault::Unreachable(format!("HTTP status {status}")));
+            }
+            _ => {
+                let body = body.unwrap_or_default();
+                return Err(Fault::Nonsense(format!("HTTP status {status}: {}", excerpt(&body))));
+            }
+        }
+        let body = body.map_err(|e| match e {
+            ureq::Error::BodyExceedsLimit(_) => {
+                Fault::Nonsense(format!("an answer of more than {limit} bytes"))
+            }
+            other => self.fault(other),
+        })?;
+        let (answered, reply) = answer(json::parse(&body)?, &body)?;
+        if answered != id {
+            return Err(Fault::Nonsense(format!("an answer with id {answered} instead of {id}")));
+        }
+        Ok(reply)
+    }
+
+    fn fault(&self, err: ureq::Error) -> Fault {
+        match err {
+            ureq::Error::Timeout(_) => Fault::Timeout(self.timeout),
+            ureq::Error::Io(e) if e.kind() == ErrorKind::TimedOut => Fault::Timeout(self.timeout),
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+                Fault::Nonsense(format!("not HTTP: {err}"))
+            }
+            other => Fault::Unreachable(other.to_string()),
+        }
+    }
+}
