@@ -371,6 +371,8 @@ mod tests {
         assert_eq!((status.completed, status.pending, status.progress), (1, 2, 33.33));
         assert_eq!(status.active, Some(name("v3")));
         assert_eq!(status.upgrades[1].blocks_left, Some(0));
+        let facts = Facts { head: Some(400), ..facts };
+        assert_eq!(phases(&plan(&["v4:400", "v5:401"]).status(&facts)), [Stage::Due, Stage::Waiting]);
     }
 
     #[test]

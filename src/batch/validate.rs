@@ -172,7 +172,6 @@ impl<'a> Judge<'a> {
         let Some(upgrade) = value.as_object() else {
             return self.error(&at, "expected an object: an upgrade");
         };
-        let before = self.report.findings.len();
         if let Some(name) = self.name(upgrade, &at) {
             match self.names.get(&name) {
                 Some(first) => {
@@ -193,12 +192,7 @@ impl<'a> Judge<'a> {
         if text.is_some_and(|text| text.len() > MAX_INFO || text.contains('\0')) {
             self.error(&format!("{at}/info"), "it is longer than 64 KiB or has a zero byte in it");
         }
-        match serde_json::from_value::<Entry>(value.clone()) {
-            Ok(entry) => self.readable.push(entry),
-            // Whatever the checks above do not know must not go unnoticed.
-            Err(e) if self.report.findings.len() == before => self.error(&at, e.to_string()),
-            Err(_) => {}
-        }
+        self.readable.extend(serde_json::from_value::<Entry>(value.clone()));
     }
 
     fn heights(&mut self, upgrade: &Map<String, Value>, at: &str, index: usize) {

@@ -232,6 +232,12 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_keys_the_first_is_kept() {
+        let (entries, _) = read("a: 1\na: 2\n");
+        assert_eq!(entries, [("a".to_owned(), Raw { line: 1, ..Raw::text("1") })]);
+    }
+
+    #[test]
     fn an_alias_to_an_anchor_is_two_problems() {
         assert_eq!(read("a: &x 1\nb: *x\n").1.len(), 2);
     }

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn nothing_goes_back_behind_what_was_applied() {
-        let ended = [past("v3", 300, Outcome::Applied)];
+        let older = past("v1", 100, Outcome::Applied);
+        let ended = [older.clone(), past("v3", 300, Outcome::Applied), older];
         let schedule = merge([by_file("v2", 200), by_hand("v2b", 300), by_hand("v4", 301)], &[], &ended);
         assert_eq!(shown(&schedule), ["v4@301"]);
         assert_eq!(
