@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// Held locked from before a fork until its child is in.
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { owned: BTreeSet::new(), interrupted: false });
@@ -41,7 +43,7 @@ pub struct Owned {
 /// As [`Command::spawn`].
 pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     let mut registry = registry();
-    let mut child = command.spawn()?;
+    let mut child = spawn_when_closed(command)?;
     match pidfd_open(pid_of(&child), PidfdFlags::empty()) {
         Ok(pidfd) => {
             registry.owned.insert(pid_of(&child).as_raw_pid());
@@ -54,6 +56,20 @@ pub fn spawn(command: &mut Command) -> io::Result<Owned> {
             Err(e.into())
         }
     }
+}
+
+/// A file that was just written can be "busy" for a moment: a child forked meanwhile by another thread has
+/// its descriptor until the end of its own exec, which it reports a little earlier.
+fn spawn_when_closed(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..50 {
+        match command.spawn() {
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(2))
+            }
+            result => return result,
+        }
+    }
+    command.spawn()
 }
 
 /// Waits for every child that has ended and belongs to nobody; returns how many there were.
@@ -201,6 +217,17 @@ mod tests {
     fn a_failed_exec_is_reported_and_leaves_nothing() {
         let err = spawn(&mut Command::new("/does/not/exist")).unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_program_that_is_busy_for_a_moment_is_executed_when_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("program");
+        std::fs::copy("/bin/true", &path).unwrap();
+        let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(spawn(&mut Command::new(&path)).unwrap_err().kind(), io::ErrorKind::ExecutableFileBusy);
+        drop(writer);
+        assert!(wait(&mut spawn(&mut Command::new(&path)).unwrap()).success());
     }
 
     #[test]
