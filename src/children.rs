@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_program_that_is_busy_for_a_moment_is_executed_when_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("program");
+        let path = dir.path().join("true");
         std::fs::copy("/bin/true", &path).unwrap();
         let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         assert_eq!(spawn(&mut Command::new(&path)).unwrap_err().kind(), io::ErrorKind::ExecutableFileBusy);

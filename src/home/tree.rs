@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs::{self, FileType, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,21 +33,30 @@ pub enum ItemKind {
 }
 
 /// Every entry below `root` that `wanted` (given its path below the root) lets pass, parents first, siblings
-/// by name. What is in a directory that does not pass is left out too.
+/// by name. What is in a directory that does not pass is left out too, and so is what goes away meanwhile.
 ///
 /// # Errors
-/// If a directory cannot be listed, or an entry goes away meanwhile.
+/// If a directory cannot be listed.
 pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
         let full = root.join(&dir);
-        for entry in fs::read_dir(&full).map_err(|e| Error::io("list", &full, e))? {
+        let entries = match fs::read_dir(&full) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && full != root => continue,
+            Err(e) => return Err(Error::io("list", &full, e)),
+        };
+        for entry in entries {
             let entry = entry.map_err(|e| Error::io("list", &full, e))?;
             let path = dir.join(entry.file_name());
             if wanted(&path) {
                 // This is lstat(2).
-                let meta = entry.metadata().map_err(|e| Error::io("inspect", &entry.path(), e))?;
+                let meta = match entry.metadata() {
+                    Ok(meta) => meta,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(Error::io("inspect", &entry.path(), e)),
+                };
                 open.extend(meta.is_dir().then(|| path.clone()));
                 items.push(item(path, &meta));
             }

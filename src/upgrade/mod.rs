@@ -1,6 +1,7 @@
 //! The jobs an upgrade needs, and what it remembers: each does one thing and decides nothing.
 
 pub mod agenda;
+pub mod backup;
 mod cancel;
 pub mod history;
 pub mod hook;
