@@ -5,7 +5,7 @@
 //! is complete. Keys are left out, so that a backup may be kept where keys may not, and so that
 //! restoring one never brings an old key back. This makes full copies; it does not know what changed since the last one.
 
-mod copy;
+pub(super) mod copy;
 
 use super::Cancel;
 use crate::digest::Digest;

@@ -9,6 +9,7 @@ pub mod import;
 pub mod init;
 pub mod install;
 pub mod journal;
+pub mod restore;
 pub mod run;
 pub mod smoke;
 pub mod trigger;
