@@ -3,6 +3,7 @@
 pub mod agenda;
 pub mod backup;
 mod cancel;
+pub mod download;
 pub mod history;
 pub mod hook;
 pub mod import;
