@@ -192,3 +192,40 @@ fn a_manifest_that_leads_out_or_names_keys_is_refused() {
         assert_eq!(load(&rig.home, name).unwrap_err().kind(), Kind::NotFound, "{name:?}");
     }
 }
+
+#[test]
+fn a_restore_brings_the_data_back_and_keeps_the_live_keys() {
+    let rig = Rig::new();
+    let backup = rig.make().unwrap();
+    rig.write("geth/chaindata/000001.ldb", "newer blocks");
+    rig.write("geth/chaindata/000002.ldb", "more blocks");
+    rig.write("geth/nodekey", "new secret");
+    rig.write("keystore/UTC--2", "new secret");
+    let aside = restore(&rig.home, &backup.name, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+    let read = |root: &Path, path: &str| fs::read_to_string(root.join(path)).ok();
+    let live = rig.home.data();
+    assert_eq!(read(live, "geth/chaindata/000001.ldb").unwrap(), "blocks");
+    assert_eq!(read(live, "geth/chaindata/000002.ldb"), None);
+    assert_eq!(read(live, "geth/chaindata/CURRENT").unwrap(), "blocks");
+    assert_eq!(read(live, "geth/nodekey").unwrap(), "new secret");
+    assert_eq!(read(live, "keystore/UTC--2").unwrap(), "new secret");
+    assert_eq!(read(&aside, "geth/chaindata/000002.ldb").unwrap(), "more blocks");
+    let again = restore(&rig.home, &backup.name, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+    assert_ne!(again, aside, "what was put aside before is not overwritten");
+}
+
+#[test]
+fn a_damaged_backup_is_not_restored_and_nothing_is_changed() {
+    let rig = Rig::new();
+    let backup = rig.make().unwrap();
+    fs::write(backup.data(&rig.home).join("geth/chaindata/000001.ldb"), "BLOCKS").unwrap();
+    rig.write("geth/chaindata/000001.ldb", "newer blocks");
+    let err = restore(&rig.home, &backup.name, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap_err();
+    assert_eq!(err.kind(), Kind::Verification, "{err}");
+    assert_eq!(
+        fs::read_to_string(rig.home.data().join("geth/chaindata/000001.ldb")).unwrap(),
+        "newer blocks"
+    );
+    let beside = fs::read_dir(rig.home.root()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    assert!(beside.iter().all(|name| !name.to_string_lossy().contains(".tmp")), "{beside:?}");
+}
