@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod children;
+pub mod cli;
 pub mod config;
 pub mod digest;
 pub mod error;

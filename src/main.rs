@@ -1,3 +1,18 @@
-//! Entry point.
+//! Entry point: parse, dispatch, report once, exit code.
 
-fn main() {}
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use wemixvisor::{cli, exit::Exit};
+
+fn main() -> ExitCode {
+    let argv = std::env::args_os().skip(1).collect();
+    // A bug of ours ends us in good order: the node then gets its parent-death signal and stops.
+    match catch_unwind(AssertUnwindSafe(|| cli::dispatch(argv))) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(e)) => {
+            eprintln!("wemixvisor: {e}");
+            ExitCode::from(e.kind().exit().code())
+        }
+        Err(_) => ExitCode::from(Exit::Bug.code()),
+    }
+}

@@ -141,6 +141,8 @@ settings! {
         daemon_probation_time: Duration = "60s", within "0s" to "24h";
     }
     "Backup and hooks" {
+        /// The arguments with which a binary tells its version; a staged one that fails to is not switched to.
+        daemon_smoke_args: String = "version";
         /// The directory for backups, outside the data directory.
         daemon_data_backup_dir: PathBuf = "backups";
         /// Whether to switch without a backup of the data.

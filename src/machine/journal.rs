@@ -193,6 +193,18 @@ impl Progress {
     }
 }
 
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
+            Phase::BackedUp => "backed-up",
+            Phase::Trying => "trying",
+            Phase::Reverting => "reverting",
+        })
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

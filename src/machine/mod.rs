@@ -104,6 +104,28 @@ pub struct Policy {
     pub validator: bool,
 }
 
+impl Default for Policy {
+    /// The defaults of the configuration.
+    fn default() -> Self {
+        Policy {
+            restart_after_upgrade: true,
+            restart_delay: Duration::ZERO,
+            restart_on_failure: true,
+            max_restarts: 5,
+            poll_interval: Duration::from_secs(5),
+            watch_height: true,
+            shutdown_grace: Duration::from_secs(600),
+            stop_timeout: StopTimeout::Wait,
+            start_timeout: Duration::from_secs(600),
+            probation_blocks: 20,
+            probation_time: Duration::from_secs(60),
+            backup: true,
+            hook_retries: 0,
+            validator: false,
+        }
+    }
+}
+
 /// What to do with a node that does not stop within the grace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopTimeout {
@@ -171,6 +193,12 @@ impl Machine {
             stopped: None,
             actions: Vec::new(),
         }
+    }
+
+    /// A machine that will never be fed: to show what is on disk as it would be shown running.
+    #[must_use]
+    pub fn at_rest(record: Record, schedule: Vec<Upgrade>) -> Self {
+        Machine { schedule, ..Machine::new(Policy::default(), 0, record) }
     }
 
     /// Takes note of an event that happened at `now`, and says what to do, in order.

@@ -23,6 +23,8 @@ pub struct View {
     pub failures: u32,
     /// The upgrade under way.
     pub upgrade: Option<Progress>,
+    /// Why the operator has to decide before anything is started again.
+    pub halted: Option<String>,
     /// What is planned, in order.
     pub planned: Vec<Plan>,
     /// What has ended.
@@ -76,6 +78,7 @@ impl Machine {
             period_ms: millis(self.period()),
             failures: self.restarts.failures(),
             upgrade: self.record.upgrade.clone(),
+            halted: self.record.halted.clone(),
             planned: forced.chain(planned).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
@@ -105,7 +108,7 @@ impl Machine {
     /// One word for the state, as `status` shows it.
     fn word(&self) -> &'static str {
         match &self.state {
-            State::Born => "booting",
+            State::Born => "stopped",
             State::Clearing { then: Cleared::Start | Cleared::Resume(_), .. } => "waiting-for-locks",
             State::Clearing { then: Cleared::Down { .. }, .. } => "stopped",
             State::Spawning | State::Recording { then: Recorded::Spawn, .. } => "starting",

@@ -1,1 +1,540 @@
-//! (to be written)
+//! The effect loop: it gathers facts, asks the machine, and performs what that decides.
+//!
+//! ```text
+//!  signals ─┐
+//!  watcher ─┤ facts          one event            actions
+//!  poller ──┼──────▶ select ───────────▶ machine ─────────▶ perform ─▶ child, journal, link
+//!  control ─┤           ▲                   ▲                  │
+//!  worker ──┘           │ deadline          └── prompt outcomes┤
+//!                       └──────────── later outcomes ──────────┘
+//! ```
+//!
+//! Signals and the child come first, then job results, requests, plans, heads, and the clock.
+//!
+//! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
+//! error becomes an event, and the machine knows what to do. Only setting up can fail.
+
+mod child;
+mod control;
+mod poller;
+mod release;
+mod signals;
+mod watcher;
+mod worker;
+
+pub use control::{Answered, Reply, Request, Status, ask};
+
+use crate::children;
+use crate::config::{Config, HeightSource, Sources, StopTimeoutAction};
+use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
+use crate::home::Home;
+use crate::home::lock::SupervisorLock;
+use crate::machine::{
+    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Policy,
+    StopTimeout, Target, Version,
+};
+use crate::upgrade::agenda::Agenda;
+use crate::upgrade::history;
+use crate::upgrade::journal::Journal;
+use crate::upgrade::planned::Planned;
+use crate::upgrade::prepare::Verified;
+use child::Child;
+use control::Call;
+use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use poller::Poller;
+use signals::Signal;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use worker::{Context, Worker};
+
+/// A turn of the loop that takes longer is reported with what it was about.
+const SLOW_TURN: Duration = Duration::from_millis(250);
+/// Less free space than this on the data directory's file system counts as a full disk.
+const FULL_DISK: u64 = 16 * 1024 * 1024;
+
+/// How `run` ended.
+#[derive(Debug)]
+pub struct End {
+    /// The exit code, if it is ours.
+    pub exit: Exit,
+    /// The node's own end, where that decides the exit code.
+    pub node: Option<machine::Status>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Runs the node of a home until it is to end.
+///
+/// `sources` are read again on SIGHUP. `args` go to the node unchanged.
+///
+/// # Errors
+/// If the home is taken ([`Kind::Busy`]), cannot be explained ([`Kind::Halted`]) or the operating system
+/// refuses what is needed to begin. Nothing was started then.
+pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -> Result<End> {
+    let _lock = SupervisorLock::acquire(home)?;
+    // Orphans of the node come to us, so that they are reaped.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
+    let current = home.read_current()?;
+    let opened = Journal::open(home)?;
+    if let Some(warning) = opened.warning {
+        log::warn!("event=journal_slot_bad {warning}");
+    }
+    let verified = Verified::default();
+    let link = link_as_it_is(home, &verified, &opened.record, current.target)?;
+
+    let channels = Channels::new();
+    signals::watch(channels.signals.0.clone())?;
+    control::serve(home, channels.calls.0.clone())?;
+    let watcher = watcher::watch(home, channels.planned.0.clone())?;
+    let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
+    let worker = Worker::start(channels.jobs.0.clone())?;
+
+    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
+    let supervisor = Supervisor {
+        context: Context { config: Arc::new(config), home: home.clone(), verified },
+        sources,
+        args,
+        machine,
+        journal: opened.journal,
+        child: None,
+        worker,
+        watcher,
+        poller,
+        planned: Planned::default(),
+        conflicts: Vec::new(),
+        callers: BTreeMap::new(),
+        next_caller: 0,
+        notices: Vec::new(),
+        release: channels.released.0.clone(),
+        end: None,
+    };
+    Ok(supervisor.run(&channels, Facts { record: opened.record, link }))
+}
+
+/// What `current` points at, with the digest of the binary that is really there.
+fn link_as_it_is(
+    home: &Home,
+    verified: &Verified,
+    record: &machine::Record,
+    target: Target,
+) -> Result<Version> {
+    let versions = record.upgrade.iter().flat_map(|p| [&p.from, &p.to]).chain([&record.current]);
+    for version in versions.filter(|v| v.target == target) {
+        if verified.check(home, version).is_ok() {
+            return Ok(version.clone());
+        }
+    }
+    let sha256 = crate::upgrade::install::digest_of(&home.binary(&target))?;
+    Ok(Version { target, sha256 })
+}
+
+/// What the machine needs to know of the configuration.
+fn policy(config: &Config) -> Policy {
+    Policy {
+        restart_after_upgrade: config.daemon_restart_after_upgrade,
+        restart_delay: config.daemon_restart_delay,
+        restart_on_failure: config.daemon_restart_on_failure,
+        max_restarts: config.daemon_max_restarts,
+        poll_interval: config.daemon_poll_interval,
+        watch_height: config.daemon_height_source == HeightSource::Rpc,
+        shutdown_grace: config.daemon_shutdown_grace,
+        stop_timeout: match config.daemon_stop_timeout_action {
+            StopTimeoutAction::Wait => StopTimeout::Wait,
+            StopTimeoutAction::Abort => StopTimeout::Abort,
+            StopTimeoutAction::Kill => StopTimeout::Kill,
+        },
+        start_timeout: config.daemon_start_timeout,
+        probation_blocks: config.daemon_probation_blocks,
+        probation_time: config.daemon_probation_time,
+        backup: !config.unsafe_skip_backup,
+        hook_retries: config.daemon_preupgrade_max_retries,
+        validator: config.validator_mode,
+    }
+}
+
+/// A number that differs from one supervisor to the next, so that a fleet's backoffs do not coincide.
+fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
+}
+
+type Channel<T> = (Sender<T>, Receiver<T>);
+
+/// Where facts come in. Each thread holds the sender of one.
+struct Channels {
+    signals: Channel<Signal>,
+    released: Channel<()>,
+    jobs: Channel<JobEnd>,
+    calls: Channel<Call>,
+    planned: Channel<watcher::Seen>,
+    heads: Channel<poller::Told>,
+}
+
+impl Channels {
+    fn new() -> Self {
+        Channels {
+            signals: unbounded(),
+            released: unbounded(),
+            jobs: unbounded(),
+            calls: unbounded(),
+            planned: unbounded(),
+            heads: unbounded(),
+        }
+    }
+}
+
+/// The loop's own: what it performs with.
+struct Supervisor {
+    context: Context,
+    sources: Sources,
+    args: Vec<OsString>,
+    machine: Machine,
+    journal: Journal,
+    child: Option<Child>,
+    worker: Worker,
+    watcher: watcher::Watcher,
+    poller: Poller,
+    planned: Planned,
+    conflicts: Vec<String>,
+    /// Who waits for an answer, by number.
+    callers: BTreeMap<u64, Sender<Reply>>,
+    next_caller: u64,
+    /// History that is written when the machine is done with its turn: never between stop and start.
+    notices: Vec<Notice>,
+    release: Sender<()>,
+    end: Option<End>,
+}
+
+impl Supervisor {
+    fn run(mut self, channels: &Channels, facts: Facts) -> End {
+        self.feed(Event::Boot(facts));
+        loop {
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let timer = self.machine.deadline().map_or_else(never, |(when, _)| at(when));
+            let begun;
+            let what;
+            select_biased! {
+                recv(channels.signals.1) -> signal => {
+                    (begun, what) = (Instant::now(), "signal");
+                    signal.into_iter().for_each(|s| self.signalled(s));
+                }
+                recv(channels.released.1) -> _ => {
+                    (begun, what) = (Instant::now(), "released");
+                    self.feed(Event::Released);
+                }
+                recv(channels.jobs.1) -> end => {
+                    (begun, what) = (Instant::now(), "job");
+                    end.into_iter().for_each(|e| self.feed(Event::JobDone(e)));
+                }
+                recv(channels.calls.1) -> call => {
+                    (begun, what) = (Instant::now(), "call");
+                    call.into_iter().for_each(|c| self.called(c));
+                }
+                recv(channels.planned.1) -> seen => {
+                    (begun, what) = (Instant::now(), "plans");
+                    seen.into_iter().for_each(|s| self.planned(s));
+                }
+                recv(channels.heads.1) -> told => {
+                    (begun, what) = (Instant::now(), "head");
+                    told.into_iter().for_each(|t| self.told(t));
+                }
+                recv(timer) -> _ => {
+                    (begun, what) = (Instant::now(), "tick");
+                    self.feed(Event::Tick);
+                }
+            }
+            let took = begun.elapsed();
+            if took > SLOW_TURN {
+                log::warn!("event=slow_turn about={what} took={took:?}");
+            }
+        }
+    }
+
+    /// Gives the machine an event and performs what it answers, prompt outcomes first, to the end.
+    fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.machine.step(Instant::now(), event) {
+                events.extend(self.perform(action));
+            }
+        }
+        self.poller.pace(self.machine.pace());
+        self.write_history();
+    }
+
+    /// Performs one action. The outcome of a prompt one is returned; that of any other comes later.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Record(record) => Some(match self.journal.write(&record) {
+                Ok(()) => Event::Recorded,
+                Err(e) => Event::RecordFailed(failure(&e)),
+            }),
+            Action::Link(target) => Some(match self.link(&target) {
+                Ok(()) => Event::Linked,
+                Err(e) => Event::LinkFailed(failure(&e)),
+            }),
+            Action::Inspect(version) => {
+                Some(match self.context.verified.check(&self.context.home, &version) {
+                    Ok(()) => Event::Inspected,
+                    Err(e) => Event::InspectFailed(failure(&e)),
+                })
+            }
+            Action::Spawn(version) => Some(match self.spawn(&version) {
+                Ok(pid) => Event::Spawned { pid },
+                Err(failure) => Event::SpawnFailed(failure),
+            }),
+            Action::AwaitRelease => {
+                let pattern = self.data_path(&self.context.config.daemon_node_lock);
+                release::watch(&self.context.home, pattern, self.release.clone());
+                None
+            }
+            Action::Terminate => {
+                self.signal_child("SIGTERM", Child::terminate);
+                None
+            }
+            Action::Kill => {
+                self.signal_child("SIGKILL", Child::kill);
+                None
+            }
+            Action::Start(job) => {
+                log::info!("event=job_begun job={}", describe(&job));
+                self.worker.begin(job, self.context.clone());
+                None
+            }
+            Action::CancelJob => {
+                self.worker.cancel();
+                None
+            }
+            Action::Confirm => {
+                self.poller.confirm();
+                None
+            }
+            Action::Strike { name, reply_to } => {
+                self.strike(&name, reply_to);
+                None
+            }
+            Action::Answer { to, reply } => {
+                self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done));
+                None
+            }
+            Action::Tell(notice) => {
+                self.tell(notice);
+                None
+            }
+            Action::Exit { exit, node, reason } => {
+                self.end = Some(End { exit, node, reason });
+                None
+            }
+        }
+    }
+
+    fn link(&self, target: &Target) -> Result<()> {
+        crate::home::durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
+    }
+
+    fn spawn(&mut self, version: &Version) -> Result<u32, Failure> {
+        let home = &self.context.home;
+        self.context.verified.check(home, version).map_err(|e| failure(&e))?;
+        let child = Child::spawn(home, &home.binary(&version.target), &self.args)?;
+        let pid = child.pid();
+        self.child = Some(child);
+        self.poller.follow(pid);
+        Ok(pid)
+    }
+
+    fn signal_child(&self, name: &str, send: impl Fn(&Child) -> std::io::Result<()>) {
+        let Some(child) = &self.child else { return };
+        match send(child) {
+            Ok(()) => log::info!("event=signal_sent signal={name} pid={}", child.pid()),
+            Err(e) => log::error!("event=signal_not_sent signal={name} pid={} {e}", child.pid()),
+        }
+    }
+
+    fn signalled(&mut self, signal: Signal) {
+        let request = match signal {
+            Signal::Child => return self.reap(),
+            Signal::Stop => machine::Request::Stop,
+            Signal::Reload => return self.reload(),
+            Signal::Dump => machine::Request::Dump,
+            Signal::Ignored(name) => return log::info!("event=signal_ignored signal={name}"),
+        };
+        self.feed(Event::Request(Ask { reply_to: None, what: request }));
+    }
+
+    fn reap(&mut self) {
+        children::reap_strays();
+        let Some(child) = &mut self.child else { return };
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => {
+                self.child = None;
+                self.poller.rest();
+                let environment = self.disk_is_full();
+                self.feed(Event::Exited(Ending { status, environment }));
+            }
+            Err(e) => log::error!("event=wait_failed {e}"),
+        }
+    }
+
+    /// A node whose disk is full ends, whichever binary it is.
+    fn disk_is_full(&self) -> Option<String> {
+        let data = self.context.home.data();
+        let stat = rustix::fs::statvfs(data).ok()?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        (free < FULL_DISK).then(|| format!("the disk of {} is full ({free} bytes left)", data.display()))
+    }
+
+    fn reload(&mut self) {
+        let loaded = match Config::load(&self.sources) {
+            Ok(loaded) => loaded,
+            Err(problems) => return log::error!("event=config_not_reloaded the old one stays: {problems}"),
+        };
+        let old = &self.context.config;
+        let fixed = ["daemon_home", "daemon_name", "daemon_data_dir", "log_level", "log_format", "log_color"];
+        for key in loaded.config.differences(old) {
+            if fixed.contains(&key.name) {
+                log::warn!("event=config_needs_restart key={} it keeps its old value until then", key.name);
+            } else {
+                log::info!("event=config_changed key={}", key.name);
+            }
+        }
+        log::info!("event=config_reloaded");
+        self.context.config = Arc::new(loaded.config);
+        self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
+        self.feed(Event::Policy(policy(&self.context.config)));
+    }
+
+    fn called(&mut self, (request, caller): Call) {
+        let what = match request {
+            Request::Status => {
+                // A caller that has gone needs no answer.
+                let _ = caller.send(Reply::Status(self.status()));
+                return;
+            }
+            Request::Stop => machine::Request::Stop,
+            Request::Restart => machine::Request::Restart,
+            Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
+            Request::Cancel { name } => machine::Request::Cancel(name),
+            Request::Refresh => {
+                self.watcher.look();
+                machine::Request::Refresh
+            }
+        };
+        self.next_caller += 1;
+        self.callers.insert(self.next_caller, caller);
+        self.feed(Event::Request(Ask { reply_to: Some(self.next_caller), what }));
+    }
+
+    fn answer(&mut self, to: u64, reply: Reply) {
+        if let Some(caller) = self.callers.remove(&to) {
+            let _ = caller.send(reply);
+        }
+    }
+
+    /// Cancels an upgrade durably. What the watcher read before that no longer counts.
+    fn strike(&mut self, name: &crate::name::Name, reply_to: Option<u64>) {
+        let heights = self.planned.heights(name);
+        self.watcher.outdate();
+        let struck = Agenda::edit(&self.context.home, |agenda| agenda.cancel(name, &heights));
+        self.watcher.look();
+        let reply = match struck {
+            Ok(()) => {
+                log::info!("event=upgrade_cancelled name={name}");
+                Reply::Done(format!("upgrade {name} is cancelled"))
+            }
+            Err(e) => Reply::Refused(e.to_string()),
+        };
+        if let Some(to) = reply_to {
+            self.answer(to, reply);
+        }
+    }
+
+    fn planned(&mut self, seen: watcher::Seen) {
+        if !self.watcher.is_current(&seen) {
+            return;
+        }
+        for problem in seen.planned.problems.iter().filter(|p| !self.planned.problems.contains(p)) {
+            log::warn!("event=plan_unreadable {problem}");
+        }
+        self.planned = seen.planned;
+        // What ended otherwise than well may still be wanted by the operator, so only the machine leaves it out.
+        let view = self.machine.view();
+        let applied: Vec<_> =
+            view.ended.into_iter().filter(|e| e.outcome == machine::Outcome::Applied).collect();
+        let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
+        let conflicts: Vec<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
+        for conflict in conflicts.iter().filter(|c| !self.conflicts.contains(c)) {
+            log::error!("event=plans_disagree {conflict}");
+        }
+        self.conflicts = conflicts;
+        self.feed(Event::Schedule(schedule.upgrades));
+    }
+
+    fn told(&mut self, told: poller::Told) {
+        // What the previous process said is of no interest any more.
+        if self.child.as_ref().is_some_and(|c| c.pid() == told.pid) {
+            self.feed(Event::Head(told.head));
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        let level = match notice.level {
+            Level::Error => log::Level::Error,
+            Level::Warn => log::Level::Warn,
+            Level::Info => log::Level::Info,
+        };
+        log::log!(level, "event={} {}", notice.event, notice.text);
+        if notice.history {
+            self.notices.push(notice);
+        }
+    }
+
+    fn write_history(&mut self) {
+        if self.notices.is_empty() {
+            return;
+        }
+        let view = self.machine.view();
+        let upgrade = view.upgrade.as_ref().map(|p| p.name.clone());
+        let height = view.head.as_ref().map(|b| b.height);
+        for notice in self.notices.drain(..) {
+            let entry = history::Entry::new(notice.event, upgrade.as_ref(), height, notice.text);
+            if let Err(e) = history::append(&self.context.home, &entry) {
+                log::warn!("event=history_not_written {e}");
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let problems = self.planned.problems.iter().chain(&self.conflicts).cloned().collect();
+        Status {
+            running: true,
+            pid: Some(std::process::id()),
+            home: self.context.home.root().to_owned(),
+            view: self.machine.view(),
+            problems,
+        }
+    }
+
+    fn data_path(&self, pattern: &str) -> std::path::PathBuf {
+        self.context.home.data().join(pattern)
+    }
+}
+
+fn failure(err: &Error) -> Failure {
+    crate::upgrade::classify(err, None)
+}
+
+fn describe(job: &Job) -> String {
+    match job {
+        Job::Prepare(upgrade) => format!("prepare name={}", upgrade.name),
+        Job::Backup(progress) => format!("backup name={}", progress.name),
+        Job::Hook { progress, retries } => format!("hook name={} retries={retries}", progress.name),
+        Job::Restore(progress) => format!("restore name={}", progress.name),
+    }
+}

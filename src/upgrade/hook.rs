@@ -58,7 +58,7 @@ pub fn call(hook: &Path, home: &Home, occasion: Occasion<'_>, timeout: Duration,
         Program { path: hook, args: &[], dir: home.root(), inherit: true, env, timeout, grace: GRACE };
     let ran = match check(hook).and_then(|()| run(&program, cancel)) {
         Ok(ran) => ran,
-        Err(err) => return HookEnd::Failed(classify(&err, cancel)),
+        Err(err) => return HookEnd::Failed(classify(&err, Some(cancel))),
     };
     let file = hook.file_name().unwrap_or_default().display();
     for line in ran.output.lines() {

@@ -3,14 +3,14 @@
 pub mod agenda;
 pub mod backup;
 mod cancel;
-pub mod download;
 pub mod history;
 pub mod hook;
 pub mod import;
 pub mod init;
 pub mod install;
 pub mod journal;
-pub mod restore;
+pub mod planned;
+pub mod prepare;
 pub mod run;
 pub mod smoke;
 pub mod trigger;
@@ -21,14 +21,14 @@ use crate::error::{Error, Kind};
 use crate::machine::{Class, Failure};
 use std::io::ErrorKind;
 
-/// What a failed job means to the machine.
+/// What a failure means to the machine; `cancel` is the token of the job that failed, if it was one.
 #[must_use]
-pub fn classify(err: &Error, cancel: &Cancel) -> Failure {
+pub fn classify(err: &Error, cancel: Option<&Cancel>) -> Failure {
     let full = err.os().is_some_and(|os| {
         matches!(os.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
     });
     let class = match err.kind() {
-        _ if cancel.is_cancelled() => Class::Cancelled,
+        _ if cancel.is_some_and(Cancel::is_cancelled) => Class::Cancelled,
         _ if full => Class::Environment,
         Kind::Verification => Class::Integrity,
         Kind::Unreachable | Kind::Nonsense | Kind::Busy => Class::Transient,

@@ -1,6 +1,6 @@
 //! The smoke test: does a staged binary start at all on this machine?
 //!
-//! `<binary> version` needs no data and is cheap, and it fails for what a digest cannot show: a missing
+//! `<binary> version` (or what `daemon_smoke_args` says) needs no data and is cheap, and it fails for what a digest cannot show: a missing
 //! library, a processor that lacks an instruction, a build for another chain's launcher. It runs
 //! while the old node is still up.
 
@@ -13,14 +13,21 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Runs `<binary> version` in `dir` and returns the first line of what it prints.
+/// Runs the binary with `args` in `dir` and returns the first line of what it prints.
 ///
 /// # Errors
 /// If it does not end with code 0 within 10 seconds, or is cancelled.
-pub fn test(binary: &Path, dir: &Path, cancel: &Cancel) -> Result<String> {
-    let args = &["version"];
-    let program =
-        Program { path: binary, args, dir, inherit: false, env: Vec::new(), timeout: TIMEOUT, grace: GRACE };
+pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<String> {
+    let words: Vec<&str> = args.split_whitespace().collect();
+    let program = Program {
+        path: binary,
+        args: &words,
+        dir,
+        inherit: false,
+        env: Vec::new(),
+        timeout: TIMEOUT,
+        grace: GRACE,
+    };
     let ran = run(&program, cancel)?;
     let why = match ran.end {
         End::Exited(0) => return Ok(ran.output.lines().next().unwrap_or_default().trim().to_owned()),
@@ -29,7 +36,7 @@ pub fn test(binary: &Path, dir: &Path, cancel: &Cancel) -> Result<String> {
         End::TimedOut => format!("no end within {} s", TIMEOUT.as_secs()),
         End::Cancelled => "cancelled".to_owned(),
     };
-    Err(Error::new(Kind::Failed, "the smoke test `version` failed")
+    Err(Error::new(Kind::Failed, format!("the smoke test `{args}` failed"))
         .at(binary.display())
         .because(format!("{why}: {}", ran.last_words()))
         .hint("run it by hand to see more"))
@@ -46,7 +53,7 @@ mod tests {
         let path = dir.path().join("node");
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        test(&path, dir.path(), &Cancel::new().unwrap())
+        test(&path, "version", dir.path(), &Cancel::new().unwrap())
     }
 
     #[test]

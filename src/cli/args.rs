@@ -1,0 +1,353 @@
+//! From the command line to a [`Command`]: pure, and the only place that knows the argument parser.
+//!
+//! Flags of ours may stand before the command and after it. What belongs to the node is split off
+//! first: everything behind `run` from `--`, or from the first argument that is not a flag of ours.
+
+use super::help::COMMANDS;
+use crate::batch::Entry;
+use crate::config::keys;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::name::Name;
+use pico_args::Arguments;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything a command line says.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Invocation {
+    pub(crate) command: Command,
+    /// The file of `--config`.
+    pub(crate) config: Option<PathBuf>,
+    /// Flags that are configuration keys, with their values.
+    pub(crate) flags: Vec<(String, String)>,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Init { binary: Option<PathBuf>, import: bool },
+    Run { args: Vec<OsString> },
+    Status { json: bool },
+    Stop,
+    Restart,
+    Schedule(Box<Entry>),
+    List { json: bool },
+    Cancel(Name),
+    Add { name: Name, binary: PathBuf, force: bool },
+    Now(Name),
+    ResolveRetry,
+    ResolveRollback { force: bool },
+    ConfigShow { json: bool },
+    ConfigCheck,
+    Version,
+    Help,
+}
+
+/// Reads a command line, without the program's own name.
+pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
+    let mut ours = Ours::default();
+    let mut rest = ours.take_leading(argv)?;
+    let word = if rest.is_empty() { "help".into() } else { rest.remove(0) };
+    let word = word.to_string_lossy().into_owned();
+    if word == "run" {
+        let mut args = ours.take_leading(rest)?;
+        if args.first().is_some_and(|a| a == "--") {
+            args.remove(0);
+        }
+        return Ok(ours.invoke(Command::Run { args }));
+    }
+    let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
+    if args.contains(["-h", "--help"]) {
+        return Ok(ours.invoke(Command::Help));
+    }
+    let command = command(&word, &mut args)?;
+    match args.finish().first() {
+        None => Ok(ours.invoke(command)),
+        Some(extra) => Err(misused(&word, &format!("unexpected argument {:?}", extra.to_string_lossy()))),
+    }
+}
+
+fn command(word: &str, args: &mut Arguments) -> Result<Command> {
+    Ok(match word {
+        "init" => Command::Init { import: args.contains("--import"), binary: opt_free(args, word)? },
+        "status" => Command::Status { json: args.contains("--json") },
+        "stop" => Command::Stop,
+        "restart" => Command::Restart,
+        "upgrade" => upgrade(args)?,
+        "resolve" => match subcommand(args, word)?.as_str() {
+            "retry" => Command::ResolveRetry,
+            "rollback" => Command::ResolveRollback { force: args.contains("--force") },
+            other => return Err(unknown(&format!("resolve {other}"))),
+        },
+        "config" => match subcommand(args, word)?.as_str() {
+            "show" => Command::ConfigShow { json: args.contains("--json") },
+            "check" => Command::ConfigCheck,
+            other => return Err(unknown(&format!("config {other}"))),
+        },
+        "version" | "--version" | "-V" => Command::Version,
+        "help" | "--help" | "-h" => Command::Help,
+        other => return Err(unknown(other)),
+    })
+}
+
+fn upgrade(args: &mut Arguments) -> Result<Command> {
+    let sub = subcommand(args, "upgrade")?;
+    let word = format!("upgrade {sub}");
+    Ok(match sub.as_str() {
+        "schedule" => {
+            let fork_height = opt(args, &word, "--fork-height", height)?;
+            let digest = opt(args, &word, "--sha256", digest)?;
+            let url = opt(args, &word, "--url", |s| Ok(s.to_owned()))?;
+            let info = opt(args, &word, "--info", |s| Ok(s.to_owned()))?;
+            let name = free(args, &word, "NAME", name)?;
+            let mut entry = Entry::new(name, free(args, &word, "HEIGHT", height)?);
+            entry.fork_height = fork_height;
+            entry.digest = digest;
+            entry.binaries.extend(url.map(|url| ("any".to_owned(), url)));
+            entry.info = info.map(Into::into);
+            Command::Schedule(Box::new(entry))
+        }
+        "list" => Command::List { json: args.contains("--json") },
+        "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
+        "add" => {
+            let force = args.contains("--force");
+            let name = free(args, &word, "NAME", name)?;
+            let binary = opt_free(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
+            Command::Add { name, binary, force }
+        }
+        "now" => Command::Now(free(args, &word, "NAME", name)?),
+        _ => return Err(unknown(&word)),
+    })
+}
+
+/// The flags of ours that were found so far.
+#[derive(Debug, Default)]
+struct Ours {
+    config: Option<PathBuf>,
+    flags: Vec<(String, String)>,
+}
+
+impl Ours {
+    /// Takes flags of ours from the front, up to the first argument that is none.
+    fn take_leading(&mut self, argv: Vec<OsString>) -> Result<Vec<OsString>> {
+        let mut rest = argv.into_iter().peekable();
+        while let Some(flag) = rest.peek().and_then(|arg| Flag::find(arg.to_str()?)) {
+            rest.next();
+            self.take(flag, &mut rest)?;
+        }
+        Ok(rest.collect())
+    }
+
+    /// Takes flags of ours from wherever they stand before `--`.
+    fn take_anywhere(&mut self, argv: Vec<OsString>) -> Result<Vec<OsString>> {
+        let mut rest = argv.into_iter();
+        let mut others = Vec::new();
+        while let Some(arg) = rest.next() {
+            if arg == "--" {
+                others.extend(rest.by_ref());
+            } else if let Some(flag) = arg.to_str().and_then(Flag::find) {
+                self.take(flag, &mut rest)?;
+            } else {
+                others.push(arg);
+            }
+        }
+        Ok(others)
+    }
+
+    fn take(&mut self, flag: Flag, rest: &mut impl Iterator<Item = OsString>) -> Result<()> {
+        let value = match flag.value {
+            Some(value) => value,
+            None if flag.switch => "true".to_owned(),
+            None => {
+                let value = rest.next().ok_or_else(|| usage_error(format!("{} needs a value", flag.name)))?;
+                value.into_string().map_err(|v| usage_error(format!("{}: {v:?} is not UTF-8", flag.name)))?
+            }
+        };
+        if flag.name == "--config" {
+            self.config = Some(PathBuf::from(value));
+        } else {
+            self.flags.push((flag.name, value));
+        }
+        Ok(())
+    }
+
+    fn invoke(self, command: Command) -> Invocation {
+        Invocation { command, config: self.config, flags: self.flags }
+    }
+}
+
+/// A flag of ours as it was written.
+struct Flag {
+    name: String,
+    value: Option<String>,
+    /// Whether it may stand without a value.
+    switch: bool,
+}
+
+impl Flag {
+    fn find(arg: &str) -> Option<Flag> {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (arg, None),
+        };
+        let switch = match keys::flag(name) {
+            Some(key) => key.is_switch(),
+            None if name == "--config" => false,
+            None => return None,
+        };
+        Some(Flag { name: name.to_owned(), value, switch })
+    }
+}
+
+fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
+    match args.subcommand() {
+        Ok(Some(sub)) => Ok(sub),
+        Ok(None) => Err(misused(word, "what to do is missing")),
+        Err(e) => Err(misused(word, &e.to_string())),
+    }
+}
+
+fn free<T>(args: &mut Arguments, word: &str, what: &str, read: fn(&str) -> Result<T, String>) -> Result<T> {
+    let text: Option<OsString> = opt_free(args, word)?;
+    let text = text.ok_or_else(|| misused(word, &format!("{what} is missing")))?;
+    let text = text.to_str().ok_or_else(|| misused(word, &format!("{what} is not UTF-8")))?;
+    read(text).map_err(|e| misused(word, &format!("{what}: {e}")))
+}
+
+fn opt_free<T: From<OsString>>(args: &mut Arguments, word: &str) -> Result<Option<T>> {
+    let free = args.opt_free_from_os_str(|s| Ok::<_, String>(s.to_owned()));
+    match free.map_err(|e| misused(word, &e.to_string()))? {
+        Some(text) if text.to_string_lossy().starts_with('-') => {
+            Err(misused(word, &format!("unknown flag {:?}", text.to_string_lossy())))
+        }
+        text => Ok(text.map(T::from)),
+    }
+}
+
+fn opt<T>(
+    args: &mut Arguments,
+    word: &str,
+    flag: &'static str,
+    read: fn(&str) -> Result<T, String>,
+) -> Result<Option<T>> {
+    args.opt_value_from_fn(flag, read).map_err(|e| misused(word, &e.to_string()))
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    text.parse::<Name>().map_err(|e| e.to_string())
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    text.parse::<Digest>().map_err(|e| e.to_string())
+}
+
+fn height(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(height) if height > 0 => Ok(height),
+        _ => Err(format!("{text:?} is not a height: a whole number from 1 on")),
+    }
+}
+
+fn usage_error(what: String) -> Error {
+    Error::new(Kind::Usage, what).hint("see `wemixvisor help`")
+}
+
+/// The words of a synopsis that have to be typed as they are.
+fn words(synopsis: &str) -> String {
+    let is_word = |w: &&str| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !w.starts_with('-');
+    synopsis.split(' ').take_while(is_word).collect::<Vec<_>>().join(" ")
+}
+
+fn unknown(word: &str) -> Error {
+    let what = format!("there is no command or flag {word:?}");
+    match keys::nearest(word, COMMANDS.iter().map(|c| words(c.synopsis))) {
+        Some(near) => Error::new(Kind::Usage, what).hint(format!("did you mean `wemixvisor {near}`?")),
+        None => usage_error(what),
+    }
+}
+
+/// A command that was not used as its synopsis says.
+fn misused(word: &str, what: &str) -> Error {
+    let is_meant = |synopsis: &&str| format!("{} ", words(synopsis)).starts_with(&format!("{word} "));
+    let synopses: Vec<&str> = COMMANDS.iter().map(|c| c.synopsis).filter(is_meant).collect();
+    Error::new(Kind::Usage, format!("{word}: {what}"))
+        .hint(format!("usage: wemixvisor {}", synopses.join(" | ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Invocation> {
+        parse(line.split_whitespace().map(OsString::from).collect())
+    }
+
+    fn run_args(line: &str) -> Vec<String> {
+        match read(line).unwrap().command {
+            Command::Run { args } => args.into_iter().map(|a| a.into_string().unwrap()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_nodes_arguments_are_left_alone() {
+        assert_eq!(run_args("run --datadir x --mine"), ["--datadir", "x", "--mine"]);
+        assert_eq!(run_args("run -- --home x -- y"), ["--home", "x", "--", "y"]);
+        assert_eq!(run_args("run --home /h --validator-mode --http --home z"), ["--http", "--home", "z"]);
+        assert_eq!(run_args("--home /h run"), [""; 0]);
+    }
+
+    #[test]
+    fn flags_of_ours_are_found_on_both_sides_of_a_command() {
+        let invocation = read("--home /h status --json --daemon-name=gwemix --config c.yaml").unwrap();
+        assert_eq!(invocation.command, Command::Status { json: true });
+        assert_eq!(invocation.config, Some("c.yaml".into()));
+        let flags = [("--home", "/h"), ("--daemon-name", "gwemix")];
+        assert_eq!(invocation.flags, flags.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn an_upgrade_is_scheduled_with_all_it_may_have() {
+        let sha256 = Digest::sha256(b"x");
+        let hex = sha256.hex();
+        let line =
+            format!("upgrade schedule v2 100 --fork-height 200 --sha256 {hex} --url http://x/v2 --info hi");
+        let Command::Schedule(entry) = read(&line).unwrap().command else { panic!() };
+        assert_eq!((entry.name.as_str(), entry.height, entry.fork_height), ("v2", 100, Some(200)));
+        assert_eq!((entry.digest, entry.binaries["any"].as_str()), (Some(sha256), "http://x/v2"));
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_that_says_what_to_do() {
+        for line in [
+            "frobnicate",
+            "upgrade",
+            "upgrade frob",
+            "upgrade schedule v2",
+            "upgrade schedule ../../x 5",
+            "upgrade schedule v2 0",
+            "upgrade schedule v2 -5",
+            "upgrade schedule v2 5 --sha256 zz",
+            "upgrade cancel",
+            "upgrade add v2",
+            "status extra",
+            "status --jsno",
+            "--home",
+            "init a b",
+            "resolve maybe",
+        ] {
+            let err = read(line).unwrap_err();
+            assert_eq!(err.kind(), Kind::Usage, "{line}: {err}");
+            assert!(err.to_string().contains("wemixvisor"), "{line}: {err}");
+            assert!(!err.to_string().contains('\n'), "{line}: {err}");
+        }
+    }
+
+    #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for line in ["", "help", "--help", "status --help", "upgrade schedule -h v2"] {
+            assert_eq!(read(line).unwrap().command, Command::Help, "{line}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the program can do, as one table: help and usage errors come from it, and a test holds the
+//! man page against it.
+
+use crate::config::KEYS;
+use crate::exit::Exit;
+use std::fmt::Write as _;
+
+/// One command.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// The words and arguments, without the program's name.
+    pub synopsis: &'static str,
+    /// What it does, in one sentence.
+    pub about: &'static str,
+}
+
+const fn usage(synopsis: &'static str, about: &'static str) -> Usage {
+    Usage { synopsis, about }
+}
+
+/// Every command, in the order of help.
+pub const COMMANDS: &[Usage] = &[
+    usage("init [BINARY]", "lay out the home, with BINARY as the first version of the node; or check it"),
+    usage("init --import", "adopt a home that was laid out by Cosmovisor or the Go wemixvisor"),
+    usage("run [--] [NODE ARGS...]", "run the node, and upgrade it when the time comes"),
+    usage("status [--json]", "show what is going on"),
+    usage("stop", "stop the node and the supervisor, and wait for both"),
+    usage("restart", "stop the node and start it again"),
+    usage(
+        "upgrade schedule NAME HEIGHT [--fork-height N] [--sha256 HEX] [--url URL] [--info TEXT]",
+        "plan an upgrade at a height",
+    ),
+    usage("upgrade list [--json]", "show planned and past upgrades"),
+    usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
+    usage("upgrade add NAME BINARY [--force]", "stage the binary of an upgrade"),
+    usage("upgrade now NAME", "switch now, whatever the height"),
+    usage("resolve retry", "after a halt: let the next run try the upgrade again"),
+    usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
+    usage("config show [--json]", "show the effective configuration and where each value came from"),
+    usage("config check", "check the configuration"),
+    usage("version", "show the version of wemixvisor"),
+    usage("help", "show this help"),
+];
+
+/// The whole help.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "wemixvisor runs a WEMIX (WBFT) node and replaces its binary at block heights.\n\n\
+         usage: wemixvisor [FLAGS] COMMAND\n\ncommands:\n",
+    );
+    for command in COMMANDS {
+        let _ = writeln!(text, "  {}\n      {}", command.synopsis, command.about);
+    }
+    text.push_str("\nflags (each but --config is also a key of config.yaml and an environment variable):\n");
+    text.push_str("  --config FILE\n      read this file instead of wemixvisor/config.yaml in the home\n");
+    for key in KEYS {
+        let short = key.short.map(|s| format!(", --{s}")).unwrap_or_default();
+        let default = if key.default.is_empty() { String::new() } else { format!(" [{}]", key.default) };
+        let _ = writeln!(text, "  {}{short} ({}){default}\n      {}", key.flag(), key.env(), key.doc);
+    }
+    text.push_str("\nexit codes:\n");
+    for (exit, meaning) in Exit::ALL {
+        let _ = writeln!(text, "  {:>2}  {meaning}", exit.code());
+    }
+    text.push_str("\nsee also: man wemixvisor\n");
+    text
+}

@@ -1,0 +1,92 @@
+//! The command line: what was asked for, done by the part of the house that can, and shown.
+//!
+//! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
+
+mod args;
+mod help;
+mod home;
+mod logger;
+mod resolve;
+mod run;
+mod show;
+mod upgrade;
+
+pub use help::{COMMANDS, Usage, help};
+
+use crate::config::{Config, Loaded, Sources};
+use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
+use crate::home::Home;
+use args::{Command, Invocation};
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+
+/// Does what the command line asks for; `argv` is without the program's own name. The result is the
+/// number for `exit(3)`.
+///
+/// # Errors
+/// What went wrong, to be reported once; its kind decides the exit code.
+pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
+    let Invocation { command, config, flags } = args::parse(argv)?;
+    match command {
+        Command::Version => return done(print(&format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")))),
+        Command::Help => return done(print(&help())),
+        _ => {}
+    }
+    let sources = Sources::of_process(config, flags);
+    let loaded = Config::load(&sources)?;
+    let home = Home::new(&loaded.config.daemon_home, loaded.config.daemon_name.as_str())?
+        .with_data(loaded.config.data_dir(&[]))
+        .with_backups(&loaded.config.daemon_data_backup_dir);
+    match command {
+        Command::Run { args } => run::run(loaded, sources, home, args),
+        Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
+        Command::Status { json } => show::status(&home, json),
+        Command::Stop => done(home::stop(&home)),
+        Command::Restart => done(home::restart(&home)),
+        Command::Schedule(entry) => done(upgrade::schedule(&home, *entry)),
+        Command::List { json } => done(upgrade::list(&home, json)),
+        Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
+        Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
+        Command::Now(name) => done(upgrade::now(&home, name)),
+        Command::ResolveRetry => done(resolve::retry(&home)),
+        Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
+        Command::ConfigShow { json } => done(config_show(&loaded, json)),
+        Command::ConfigCheck => done(config_check(&loaded)),
+        Command::Version | Command::Help => Ok(Exit::Ok.code()),
+    }
+}
+
+fn done(result: Result<()>) -> Result<u8> {
+    result.map(|()| Exit::Ok.code())
+}
+
+fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
+    if json { print_json(&loaded.show_json()) } else { print(&loaded.show()) }
+}
+
+fn config_check(loaded: &Loaded) -> Result<()> {
+    let (problems, warnings) = loaded.check_disk();
+    for warning in loaded.warnings.iter().chain(&warnings) {
+        eprintln!("warning: {warning}");
+    }
+    problems.into_result()?;
+    let file = loaded.file.as_ref().map_or_else(|| "no file".to_owned(), |f| f.display().to_string());
+    print(&format!("the configuration is good ({file})\n"))
+}
+
+/// Writes a result. A reader that has gone (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Io, "write to stdout").because(e))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("results have only string keys");
+    print(&(text + "\n"))
+}

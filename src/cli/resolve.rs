@@ -1,0 +1,66 @@
+//! `resolve`: the operator's decision after a halt. Nothing runs while it is made.
+
+use super::print;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::home::lock::SupervisorLock;
+use crate::machine::{Phase, Progress, Record};
+use crate::upgrade::journal::Journal;
+
+/// Lets the next run try the upgrade again, with all its attempts.
+pub(super) fn retry(home: &Home) -> Result<()> {
+    decide(home, |record| {
+        if let Some(progress) = &mut record.upgrade {
+            progress.attempt = 0;
+        }
+        Ok("the next `wemixvisor run` tries again".to_owned())
+    })
+}
+
+/// Lets the next run go back to the old binary.
+pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
+    decide(home, |record| {
+        let highest = record.highest.as_ref().map(|b| b.height);
+        let Some(progress) = &mut record.upgrade else {
+            return Err(Error::new(Kind::NotMet, "no upgrade is under way, so there is no way back"));
+        };
+        match forbids(progress, highest) {
+            Some(reason) if !force => {
+                return Err(Error::new(Kind::NotMet, format!("going back may hurt: {reason}"))
+                    .hint("if you know better, add --force"));
+            }
+            _ => {}
+        }
+        progress.phase = Phase::Reverting;
+        progress.reason = Some("the operator decided so".to_owned());
+        Ok(format!("the next `wemixvisor run` goes back to {}", progress.from.target))
+    })
+}
+
+/// What speaks against running the old binary, if anything does.
+fn forbids(progress: &Progress, highest: Option<u64>) -> Option<String> {
+    let highest = highest.max(progress.stopped_at.as_ref().map(|b| b.height));
+    match (progress.fork_height, highest) {
+        (Some(fork), Some(height)) if height >= fork => {
+            Some(format!("head {height} is past the fork at {fork}"))
+        }
+        (Some(fork), None) => Some(format!("the head is unknown and there is a fork at {fork}")),
+        _ if progress.unclean => Some("the old node ended uncleanly".to_owned()),
+        _ if !progress.data_compat && progress.backup.is_none() => {
+            Some("the old binary cannot open the new data, and there is no backup".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Result<()> {
+    let _lock = SupervisorLock::acquire(home)?;
+    let opened = Journal::open(home)?;
+    let (mut journal, mut record) = (opened.journal, opened.record);
+    let Some(reason) = record.halted.take() else {
+        return Err(Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted"));
+    };
+    let said = change(&mut record)?;
+    journal.write(&record)?;
+    print(&format!("was halted: {reason}\n{said}\n"))
+}

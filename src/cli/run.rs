@@ -1,0 +1,37 @@
+//! `run`: the main job, in the foreground.
+
+use crate::config::{Loaded, Sources};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::home::Home;
+use crate::machine::Status;
+use crate::supervisor;
+use std::ffi::OsString;
+
+pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsString>) -> Result<u8> {
+    super::logger::start(&loaded.config);
+    for warning in &loaded.warnings {
+        log::warn!("event=config_warning {warning}");
+    }
+    loaded.config.check_dirs(&args)?;
+    let (problems, _) = loaded.check_disk();
+    problems.into_result()?;
+    let home = home.with_data(loaded.config.data_dir(&args));
+    log::info!(
+        "event=started version={} pid={} home={} data={}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        home.root().display(),
+        home.data().display()
+    );
+    let end = supervisor::run(loaded.config, sources, &home, args)?;
+    let code = match (end.exit, end.node) {
+        // Never 0: the node was not asked to end.
+        (Exit::Failed, Some(Status::Code(code))) => u8::try_from(code).unwrap_or(1).max(1),
+        (Exit::Failed, Some(Status::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
+        (exit, _) => exit.code(),
+    };
+    let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
+    log::log!(level, "event=ended code={code} {}", end.reason);
+    Ok(code)
+}

@@ -1,0 +1,116 @@
+//! `status`: what is going on, from the running supervisor or, without one, from the disk.
+
+use super::{print, print_json};
+use crate::error::{Kind, Result};
+use crate::exit::Exit;
+use crate::home::Home;
+use crate::machine::View;
+use crate::supervisor::{Reply, Request, Status, ask};
+use crate::time::show_duration;
+use crate::upgrade::journal::Journal;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+pub(super) fn status(home: &Home, as_json: bool) -> Result<u8> {
+    let (status, exit) = match ask(home, &Request::Status) {
+        Ok(answered) => match answered.reply {
+            Reply::Status(status) => (status, Exit::Ok),
+            other => return super::home::accepted(&other).map(|_| Exit::Ok.code()),
+        },
+        Err(e) if e.kind() == Kind::NoSupervisor => (at_rest(home)?, Exit::NoSupervisor),
+        Err(e) => return Err(e),
+    };
+    if as_json {
+        print_json(&status)?
+    } else {
+        print(&show(&status))?
+    }
+    Ok(exit.code())
+}
+
+/// What the disk says.
+fn at_rest(home: &Home) -> Result<Status> {
+    let record = Journal::open(home)?.record;
+    let (view, problems) = super::upgrade::view_at_rest(home, record);
+    Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, problems })
+}
+
+fn show(status: &Status) -> String {
+    let view = &status.view;
+    let mut text = String::new();
+    let pid = status.pid.map_or_else(|| "not running".to_owned(), |pid| format!("running, pid {pid}"));
+    let _ = writeln!(text, "supervisor  {pid}, home {}", status.home.display());
+    let node = view.node.as_ref().map_or_else(String::new, |n| {
+        format!(", pid {}, up {}", n.pid, show_duration(Duration::from_secs(n.age_ms / 1000)))
+    });
+    let _ = writeln!(text, "node        {}{node}, version {}", view.state, view.version.target);
+    if let Some(head) = &view.head {
+        let hash =
+            head.hash.as_deref().map(|h| format!(" ({}…)", h.get(..10).unwrap_or(h))).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "head        {}{hash}, a block every {:.1} s",
+            head.height,
+            seconds(view.period_ms)
+        );
+    }
+    if view.failures > 0 {
+        let _ = writeln!(text, "failures    {} in a row", view.failures);
+    }
+    if let Some(p) = &view.upgrade {
+        let to = &p.to.target;
+        let _ = writeln!(text, "upgrading   {} -> {to}: {}, attempt {}", p.from.target, p.phase, p.attempt);
+    }
+    if let Some(reason) = &view.halted {
+        let _ = writeln!(text, "halted      {reason}; decide with `wemixvisor resolve`");
+    }
+    for problem in &status.problems {
+        let _ = writeln!(text, "problem     {problem}");
+    }
+    text.push('\n');
+    text.push_str(&upgrades(view));
+    text
+}
+
+/// Planned and past upgrades as a table.
+pub(super) fn upgrades(view: &View) -> String {
+    let mut rows = vec![["UPGRADE", "HEIGHT", "WHEN", "BINARY", "PLANNED BY"].map(ToOwned::to_owned)];
+    for plan in &view.planned {
+        let when = match (plan.blocks_left, plan.left_ms) {
+            (Some(0), _) => "due".to_owned(),
+            (Some(blocks), Some(ms)) => {
+                format!("in {blocks} blocks, {}", show_duration(Duration::from_secs(ms.div_ceil(1000))))
+            }
+            _ => "planned".to_owned(),
+        };
+        let binary = match &plan.hold {
+            Some(hold) => format!("{}: {hold}", plan.binary),
+            None => plan.binary.clone(),
+        };
+        rows.push([plan.name.to_string(), plan.height.to_string(), when, binary, plan.origin.clone()]);
+    }
+    for ended in &view.ended {
+        let how = format!("{}: {}", ended.outcome, ended.detail);
+        rows.push([ended.name.to_string(), ended.height.to_string(), how, String::new(), String::new()]);
+    }
+    if rows.len() == 1 {
+        return "no upgrades are planned\n".to_owned();
+    }
+    table(&rows)
+}
+
+/// Rows with columns aligned to the left, two spaces apart.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}

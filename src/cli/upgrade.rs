@@ -1,0 +1,120 @@
+//! Commands about upgrades: schedule, list, cancel, add, now.
+
+use super::home::accepted;
+use super::{print, print_json, show};
+use crate::batch::Entry;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
+use crate::name::Name;
+use crate::supervisor::{Reply, Request, ask};
+use crate::upgrade::agenda::Agenda;
+use crate::upgrade::install::{self, Staged};
+use crate::upgrade::journal::Journal;
+use crate::upgrade::planned::{Planned, Reader};
+use crate::upgrade::trigger::check_heights;
+use serde_json::json;
+use std::path::Path;
+
+/// Plans an upgrade, unless that disagrees with what is planned or has happened.
+pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
+    let (name, height) = (entry.name.clone(), entry.height);
+    let upgrade = entry.upgrade(Origin::Schedule);
+    check_heights(&upgrade).map_err(|why| Error::new(Kind::Usage, why))?;
+    let record = Journal::open(home)?.record;
+    let mut planned = Reader::new(home).read();
+    // Scheduling what was cancelled is a change of mind.
+    planned.cancelled.retain(|c| *c != (name.clone(), height));
+    planned.upgrades.push(upgrade);
+    let schedule = unite(planned, &record);
+    if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {
+        return Err(Error::new(Kind::Failed, conflict.to_string()).hint("see `wemixvisor upgrade list`"));
+    }
+    if let Some(ended) = record.ended(&name) {
+        let what = format!("upgrade {name} has ended already: {}", ended.outcome);
+        return Err(
+            Error::new(Kind::Failed, what).hint(format!("to try it again: wemixvisor upgrade now {name}"))
+        );
+    }
+    Agenda::edit(home, |agenda| agenda.schedule(entry))?;
+    refresh(home);
+    let missing = if install::staged(home)?.contains(&name) {
+        String::new()
+    } else {
+        format!("; stage its binary with `wemixvisor upgrade add {name} BINARY`")
+    };
+    print(&format!("{name} is scheduled at height {height}{missing}\n"))
+}
+
+pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
+    let (view, problems) = match ask(home, &Request::Status) {
+        Ok(answered) => match answered.reply {
+            Reply::Status(status) => (status.view, status.problems),
+            other => return accepted(&other).map(drop),
+        },
+        Err(e) if e.kind() == Kind::NoSupervisor => view_at_rest(home, Journal::open(home)?.record),
+        Err(e) => return Err(e),
+    };
+    for problem in &problems {
+        eprintln!("wemixvisor: {problem}");
+    }
+    if as_json {
+        return print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}));
+    }
+    print(&show::upgrades(&view))
+}
+
+pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
+    match ask(home, &Request::Cancel { name: name.clone() }) {
+        Ok(answered) => print(&format!("{}\n", accepted(&answered.reply)?)),
+        Err(e) if e.kind() == Kind::NoSupervisor => {
+            let under_way = Journal::open(home)?.record.upgrade.is_some_and(|p| p.name == *name);
+            if under_way {
+                return Err(Error::new(
+                    Kind::Failed,
+                    format!("upgrade {name} has begun and cannot be cancelled"),
+                ));
+            }
+            let heights = Reader::new(home).read().heights(name);
+            Agenda::edit(home, |agenda| agenda.cancel(name, &heights))?;
+            print(&format!("upgrade {name} is cancelled\n"))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn add(home: &Home, name: &Name, binary: &Path, force: bool) -> Result<()> {
+    let staged = install::add(home, &Target::Upgrade(name.clone()), binary, force)?;
+    refresh(home);
+    let what = match &staged {
+        Staged::New(_) => "is staged",
+        Staged::Same(_) => "was staged already",
+        Staged::Replaced(_) => "is staged in place of another one",
+    };
+    print(&format!("{name} {what}: {}\n", staged.manifest().sha256))
+}
+
+pub(super) fn now(home: &Home, name: Name) -> Result<()> {
+    print(&format!("{}\n", accepted(&ask(home, &Request::UpgradeNow { name })?.reply)?))
+}
+
+/// Tells the supervisor, if one runs, that something has changed. It would notice by itself, later.
+fn refresh(home: &Home) {
+    let _ = ask(home, &Request::Refresh);
+}
+
+/// One schedule of everything that is planned. What ended otherwise than well is the machine's business.
+fn unite(planned: Planned, record: &Record) -> Schedule {
+    let applied: Vec<_> = record.ended.iter().filter(|e| e.outcome == Outcome::Applied).cloned().collect();
+    merge(planned.upgrades, &planned.cancelled, &applied)
+}
+
+/// What a supervisor would show if it ran, and what is wrong with the plans.
+pub(super) fn view_at_rest(home: &Home, record: Record) -> (View, Vec<String>) {
+    let planned = Reader::new(home).read();
+    let mut problems = planned.problems.clone();
+    let schedule = unite(planned, &record);
+    problems.extend(schedule.conflicts.iter().map(ToString::to_string));
+    let upgrades: Vec<Upgrade> = schedule.upgrades;
+    (Machine::at_rest(record, upgrades).view(), problems)
+}

@@ -1,0 +1,205 @@
+//! The control socket: how other processes ask the running supervisor.
+//!
+//! One request per connection, one line of JSON each way. A connection on which a stop was asked for
+//! stays open until the process ends, so that the end of file proves that it did. The socket is mode
+//! 0600; whoever may open it may do everything. Nothing is decided here: requests become facts.
+
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::machine::View;
+use crate::name::Name;
+use crossbeam_channel::{Sender, bounded};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// A request to a running supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// What is going on?
+    Status,
+    /// Stop the node, then end.
+    Stop,
+    /// Stop the node and start it again.
+    Restart,
+    /// Switch to this upgrade now.
+    UpgradeNow {
+        /// The upgrade.
+        name: Name,
+    },
+    /// Forget this upgrade.
+    Cancel {
+        /// The upgrade.
+        name: Name,
+    },
+    /// Upgrades or binaries have changed on disk; look now.
+    Refresh,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "it is made once per request")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// It is done, or will be.
+    Done(String),
+    /// It is not done, and why.
+    Refused(String),
+}
+
+/// A snapshot of the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether a supervisor runs.
+    pub running: bool,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// The home.
+    pub home: PathBuf,
+    /// What the machine says.
+    #[serde(flatten)]
+    pub view: View,
+    /// What is wrong with the files that plan upgrades.
+    pub problems: Vec<String>,
+}
+
+/// A request with the way back to whoever asked.
+pub(super) type Call = (Request, Sender<Reply>);
+
+/// Connections served at the same time; further ones wait.
+const CONNECTIONS: usize = 16;
+/// How long a connection may take to ask, and the supervisor to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_LINE: u64 = 1024 * 1024;
+
+/// Starts serving the socket. The supervisor's lock is held, so a socket that exists is a remnant.
+pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
+    let path = home.control();
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove old socket", &path, e));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let failed = |e| Error::io("listen on", &path, e);
+    let listener = with_short_path(&path, |short| UnixListener::bind(short)).map_err(failed)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let served = Arc::new(AtomicUsize::new(0));
+    let body = move || {
+        for stream in listener.incoming().flatten() {
+            if served.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
+                served.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let (calls, served) = (calls.clone(), Arc::clone(&served));
+            let body = move || {
+                // A peer that hangs up or asks nonsense harms only itself.
+                let _ = answer(stream, &calls);
+                served.fetch_sub(1, Ordering::AcqRel);
+            };
+            if let Err(e) = thread::Builder::new().name("control-peer".to_owned()).spawn(body) {
+                log::warn!("event=no_thread a control connection is dropped: {e}");
+            }
+        }
+    };
+    thread::Builder::new().name("control".to_owned()).spawn(body).map_err(failed)?;
+    Ok(())
+}
+
+fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(&stream).take(LONGEST_LINE).read_line(&mut line)?;
+    let request: Request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(e) => return write_line(&stream, &Reply::Refused(format!("no such request: {e}"))),
+    };
+    let until_the_end = request == Request::Stop;
+    let (reply_to, reply) = bounded(1);
+    if calls.send((request, reply_to)).is_err() {
+        return Ok(());
+    }
+    let reply =
+        reply.recv_timeout(PATIENCE).unwrap_or_else(|_| Reply::Refused("the supervisor is busy".to_owned()));
+    write_line(&stream, &reply)?;
+    if until_the_end {
+        stream.set_read_timeout(None)?;
+        // Ends when the peer hangs up; our own end closes the stream.
+        let _ = (&stream).read(&mut [0])?;
+    }
+    Ok(())
+}
+
+fn write_line(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// A connection to the supervisor on which a request was answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// The answer.
+    pub reply: Reply,
+    stream: UnixStream,
+}
+
+impl Answered {
+    /// Waits until the supervisor has ended: that is the end of file on its socket.
+    pub fn wait_for_end(mut self) {
+        // Any outcome but more data means that the other side is gone.
+        while matches!(self.stream.read(&mut [0; 64]), Ok(n) if n > 0) {}
+    }
+}
+
+/// Asks the supervisor of a home.
+///
+/// # Errors
+/// [`Kind::NoSupervisor`] if none runs; [`Kind::Nonsense`] if the answer is none.
+pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
+    let path = home.control();
+    let stream = match with_short_path(&path, |short| UnixStream::connect(short)) {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Err(Error::new(Kind::NoSupervisor, "no supervisor is running")
+                .at(home.root().display())
+                .hint("start one with `wemixvisor run`"));
+        }
+        Err(e) => return Err(Error::io("connect to", &path, e)),
+    };
+    let failed = |e| Error::io("talk to", &path, e);
+    stream.set_read_timeout(Some(PATIENCE * 2)).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).expect("a request has only string keys");
+    line.push(b'\n');
+    (&stream).write_all(&line).map_err(failed)?;
+    let mut answer = String::new();
+    BufReader::new(&stream).take(LONGEST_LINE * 16).read_line(&mut answer).map_err(failed)?;
+    stream.set_read_timeout(None).map_err(failed)?;
+    let reply = serde_json::from_str(&answer)
+        .map_err(|e| Error::new(Kind::Nonsense, "understand the supervisor").at(path.display()).because(e))?;
+    Ok(Answered { reply, stream })
+}
+
+/// Calls `act` with a path that names the same socket and fits into the 108 bytes of a socket
+/// address (unix(7)), however deep the home lies.
+fn with_short_path<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    use std::os::fd::AsRawFd as _;
+    const FITS: usize = 100;
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return act(path) };
+    if path.as_os_str().len() <= FITS {
+        return act(path);
+    }
+    let dir = fs::File::open(dir)?;
+    act(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}

@@ -1,0 +1,76 @@
+//! The thread that turns signals into facts.
+//!
+//! Every signal that would end a process and can be caught is caught: nothing may end us and leave
+//! the node. What a signal means is decided elsewhere.
+
+use crate::error::{Error, Kind, Result};
+use crossbeam_channel::Sender;
+use signal_hook::consts::signal;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+use std::thread;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// A child has ended (SIGCHLD).
+    Child,
+    /// Stop the node and end (SIGTERM, SIGINT, SIGQUIT).
+    Stop,
+    /// Read the configuration again (SIGHUP).
+    Reload,
+    /// Log the state (SIGUSR1).
+    Dump,
+    /// Nothing (all others); the name is for the log.
+    Ignored(&'static str),
+}
+
+/// Signals that are caught so that they do not end us, and mean nothing else.
+const IGNORED: [i32; 12] = [
+    signal::SIGUSR2,
+    signal::SIGALRM,
+    signal::SIGVTALRM,
+    signal::SIGPROF,
+    signal::SIGIO,
+    signal::SIGXCPU,
+    signal::SIGXFSZ,
+    signal::SIGTSTP,
+    signal::SIGTTIN,
+    signal::SIGTTOU,
+    SIGSTKFLT,
+    SIGPWR,
+];
+
+/// Numbers of Linux that the signal library does not name.
+const SIGSTKFLT: i32 = 16;
+const SIGPWR: i32 = 30;
+
+/// Starts catching signals, and sends each to `facts` from a thread of its own.
+///
+/// # Errors
+/// If the operating system refuses to install a handler or to start a thread.
+pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
+    let meant =
+        [signal::SIGCHLD, signal::SIGTERM, signal::SIGINT, signal::SIGQUIT, signal::SIGHUP, signal::SIGUSR1];
+    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
+    let mut signals = Signals::new(meant.iter().chain(&IGNORED)).map_err(failed)?;
+    let body = move || {
+        for number in &mut signals {
+            if facts.send(meaning(number)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
+    Ok(())
+}
+
+fn meaning(number: i32) -> Signal {
+    match number {
+        signal::SIGCHLD => Signal::Child,
+        signal::SIGTERM | signal::SIGINT | signal::SIGQUIT => Signal::Stop,
+        signal::SIGHUP => Signal::Reload,
+        signal::SIGUSR1 => Signal::Dump,
+        _ => Signal::Ignored(signal_name(number).unwrap_or("unknown")),
+    }
+}

@@ -1,0 +1,173 @@
+//! The thread that notices when the files that plan upgrades change.
+//!
+//! inotify tells at once; a slow look now and then is the net below it, for file systems on which
+//! inotify is blind. What counts is the content of the files, never their times. The thread reads and
+//! reports; what the content means is decided elsewhere.
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::upgrade::planned::{Planned, Reader};
+use crossbeam_channel::Sender;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How long the net may take to notice what inotify does not tell.
+const NET: Duration = Duration::from_secs(30);
+/// The same while a directory to be watched does not exist yet.
+const NET_MISSING: Duration = Duration::from_secs(1);
+
+/// What the files said, and as of when.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) planned: Planned,
+    edition: u64,
+}
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Rises when everything read before it is outdated.
+    edition: AtomicU64,
+    /// Readable when the thread should look at once.
+    nudge: OwnedFd,
+}
+
+impl Watcher {
+    /// Makes everything that was read until now count for nothing.
+    pub(super) fn outdate(&self) {
+        self.shared.edition.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether what was seen still counts.
+    pub(super) fn is_current(&self, seen: &Seen) -> bool {
+        seen.edition == self.shared.edition.load(Ordering::Acquire)
+    }
+
+    /// Has the thread look at once, and report even if nothing has changed.
+    pub(super) fn look(&self) {
+        // It fails only when the counter is full, and then the thread has been told often enough.
+        let _ = rustix::io::write(&self.shared.nudge, &1u64.to_ne_bytes());
+    }
+}
+
+/// Starts the watch; what the files say is sent at the beginning and after every change.
+///
+/// # Errors
+/// If inotify or a thread cannot be had.
+pub(super) fn watch(home: &Home, seen: Sender<Seen>) -> Result<Watcher> {
+    let failed = |e: std::io::Error| Error::io("watch", home.root(), e);
+    let inotify =
+        inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
+    let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
+    let shared = Arc::new(Shared { edition: AtomicU64::new(0), nudge });
+    let watch = Watch { inotify, shared: Arc::clone(&shared), home: home.clone(), seen };
+    thread::Builder::new().name("watcher".to_owned()).spawn(move || watch.run()).map_err(failed)?;
+    Ok(Watcher { shared })
+}
+
+struct Watch {
+    inotify: OwnedFd,
+    shared: Arc<Shared>,
+    home: Home,
+    seen: Sender<Seen>,
+}
+
+/// Why the thread looks.
+#[derive(PartialEq, Eq)]
+enum Wake {
+    Nudged,
+    Touched,
+    Net,
+}
+
+impl Watch {
+    fn run(&self) {
+        let mut reader = Reader::new(&self.home);
+        let mut last = None;
+        let mut wake = Wake::Nudged;
+        loop {
+            // Watched before it is read: what changes after the reading is told.
+            let complete = self.add_watches();
+            let edition = self.shared.edition.load(Ordering::Acquire);
+            let planned = reader.read();
+            if wake == Wake::Nudged || last.as_ref() != Some(&planned) {
+                last = Some(planned.clone());
+                if self.seen.send(Seen { planned, edition }).is_err() {
+                    return;
+                }
+            }
+            wake = self.wait(if complete { NET } else { NET_MISSING });
+        }
+    }
+
+    /// Watches every directory that exists; says whether all do. Adding one again changes nothing.
+    fn add_watches(&self) -> bool {
+        let flags = WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::CREATE
+            | WatchFlags::ATTRIB
+            | WatchFlags::ONLYDIR;
+        let watched = |dir: &PathBuf| inotify::add_watch(&self.inotify, dir, flags).is_ok();
+        self.directories().iter().filter(|dir| !watched(dir)).count() == 0
+    }
+
+    fn directories(&self) -> [PathBuf; 3] {
+        [self.home.data().to_owned(), self.home.state(), self.home.plans()]
+    }
+
+    /// Returns when a file of interest was touched, somebody asks, or the net's time is up.
+    fn wait(&self, net: Duration) -> Wake {
+        let limit = Timespec::try_from(net).expect("half a minute is a time");
+        loop {
+            let mut fds =
+                [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.nudge, PollFlags::IN)];
+            match poll(&mut fds, Some(&limit)) {
+                Ok(0) => return Wake::Net,
+                Ok(_) if rustix::io::read(&self.shared.nudge, &mut [0; 8]).is_ok() => return Wake::Nudged,
+                Ok(_) if self.drain() => return Wake::Touched,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Takes all notifications; says whether any concerns a file of interest.
+    fn drain(&self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
+        let mut relevant = false;
+        while let Ok(event) = reader.next() {
+            // An event without a name is about a directory itself: it may have been replaced.
+            let name = event.file_name().map(|n| n.to_bytes().to_owned());
+            relevant |= name.is_none_or(|n| self.is_relevant(&n))
+                || event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+        }
+        relevant
+    }
+
+    fn is_relevant(&self, name: &[u8]) -> bool {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = OsStr::from_bytes(name);
+        let one_of_ours =
+            [self.home.trigger(), self.home.schedule()].iter().any(|p| p.file_name() == Some(name));
+        // Plans end in .json like the journal, which we write all the time ourselves.
+        let journal =
+            [self.home.journal(), self.home.journal_prev()].iter().any(|p| p.file_name() == Some(name));
+        let plan = name.as_bytes().ends_with(b".json") && !name.as_bytes().starts_with(b".") && !journal;
+        one_of_ours || plan
+    }
+}

@@ -1,0 +1,134 @@
+//! The thread that does long work, one job at a time, so that the loop never waits.
+//!
+//! A job that panics is a failed job: the thread and the supervisor go on.
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::machine::{Class, Failure, HookEnd, Job, JobEnd};
+use crate::upgrade::prepare::Verified;
+use crate::upgrade::{Cancel, backup, classify, hook, prepare};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often long work tells how far it is.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// What a job may know: everything as it was when the job began.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) config: Arc<Config>,
+    pub(super) home: Home,
+    pub(super) verified: Verified,
+}
+
+/// The handle of the worker thread. Dropped, the thread ends after its job.
+pub(super) struct Worker {
+    jobs: Sender<(Job, Context, Cancel)>,
+    cancel: Option<Cancel>,
+}
+
+impl Worker {
+    /// Starts the thread; it sends the end of every job to `done`.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn start(done: Sender<JobEnd>) -> Result<Self> {
+        let (jobs, work) = unbounded();
+        thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || run(&work, &done))
+            .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
+        Ok(Worker { jobs, cancel: None })
+    }
+
+    /// Hands a job over.
+    pub(super) fn begin(&mut self, job: Job, context: Context) {
+        match Cancel::new() {
+            Ok(cancel) => {
+                self.cancel = Some(cancel.clone());
+                // The thread outlives the handle, so somebody receives it.
+                let _ = self.jobs.send((job, context, cancel));
+            }
+            Err(e) => log::error!("event=job_not_begun {e}"),
+        }
+    }
+
+    /// Asks the job that runs to end.
+    pub(super) fn cancel(&self) {
+        if let Some(cancel) = &self.cancel {
+            cancel.cancel();
+        }
+    }
+}
+
+fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
+    for (job, context, cancel) in work {
+        let end = catch_unwind(AssertUnwindSafe(|| perform(&job, &context, &cancel))).unwrap_or_else(|_| {
+            failed(&job, Failure::new(Class::Permanent, "a bug in wemixvisor: the job panicked"))
+        });
+        if done.send(end).is_err() {
+            return;
+        }
+    }
+}
+
+fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
+    let Context { config, home, verified } = context;
+    let failed = |e: Error| classify(&e, Some(cancel));
+    match job {
+        Job::Prepare(upgrade) => {
+            let ready = prepare::prepare(config, home, verified, upgrade, cancel);
+            JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
+        }
+        Job::Backup(progress) => {
+            let made = backup::make(home, &progress.name, cancel, &mut report("backup"));
+            JobEnd::BackedUp(made.map(|backup| backup.name).map_err(failed))
+        }
+        Job::Hook { progress, .. } => {
+            let occasion = hook::Occasion {
+                name: &progress.name,
+                height: progress.height,
+                info: progress.info.as_deref(),
+            };
+            let program = hook::pre_upgrade(home, &progress.name, config.daemon_preupgrade.as_deref());
+            let timeout = config.daemon_preupgrade_timeout;
+            JobEnd::Hooked(match program {
+                Some(program) => hook::call(&program, home, occasion, timeout, cancel),
+                None => HookEnd::Continue,
+            })
+        }
+        Job::Restore(progress) => {
+            let name = progress.backup.as_deref().unwrap_or_default();
+            let restored = backup::restore(home, name, cancel, &mut report("restore"));
+            if let Ok(aside) = &restored {
+                log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
+            }
+            JobEnd::Restored(restored.map(drop).map_err(failed))
+        }
+    }
+}
+
+/// Logs the progress of long work, now and then.
+fn report(what: &'static str) -> impl FnMut(u64, u64) {
+    let mut last = Instant::now();
+    move |done, total| {
+        if last.elapsed() >= REPORT {
+            last = Instant::now();
+            log::info!("event=progress job={what} done_mib={} total_mib={}", done >> 20, total >> 20);
+        }
+    }
+}
+
+/// The end of a job that failed without an end of its own.
+fn failed(job: &Job, failure: Failure) -> JobEnd {
+    match job {
+        Job::Prepare(upgrade) => JobEnd::Prepared(upgrade.name.clone(), Err(failure)),
+        Job::Backup(_) => JobEnd::BackedUp(Err(failure)),
+        Job::Hook { .. } => JobEnd::Hooked(HookEnd::Failed(failure)),
+        Job::Restore(_) => JobEnd::Restored(Err(failure)),
+    }
+}

@@ -1,0 +1,88 @@
+//! The view of all that is planned as the watcher keeps it: what [`gather`] finds, reading after reading.
+
+use super::agenda::gather;
+use super::trigger;
+use crate::home::Home;
+use crate::machine::Upgrade;
+use crate::name::Name;
+
+/// What was found in one reading.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Planned {
+    /// What the sources plan, each for itself.
+    pub upgrades: Vec<Upgrade>,
+    /// What must not happen, by name and height.
+    pub cancelled: Vec<(Name, u64)>,
+    /// What could not be read, one line each.
+    pub problems: Vec<String>,
+}
+
+impl Planned {
+    /// The heights at which anybody plans an upgrade of this name.
+    #[must_use]
+    pub fn heights(&self, name: &Name) -> Vec<u64> {
+        self.upgrades.iter().filter(|u| u.name == *name).map(|u| u.height).collect()
+    }
+}
+
+/// Reads again and again, and remembers what the trigger file said while it is being rewritten.
+#[derive(Debug)]
+pub struct Reader {
+    home: Home,
+    trigger: Option<Upgrade>,
+}
+
+impl Reader {
+    /// A reader of what is planned for this home.
+    #[must_use]
+    pub fn new(home: &Home) -> Self {
+        Reader { home: home.clone(), trigger: None }
+    }
+
+    /// Reads everything now. What cannot be read is a problem, never an error.
+    pub fn read(&mut self) -> Planned {
+        let mut problems = Vec::new();
+        match trigger::read(&self.home.trigger()) {
+            Ok(found) => self.trigger = found,
+            // Half-written, perhaps: what it said before holds until it says something else, or is gone.
+            Err(e) => problems.push(e.to_string()),
+        }
+        match gather(&self.home, self.trigger.clone()) {
+            Ok(gathered) => {
+                problems.extend(gathered.troubles.iter().map(|(_, e)| e.to_string()));
+                Planned { cancelled: gathered.agenda.cancelled(), upgrades: gathered.planned, problems }
+            }
+            Err(e) => {
+                problems.push(e.to_string());
+                Planned { problems, ..Planned::default() }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_trigger_that_is_being_rewritten_still_says_what_it_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.data()).unwrap();
+        let mut reader = Reader::new(&home);
+        let names =
+            |planned: &Planned| planned.upgrades.iter().map(|u| u.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(reader.read(), Planned::default());
+        fs::write(home.trigger(), "{\"name\":").unwrap();
+        let broken = reader.read();
+        assert_eq!((names(&broken).len(), broken.problems.len()), (0, 1));
+        fs::write(home.trigger(), "{\"name\":\"v2\",\"height\":5}").unwrap();
+        assert_eq!(names(&reader.read()), ["v2"]);
+        fs::write(home.trigger(), "").unwrap();
+        let broken = reader.read();
+        assert_eq!((names(&broken), broken.problems.len()), (vec!["v2".to_owned()], 1));
+        fs::remove_file(home.trigger()).unwrap();
+        assert_eq!(reader.read(), Planned::default());
+    }
+}
