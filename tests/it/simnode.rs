@@ -186,6 +186,18 @@ fn a_script_changes_a_running_node() {
 }
 
 #[test]
+fn rpc_can_be_late_or_missing() {
+    let dir = tempdir().unwrap();
+    let mut late = Sim::new(dir.path().join("late")).option("rpc-delay", 150).spawn();
+    until("the start", || late.traces.starts().pop());
+    assert!(!late.ipc.exists());
+    late.wait_rpc();
+    let mut off = Sim::new(dir.path().join("off")).option("rpc", "off").option("end", "0@9").spawn();
+    assert_eq!(off.wait().code(), Some(0));
+    assert!(!off.ipc.exists() && off.traces.starts().len() == 1);
+}
+
+#[test]
 fn a_grandchild_outlives_the_node_and_may_keep_its_lock() {
     let dir = tempdir().unwrap();
     let data = dir.path().join("data");

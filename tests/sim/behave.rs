@@ -7,6 +7,7 @@ use super::store::Store;
 use rustix::process::{Signal, getpid, kill_process};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::time::{Duration, SystemTime};
@@ -112,7 +113,8 @@ pub(crate) fn trace(path: &Path, value: &serde_json::Value) {
 /// `sim.json`, looked at again and again.
 pub(crate) struct Script {
     path: PathBuf,
-    seen: Option<SystemTime>,
+    /// Inode and time of what was read last: times alone are too coarse.
+    seen: Option<(u64, SystemTime)>,
 }
 
 impl Script {
@@ -123,7 +125,8 @@ impl Script {
 
     /// Puts the script in force if it has changed. A mistake in it is logged and the old options stay.
     pub(crate) fn reread(&mut self, node: &Node) {
-        let changed = std::fs::metadata(&self.path).and_then(|meta| meta.modified()).ok();
+        let meta = std::fs::metadata(&self.path);
+        let changed = meta.and_then(|meta| Ok((meta.ino(), meta.modified()?))).ok();
         if changed == self.seen {
             return;
         }

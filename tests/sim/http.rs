@@ -39,14 +39,15 @@ pub(crate) fn open(node: &Arc<Node>, at: &Endpoint) -> std::io::Result<(Server, 
 }
 
 /// What was asked, without the body.
-struct Head {
+pub(crate) struct Head {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Head {
-    fn get(&self, name: &str) -> Option<&str> {
+    /// A header's value, whatever the case of its name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
@@ -152,7 +153,8 @@ fn answer(session: &Session, body: &[u8]) -> Option<Reply> {
     }
 }
 
-fn read_head(input: &mut impl BufRead) -> Option<Head> {
+/// Reads request line and headers; `None` at the end of the connection or when it makes no sense.
+pub(crate) fn read_head(input: &mut impl BufRead) -> Option<Head> {
     let mut line = String::new();
     let mut next = || {
         line.clear();

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! simnode [--datadir DIR] [--mine] [--http] [--http.addr A] [--http.port N] [--http.api eth,net,…]
+//!         [--ws] [--ws.addr A] [--ws.port N] [--ws.api …]
 //!         [--ipcpath FILE | --ipcdisable] [--verbosity N] [--sim.OPTION VALUE …]
 //! simnode version
 //! simnode --sim.stamp OUT OPTION=VALUE …     a copy of this program with these options built in
@@ -70,6 +71,7 @@ mod run;
 mod stamp;
 mod store;
 mod world;
+mod ws;
 
 use args::Command;
 use std::io::Write;

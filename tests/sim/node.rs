@@ -302,12 +302,10 @@ impl Turn<'_, '_> {
     fn freeze(&mut self) {
         if !matches!(self.state.standing, Standing::Frozen { .. }) {
             self.state.standing = Standing::Frozen { since: self.now };
-            let number = self.state.head().number + 1;
-            log::error("\n########## BAD BLOCK #########", &[("number", &number)]);
-            log::warn(
-                "Synchronisation failed, dropping peer",
-                &[("err", &"retrieved hash chain is invalid")],
-            );
+            let common = common(&self.state.chain, &self.visit.world().blocks);
+            if let Some(bad) = self.visit.world().blocks.get(common) {
+                report_bad(bad);
+            }
         }
     }
 
@@ -371,6 +369,21 @@ impl Turn<'_, '_> {
         self.state.standing = Standing::Behind { fetch: 0 };
         left
     }
+}
+
+/// The banner that tells operators of a block which the node cannot import, though it may be the only one that cannot.
+fn report_bad(block: &Block) {
+    let Block { number, hash, .. } = block;
+    let error = "invalid merkle root";
+    log::error(
+        &format!(
+            "\n########## BAD BLOCK #########\nBlock: {number} ({hash})\nError: {error}\nPlatform: geth (devel) \
+             go1.26.6 amd64 linux\nReceipts: \n##############################\n"
+        ),
+        &[],
+    );
+    let err = format!("retrieved hash chain is invalid: {error}");
+    log::warn("Synchronisation failed, dropping peer", &[("err", &err)]);
 }
 
 fn report(fresh: &[Block]) {

@@ -13,7 +13,7 @@ use super::node::{Engine, Node, check_forks};
 use super::options::{Options, Rpc};
 use super::store::{self, Refusal, Store};
 use super::world::Member;
-use super::{eth, http, ipc};
+use super::{eth, http, ipc, ws};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -163,6 +163,9 @@ fn explain(refusal: Refusal, options: &Options) -> String {
 /// Binds every server of the command line. If one cannot be bound the others are closed again, as recorded.
 fn bind_rpc(node: &Arc<Node>, dir: &Path) -> Result<Vec<Server>, Fatal> {
     let mut servers = Vec::new();
+    for stale in ["http.port", "ws.port"] {
+        let _ = std::fs::remove_file(dir.join(stale));
+    }
     if node.options().rpc == Rpc::Off {
         return Ok(servers);
     }
@@ -170,41 +173,42 @@ fn bind_rpc(node: &Arc<Node>, dir: &Path) -> Result<Vec<Server>, Fatal> {
         servers.push(ipc::open(node, path)?);
         info("IPC endpoint opened", &[("url", &path.display())]);
     }
-    if let Some(endpoint) = &node.args.http {
-        let server = bind_tcp(node, endpoint, &dir.join("http.port"), &mut servers)?;
+    let tcp: [(_, _, Open); 2] =
+        [("http.port", &node.args.http, http::open), ("ws.port", &node.args.ws, ws::open)];
+    for (port_file, endpoint, open) in tcp {
+        let Some(endpoint) = endpoint else { continue };
+        let (server, port) = match open(node, endpoint) {
+            Ok(bound) => bound,
+            Err(err) => return Err(refuse_port(node, endpoint, &err, servers)),
+        };
+        publish(&dir.join(port_file), port)?;
+        info("HTTP server started", &[("endpoint", &server.endpoint), ("auth", &false)]);
         servers.push(server);
     }
     Ok(servers)
 }
 
-fn bind_tcp(
-    node: &Arc<Node>,
-    endpoint: &Endpoint,
-    port_file: &Path,
-    opened: &mut Vec<Server>,
-) -> Result<Server, Fatal> {
-    let _ = std::fs::remove_file(port_file);
-    match http::open(node, endpoint) {
-        Ok((server, port)) => {
-            let partial = port_file.with_extension("partial");
-            std::fs::write(&partial, format!("{port}\n"))?;
-            std::fs::rename(partial, port_file)?;
-            info("HTTP server started", &[("endpoint", &server.endpoint), ("auth", &false)]);
-            Ok(server)
-        }
-        Err(err) => {
-            close_rpc(std::mem::take(opened));
-            if node.options().port_hang {
-                behave::hang();
-            }
-            let reason = match err.kind() {
-                std::io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
-                _ => err.to_string(),
-            };
-            let Endpoint { addr, port, .. } = endpoint;
-            Err(Fatal(format!("Error starting protocol stack: listen tcp {addr}:{port}: {reason}")))
-        }
+type Open = fn(&Arc<Node>, &Endpoint) -> std::io::Result<(Server, u16)>;
+
+/// Writes a port to a file that appears whole.
+fn publish(file: &Path, port: u16) -> std::io::Result<()> {
+    let partial = file.with_extension("partial");
+    std::fs::write(&partial, format!("{port}\n"))?;
+    std::fs::rename(partial, file)
+}
+
+/// The end of a start that found a port taken. Recorded were both: an exit, and a process that hangs.
+fn refuse_port(node: &Node, endpoint: &Endpoint, err: &std::io::Error, opened: Vec<Server>) -> Fatal {
+    close_rpc(opened);
+    if node.options().port_hang {
+        behave::hang();
     }
+    let reason = match err.kind() {
+        std::io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
+        _ => err.to_string(),
+    };
+    let Endpoint { addr, port, .. } = endpoint;
+    Fatal(format!("Error starting protocol stack: listen tcp {addr}:{port}: {reason}"))
 }
 
 fn close_rpc(servers: Vec<Server>) {

@@ -126,8 +126,16 @@ impl World {
 
 /// How many blocks two chains share. Equal hashes mean equal histories, so the search can halve.
 pub(crate) fn common(a: &[Block], b: &[Block]) -> usize {
-    let shorter = a.len().min(b.len());
-    (0..shorter).collect::<Vec<_>>().partition_point(|at| a[*at].hash == b[*at].hash)
+    let (mut low, mut high) = (0, a.len().min(b.len()));
+    while low < high {
+        let middle = (low + high) / 2;
+        if a[middle].hash == b[middle].hash {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 #[cfg(test)]

@@ -133,6 +133,7 @@ fn an_old_binary_freezes_before_the_fork_and_a_new_one_takes_over() {
     assert_eq!(old.head(), 14);
     until("the sync that fails", || old.call("eth_syncing", json!([])).is_object().then_some(()));
     assert_eq!(old.call("eth_mining", json!([])), true);
+    assert!(old.log().contains("########## BAD BLOCK #########\nBlock: 15 ("), "{}", old.log());
     let known = |node: &SimNode| {
         node.call("admin_nodeInfo", json!([]))["protocols"]["eth"]["config"]["bohoBlock"].clone()
     };
@@ -196,11 +197,18 @@ fn a_twin_with_the_same_key_signs_for_the_silent_one() {
     let dir = tempdir().unwrap();
     let nodes = start(dir.path(), 4);
     let silent = &nodes[0];
+    let own = address(silent);
+    nodes[1].wait_head(5);
     silent.call("miner_stop", json!([]));
+    let unseen = until("a block without its vote", || {
+        let head = nodes[1].head();
+        (!live_at(&nodes[1], head).contains(&own)).then_some(head)
+    });
     let twin = Sim::validator(dir.path(), 0, 4).datadir(dir.path().join("twin")).start();
-    wait_live(&twin, nodes[1].head());
-    assert_eq!(address(&twin), address(silent));
-    assert!(live_at(&nodes[1], nodes[1].wait_head(twin.head())).contains(&address(silent)));
+    assert_eq!(address(&twin), own);
+    wait_live(&twin, unseen);
+    assert_eq!(silent.call("eth_mining", json!([])), false);
+    assert!(live_at(&nodes[1], nodes[1].wait_head(twin.head())).contains(&own));
 }
 
 #[test]
