@@ -165,6 +165,16 @@ fn a_node_ends_as_it_was_told() {
 }
 
 #[test]
+fn a_node_does_not_outlive_its_time_nor_its_test() {
+    let dir = tempdir().unwrap();
+    let mut node = Sim::new(dir.path().join("time")).option("lifetime", 50).spawn();
+    assert_eq!(node.wait().signal(), Some(9));
+    let mut node = Sim::new(dir.path().join("tether")).start();
+    node.untie();
+    assert_eq!(node.wait().signal(), Some(9));
+}
+
+#[test]
 fn a_smoke_test_can_fail() {
     let dir = tempdir().unwrap();
     let broken = stamp(&dir.path().join("broken"), &[("smoke", "3")]);

@@ -80,12 +80,21 @@ pub(crate) fn flood(options: &Options) {
     }
 }
 
-/// Dies with whoever holds the other end of stdin.
-pub(crate) fn tether(options: &Options) {
+/// Sees to it that no node outlives its test: one dies with the other end of its stdin, or after its time.
+pub(crate) fn limit_life(options: &Options) {
+    let die = || {
+        let _ = kill_process(getpid(), Signal::KILL);
+    };
     if options.tether {
-        std::thread::spawn(|| {
+        std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            let _ = kill_process(getpid(), Signal::KILL);
+            die();
+        });
+    }
+    if let Some(ms) = options.lifetime {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(ms));
+            die();
         });
     }
 }

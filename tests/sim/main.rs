@@ -46,6 +46,7 @@
 //! | `grandchild`, `grandchild-lock` | ms that a child outlives the node, which may inherit the data's lock |
 //! | `port-hang` | `true`: a busy port makes it hang and not exit |
 //! | `tether` | `true`: dies when its stdin is closed, as a test's nodes do with the test |
+//! | `lifetime` | ms after which it kills itself, so that a test that failed leaves nothing behind for long |
 //!
 //! # Traces
 //! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,

@@ -84,6 +84,7 @@ pub(crate) struct Options {
     pub(crate) grandchild_lock: bool,
     pub(crate) port_hang: bool,
     pub(crate) tether: bool,
+    pub(crate) lifetime: Option<u64>,
 }
 
 impl Default for Options {
@@ -121,6 +122,7 @@ impl Default for Options {
             grandchild_lock: false,
             port_hang: false,
             tether: false,
+            lifetime: None,
         }
     }
 }
@@ -195,6 +197,7 @@ impl Options {
             "grandchild-lock" => self.grandchild_lock = number(value)?,
             "port-hang" => self.port_hang = number(value)?,
             "tether" => self.tether = number(value)?,
+            "lifetime" => self.lifetime = Some(number(value)?),
             _ => return Err("there is no such option".into()),
         }
         Ok(())

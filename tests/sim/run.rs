@@ -125,7 +125,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     let mut script = Script::new(dir);
     script.reread(&node);
     let options = node.options();
-    behave::tether(&options);
+    behave::limit_life(&options);
     behave::flood(&options);
     behave::spawn_grandchild(&options, &store, dir)?;
     if let Some((how, height)) = behave::is_due(&options, head as u64, 0) {

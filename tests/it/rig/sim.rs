@@ -56,10 +56,11 @@ pub(crate) fn program() -> &'static Path {
     })
 }
 
-/// Writes a copy of the program with these options built in.
+/// Writes a copy of the program with these options built in. It lives for five minutes at most, whoever starts it.
 #[track_caller]
 pub(crate) fn stamp(out: &Path, options: &[(&str, &str)]) -> PathBuf {
-    let pairs = options.iter().map(|(name, value)| format!("{name}={value}"));
+    let limit = [("lifetime", "300000")];
+    let pairs = limit.iter().chain(options).map(|(name, value)| format!("{name}={value}"));
     let done = Command::new(program()).arg("--sim.stamp").arg(out).args(pairs).output().unwrap();
     assert!(done.status.success(), "stamp: {}", String::from_utf8_lossy(&done.stderr));
     out.to_owned()
@@ -214,6 +215,11 @@ impl SimNode {
     pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().unwrap();
         self.wait()
+    }
+
+    /// Closes the pipe that ties it to this process.
+    pub(crate) fn untie(&mut self) {
+        self.child.stdin.take();
     }
 
     /// Waits until it has ended.

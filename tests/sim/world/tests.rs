@@ -152,3 +152,12 @@ fn the_longer_chain_replaces_what_is_above_the_common_ancestor() {
     world.adopt(&other.blocks);
     assert_eq!(world.blocks, other.blocks);
 }
+
+#[test]
+fn the_first_to_come_begins_round_0_anew_and_does_not_wait_for_longer_than_a_period() {
+    let params = params(1);
+    let mut world = awake(&params);
+    (world.round, world.due) = (5, START + 60_000);
+    world.wake(&params, START);
+    assert_eq!((world.round, world.due), (0, START + 1000));
+}
