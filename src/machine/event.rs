@@ -267,6 +267,13 @@ pub enum Level {
     Info,
 }
 
+impl Notice {
+    /// One that goes into the history too.
+    pub(super) fn history(level: Level, event: &'static str, text: String) -> Self {
+        Notice { level, event, text, history: true }
+    }
+}
+
 impl Failure {
     /// A failure of `class` with a text.
     pub fn new(class: Class, detail: impl Into<String>) -> Self {

@@ -3,10 +3,14 @@
 //! The record is the intent; completion is derived from the disk. Writing and reading it is the
 //! business of `upgrade::journal`, what to do after a crash that of [`super::recovery`].
 
+use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// How many characters are kept of why an upgrade ended: the journal is not a log.
+const DETAIL: usize = 500;
 
 /// What `current` may point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,6 +88,12 @@ pub struct Progress {
     pub phase: Phase,
     /// How many times the new binary has been, or is about to be, executed.
     pub attempt: u32,
+    /// How many of these executions do not count against it: the operator or the machine ended them.
+    #[serde(default)]
+    pub forgiven: u32,
+    /// Whether the new binary has sealed a block, or may have.
+    #[serde(default)]
+    pub signed: bool,
     /// What ran before.
     pub from: Version,
     /// What is to run.
@@ -127,6 +137,9 @@ pub struct Ended {
     pub name: Name,
     /// The height it was planned for.
     pub height: u64,
+    /// Its fork height: where it was not applied, the binary that runs must not be started from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_height: Option<u64>,
     /// How it ended.
     pub outcome: Outcome,
     /// Why, in words.
@@ -172,7 +185,9 @@ impl Record {
     pub fn end(&mut self, outcome: Outcome, detail: String) {
         if let Some(p) = self.upgrade.take() {
             self.ended.retain(|e| e.name != p.name);
-            self.ended.push(Ended { name: p.name, height: p.height, outcome, detail });
+            let detail = detail.chars().take(DETAIL).collect();
+            let Progress { name, height, fork_height, .. } = p;
+            self.ended.push(Ended { name, height, fork_height, outcome, detail });
         }
     }
 
@@ -180,6 +195,14 @@ impl Record {
     #[must_use]
     pub fn ended(&self, name: &Name) -> Option<&Ended> {
         self.ended.iter().find(|e| e.name == *name)
+    }
+
+    /// Whether there is nothing more to do for this upgrade: it was applied, is what runs, or has ended
+    /// otherwise at this very height. At another height it is a new attempt.
+    #[must_use]
+    pub fn settles(&self, upgrade: &Upgrade) -> bool {
+        let over = |e: &Ended| e.outcome == Outcome::Applied || e.height == upgrade.height;
+        self.current.target.is(&upgrade.name) || self.ended(&upgrade.name).is_some_and(over)
     }
 }
 
@@ -189,7 +212,15 @@ impl Progress {
     #[must_use]
     pub fn past_fork(&self) -> bool {
         let stopped_at = self.stopped_at.as_ref().map(|b| b.height);
-        matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head + 1 >= fork)
+        matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head.saturating_add(1) >= fork)
+    }
+}
+
+impl Target {
+    /// Whether this is the directory of the upgrade `name`.
+    #[must_use]
+    pub fn is(&self, name: &Name) -> bool {
+        matches!(self, Target::Upgrade(own) if own == name)
     }
 }
 

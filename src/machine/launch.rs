@@ -1,10 +1,10 @@
 //! Starting the node, noticing its end, stopping it: the life of a process outside of upgrades.
 
-use super::event::{Action, Class, Ending, Facts, Failure, Level, Status};
+use super::event::{Action, Class, Ending, Facts, Failure, Level, Notice, Status};
 use super::journal::{NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
-use super::state::{Cleared, Node, Recorded, Rested, State, Why, Wish};
+use super::state::{Cleared, Node, Preparation, Recorded, Rested, State, Why, Wish};
 use super::{Machine, NAG, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// How long a running node is left alone after its record could not be written.
 const LEAVE_ALONE: Duration = Duration::from_secs(60);
-/// How long it is left alone when its staged binary has changed and has to be verified again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Why an upgrade is given up when the node does not stop.
+const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
         let recovery = recover(&facts.record, &facts.link);
         self.record = facts.record;
+        self.left = match self.record.node {
+            NodeMark::Running => NodeMark::StoppedUnclean,
+            seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
+        };
         if let Recovery::Halt(reason) = recovery {
             return self.end(Exit::Halted, None, reason);
         }
@@ -37,60 +41,68 @@ impl Machine {
 
     /// Makes `record` durable, then goes on.
     pub(super) fn save(&mut self, record: Record, then: Recorded) {
+        self.save_and_tell(record, then, None);
+    }
+
+    /// Makes `record` durable, tells what it says, then goes on.
+    pub(super) fn save_and_tell(&mut self, record: Record, then: Recorded, news: Option<Notice>) {
         self.actions.push(Action::Record(record.clone()));
         let old = Box::new(std::mem::replace(&mut self.record, record));
-        self.state = State::Recording { then, old };
+        self.state = State::Recording { then, old, news };
     }
 
     pub(super) fn end(&mut self, exit: Exit, node: Option<Status>, reason: String) {
-        if self.busy {
-            self.actions.push(Action::CancelJob);
-        }
+        self.cancel_job();
         self.state = State::Ended;
         self.actions.push(Action::Exit { exit, node, reason });
     }
 
     /// Halts for the operator, durably: nothing is started again until that is resolved.
     pub(super) fn halt(&mut self, reason: String) {
-        self.tell(Level::Error, "halted", reason.clone(), true);
+        let news = Notice::history(Level::Error, "halted", reason.clone());
         let record = Record { halted: Some(reason.clone()), ..self.record.clone() };
-        self.save(record, Recorded::End { exit: Exit::Halted, node: None, reason });
+        self.save_and_tell(record, Recorded::End { exit: Exit::Halted, node: None, reason }, Some(news));
     }
 
     pub(super) fn released(&mut self, now: Instant) {
         let State::Clearing { then, .. } = &self.state else { return self.unexpected("released") };
         match then.clone() {
-            Cleared::Start => self.start(),
+            Cleared::Start => self.start(now),
             Cleared::Resume(recovery) => self.resume(now, recovery),
             Cleared::Down { why, ending, since } => self.down(now, why, ending, since),
         }
     }
 
     fn resume(&mut self, now: Instant, recovery: Recovery) {
-        let mut record = self.record.clone();
-        if record.node == NodeMark::Running {
-            record.node = NodeMark::StoppedUnclean;
-        }
+        let was_running = self.record.node == NodeMark::Running;
+        self.record.node = self.left;
         match recovery {
-            Recovery::Start | Recovery::Forget => {
-                record.upgrade = None;
-                self.record = record;
-                self.start();
+            Recovery::Start => self.start(now),
+            Recovery::Forget => {
+                self.record.upgrade = None;
+                self.start(now);
             }
             Recovery::Backup => {
+                let mut record = self.record.clone();
                 if let Some(progress) = &mut record.upgrade {
                     progress.unclean |= record.node == NodeMark::StoppedUnclean;
                     progress.phase = Phase::Stopped;
                 }
                 self.save(record, Recorded::Upgrade);
             }
-            Recovery::Hook | Recovery::Switch | Recovery::Revert => {
-                self.record = record;
+            Recovery::Switch if was_running => {
+                // That was the attempt recorded in advance; nothing has run since the old node's end.
+                let unclean = self.record.upgrade.as_ref().is_none_or(|p| p.unclean);
+                self.left = if unclean { NodeMark::StoppedUnclean } else { NodeMark::StoppedClean };
+                self.record.node = self.left;
                 self.go_on();
             }
-            Recovery::Try { failed: false } => self.start(),
+            Recovery::Hook | Recovery::Switch | Recovery::Revert => self.go_on(),
+            Recovery::Try { failed: false } => self.start(now),
             Recovery::Try { failed: true } => {
-                self.record = record;
+                if let Some(progress) = &mut self.record.upgrade {
+                    progress.signed |= self.policy.validator;
+                }
                 self.attempt_failed(now, "its end was not seen, the supervisor had died".to_owned(), None);
             }
             Recovery::Halt(reason) => self.end(Exit::Halted, None, reason),
@@ -98,7 +110,15 @@ impl Machine {
     }
 
     /// Starts what the record says: first the mark that it runs, and the count of attempts, durably.
-    pub(super) fn start(&mut self) {
+    /// What must not be started without the operator's word rests instead.
+    pub(super) fn start(&mut self, now: Instant) {
+        if let Some(reason) = self.held()
+            && self.wish != Wish::Restart
+        {
+            self.warn("start_held", reason);
+            self.state = State::Resting { until: now + NAG, then: Rested::Held };
+            return;
+        }
         let mut record = self.record.clone();
         record.node = NodeMark::Running;
         if let Some(progress) = &mut record.upgrade {
@@ -116,6 +136,9 @@ impl Machine {
     }
 
     pub(super) fn spawn(&mut self) {
+        if self.wish == Wish::Restart {
+            self.wish = Wish::Run;
+        }
         self.state = State::Spawning;
         self.actions.push(Action::Spawn(self.version().clone()));
     }
@@ -130,13 +153,12 @@ impl Machine {
         let State::Spawning = self.state else { return self.unexpected("spawn_failed") };
         self.warn("node_not_started", failure.detail.clone());
         let mut record = self.record.clone();
-        // Nothing was executed, so nothing can have been left unclean.
-        record.node = NodeMark::StoppedClean;
+        // Nothing was executed, so all is as the last node left it.
+        record.node = self.left;
+        let reason = format!("the new binary cannot be executed: {failure}");
         match (&mut record.upgrade, failure.class) {
-            (_, Class::Environment) => {
-                if let Some(progress) = &mut record.upgrade {
-                    progress.attempt = progress.attempt.saturating_sub(1);
-                }
+            (Some(progress), Class::Environment) => {
+                progress.attempt = progress.attempt.saturating_sub(1);
                 self.restarts.fail(None, now);
                 let wait = backoff(self.restarts.failures(), self.seed);
                 self.save(record, Recorded::Start(Some(now + wait)));
@@ -144,11 +166,11 @@ impl Machine {
             (Some(progress), _) if progress.attempt <= 1 => {
                 progress.attempt = 0;
                 self.record = record;
-                self.revert(format!("the new binary cannot be executed: {failure}"));
+                self.revert_unless_at_fork(now, reason);
             }
             (Some(_), _) => {
                 self.record = record;
-                self.attempt_failed(now, format!("the new binary cannot be executed: {failure}"), None);
+                self.attempt_failed(now, reason, None);
             }
             (None, _) => self.try_again(now, record, None, failure.detail, None),
         }
@@ -156,7 +178,7 @@ impl Machine {
 
     pub(super) fn exited(&mut self, now: Instant, ending: Ending) {
         match &self.state {
-            State::Running(node) | State::Inspecting { node } => {
+            State::Running(node) | State::Inspecting { node: Some(node), .. } => {
                 let since = node.since;
                 self.warn(
                     "node_exited",
@@ -174,6 +196,7 @@ impl Machine {
             | State::Clearing { .. }
             | State::Recording { .. }
             | State::Spawning
+            | State::Inspecting { node: None, .. }
             | State::Working { .. }
             | State::Linking { .. }
             | State::Resting { .. }
@@ -194,24 +217,27 @@ impl Machine {
         if !graceful {
             self.warn("unclean_stop", format!("status={} the head may have gone back", ending.status));
         }
-        self.note_highest(&mut record);
+        self.left = record.node;
+        self.note_head(&mut record);
         match why {
             _ if self.wish == Wish::Stop => {
-                self.after_the_stop_for_an_upgrade(&mut record, &why, graceful);
+                self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
                 let reason = "asked to stop".to_owned();
                 self.save(record, Recorded::End { exit: Exit::Ok, node: None, reason });
             }
             Why::Stop | Why::Restart => self.save(record, Recorded::Start(None)),
             Why::Upgrade => {
-                self.after_the_stop_for_an_upgrade(&mut record, &why, graceful);
-                self.save(record, Recorded::Upgrade);
+                self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
+                if record.upgrade.as_ref().is_some_and(|p| self.has_work(p)) {
+                    return self.save(record, Recorded::Upgrade);
+                }
+                // The switch follows at once, and its record says all that this one would.
+                self.record = record;
+                self.go_on();
             }
             Why::Abort => {
                 self.record = record;
-                self.give_up(
-                    Outcome::Failed,
-                    "the node did not stop within daemon_shutdown_grace".to_owned(),
-                );
+                self.give_up(now, Outcome::Failed, TOO_SLOW.to_owned());
             }
             Why::Unproven(reason) => {
                 self.record = record;
@@ -225,31 +251,31 @@ impl Machine {
                     ending.environment,
                 );
             }
-            Why::Crash => match self.due_while_down() {
-                Some((upgrade, ready)) => {
-                    self.stopped = Some(now);
-                    record.upgrade = Some(self.progress(&upgrade, ready, Phase::Stopped, !graceful));
-                    self.save(record, Recorded::Upgrade);
-                }
-                None => {
-                    self.try_again(now, record, Some(since), ending.status.to_string(), Some(ending.status))
-                }
-            },
+            // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
+            Why::Crash if self.due_while_down().is_some() || self.held().is_some() => {
+                self.restarts.fail(Some(since), now);
+                self.save(record, Recorded::Start(Some(now)));
+            }
+            Why::Crash => {
+                self.try_again(now, record, Some(since), ending.status.to_string(), Some(ending.status))
+            }
         }
     }
 
     /// What a stop, by whatever order, means for the upgrade in the record.
-    fn after_the_stop_for_an_upgrade(&mut self, record: &mut Record, why: &Why, graceful: bool) {
+    fn after_the_stop_for_an_upgrade(&self, now: Instant, record: &mut Record, why: &Why, graceful: bool) {
         let Some(progress) = &mut record.upgrade else { return };
-        match progress.phase {
-            Phase::Stopping if *why == Why::Abort => record.upgrade = None,
-            Phase::Stopping => {
+        match (progress.phase, why) {
+            (Phase::Stopping, Why::Abort) if !self.fork_reached(progress, now) => {
+                record.end(Outcome::Failed, TOO_SLOW.to_owned());
+            }
+            (Phase::Stopping, _) => {
                 progress.phase = Phase::Stopped;
                 progress.unclean = !graceful;
             }
             // The operator's stop is not the new binary's failure.
-            Phase::Trying => progress.attempt = progress.attempt.saturating_sub(1),
-            Phase::Stopped | Phase::BackedUp | Phase::Reverting => {}
+            (Phase::Trying, Why::Stop) => progress.forgiven += 1,
+            (Phase::Trying | Phase::Stopped | Phase::BackedUp | Phase::Reverting, _) => {}
         }
     }
 
@@ -270,8 +296,9 @@ impl Machine {
         }
         if self.restarts.exhausted(self.policy.max_restarts) {
             let reason = format!("the node failed {failures} times in a row, last: {what}");
-            self.tell(Level::Error, "halted", reason.clone(), true);
-            return self.save(record, Recorded::End { exit: Exit::Halted, node: None, reason });
+            let news = Notice::history(Level::Error, "halted", reason.clone());
+            let then = Recorded::End { exit: Exit::Halted, node: None, reason };
+            return self.save_and_tell(record, then, Some(news));
         }
         let wait = backoff(failures, self.seed);
         self.warn("restarting", format!("failures={failures} in={wait:?} last={what}"));
@@ -279,17 +306,20 @@ impl Machine {
     }
 
     pub(super) fn recorded(&mut self, now: Instant) {
-        let State::Recording { then, .. } = std::mem::replace(&mut self.state, State::Ended) else {
-            return self.unexpected("recorded");
-        };
+        let State::Recording { then, news, .. } = &self.state else { return self.unexpected("recorded") };
+        let (then, news) = (then.clone(), news.clone());
+        self.actions.extend(news.map(Action::Tell));
+        if let Some(progress) = &self.record.upgrade {
+            self.forced.take_if(|u| u.name == progress.name);
+        }
         match then {
             Recorded::Terminate(node) => self.terminate(now, node, Why::Upgrade),
             Recorded::Run(node) => self.state = State::Running(node),
             Recorded::Start(None) => self.clear(now, Cleared::Start),
             Recorded::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
             Recorded::Upgrade => self.go_on(),
-            Recorded::Link { target, back } => {
-                self.state = State::Linking { back };
+            Recorded::Link(target) => {
+                self.state = State::Linking { back: false };
                 self.actions.push(Action::Link(target));
             }
             Recorded::Spawn => self.spawn(),
@@ -300,9 +330,10 @@ impl Machine {
     /// With a node running, the old record stands and life goes on. With none, writing is tried
     /// again, except on the way out, where a missing record is safe and waiting is not.
     pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
-        let State::Recording { then, old } = std::mem::replace(&mut self.state, State::Ended) else {
+        let State::Recording { then, old, news } = &self.state else {
             return self.unexpected("record_failed");
         };
+        let (then, old, news) = (then.clone(), old.clone(), news.clone());
         self.tell(Level::Error, "journal_not_written", failure.detail.clone(), false);
         let record = std::mem::replace(&mut self.record, *old);
         match then {
@@ -310,30 +341,21 @@ impl Machine {
                 node.not_before = Some(now + LEAVE_ALONE);
                 self.state = State::Running(node);
             }
-            Recorded::End { exit, node, reason } => self.end(exit, node, reason),
-            then @ (Recorded::Start(_) | Recorded::Upgrade | Recorded::Link { .. } | Recorded::Spawn) => {
-                let then = Rested::Record(Box::new(record), then);
+            Recorded::End { exit, node, reason } => {
+                self.actions.extend(news.map(Action::Tell));
+                self.end(exit, node, reason);
+            }
+            then @ (Recorded::Start(_) | Recorded::Upgrade | Recorded::Link(_) | Recorded::Spawn) => {
+                let then = Rested::Record(Box::new(record), then, news);
                 self.state = State::Resting { until: now + RECORD_AGAIN, then };
             }
-        }
-    }
-
-    pub(super) fn inspect_failed(&mut self, now: Instant, failure: &Failure) {
-        let State::Inspecting { node } = &self.state else { return self.unexpected("inspect_failed") };
-        let node = Node { not_before: Some(now + LOOK_AGAIN), ..node.clone() };
-        self.state = State::Running(node);
-        self.warn("upgrade_changed_on_disk", failure.detail.clone());
-        if let Some(name) = self.next().map(|u| u.name.clone()) {
-            self.prepared.remove(&name);
         }
     }
 
     /// Sends SIGTERM, once, and ends work that would be in the way of what comes after.
     pub(super) fn terminate(&mut self, now: Instant, node: Node, why: Why) {
         self.actions.push(Action::Terminate);
-        if self.busy {
-            self.actions.push(Action::CancelJob);
-        }
+        self.cancel_job();
         self.state = State::Stopping { why, since: now, node, killed: false, nagged: now };
     }
 
@@ -342,26 +364,50 @@ impl Machine {
         if self.wish == Wish::Stop {
             return self.end(Exit::Ok, None, "asked to stop".to_owned());
         }
-        let restart = std::mem::replace(&mut self.wish, Wish::Run) == Wish::Restart;
+        let time = now >= *until;
         match then.clone() {
-            Rested::Start if self.record.upgrade.is_none() && self.due_while_down().is_some() => {
-                let Some((upgrade, ready)) = self.due_while_down() else { return };
-                self.stopped = Some(now);
-                let unclean = self.record.node == NodeMark::StoppedUnclean;
-                let progress = self.progress(&upgrade, ready, Phase::Stopped, unclean);
-                let record = Record { upgrade: Some(progress), ..self.record.clone() };
-                self.save(record, Recorded::Upgrade);
-            }
-            Rested::Start if restart || now >= *until => self.clear(now, Cleared::Start),
-            Rested::Record(record, then) if now >= *until => self.save(*record, then),
-            Rested::Start | Rested::Record(..) => {}
+            then @ (Rested::Start | Rested::Held) => match self.due_while_down() {
+                Some((upgrade, ready)) => self.inspect(None, &upgrade, ready),
+                None if time || self.wish == Wish::Restart => self.clear(now, Cleared::Start),
+                None if then == Rested::Held && self.held().is_none() => self.clear(now, Cleared::Start),
+                None => {}
+            },
+            Rested::Record(record, then, news) if time => self.save_and_tell(*record, then, news),
+            Rested::Record(..) => {}
         }
+    }
+
+    /// Why what `current` points at must not be started now, if so, unless the operator says so.
+    ///
+    /// An old binary that is started at the fork freezes there, and a validator may propose a block of its own.
+    fn held(&self) -> Option<String> {
+        if self.record.upgrade.is_some() {
+            return None;
+        }
+        if let Some(upgrade) = self.next().filter(|_| self.stops_by_itself())
+            && matches!(self.prepared.get(&upgrade.name), None | Some(Preparation::Working { .. }))
+        {
+            return Some(format!("the binary of {} is not ready yet", upgrade.name));
+        }
+        let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
+        let applied = applied.map(|e| e.height).max();
+        let planned = self.open().map(|u| (&u.name, u.height, u.fork_height));
+        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);
+        let ended = ended.map(|e| (&e.name, e.height, e.fork_height));
+        let head = self.highest()?;
+        let (name, _, fork) = planned.chain(ended).find(|(_, height, fork)| {
+            applied.is_none_or(|applied| *height > applied)
+                && fork.is_some_and(|fork| head.saturating_add(1) >= fork)
+        })?;
+        let fork = fork.unwrap_or_default();
+        Some(format!("the chain was at {head} and needs {name} from its fork at {fork} on"))
     }
 
     pub(super) fn drive_clearing(&mut self, now: Instant) {
         let State::Clearing { since, nagged, then } = &mut self.state else { return };
         let waited = now.duration_since(*since);
-        if self.wish == Wish::Stop && !matches!(then, Cleared::Down { .. }) {
+        // The end of a node is worth recording, but not worth waiting for a stray process for ever.
+        if self.wish == Wish::Stop && (waited >= NAG || !matches!(then, Cleared::Down { .. })) {
             return self.end(Exit::Ok, None, "asked to stop".to_owned());
         }
         if waited >= NAG && !*nagged {
@@ -381,6 +427,7 @@ impl Machine {
             match (self.policy.stop_timeout, &why) {
                 (StopTimeout::Kill, _) => {
                     *killed = true;
+                    *nagged = now;
                     self.actions.push(Action::Kill);
                     self.tell(
                         Level::Error,
@@ -390,7 +437,12 @@ impl Machine {
                     );
                     return;
                 }
-                (StopTimeout::Abort, Why::Upgrade) => *why = Why::Abort,
+                (StopTimeout::Abort, Why::Upgrade) => {
+                    *why = Why::Abort;
+                    *nagged = now;
+                    self.warn("upgrade_given_up", TOO_SLOW.to_owned());
+                    return;
+                }
                 (StopTimeout::Abort | StopTimeout::Wait, _) => {}
             }
         }

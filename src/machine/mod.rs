@@ -41,6 +41,7 @@
 mod event;
 mod journal;
 mod launch;
+mod prepare;
 mod proof;
 mod recovery;
 mod restart;
@@ -67,7 +68,7 @@ pub use view::{NodeView, Plan, View};
 
 use crate::name::Name;
 use restart::Restarts;
-use state::{Node, Preparation, State, Wish};
+use state::{Node, Preparation, State, Wish, Worker};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -157,9 +158,10 @@ pub struct Machine {
     /// An upgrade the operator wants now, whatever the height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
-    /// Whether long work runs.
-    busy: bool,
+    worker: Worker,
     wish: Wish,
+    /// How the last node ended; the record says `Running` from just before the next one is executed.
+    left: NodeMark,
     restarts: Restarts,
     /// The head of the node that runs, or of the last one that ran.
     head: Option<Head>,
@@ -180,11 +182,12 @@ impl Machine {
             policy,
             seed,
             state: State::Born,
+            left: record.node,
             record,
             schedule: Vec::new(),
             forced: None,
             prepared: BTreeMap::new(),
-            busy: false,
+            worker: Worker::Idle,
             wish: Wish::Run,
             restarts: Restarts::default(),
             head: None,
@@ -209,9 +212,9 @@ impl Machine {
             Event::Recorded => self.recorded(now),
             Event::RecordFailed(failure) => self.record_failed(now, failure),
             Event::Linked => self.linked(now),
-            Event::LinkFailed(failure) => self.link_failed(failure),
+            Event::LinkFailed(failure) => self.link_failed(now, &failure),
             Event::Inspected => self.inspected(now),
-            Event::InspectFailed(failure) => self.inspect_failed(now, &failure),
+            Event::InspectFailed(failure) => self.inspect_failed(now, failure),
             Event::Spawned { pid } => self.spawned(now, pid),
             Event::SpawnFailed(failure) => self.spawn_failed(now, failure),
             Event::Released => self.released(now),
@@ -264,7 +267,7 @@ impl Machine {
             (None, Some(_)) => false,
         };
         if near || self.record.upgrade.is_some() {
-            (self.period() / 4).clamp(Duration::from_millis(20), self.policy.poll_interval)
+            (self.period() / 4).max(Duration::from_millis(20)).min(self.policy.poll_interval)
         } else {
             self.policy.poll_interval
         }
@@ -306,12 +309,25 @@ impl Machine {
         self.prepare(now);
     }
 
-    /// The upgrade that is next: the forced one, or the lowest that has not ended.
+    /// The upgrade that is next by height: the lowest that is neither settled nor under way.
     fn next(&self) -> Option<&Upgrade> {
+        self.open().next()
+    }
+
+    /// What is planned and neither settled nor under way, in order.
+    fn open(&self) -> impl Iterator<Item = &Upgrade> {
         let under_way = |name: &Name| self.record.upgrade.as_ref().is_some_and(|p| p.name == *name);
-        let planned =
-            || self.schedule.iter().find(|u| self.record.ended(&u.name).is_none() && !under_way(&u.name));
-        self.forced.as_ref().or_else(planned)
+        self.schedule.iter().filter(move |u| !self.record.settles(u) && !under_way(&u.name))
+    }
+
+    fn planned(&self, name: &Name) -> Option<&Upgrade> {
+        self.schedule.iter().find(|u| u.name == *name)
+    }
+
+    /// The highest head known of, told by this node or an earlier one.
+    fn highest(&self) -> Option<u64> {
+        let told = self.head.as_ref().map(|h| h.block.height);
+        told.max(self.record.highest.as_ref().map(|b| b.height))
     }
 
     fn see(&mut self, now: Instant, head: Head) {
@@ -323,6 +339,7 @@ impl Machine {
         if node.rose.is_none_or(|(_, top)| height > top) {
             node.rose = Some((now, height));
         }
+        node.last_two = [Some(height), node.last_two[0]];
         if went_back {
             self.warn("head_went_back", format!("from={before} to={height}"));
         }
@@ -331,18 +348,6 @@ impl Machine {
             told => *told = Some(((now, head.clone()), (now, head.clone()))),
         }
         self.head = Some(head);
-        self.sight(now, height);
-    }
-
-    /// Counts sightings of a head at or above the next upgrade's height; one alone proves nothing.
-    fn sight(&mut self, now: Instant, height: u64) {
-        let due = self.policy.watch_height && self.next().is_some_and(|u| height >= u.height);
-        let State::Running(node) = &mut self.state else { return };
-        node.sightings = if due { node.sightings.saturating_add(1) } else { 0 };
-        if node.sightings == 1 {
-            node.asked = Some(now);
-            self.actions.push(Action::Confirm);
-        }
     }
 
     /// Whether a time is still to come, as seen from the last event; what has passed was acted on.
@@ -351,24 +356,14 @@ impl Machine {
     }
 
     fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
-        let unchanged = |name: &Name| {
-            let find = |list: &[Upgrade]| list.iter().find(|u| u.name == *name).cloned();
-            find(&upgrades) == find(&self.schedule)
-        };
-        let stale: Vec<Name> = self.prepared.keys().filter(|n| !unchanged(n)).cloned().collect();
-        for name in stale {
-            if !matches!(self.prepared.get(&name), Some(Preparation::Working { .. })) {
-                self.prepared.remove(&name);
-            }
+        let before = std::mem::replace(&mut self.schedule, upgrades);
+        let changed = |name: &&Name| self.planned(name) != before.iter().find(|u| u.name == **name);
+        let changed: Vec<Name> = self.prepared.keys().filter(changed).cloned().collect();
+        for name in changed {
+            self.forget(&name);
         }
-        let before = self.next().map(|u| (u.name.clone(), u.height));
-        self.schedule = upgrades;
-        let after = self.next().map(|u| (u.name.clone(), u.height));
-        if let State::Running(node) = &mut self.state
-            && before != after
-        {
-            node.sightings = 0;
-            self.actions.push(Action::Confirm);
+        if let Some(planned) = self.forced.as_ref().and_then(|f| self.planned(&f.name)) {
+            self.forced = Some(planned.clone());
         }
     }
 
@@ -395,6 +390,7 @@ impl Machine {
             Request::Cancel(name) => {
                 self.forced.take_if(|u| u.name == name);
                 self.schedule.retain(|u| u.name != name);
+                self.forget(&name);
                 self.actions.push(Action::Strike { name, reply_to: ask.reply_to });
                 return;
             }
@@ -405,7 +401,7 @@ impl Machine {
             Request::Dump => {
                 let text = format!("{:?}", self.view());
                 self.tell(Level::Info, "state", text, false);
-                return;
+                Ok("the log has it".to_owned())
             }
         };
         if let Some(to) = ask.reply_to {
@@ -417,93 +413,20 @@ impl Machine {
         if let Some(other) = under_way {
             return Err(format!("upgrade {other} is under way"));
         }
-        if self.record.current.target == Target::Upgrade(name.clone()) {
+        if self.wish == Wish::Stop {
+            return Err("the supervisor is stopping".to_owned());
+        }
+        if self.record.current.target.is(&name) {
             return Err(format!("{name} is what runs"));
         }
         if self.record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
             return Err(format!("{name} was applied already"));
         }
         let head = self.head.as_ref().map_or(1, |h| h.block.height.max(1));
-        let planned = self.schedule.iter().find(|u| u.name == name).cloned();
-        self.prepared.remove(&name);
+        let planned = self.planned(&name).cloned();
+        self.forget(&name);
         self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
         Ok(format!("switching to {name} as soon as its binary is verified"))
-    }
-
-    /// Begins to prepare the next binary that is not ready, if nothing else is being done.
-    fn prepare(&mut self, now: Instant) {
-        if self.busy || !self.may_prepare() {
-            return;
-        }
-        let wanted = self.unprepared().find(|(_, at)| at.is_none_or(|at| at <= now)).map(|(u, _)| u.clone());
-        if let Some(upgrade) = wanted {
-            let failures = match self.prepared.get(&upgrade.name) {
-                Some(Preparation::Failed { failures, .. }) => *failures,
-                _ => 0,
-            };
-            if failures == 0 {
-                let text = format!("name={} height={} from={}", upgrade.name, upgrade.height, upgrade.origin);
-                self.tell(Level::Info, "upgrade_known", text, false);
-            }
-            self.prepared.insert(upgrade.name.clone(), Preparation::Working { failures });
-            self.busy = true;
-            self.actions.push(Action::Start(Job::Prepare(upgrade)));
-        }
-    }
-
-    /// Upgrades whose binary is not ready, in order, each with the time before which not to try again.
-    fn unprepared(&self) -> impl Iterator<Item = (&Upgrade, Option<Instant>)> {
-        let planned = self.schedule.iter().filter(|u| self.record.ended(&u.name).is_none());
-        self.forced.iter().chain(planned).filter_map(|u| match self.prepared.get(&u.name) {
-            None => Some((u, None)),
-            Some(Preparation::Failed { retry_at, .. }) => Some((u, Some(*retry_at))),
-            Some(Preparation::Working { .. } | Preparation::Ready(_)) => None,
-        })
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        if self.busy || !self.may_prepare() {
-            return None;
-        }
-        self.unprepared().filter_map(|(_, at)| at).min()
-    }
-
-    /// Never between stop and start of an upgrade: whatever can be done before or after is not done there.
-    fn may_prepare(&self) -> bool {
-        self.wish == Wish::Run
-            && matches!(self.state, State::Running(_) | State::Resting { .. })
-            && !self.down_for_upgrade()
-    }
-
-    fn down_for_upgrade(&self) -> bool {
-        self.record.upgrade.is_some() && !matches!(self.state, State::Running(_))
-    }
-
-    fn prepared(&mut self, now: Instant, name: Name, result: Result<Ready, Failure>) {
-        let before = self.prepared.remove(&name);
-        match result {
-            Ok(ready) => {
-                let text = format!("name={name} sha256={}", ready.version.sha256.hex());
-                self.tell(Level::Info, "upgrade_ready", text, false);
-                self.prepared.insert(name, Preparation::Ready(ready));
-            }
-            Err(failure) if failure.class == Class::Cancelled => {}
-            Err(failure) => {
-                let failures = match before {
-                    Some(Preparation::Working { failures }) => failures + 1,
-                    _ => 1,
-                };
-                let mut wait = backoff(failures, self.seed);
-                if matches!(failure.class, Class::Permanent | Class::Integrity) {
-                    wait *= 10;
-                }
-                if failures == 1 {
-                    self.warn("upgrade_not_ready", format!("name={name} {failure}"));
-                }
-                let failed = Preparation::Failed { failures, detail: failure.detail, retry_at: now + wait };
-                self.prepared.insert(name, failed);
-            }
-        }
     }
 
     fn tell(&mut self, level: Level, event: &'static str, text: String, history: bool) {
@@ -523,7 +446,8 @@ impl Machine {
     /// The node that runs, if one does.
     fn node(&self) -> Option<&Node> {
         match &self.state {
-            State::Running(node) | State::Inspecting { node } | State::Stopping { node, .. } => Some(node),
+            State::Running(node) | State::Stopping { node, .. } => Some(node),
+            State::Inspecting { node, .. } => node.as_ref(),
             State::Recording {
                 then: state::Recorded::Terminate(node) | state::Recorded::Run(node), ..
             } => Some(node),

@@ -1,9 +1,9 @@
 //! Probation: what a new binary has to show before the upgrade counts as applied.
 
-use super::Machine;
-use super::journal::{Progress, Record};
+use super::journal::Progress;
 use super::rollback::{Traces, Verdict, decide};
 use super::state::Node;
+use super::{Machine, USUAL_PERIOD};
 use std::time::{Duration, Instant};
 
 /// Blocks beyond the estimated head that a node may have reached unseen.
@@ -40,7 +40,7 @@ impl Machine {
                 Proof::Bad(format!("no head was told within {lived:?}"))
             };
         };
-        if self.leaves_trace(progress, &self.record) {
+        if self.leaves_trace(progress) {
             return Proof::Trace;
         }
         let top = node.rose.map_or(first, |(_, top)| top);
@@ -63,8 +63,8 @@ impl Machine {
 
     /// When a running node may have to be judged anew though nothing was heard of it.
     pub(super) fn running_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
-        let confirm =
-            node.asked.filter(|_| node.sightings == 1).map(|at| (at + self.policy.poll_interval, "confirm"));
+        let asked = node.asked.filter(|_| self.seen_once(node));
+        let confirm = asked.map(|at| (at + self.policy.poll_interval, "confirm"));
         let consider = node.not_before.map(|at| (at, "consider again"));
         let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
         [confirm, consider, lived, told].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
@@ -85,13 +85,20 @@ impl Machine {
     }
 
     /// Whether the head has crossed a line that closes the way back and is not in the record yet.
-    fn leaves_trace(&self, progress: &Progress, record: &Record) -> bool {
+    fn leaves_trace(&self, progress: &Progress) -> bool {
         let Some(head) = self.head.as_ref().map(|h| h.block.height) else { return false };
-        let known = record.highest.as_ref().map_or(0, |b| b.height);
+        let known = self.record.highest.as_ref().map_or(0, |b| b.height);
         let forks = progress.fork_height.is_some_and(|fork| head >= fork && known < fork);
+        forks || self.signed(progress) != progress.signed
+    }
+
+    /// Whether the new binary has, or may have, sealed a block: that of a validator has as soon as its head
+    /// is above the one at which the old one was stopped.
+    pub(super) fn signed(&self, progress: &Progress) -> bool {
         let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
-        let signs = self.policy.validator && head > stopped_at && known <= stopped_at;
-        forks || signs
+        let rose = self.head.as_ref().is_some_and(|h| h.block.height > stopped_at);
+        let ran = progress.attempt > 0;
+        progress.signed || self.policy.validator && ran && (rose || !self.policy.watch_height)
     }
 
     fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {
@@ -104,20 +111,31 @@ impl Machine {
     /// the time since the stop, and the node may have been there.
     pub(super) fn traces(&self, now: Instant) -> Traces {
         let Some(progress) = &self.record.upgrade else { return Traces { highest: None, signed: true } };
-        let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
-        let recorded = self.record.highest.as_ref().map_or(0, |b| b.height);
-        let told = self.head.as_ref().map_or(0, |h| h.block.height);
-        let signed = self.policy.validator && recorded.max(told) > stopped_at;
-        let estimate = self.stopped.map(|at| {
-            let blocks = now.duration_since(at).as_millis() / self.period().as_millis().max(1);
-            stopped_at + u64::try_from(blocks).unwrap_or(u64::MAX / 2) + UNSEEN
-        });
+        let known = self.highest().unwrap_or(0);
         // Without a fork no height matters; with one, a time that was not seen proves nothing.
-        let highest = match (progress.fork_height, estimate) {
-            (None, _) => Some(recorded.max(told)),
-            (Some(_), Some(estimate)) => Some(recorded.max(told).max(estimate)),
-            (Some(_), None) => None,
+        let highest = match progress.fork_height {
+            None => Some(known),
+            Some(_) => self.estimate(progress, now).map(|estimate| estimate.max(known)),
         };
-        Traces { highest, signed }
+        Traces { highest, signed: self.signed(progress) }
+    }
+
+    /// Whether the chain has come to the fork, as far as can be told, so that the old binary is of no use.
+    pub(super) fn fork_reached(&self, progress: &Progress, now: Instant) -> bool {
+        let estimate = self.estimate(progress, now);
+        let estimated =
+            progress.fork_height.zip(estimate).is_some_and(|(fork, head)| head.saturating_add(1) >= fork);
+        progress.past_fork() || estimated
+    }
+
+    /// The network's head by now, estimated high: it went on when the node was stopped. None if
+    /// that was before this process, or the head was not known then.
+    fn estimate(&self, progress: &Progress, now: Instant) -> Option<u64> {
+        let stopped_at = progress.stopped_at.as_ref()?.height;
+        // A halt of the chain stretches the measured period, but not the real one.
+        let period = self.period().min(USUAL_PERIOD).as_millis().max(1);
+        let blocks = now.duration_since(self.stopped?).as_millis() / period;
+        let blocks = u64::try_from(blocks).unwrap_or(u64::MAX);
+        Some(stopped_at.saturating_add(blocks).saturating_add(UNSEEN))
     }
 }

@@ -61,6 +61,8 @@ mod tests {
             data_compat: true,
             phase: Phase::Trying,
             attempt: 3,
+            forgiven: 0,
+            signed: false,
             from: version(Target::Genesis),
             to: version(Target::Upgrade("v2".parse().unwrap())),
             hook: false,

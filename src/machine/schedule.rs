@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn past(text: &str, height: u64, outcome: Outcome) -> Ended {
-        Ended { name: name(text), height, outcome, detail: String::new() }
+        Ended { name: name(text), height, fork_height: None, outcome, detail: String::new() }
     }
 
     fn shown(schedule: &Schedule) -> Vec<String> {

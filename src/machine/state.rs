@@ -1,31 +1,32 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
-use super::event::{Ending, Job, Ready, Status};
+use super::event::{Ending, Job, Notice, Ready, Status};
 use super::journal::{Record, Target};
 use super::recovery::Recovery;
 use crate::exit::Exit;
+use crate::name::Name;
 use std::time::Instant;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there is one state")]
 pub(super) enum State {
     /// Before [`super::Event::Boot`].
     Born,
     /// No node of ours runs; waiting until nothing holds the previous one's locks.
     Clearing { since: Instant, nagged: bool, then: Cleared },
-    /// A record is being made durable; `old` is the one on disk until then.
-    Recording { then: Recorded, old: Box<Record> },
+    /// A record is being made durable; `old` is the one on disk until then. `news` is true when it is.
+    Recording { then: Recorded, old: Box<Record>, news: Option<Notice> },
     /// The node is being executed.
     Spawning,
     /// The node runs.
     Running(Node),
-    /// The staged binary is being looked at, just before the node is stopped for it.
-    Inspecting { node: Node },
+    /// The staged binary of this upgrade is being looked at, just before the node, if one runs, is
+    /// stopped for it.
+    Inspecting { name: Name, node: Option<Node> },
     /// SIGTERM was sent; the node is ending.
     Stopping { why: Why, since: Instant, node: Node, killed: bool, nagged: Instant },
     /// No node runs; long work has to be done before one may.
-    Working { job: Job, begun: bool, cancelled: bool },
+    Working { job: Job, begun: bool },
     /// The link is being pointed at the new or, on the way back, the old binary.
     Linking { back: bool },
     /// No node runs; something is tried again at `until`.
@@ -56,8 +57,8 @@ pub(super) enum Recorded {
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
     Upgrade,
-    /// Point the link at the target; `back` is the way to the old binary.
-    Link { target: Target, back: bool },
+    /// Point the link at the new binary.
+    Link(Target),
     /// Execute the node.
     Spawn,
     /// End the supervisor.
@@ -69,8 +70,10 @@ pub(super) enum Recorded {
 pub(super) enum Rested {
     /// Start what the record says.
     Start,
-    /// Try again to make this durable, then go on.
-    Record(Box<Record>, Recorded),
+    /// Start what the record says, as soon as it may be started; until then, tell people again.
+    Held,
+    /// Try again to make this durable, then tell the news and go on.
+    Record(Box<Record>, Recorded, Option<Notice>),
 }
 
 /// Why a node is stopped, or why it ended.
@@ -101,11 +104,11 @@ pub(super) struct Node {
     pub(super) first_head: Option<(Instant, u64)>,
     /// When its head last rose, and to what.
     pub(super) rose: Option<(Instant, u64)>,
-    /// How many heads in a row were at or above the height of the upgrade that is next.
-    pub(super) sightings: u8,
+    /// The last two heads it told, the later one first.
+    pub(super) last_two: [Option<u64>; 2],
     /// When the node was last asked to confirm its head.
     pub(super) asked: Option<Instant>,
-    /// Until when an upgrade that could not be recorded or inspected is left alone.
+    /// Until when it is left alone because its record could not be written.
     pub(super) not_before: Option<Instant>,
     /// Whether people know that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
@@ -120,6 +123,17 @@ pub(super) enum Wish {
     Restart,
     /// It should be stopped, and the supervisor end.
     Stop,
+}
+
+/// What the worker thread does; it does one thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worker {
+    /// Nothing.
+    Idle,
+    /// A job.
+    Busy,
+    /// A job that it was asked to end early.
+    Ending,
 }
 
 /// How far the binary of an upgrade is prepared.
@@ -140,10 +154,14 @@ impl Node {
             since,
             first_head: None,
             rose: None,
-            sightings: 0,
+            last_two: [None, None],
             asked: None,
             not_before: None,
             overdue: false,
         }
+    }
+    /// How many of the last two heads, without a lower one after them, were at or above `height`.
+    pub(super) fn sightings(&self, height: u64) -> usize {
+        self.last_two.iter().take_while(|head| head.is_some_and(|h| h >= height)).count()
     }
 }

@@ -1,14 +1,17 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Ready};
+use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Notice, Ready};
 use super::journal::{NodeMark, Outcome, Phase, Progress, Record, Target};
 use super::proof::Proof;
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
-use super::state::{Node, Preparation, Recorded, Rested, State, Why, Wish};
+use super::state::{Node, Preparation, Recorded, Rested, State, Why, Wish, Worker};
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
 use std::time::Instant;
+
+/// Why a stop while the node is down for an upgrade loses nothing.
+const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
 impl Machine {
     pub(super) fn drive_running(&mut self, now: Instant) {
@@ -16,53 +19,64 @@ impl Machine {
         let node = node.clone();
         match self.wish {
             Wish::Stop => return self.terminate(now, node, Why::Stop),
-            Wish::Restart => {
-                self.wish = Wish::Run;
-                return self.terminate(now, node, Why::Restart);
-            }
+            Wish::Restart => return self.terminate(now, node, Why::Restart),
             Wish::Run => {}
         }
-        if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(now, node) }
-    }
-
-    /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
-    fn consider(&mut self, now: Instant, node: Node) {
-        let silent = node.asked.is_some_and(|at| now >= at + self.policy.poll_interval);
-        if node.sightings == 1 && silent {
-            self.actions.push(Action::Confirm);
-            self.state = State::Running(Node { asked: Some(now), ..node });
-            return;
-        }
+        let node = self.confirm(now, node);
         if node.not_before.is_some_and(|at| now < at) {
             return;
         }
-        if let Some((_, ready)) = self.due(Some(&node)) {
-            self.state = State::Inspecting { node };
-            self.actions.push(Action::Inspect(ready.version));
+        if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(node) }
+    }
+
+    /// Asks for the head again when it was seen only once where the next upgrade is due.
+    fn confirm(&mut self, now: Instant, node: Node) -> Node {
+        let answered = node.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
+        if !self.seen_once(&node) || !answered {
+            return node;
+        }
+        self.actions.push(Action::Confirm);
+        let node = Node { asked: Some(now), ..node };
+        self.state = State::Running(node.clone());
+        node
+    }
+
+    pub(super) fn seen_once(&self, node: &Node) -> bool {
+        self.policy.watch_height && self.next().is_some_and(|u| node.sightings(u.height) == 1)
+    }
+
+    /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
+    fn consider(&mut self, node: Node) {
+        if let Some((upgrade, ready)) = self.due(Some(&node)) {
+            self.inspect(Some(node), &upgrade, ready);
         }
     }
 
-    /// The upgrade to switch to now, with its binary.
+    pub(super) fn inspect(&mut self, node: Option<Node>, upgrade: &Upgrade, ready: Ready) {
+        self.state = State::Inspecting { name: upgrade.name.clone(), node };
+        self.actions.push(Action::Inspect(ready.version));
+    }
+
+    /// The upgrade to switch to now, with its binary: the one that the operator wants now, or else the next.
+    /// One whose binary is not ready does not keep the other from its turn.
     pub(super) fn due(&self, node: Option<&Node>) -> Option<(Upgrade, Ready)> {
-        let upgrade = self.next()?;
-        let seen = || match (self.policy.watch_height, node) {
-            (true, Some(node)) => node.sightings >= 2,
+        let reached = |upgrade: &&Upgrade| match (self.policy.watch_height, node) {
+            (true, Some(node)) => node.sightings(upgrade.height) == 2,
             // The last head of a node that has ended since is as good as one seen twice: it was below
             // the upgrade's height, or the upgrade was not ready, or the node ended in between.
-            (true, None) => self.head.as_ref().is_some_and(|h| h.block.height >= upgrade.height),
+            (true, None) => self.highest().is_some_and(|height| height >= upgrade.height),
             (false, _) => upgrade.origin == Origin::TriggerFile,
         };
-        if self.forced.is_none() && !seen() {
-            return None;
-        }
-        match self.prepared.get(&upgrade.name)? {
+        let planned = self.next().filter(reached);
+        self.forced.iter().chain(planned).find_map(|upgrade| match self.prepared.get(&upgrade.name)? {
             Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
             Preparation::Working { .. } | Preparation::Failed { .. } => None,
-        }
+        })
     }
 
+    /// The same with no node running, unless an upgrade is under way already.
     pub(super) fn due_while_down(&self) -> Option<(Upgrade, Ready)> {
-        self.due(None)
+        if self.record.upgrade.is_none() { self.due(None) } else { None }
     }
 
     /// Whether the chain is one whose node stops by itself, and it has named the upgrade to stop for.
@@ -71,23 +85,46 @@ impl Machine {
     }
 
     pub(super) fn inspected(&mut self, now: Instant) {
-        let State::Inspecting { node } = &self.state else { return self.unexpected("inspected") };
+        let State::Inspecting { node, .. } = &self.state else { return self.unexpected("inspected") };
         let node = node.clone();
-        let Some((upgrade, ready)) = self.due(Some(&node)) else {
-            self.state = State::Running(node);
-            return;
+        let Some((upgrade, ready)) = self.due(node.as_ref()) else {
+            return self.look_away(now, node);
         };
         self.stopped = Some(now);
-        let progress = self.progress(&upgrade, ready, Phase::Stopping, false);
-        let head = self.head.as_ref().map_or(0, |h| h.block.height);
+        let phase = if node.is_some() { Phase::Stopping } else { Phase::Stopped };
+        let progress = self.progress(&upgrade, ready, phase);
+        let head = self.highest().map_or("unknown".to_owned(), |head| head.to_string());
         let text = format!("name={} height={} head={head}", upgrade.name, upgrade.height);
-        self.tell(Level::Info, "upgrade_due", text, true);
+        let news = Some(Notice::history(Level::Info, "upgrade_due", text));
         let mut record = Record { upgrade: Some(progress), ..self.record.clone() };
-        self.note_highest(&mut record);
-        self.save(record, Recorded::Terminate(node));
+        self.note_head(&mut record);
+        self.save_and_tell(record, node.map_or(Recorded::Upgrade, Recorded::Terminate), news);
     }
 
-    pub(super) fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase, unclean: bool) -> Progress {
+    /// The binary has changed since it was verified: it has to be prepared anew.
+    pub(super) fn inspect_failed(&mut self, now: Instant, failure: Failure) {
+        let State::Inspecting { name, node } = &self.state else {
+            return self.unexpected("inspect_failed");
+        };
+        let (name, node) = (name.clone(), node.clone());
+        self.warn("upgrade_changed_on_disk", format!("name={name} {failure}"));
+        let retry_at = now + backoff(1, self.seed);
+        self.prepared.insert(name, Preparation::Failed { failures: 1, detail: failure.detail, retry_at });
+        self.look_away(now, node);
+    }
+
+    fn look_away(&mut self, now: Instant, node: Option<Node>) {
+        self.state = match node {
+            Some(node) => State::Running(node),
+            None => {
+                let until = now + backoff(self.restarts.failures(), self.seed);
+                State::Resting { until, then: Rested::Start }
+            }
+        };
+    }
+
+    fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Progress {
+        let stopped_at = self.head.as_ref().map(|h| &h.block).or(self.record.highest.as_ref());
         Progress {
             name: upgrade.name.clone(),
             height: upgrade.height,
@@ -95,28 +132,33 @@ impl Machine {
             data_compat: upgrade.data_compat,
             phase,
             attempt: 0,
+            forgiven: 0,
+            signed: false,
             from: self.record.current.clone(),
             to: ready.version,
             hook: ready.hook,
             info: upgrade.info.clone(),
-            stopped_at: self.head.as_ref().map(|h| h.block.clone()),
-            unclean,
+            stopped_at: stopped_at.cloned(),
+            // A node that runs is not known to have ended uncleanly, until it has.
+            unclean: phase == Phase::Stopped && self.left == NodeMark::StoppedUnclean,
             backup: None,
             reason: None,
         }
     }
 
-    /// Takes the highest head seen into `record`.
-    pub(super) fn note_highest(&self, record: &mut Record) {
+    /// Takes the head into `record`, with what it says of the past.
+    pub(super) fn note_head(&self, record: &mut Record) {
         let head = self.head.as_ref().map(|h| &h.block);
         if head.is_some_and(|b| record.highest.as_ref().is_none_or(|h| b.height > h.height)) {
             record.highest = head.cloned();
+        }
+        if let Some(progress) = &mut record.upgrade {
+            progress.signed = self.signed(progress);
         }
     }
 
     /// The next step of the upgrade in the record, with the node down.
     pub(super) fn go_on(&mut self) {
-        self.forced = None;
         let Some(progress) = self.record.upgrade.clone() else { return self.unexpected("no upgrade") };
         match progress.phase {
             Phase::Stopping | Phase::Stopped if progress.unclean || !self.policy.backup => {
@@ -129,48 +171,45 @@ impl Machine {
         }
     }
 
+    /// Whether anything has to be done between the stop and the switch.
+    pub(super) fn has_work(&self, progress: &Progress) -> bool {
+        progress.hook || self.policy.backup && !progress.unclean
+    }
+
     fn hook(&mut self, progress: Progress, retries: u32) {
         if progress.hook { self.work(Job::Hook { progress, retries }) } else { self.switch(progress) }
     }
 
     fn work(&mut self, job: Job) {
-        self.state = State::Working { job, begun: false, cancelled: false };
+        self.state = State::Working { job, begun: false };
     }
 
     pub(super) fn drive_working(&mut self) {
-        let State::Working { job, begun, cancelled } = &mut self.state else { return };
-        if self.wish == Wish::Stop && !self.busy {
+        let State::Working { job, begun } = &mut self.state else { return };
+        let stop = self.wish == Wish::Stop;
+        match (self.worker, *begun) {
             // The phase is durable; the next start goes on from it.
-            return self.end(
-                Exit::Ok,
-                None,
-                "asked to stop; the upgrade goes on at the next start".to_owned(),
-            );
-        }
-        if self.wish == Wish::Stop && !*cancelled {
-            *cancelled = true;
-            self.actions.push(Action::CancelJob);
-        }
-        if !self.busy && !*begun {
-            *begun = true;
-            self.busy = true;
-            self.actions.push(Action::Start(job.clone()));
+            (Worker::Idle, _) if stop => self.end(Exit::Ok, None, LATER.to_owned()),
+            (Worker::Idle, false) => {
+                *begun = true;
+                self.worker = Worker::Busy;
+                self.actions.push(Action::Start(job.clone()));
+            }
+            // The node is down: what was being prepared for later can wait.
+            (Worker::Busy, begun) if stop || !begun => self.cancel_job(),
+            (Worker::Idle | Worker::Busy | Worker::Ending, _) => {}
         }
     }
 
     pub(super) fn job_done(&mut self, now: Instant, end: JobEnd) {
-        self.busy = false;
+        self.worker = Worker::Idle;
         if let JobEnd::Prepared(name, result) = end {
             return self.prepared(now, name, result);
         }
         let State::Working { job, begun: true, .. } = &self.state else { return self.unexpected("job_done") };
         if self.wish == Wish::Stop {
             // A backup, hook or restore cut short is done again from its beginning.
-            return self.end(
-                Exit::Ok,
-                None,
-                "asked to stop; the upgrade goes on at the next start".to_owned(),
-            );
+            return self.end(Exit::Ok, None, LATER.to_owned());
         }
         match (job.clone(), end) {
             (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
@@ -183,9 +222,11 @@ impl Machine {
                 self.save(record, Recorded::Upgrade);
             }
             (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => {
-                self.give_up(Outcome::Failed, format!("backup: {failure}"));
+                self.give_up(now, Outcome::Failed, format!("backup: {failure}"));
             }
-            (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => self.hooked(progress, retries, end),
+            (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => {
+                self.hooked(now, progress, retries, end)
+            }
             (Job::Restore(_), JobEnd::Restored(Ok(()))) => {
                 self.tell(
                     Level::Warn,
@@ -204,35 +245,35 @@ impl Machine {
         }
     }
 
-    fn hooked(&mut self, progress: Progress, retries: u32, end: HookEnd) {
+    fn hooked(&mut self, now: Instant, progress: Progress, retries: u32, end: HookEnd) {
         match end {
             HookEnd::Continue => self.switch(progress),
             HookEnd::Retry(_) if retries < self.policy.hook_retries => self.hook(progress, retries + 1),
             HookEnd::Retry(said) => {
                 let tries = retries + 1;
-                self.give_up(
-                    Outcome::Failed,
-                    format!("pre-upgrade hook asked for another try {tries} times: {said}"),
-                );
+                let detail = format!("pre-upgrade hook asked for another try {tries} times: {said}");
+                self.give_up(now, Outcome::Failed, detail);
             }
             HookEnd::Abort(said) => {
-                self.give_up(Outcome::Aborted, format!("pre-upgrade hook asked to abort: {said}"))
+                self.give_up(now, Outcome::Aborted, format!("pre-upgrade hook asked to abort: {said}"));
             }
-            HookEnd::Failed(failure) => self.give_up(Outcome::Failed, format!("pre-upgrade hook: {failure}")),
+            HookEnd::Failed(failure) => {
+                self.give_up(now, Outcome::Failed, format!("pre-upgrade hook: {failure}"));
+            }
         }
     }
 
     /// Ends an upgrade before its switch: the old binary runs again at once, unless it must not.
-    pub(super) fn give_up(&mut self, outcome: Outcome, detail: String) {
+    pub(super) fn give_up(&mut self, now: Instant, outcome: Outcome, detail: String) {
         let Some(progress) = &self.record.upgrade else { return self.unexpected("give_up") };
-        if progress.past_fork() {
+        if self.fork_reached(progress, now) {
             return self.halt(format!("upgrade {}: {detail}; and the chain is at the fork", progress.name));
         }
         let text = format!("name={} outcome={outcome} {detail}", progress.name);
-        self.tell(Level::Error, "upgrade_ended", text, true);
+        let news = Notice::history(Level::Error, "upgrade_ended", text);
         let mut record = self.record.clone();
         record.end(outcome, detail);
-        self.save(record, Recorded::Start(None));
+        self.save_and_tell(record, Recorded::Start(None), Some(news));
     }
 
     /// Points the link at the new binary. With nothing to wait for, the attempt that follows is
@@ -243,7 +284,7 @@ impl Machine {
         let progress = Progress { phase: Phase::Trying, attempt: u32::from(at_once), ..progress };
         let node = if at_once { NodeMark::Running } else { self.record.node };
         let record = Record { upgrade: Some(progress), node, ..self.record.clone() };
-        self.save(record, Recorded::Link { target, back: false });
+        self.save(record, Recorded::Link(target));
     }
 
     pub(super) fn linked(&mut self, now: Instant) {
@@ -251,42 +292,55 @@ impl Machine {
         if back {
             let Some(progress) = &self.record.upgrade else { return self.unexpected("linked") };
             let detail = progress.reason.clone().unwrap_or_default();
-            let text = format!("name={} outcome={} {detail}", progress.name, Outcome::RolledBack);
-            self.tell(Level::Error, "upgrade_ended", text, true);
+            let outcome = if progress.attempt == 0 { Outcome::Failed } else { Outcome::RolledBack };
+            let text = format!("name={} outcome={outcome} {detail}", progress.name);
+            let news = Notice::history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
-            record.end(Outcome::RolledBack, detail);
-            return self.save(record, Recorded::Start(None));
+            record.end(outcome, detail);
+            return self.save_and_tell(record, Recorded::Start(None), Some(news));
         }
         self.tell(Level::Info, "switched", format!("current={}", self.version().target), true);
-        if !self.policy.restart_after_upgrade {
-            return self.end(Exit::Ok, None, "switched; daemon_restart_after_upgrade is off".to_owned());
-        }
-        match self.record.upgrade.as_ref().map(|p| p.attempt) {
-            Some(0) => {
-                self.state = State::Resting { until: now + self.policy.restart_delay, then: Rested::Start }
-            }
-            _ => self.spawn(),
+        if self.record.upgrade.as_ref().is_some_and(|p| p.attempt > 0) {
+            // The attempt was recorded with the switch.
+            self.spawn();
+        } else if self.policy.restart_after_upgrade {
+            self.state = State::Resting { until: now + self.policy.restart_delay, then: Rested::Start };
+        } else {
+            self.end(Exit::Ok, None, "switched; daemon_restart_after_upgrade is off".to_owned());
         }
     }
 
-    pub(super) fn link_failed(&mut self, failure: Failure) {
+    pub(super) fn link_failed(&mut self, now: Instant, failure: &Failure) {
         let State::Linking { back } = self.state else { return self.unexpected("link_failed") };
-        // The old link stands or, if only its fsync failed, either may; the way back settles it.
         if back {
-            self.halt(format!("current cannot be switched back: {failure}"))
-        } else {
-            self.revert(failure.detail)
+            return self.halt(format!("current cannot be switched back: {failure}"));
+        }
+        if let Some(progress) = &mut self.record.upgrade {
+            progress.attempt = 0;
+            self.record.node = self.left;
+        }
+        // The old link stands or, if only its fsync failed, either may; the way back settles it.
+        self.revert_unless_at_fork(now, format!("current cannot be switched: {failure}"));
+    }
+
+    /// Takes the way back from a new binary that was never executed.
+    pub(super) fn revert_unless_at_fork(&mut self, now: Instant, reason: String) {
+        match &self.record.upgrade {
+            Some(progress) if self.fork_reached(progress, now) => {
+                self.halt(format!("upgrade {}: {reason}; and the chain is at the fork", progress.name));
+            }
+            Some(_) | None => self.revert(reason),
         }
     }
 
     /// The new binary has failed once more: again after a while, or back, or halt.
     pub(super) fn attempt_failed(&mut self, now: Instant, reason: String, environment: Option<String>) {
         let Some(progress) = self.record.upgrade.clone() else { return self.unexpected("attempt_failed") };
-        let attempt = progress.attempt;
+        let attempt = progress.attempt.saturating_sub(progress.forgiven);
         if let Some(fault) = environment {
             self.warn("environment_fault", format!("{fault}: {reason}; costs no attempt"));
             self.restarts.fail(None, now);
-            let progress = Progress { attempt: attempt.saturating_sub(1), ..progress };
+            let progress = Progress { forgiven: progress.forgiven.saturating_add(1), ..progress };
             let record = Record { upgrade: Some(progress), ..self.record.clone() };
             let wait = backoff(self.restarts.failures(), self.seed);
             return self.save(record, Recorded::Start(Some(now + wait)));
@@ -335,16 +389,16 @@ impl Machine {
                 let Some(progress) = &self.record.upgrade else { return };
                 let text = format!("name={} outcome={} {detail}", progress.name, Outcome::Applied);
                 let current = progress.to.clone();
-                self.tell(Level::Info, "upgrade_ended", text, true);
+                let news = Notice::history(Level::Info, "upgrade_ended", text);
                 self.restarts.forgive();
                 let mut record = Record { current, ..self.record.clone() };
                 record.end(Outcome::Applied, detail);
-                self.note_highest(&mut record);
-                self.save(record, Recorded::Run(node));
+                self.note_head(&mut record);
+                self.save_and_tell(record, Recorded::Run(node), Some(news));
             }
             Proof::Trace => {
                 let mut record = self.record.clone();
-                self.note_highest(&mut record);
+                self.note_head(&mut record);
                 self.save(record, Recorded::Run(node));
             }
             Proof::NotYet => {}

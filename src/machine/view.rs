@@ -1,7 +1,7 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
 use super::journal::{Block, Ended, Progress, Version};
-use super::state::{Cleared, Preparation, Recorded, State, Why};
+use super::state::{Cleared, Preparation, Recorded, Rested, State, Why};
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,6 @@ impl Machine {
     /// A snapshot.
     #[must_use]
     pub fn view(&self) -> View {
-        let planned = self.schedule.iter().filter(|u| self.record.ended(&u.name).is_none());
         let forced = self.forced.iter().filter(|f| !self.schedule.iter().any(|u| u.name == f.name));
         View {
             state: self.word().to_owned(),
@@ -79,7 +78,7 @@ impl Machine {
             failures: self.restarts.failures(),
             upgrade: self.record.upgrade.clone(),
             halted: self.record.halted.clone(),
-            planned: forced.chain(planned).map(|u| self.plan_view(u)).collect(),
+            planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
     }
@@ -118,6 +117,7 @@ impl Machine {
             State::Stopping { .. } => "stopping",
             State::Working { .. } | State::Linking { .. } => "upgrading",
             State::Recording { .. } => "recording",
+            State::Resting { then: Rested::Held, .. } => "held",
             State::Resting { .. } => "backing-off",
             State::Ended => "ended",
         }

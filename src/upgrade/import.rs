@@ -195,6 +195,7 @@ fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -
             ended.push(Ended {
                 name: name.clone(),
                 height: own.map_or(0, |u| u.height),
+                fork_height: None,
                 outcome: Outcome::Applied,
                 detail: "before the home was imported".to_owned(),
             });

@@ -1,0 +1,280 @@
+//! What must hold whatever happens: the invariants of DESIGN section 3, as far as decisions can break them.
+//!
+//! They are stated over the world and over [`Truth`], which knows what the machine may not know, never over
+//! the machine's own state.
+
+use super::world::World;
+use super::*;
+use crate::exit::Exit;
+use std::collections::BTreeSet;
+
+/// What has really happened.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Truth {
+    /// What was verified since it was last written.
+    pub(super) verified: BTreeSet<Target>,
+    /// What was durably applied.
+    applied: BTreeSet<Name>,
+    /// When the node was asked to stop.
+    pub(super) stopping_since: Option<Instant>,
+    asked_to_stop: bool,
+    asked_to_restart: bool,
+    /// Whether the last node to end has left its data unclean.
+    pub(super) unclean: bool,
+    /// The highest head that this supervisor was told, or found in the journal.
+    known: u64,
+    trial: Option<Trial>,
+}
+
+/// The last upgrade that was begun.
+#[derive(Debug, Clone)]
+struct Trial {
+    from: Target,
+    to: Target,
+    fork_height: Option<u64>,
+    /// How often the new binary was executed.
+    executed: u32,
+    /// The head when it was executed first.
+    floor: u64,
+    /// The highest head it has made.
+    top: u64,
+}
+
+impl Truth {
+    pub(super) fn asked(&mut self, request: &Request) {
+        match request {
+            Request::Stop => self.asked_to_stop = true,
+            Request::Restart => self.asked_to_restart = true,
+            _ => {}
+        }
+    }
+
+    /// One question, one answer.
+    pub(super) fn is_answered(&self, done: &[Action]) -> Result<(), String> {
+        let answers = done
+            .iter()
+            .filter(|a| matches!(a, Action::Answer { to: 1, .. } | Action::Strike { reply_to: Some(1), .. }));
+        require(answers.count() == 1, "a request has exactly one answer")
+    }
+
+    /// The supervisor is started.
+    pub(super) fn forgets(&mut self, record: &Record) {
+        self.asked_to_stop = false;
+        self.asked_to_restart = false;
+        self.known = record.highest.as_ref().map_or(0, |b| b.height);
+    }
+
+    /// The head of the node rises or is told again. What happens unseen is not `known`.
+    pub(super) fn rises(&mut self, running: &Target, height: u64, seen: bool) {
+        if seen {
+            self.known = self.known.max(height);
+        }
+        if let Some(trial) = self.trial.as_mut().filter(|t| t.to == *running) {
+            trial.top = trial.top.max(height);
+        }
+    }
+
+    pub(super) fn executed(&mut self, version: &Version, head: u64) {
+        self.asked_to_restart = false;
+        if let Some(trial) = self.trial.as_mut().filter(|t| t.to == version.target) {
+            if trial.executed == 0 {
+                trial.floor = head;
+                trial.top = head;
+            }
+            trial.executed += 1;
+        }
+    }
+
+    /// A record is durable: I5, and that nothing that matters is ever forgotten.
+    pub(super) fn recorded(&mut self, old: &Record, new: &Record) -> Result<(), String> {
+        match (&old.upgrade, &new.upgrade) {
+            (Some(a), Some(b)) => {
+                require(a.name == b.name, "one upgrade at a time")?;
+                require(b.phase >= a.phase, "I5: a phase does not regress")?;
+                require(!a.unclean || b.unclean, "an unclean stop is not forgotten")?;
+                require(!a.signed || b.signed, "a signature is not forgotten")?;
+                let executed = self.trial.as_ref().map_or(0, |t| t.executed);
+                require(b.attempt >= executed, "no execution is forgotten")?;
+            }
+            (Some(a), None) => {
+                let is_over = a.phase == Phase::Stopping || new.ended(&a.name).is_some();
+                require(is_over, "an upgrade that has begun comes to an end")?;
+            }
+            (None, Some(b)) => {
+                require(!self.applied.contains(&b.name), "I5: an applied upgrade is not applied again")?;
+                require(b.phase <= Phase::Stopped, "an upgrade begins with the stop")?;
+                require(b.from == new.current, "an upgrade begins at what runs")?;
+                let (from, to) = (b.from.target.clone(), b.to.target.clone());
+                let fork_height = b.fork_height;
+                self.trial = Some(Trial { from, to, fork_height, executed: 0, floor: 0, top: 0 });
+            }
+            (None, None) => {}
+        }
+        if new.node == NodeMark::StoppedClean {
+            require(!self.unclean, "an unclean end is not recorded as a clean one")?;
+        }
+        for ended in new.ended.iter().filter(|e| e.outcome == Outcome::Applied) {
+            if self.applied.insert(ended.name.clone()) {
+                require(new.current.target.is(&ended.name), "what was applied is what runs")?;
+                let executed = self.trial.as_ref().map_or(0, |t| t.executed);
+                require(executed > 0, "what was applied has run")?;
+            }
+        }
+        let kept = self.applied.iter().all(|name| new.ended(name).is_some());
+        require(kept, "I5: what was applied is not forgotten")?;
+        let rose = new.highest.as_ref().map(|b| b.height) >= old.highest.as_ref().map(|b| b.height);
+        require(rose, "the highest head does not fall")
+    }
+}
+
+impl World {
+    /// Whether `action` may be performed in this world.
+    pub(super) fn check(&self, action: &Action) -> Result<(), String> {
+        let down = self.process.is_none();
+        match action {
+            Action::Record(_) | Action::Inspect(_) => {
+                require(self.pending.is_none(), "one prompt action at a time")
+            }
+            Action::Link(target) => self.check_link(target),
+            Action::Spawn(version) => self.check_spawn(version),
+            Action::AwaitRelease => require(!self.awaiting, "the locks are waited for once"),
+            Action::Terminate => self.check_terminate(),
+            Action::Kill => {
+                let killed = self.process.as_ref().is_none_or(|p| p.killed || !p.terminated);
+                let waited = self.truth.stopping_since.map(|at| self.now.duration_since(at));
+                let patient = waited.is_some_and(|w| w >= self.policy.shutdown_grace);
+                require(self.policy.stop_timeout == StopTimeout::Kill, "I8: no SIGKILL unless configured")?;
+                require(!killed && patient, "I8: SIGKILL once, after SIGTERM and the grace")
+            }
+            Action::Start(job) => self.check_job(job),
+            Action::CancelJob => {
+                require(self.job.as_ref().is_some_and(|(_, c)| !c), "a job is asked to end once")
+            }
+            Action::Confirm => require(!down, "nobody can be asked for a head"),
+            Action::Tell(notice) => require(
+                notice.event != "unexpected_event",
+                &format!("as the loop keeps its contract: {notice:?}"),
+            ),
+            Action::Exit { exit, reason, .. } => self.check_exit(*exit, reason),
+            Action::Strike { .. } | Action::Answer { .. } => Ok(()),
+        }
+    }
+
+    fn check_link(&self, to: &Target) -> Result<(), String> {
+        require(self.pending.is_none(), "one prompt action at a time")?;
+        require(self.process.is_none(), "the link is switched with the node down")?;
+        let progress = self.record.upgrade.as_ref().ok_or("the link is switched for an upgrade")?;
+        match progress.phase {
+            Phase::Trying => require(*to == progress.to.target, "the way forth leads to the new binary")?,
+            Phase::Reverting => require(*to == progress.from.target, "the way back leads to the old binary")?,
+            phase => return Err(format!("an intent is durable before its effect: link in {phase:?}")),
+        }
+        require(*to == Target::Genesis || self.truth.verified.contains(to), "I4: only what was verified")
+    }
+
+    fn check_spawn(&self, version: &Version) -> Result<(), String> {
+        require(self.pending.is_none(), "one prompt action at a time")?;
+        require(self.process.is_none(), "I2: never two nodes")?;
+        require(version.target == self.link, "I1: what runs is what current points at")?;
+        require(self.record.node == NodeMark::Running, "an intent is durable before its effect: spawn")?;
+        require(self.record.halted.is_none(), "what is halted stays down")?;
+        let genesis = version.target == Target::Genesis;
+        require(genesis || self.truth.verified.contains(&version.target), "I4: only what was verified")?;
+        match &self.record.upgrade {
+            Some(progress) => {
+                require(
+                    progress.phase == Phase::Trying,
+                    "the new binary is started when the link is switched",
+                )?;
+                require(*version == progress.to, "an upgrade starts its own binary")?;
+                let executed = self.truth.trial.as_ref().map_or(0, |t| t.executed);
+                require(progress.attempt > executed, "the attempt counter is durable before its exec")
+            }
+            None => {
+                require(*version == self.record.current, "what runs is what the journal says")?;
+                self.check_old(version)
+            }
+        }
+    }
+
+    /// I7.
+    fn check_old(&self, version: &Version) -> Result<(), String> {
+        let at_fork = |fork: Option<u64>| fork.is_some_and(|fork| self.truth.known + 1 >= fork);
+        let planned = self.schedule.iter().filter(|u| !self.truth.applied.contains(&u.name));
+        let planned = planned.map(|u| (u.height, u.fork_height));
+        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);
+        let ended = ended.map(|e| (e.height, e.fork_height));
+        let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
+        let applied = applied.map(|e| e.height).max().unwrap_or(0);
+        if planned.chain(ended).any(|(height, fork)| height > applied && at_fork(fork)) {
+            require(self.truth.asked_to_restart, "I7: the old binary is not started at the fork")?;
+        }
+        match self.truth.trial.as_ref().filter(|t| t.from == version.target && t.executed > 0) {
+            Some(trial) => {
+                let signed = self.policy.validator && trial.top > trial.floor;
+                require(!signed, "I7: the old binary is not started once the new one has signed")?;
+                let forked = trial.fork_height.is_some_and(|fork| trial.top >= fork);
+                require(!forked, "I7: the old binary is not started once the new one was past the fork")
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_terminate(&self) -> Result<(), String> {
+        let process = self.process.as_ref().ok_or("there is nothing to stop")?;
+        require(!process.terminated && !process.orphan, "I8: one SIGTERM per stop")?;
+        let asked = self.truth.asked_to_stop || self.truth.asked_to_restart;
+        let phase = self.record.upgrade.as_ref().map(|p| p.phase);
+        let upgrade = matches!(phase, Some(Phase::Stopping | Phase::Trying));
+        require(asked || upgrade, "an intent is durable before its effect: SIGTERM")
+    }
+
+    fn check_job(&self, job: &Job) -> Result<(), String> {
+        require(self.job.is_none(), "one job at a time")?;
+        if let Job::Prepare(_) = job {
+            let under_way = self.record.upgrade.is_some() && self.process.is_none();
+            return require(!under_way, "nothing is prepared while the node is down for an upgrade");
+        }
+        require(self.process.is_none(), "the data is touched with the node down")?;
+        let progress = self.record.upgrade.as_ref().ok_or("work is for an upgrade")?;
+        let (phases, clean): (&[Phase], _) = match job {
+            Job::Backup(_) => (&[Phase::Stopped], true),
+            Job::Hook { .. } => (&[Phase::Stopped, Phase::BackedUp], false),
+            Job::Prepare(_) | Job::Restore(_) => (&[Phase::Reverting], true),
+        };
+        require(phases.contains(&progress.phase), "an intent is durable before its effect: job")?;
+        require(!clean || !progress.unclean, "data that was left unclean is neither saved nor replaced")
+    }
+
+    fn check_exit(&self, exit: Exit, reason: &str) -> Result<(), String> {
+        let alone = self.process.as_ref().is_none_or(|p| p.orphan);
+        require(alone, "no node is left behind")?;
+        require(!reason.is_empty(), "an end has a reason")?;
+        let trying = self.record.upgrade.as_ref().is_some_and(|p| p.phase == Phase::Trying);
+        match exit {
+            Exit::Ok => {
+                let switched = !self.policy.restart_after_upgrade && trying;
+                require(self.truth.asked_to_stop || switched, "nobody asked for the end")
+            }
+            Exit::Failed => require(!self.policy.restart_on_failure, "failures are to be tried again"),
+            Exit::Halted => Ok(()),
+            other => Err(format!("{other:?} is not for the machine to say")),
+        }
+    }
+
+    /// What holds between any two steps.
+    pub(super) fn look(&self) -> Result<(), String> {
+        let Some(machine) = &self.machine else { return Ok(()) };
+        let deadline = machine.deadline();
+        if let Some((at, why)) = deadline {
+            require(at > self.now, &format!("a deadline is in the future: {why}"))?;
+        }
+        let waits = self.pending.is_some() || self.awaiting || self.job.is_some();
+        let runs = self.process.as_ref().is_some_and(|p| !p.orphan);
+        require(waits || runs || deadline.is_some(), "there is a way forward")
+    }
+}
+
+pub(super) fn require(holds: bool, law: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(law.to_owned()) }
+}

@@ -1,0 +1,59 @@
+//! Tests of the machine: what it does in each situation, and what it never does in any.
+//!
+//! Nothing here waits, runs a process or touches a disk. [`world`] performs the machine's actions on a toy
+//! world of a disk, a node and a worker; [`laws`] says what must hold after each step. What happens next
+//! is chosen by hand in [`transcript`].
+
+mod laws;
+mod transcript;
+mod world;
+
+mod crashes;
+mod failures;
+mod operator;
+mod restarts;
+mod upgrades;
+
+use super::*;
+use crate::digest::Digest;
+use world::Fate;
+
+/// The height of the upgrade `v2`.
+const H: u64 = 100;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// Every binary has its place as content.
+fn version(target: &Target) -> Version {
+    Version { target: target.clone(), sha256: Digest::sha256(target.to_string().as_bytes()) }
+}
+
+fn upgrade(text: &str, height: u64) -> Upgrade {
+    Upgrade::new(name(text), height, Origin::Schedule)
+}
+
+fn v2() -> Upgrade {
+    upgrade("v2", H)
+}
+
+/// The defaults of the configuration, without a backup.
+fn policy() -> Policy {
+    Policy {
+        restart_after_upgrade: true,
+        restart_delay: Duration::ZERO,
+        restart_on_failure: true,
+        max_restarts: 5,
+        poll_interval: Duration::from_secs(5),
+        watch_height: true,
+        shutdown_grace: Duration::from_secs(600),
+        stop_timeout: StopTimeout::Wait,
+        start_timeout: Duration::from_secs(600),
+        probation_blocks: 20,
+        probation_time: Duration::from_secs(60),
+        backup: false,
+        hook_retries: 2,
+        validator: false,
+    }
+}

@@ -1,0 +1,387 @@
+//! A toy world: a disk, a node process, a worker and a clock, on which actions are performed at once.
+//!
+//! What happens next is chosen from outside, one [`Input`] at a time, among what [`World::possible`] says.
+//! The supervisor's loop keeps its contract here: the outcome of a prompt action is delivered before
+//! anything else, and what the machine asks for is what it gets.
+
+use super::laws::Truth;
+use super::*;
+use crate::exit::Exit;
+
+/// Something that happens.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Input {
+    /// The prompt action succeeds.
+    Ok,
+    /// The prompt action fails and has no effect.
+    Fail(Class),
+    /// Nothing holds the locks any more.
+    Release,
+    /// The node process ends.
+    Exit(Status),
+    /// The node process ends because the disk is full.
+    Full,
+    /// The node tells this head.
+    Head(u64),
+    /// The job is done and has succeeded.
+    Done,
+    /// The job has failed, or a hook has.
+    Failed(Class),
+    /// The hook wants the old binary to stay.
+    Abort,
+    /// The hook wants to be run again.
+    Retry,
+    /// The operator asks.
+    Ask(Request),
+    /// The schedule changes.
+    Plan(Vec<Upgrade>),
+    /// The configuration changes.
+    Configure(Policy),
+    /// Time passes until the machine's deadline.
+    Tick,
+    /// Time passes; the machine is woken at its deadlines. If it then acts, the rest does not pass.
+    Pass(Duration),
+    /// The supervisor is killed: before or after the effect of a pending prompt action.
+    Die { effect: bool, node: Fate },
+    /// The node of a supervisor that has died ends too.
+    Follow,
+    /// The supervisor is started again.
+    Boot,
+}
+
+/// What becomes of a node whose supervisor is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It dies at once.
+    Dies,
+    /// It stays for a while, and its head stays too.
+    Lingers,
+    /// It stays for a while, and its head rises unseen.
+    Rises,
+}
+
+/// A node process.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Process {
+    pub(super) target: Target,
+    pub(super) terminated: bool,
+    pub(super) killed: bool,
+    /// Whether its supervisor has died, so that nothing is heard of it any more.
+    pub(super) orphan: bool,
+}
+
+/// The world.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) policy: Policy,
+    pub(super) schedule: Vec<Upgrade>,
+    /// Whether upgrades come with a hook.
+    pub(super) hook: bool,
+    /// The journal as it is on disk.
+    pub(super) record: Record,
+    /// Where `current` points on disk.
+    pub(super) link: Target,
+    /// The head in the node's data.
+    pub(super) head: u64,
+    pub(super) now: Instant,
+    /// `None` while the supervisor is dead.
+    pub(super) machine: Option<Machine>,
+    /// The prompt action whose outcome is to come.
+    pub(super) pending: Option<Action>,
+    /// Whether the machine waits for the locks.
+    pub(super) awaiting: bool,
+    pub(super) process: Option<Process>,
+    /// The job, and whether it was asked to end.
+    pub(super) job: Option<(Job, bool)>,
+    /// How the supervisor has ended, if it has.
+    pub(super) end: Option<(Exit, String)>,
+    pub(super) truth: Truth,
+    /// What the last step did, for transcripts.
+    pub(super) done: Vec<Action>,
+}
+
+impl World {
+    /// A home on which `genesis` is to run, with a supervisor that is about to start.
+    pub(super) fn new(policy: Policy, schedule: Vec<Upgrade>) -> World {
+        World {
+            policy,
+            schedule,
+            hook: false,
+            record: Record::new(version(&Target::Genesis)),
+            link: Target::Genesis,
+            head: H - 10,
+            now: Instant::now() + Duration::from_secs(1_000_000),
+            machine: None,
+            pending: None,
+            awaiting: false,
+            process: None,
+            job: None,
+            end: None,
+            truth: Truth::default(),
+            done: Vec::new(),
+        }
+    }
+
+    /// Lets `input` happen. The error says which law the machine has broken.
+    pub(super) fn step(&mut self, input: &Input) -> Result<(), String> {
+        self.done.clear();
+        match input {
+            Input::Ok => self.succeed()?,
+            Input::Fail(class) => self.fail(*class)?,
+            Input::Release => {
+                self.awaiting = false;
+                self.feed(Event::Released)?;
+            }
+            Input::Exit(status) => self.exit(*status, None)?,
+            Input::Full => self.exit(Status::Code(1), Some("disk full".to_owned()))?,
+            Input::Head(height) => {
+                self.head = *height;
+                let running = self.process.as_ref().expect("a node runs").target.clone();
+                self.truth.rises(&running, *height, true);
+                let block = Block { height: *height, hash: None };
+                self.feed(Event::Head(Head { block, timestamp: None }))?;
+            }
+            Input::Done | Input::Failed(_) | Input::Abort | Input::Retry => {
+                let (job, _) = self.job.take().expect("a job runs");
+                let end = self.outcome(&job, input);
+                self.feed(Event::JobDone(end))?;
+            }
+            Input::Ask(request) => {
+                self.truth.asked(request);
+                self.feed(Event::Request(Ask { reply_to: Some(1), what: request.clone() }))?;
+                self.truth.is_answered(&self.done)?;
+            }
+            Input::Plan(upgrades) => {
+                self.schedule.clone_from(upgrades);
+                self.feed(Event::Schedule(upgrades.clone()))?;
+            }
+            Input::Configure(policy) => {
+                self.policy = policy.clone();
+                self.feed(Event::Policy(policy.clone()))?;
+            }
+            Input::Tick => {
+                let (at, _) = self.machine.as_ref().and_then(Machine::deadline).expect("there is a deadline");
+                self.now = at;
+                self.feed(Event::Tick)?;
+            }
+            Input::Pass(time) => self.pass(*time)?,
+            Input::Die { effect, node } => self.die(*effect, *node)?,
+            Input::Follow => self.process = None,
+            Input::Boot => self.boot()?,
+        }
+        self.look()
+    }
+
+    /// Lets everything go well until the chain is at `height` and nothing is under way, or the supervisor
+    /// has ended. `seen` is told each step.
+    pub(super) fn settle(&mut self, height: u64, mut seen: impl FnMut(&World, &Input)) -> Result<(), String> {
+        for _ in 0..1_000 {
+            let input = match &self.process {
+                _ if self.end.is_some() => return Ok(()),
+                Some(process) if process.orphan => Input::Follow,
+                _ if self.machine.is_none() => Input::Boot,
+                _ if self.pending.is_some() => Input::Ok,
+                _ if self.job.as_ref().is_some_and(|(_, cancelled)| *cancelled) => {
+                    Input::Failed(Class::Cancelled)
+                }
+                _ if self.job.is_some() => Input::Done,
+                Some(process) if process.killed => Input::Exit(Status::Signal(9)),
+                Some(process) if process.terminated => Input::Exit(Status::Code(0)),
+                Some(_) if self.head >= height && self.record.upgrade.is_none() => return Ok(()),
+                Some(_) => {
+                    self.step(&Input::Pass(Duration::from_secs(10)))?;
+                    if self.pending.is_some() || self.process.as_ref().is_none_or(|p| p.terminated) {
+                        continue;
+                    }
+                    Input::Head(self.head + 5)
+                }
+                None if self.awaiting => Input::Release,
+                None => Input::Tick,
+            };
+            seen(self, &input);
+            self.step(&input)?;
+        }
+        Err("it comes to rest".to_owned())
+    }
+
+    /// What all has come to, in a word.
+    pub(super) fn outcome_in_a_word(&self) -> String {
+        match (&self.end, &self.process) {
+            (Some((exit, _)), _) => format!("{exit:?}").to_lowercase(),
+            (None, Some(process)) => format!("{} runs", process.target),
+            (None, None) => "nothing runs".to_owned(),
+        }
+    }
+
+    fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let until = self.now + time;
+        while let Some((at, _)) =
+            self.machine.as_ref().and_then(Machine::deadline).filter(|(at, _)| *at <= until)
+        {
+            self.now = at;
+            self.feed(Event::Tick)?;
+            if !self.done.is_empty() {
+                return Ok(());
+            }
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    fn boot(&mut self) -> Result<(), String> {
+        self.end = None;
+        self.truth.forgets(&self.record);
+        self.machine = Some(Machine::new(self.policy.clone(), 7, self.record.clone()));
+        let facts = Facts { record: self.record.clone(), link: version(&self.link) };
+        self.feed(Event::Boot(facts))?;
+        if self.end.is_none() { self.feed(Event::Schedule(self.schedule.clone())) } else { Ok(()) }
+    }
+
+    fn feed(&mut self, event: Event) -> Result<(), String> {
+        let machine = self.machine.as_mut().expect("the supervisor lives");
+        let actions = machine.step(self.now, event);
+        for action in &actions {
+            self.perform(action)?;
+        }
+        self.done.extend(actions);
+        if self.end.is_some() {
+            self.machine = None;
+            self.awaiting = false;
+            self.job = None;
+        }
+        Ok(())
+    }
+
+    /// Performs an action as far as it has effects at once; the laws are checked first.
+    fn perform(&mut self, action: &Action) -> Result<(), String> {
+        self.check(action)?;
+        match action {
+            Action::Record(_) | Action::Link(_) | Action::Inspect(_) | Action::Spawn(_) => {
+                self.pending = Some(action.clone());
+            }
+            Action::AwaitRelease => self.awaiting = true,
+            Action::Terminate => {
+                if let Some(process) = &mut self.process {
+                    process.terminated = true;
+                }
+                self.truth.stopping_since = Some(self.now);
+            }
+            Action::Kill => {
+                if let Some(process) = &mut self.process {
+                    process.killed = true;
+                }
+            }
+            Action::Start(job) => self.job = Some((job.clone(), false)),
+            Action::CancelJob => {
+                if let Some((_, cancelled)) = &mut self.job {
+                    *cancelled = true;
+                }
+            }
+            Action::Strike { name, .. } => self.schedule.retain(|u| u.name != *name),
+            Action::Exit { exit, reason, .. } => self.end = Some((*exit, reason.clone())),
+            Action::Confirm | Action::Answer { .. } | Action::Tell(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The effect of a pending prompt action on the world.
+    fn effect(&mut self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Record(record) => {
+                self.truth.recorded(&self.record, record)?;
+                self.record = record.clone();
+            }
+            Action::Link(target) => self.link = target.clone(),
+            Action::Spawn(version) => {
+                self.truth.executed(version, self.head);
+                let target = version.target.clone();
+                let process = Process { target, terminated: false, killed: false, orphan: false };
+                self.process = Some(process);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn succeed(&mut self) -> Result<(), String> {
+        let action = self.pending.take().expect("a prompt action is pending");
+        self.effect(&action)?;
+        self.feed(match action {
+            Action::Record(_) => Event::Recorded,
+            Action::Link(_) => Event::Linked,
+            Action::Inspect(_) => Event::Inspected,
+            _ => Event::Spawned { pid: 1 },
+        })
+    }
+
+    fn fail(&mut self, class: Class) -> Result<(), String> {
+        let failure = Failure::new(class, "it failed");
+        let event = match self.pending.take().expect("a prompt action is pending") {
+            Action::Record(_) => Event::RecordFailed(failure),
+            Action::Link(_) => Event::LinkFailed(failure),
+            Action::Inspect(_) => Event::InspectFailed(failure),
+            _ => Event::SpawnFailed(failure),
+        };
+        self.feed(event)
+    }
+
+    fn exit(&mut self, status: Status, environment: Option<String>) -> Result<(), String> {
+        let process = self.process.take().expect("a node runs");
+        self.truth.stopping_since = None;
+        self.truth.unclean = match status {
+            Status::Code(0) => false,
+            // A chain whose node stops by itself may do so with any code, once its data is closed.
+            Status::Code(_) => self.policy.watch_height,
+            Status::Signal(signal) => signal != 15 || !process.terminated,
+        };
+        self.feed(Event::Exited(Ending { status, environment }))
+    }
+
+    fn outcome(&mut self, job: &Job, input: &Input) -> JobEnd {
+        let result = match input {
+            Input::Failed(class) => Err(Failure::new(*class, "it failed")),
+            _ => Ok(()),
+        };
+        match job {
+            Job::Prepare(upgrade) => {
+                let target = Target::Upgrade(upgrade.name.clone());
+                if result.is_ok() {
+                    self.truth.verified.insert(target.clone());
+                }
+                let ready = Ready { version: version(&target), hook: self.hook };
+                JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
+            }
+            Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),
+            Job::Restore(_) => JobEnd::Restored(result),
+            Job::Hook { .. } => JobEnd::Hooked(match (input, result) {
+                (Input::Abort, _) => HookEnd::Abort("not now".to_owned()),
+                (Input::Retry, _) => HookEnd::Retry("not yet".to_owned()),
+                (_, Err(failure)) => HookEnd::Failed(failure),
+                (_, Ok(())) => HookEnd::Continue,
+            }),
+        }
+    }
+
+    fn die(&mut self, effect: bool, node: Fate) -> Result<(), String> {
+        if let Some(action) = self.pending.take()
+            && effect
+        {
+            self.effect(&action)?;
+        }
+        self.machine = None;
+        self.awaiting = false;
+        self.job = None;
+        if let Some(process) = &mut self.process {
+            process.orphan = true;
+            self.truth.unclean = true;
+            if node == Fate::Rises {
+                self.head += 1;
+                self.truth.rises(&process.target, self.head, false);
+            }
+        }
+        if node == Fate::Dies {
+            self.process = None;
+        }
+        Ok(())
+    }
+}
