@@ -119,6 +119,7 @@ mod tests {
             .map(|e| Ended {
                 name: e.name.clone(),
                 height: e.height,
+                fork_height: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

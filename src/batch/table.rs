@@ -162,6 +162,7 @@ mod tests {
         let ended = |name: &str, height, outcome, detail: &str| Ended {
             name: name.parse().unwrap(),
             height,
+            fork_height: None,
             outcome,
             detail: detail.to_owned(),
         };
