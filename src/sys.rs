@@ -85,3 +85,34 @@ pub fn peek_ended_child() -> io::Result<Option<i32>> {
         err => Err(err),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::children;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_spawned_it() {
+        let spawn = || {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "exec sleep 1000"]);
+            at_birth(&mut command, Birth { parent_death: Some(Signal::USR1), ..Birth::default() });
+            children::spawn(&mut command).unwrap()
+        };
+        let mut child = std::thread::spawn(spawn).join().unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+        assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(Signal::USR1.as_raw()));
+    }
+
+    #[test]
+    fn a_child_can_lead_its_own_session() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec sleep 1000"]);
+        at_birth(&mut command, Birth { session: true, ..Birth::default() });
+        let child = children::spawn(&mut command).unwrap();
+        assert_eq!(rustix::process::getsid(Some(child.pid())).unwrap(), child.pid());
+        child.signal_group(Signal::KILL).unwrap();
+    }
+}

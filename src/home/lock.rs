@@ -155,7 +155,13 @@ fn read_pid(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::children;
+    use crate::sys::{Birth, at_birth};
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::Signal;
     use std::fs;
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Command;
 
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();
@@ -185,6 +191,56 @@ mod tests {
         assert!(NodeLock::try_acquire(&home).unwrap().is_none());
         drop(copy);
         assert!(NodeLock::try_acquire(&home).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_process_holds_the_node_lock_that_it_inherits_and_we_do_not() {
+        let (_dir, home) = home();
+        let lock = NodeLock::try_acquire(&home).unwrap().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec sleep 1000"]);
+        at_birth(&mut command, Birth { session: true, inherit: vec![lock.into_fd()], ..Birth::default() });
+        let mut node = children::spawn(&mut command).unwrap();
+        drop(command);
+        assert!(NodeLock::try_acquire(&home).unwrap().is_none());
+        node.signal(Signal::KILL).unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(node.pidfd(), PollFlags::IN)], None).unwrap();
+        node.try_wait().unwrap().unwrap();
+        assert!(NodeLock::try_acquire(&home).unwrap().is_some());
+    }
+
+    const HOLD: &str = "WEMIXVISOR_TEST_HOLD";
+
+    /// Not a test of its own: what the next one runs as another process, since one's own fcntl locks
+    /// never stand in one's way.
+    #[test]
+    fn holder_of_an_fcntl_lock() {
+        let Some(path) = std::env::var_os(HOLD) else { return };
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        rustix::fs::fcntl_lock(&file, FlockOperation::LockExclusive).unwrap();
+        println!("locked");
+        io::stdin().read_to_string(&mut String::new()).unwrap();
+    }
+
+    #[test]
+    fn an_fcntl_lock_of_the_node_is_seen_with_its_holder() {
+        let (dir, _) = home();
+        let path = dir.path().join("LOCK");
+        fs::write(&path, "").unwrap();
+        let (stdin, stdin_end) = io::pipe().unwrap();
+        let (stdout_end, stdout) = io::pipe().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "home::lock::tests::holder_of_an_fcntl_lock", "--nocapture"]);
+        command.env(HOLD, &path).stdin(stdin).stdout(stdout);
+        let holder = children::spawn(&mut command).unwrap();
+        drop(command);
+        let mut lines = BufReader::new(stdout_end).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("locked")));
+        let pid = Some(holder.pid().as_raw_pid());
+        assert_eq!(probe_data_lock(&path).unwrap(), DataLock::Held { path: path.clone(), pid });
+        drop(stdin_end);
+        assert_eq!(lines.filter(|line| line.as_ref().unwrap().contains("1 passed")).count(), 1);
+        assert_eq!(probe_data_lock(&path).unwrap(), DataLock::Free);
     }
 
     #[test]
