@@ -169,28 +169,31 @@ fn crc32(bytes: &[u8]) -> String {
 }
 
 fn read_slot(path: &Path) -> Result<Slot> {
-    let bad = |why: &str| {
-        Slot::Bad(Error::new(Kind::BadInput, format!("bad slot of the journal: {why}")).at(path.display()))
-    };
+    let bad =
+        |why: &str| Error::new(Kind::BadInput, "bad slot of the journal").at(path.display()).because(why);
     let read = fs::metadata(path).and_then(|meta| {
         let readable = meta.is_file() && meta.len() <= LIMIT;
         if readable { fs::read(path).map(Some) } else { Ok(None) }
     });
-    let text = match read {
-        Ok(Some(text)) => text,
-        Ok(None) => return Ok(bad("not a regular file of at most 16 MiB")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Slot::Absent),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(Error::io("read", path, e)),
-        Err(e) => return Ok(Slot::Bad(Error::io("read", path, e))),
-    };
+    match read {
+        Ok(Some(text)) => Ok(match decode(&text) {
+            Ok(stamp) => Slot::Good { stamp, text },
+            Err(why) => Slot::Bad(bad(&why)),
+        }),
+        Ok(None) => Ok(Slot::Bad(bad("not a regular file of at most 16 MiB"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Slot::Absent),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::io("read", path, e)),
+        Err(e) => Ok(Slot::Bad(Error::io("read", path, e))),
+    }
+}
+
+fn decode(text: &[u8]) -> Result<Stamp, String> {
     let sum_and_rest = text.strip_prefix(HEAD.as_bytes()).and_then(|t| t.split_at_checked(DIGITS));
     match sum_and_rest {
-        Some((sum, rest)) if sum == crc32(rest).as_bytes() => {}
-        _ => return Ok(bad("its checksum is wrong")),
-    }
-    match serde_json::from_slice(&text) {
-        Ok(stamp) => Ok(Slot::Good { stamp, text }),
-        Err(e) => Ok(bad(&e.to_string())),
+        Some((sum, rest)) if sum == crc32(rest).as_bytes() => {
+            serde_json::from_slice(text).map_err(|e| e.to_string())
+        }
+        _ => Err("its checksum is wrong".to_owned()),
     }
 }
 
