@@ -26,15 +26,12 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The URL without a password, fit for a log.
+/// The URL without user and password, fit for a log. A user alone is hidden too: it may be a token.
 pub(crate) fn redact(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     match authority.rsplit_once('@') {
-        Some((user, _)) => {
-            let name = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{name}:***{}", &rest[user.len()..])
-        }
+        Some((_, host)) => format!("{scheme}://***@{host}{tail}"),
         None => url.to_owned(),
     }
 }
@@ -64,8 +61,9 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_cut_out() {
-        assert_eq!(redact("https://u:p@a/x@y"), "https://u:***@a/x@y");
+    fn credentials_are_cut_out() {
+        assert_eq!(redact("https://u:p@a/x@y"), "https://***@a/x@y");
+        assert_eq!(redact("https://token@a?x=/@"), "https://***@a?x=/@");
         assert_eq!(redact("https://a/x"), "https://a/x");
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Class, Failure, HookEnd, Job, JobEnd};
 use crate::upgrade::prepare::Verified;
-use crate::upgrade::{Cancel, backup, classify, hook, prepare};
+use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -103,7 +103,8 @@ fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
         }
         Job::Restore(progress) => {
             let name = progress.backup.as_deref().unwrap_or_default();
-            let restored = backup::restore(home, name, cancel, &mut report("restore"));
+            let restored = backup::load(home, name)
+                .and_then(|backup| restore::restore(home, &backup, cancel, &mut report("restore")));
             if let Ok(aside) = &restored {
                 log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
             }

@@ -3,13 +3,9 @@
 //! A backup is a directory `<upgrade>-<time>` with the copied tree in `data/` and a manifest of every
 //! entry. It is built under a hidden name and appears, whole and synced, by one rename: what is listed
 //! is complete. Keys are left out, so that a backup may be kept where keys may not, and so that
-//! restoring one never brings an old key back. [`restore`]
-//! puts one back. This makes full copies; it does not know what changed since the last one.
+//! restoring one never brings an old key back. This makes full copies; it does not know what changed since the last one.
 
-mod copy;
-mod restore;
-
-pub use restore::restore;
+pub(super) mod copy;
 
 use super::Cancel;
 use crate::digest::Digest;

@@ -3,6 +3,7 @@
 pub mod agenda;
 pub mod backup;
 mod cancel;
+pub mod download;
 pub mod history;
 pub mod hook;
 pub mod import;
@@ -11,6 +12,7 @@ pub mod install;
 pub mod journal;
 pub mod planned;
 pub mod prepare;
+pub mod restore;
 pub mod run;
 pub mod smoke;
 pub mod trigger;

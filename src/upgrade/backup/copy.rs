@@ -12,7 +12,7 @@ use std::path::Path;
 const CHUNK: usize = 1024 * 1024;
 
 /// Copies files one after the other, counting the bytes.
-pub(super) struct Copier<'a> {
+pub(in crate::upgrade) struct Copier<'a> {
     cancel: &'a Cancel,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
@@ -21,12 +21,16 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(cancel: &'a Cancel, total: u64, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
+    pub(in crate::upgrade) fn new(
+        cancel: &'a Cancel,
+        total: u64,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Self {
         Copier { cancel, progress, done: 0, total, chunk: vec![0; CHUNK] }
     }
 
     /// Copies a file with its modification time; the copy is new and has `mode`. It is not synced.
-    pub(super) fn copy(&mut self, from: &Path, to: &Path, mode: u32) -> Result<(u64, Digest)> {
+    pub(in crate::upgrade) fn copy(&mut self, from: &Path, to: &Path, mode: u32) -> Result<(u64, Digest)> {
         let source = open_regular(from)?;
         let before = source.metadata().map_err(|e| Error::io("inspect", from, e))?;
         let written = |e| Error::io("write", to, e);
@@ -46,7 +50,7 @@ impl<'a> Copier<'a> {
     }
 
     /// The digest of a file.
-    pub(super) fn hash(&mut self, path: &Path) -> Result<Digest> {
+    pub(in crate::upgrade) fn hash(&mut self, path: &Path) -> Result<Digest> {
         Ok(self.pass(&open_regular(path)?, path, &mut |_| Ok(()))?.1)
     }
 

@@ -1,0 +1,304 @@
+//! Taking the one binary out of what was downloaded.
+//!
+//! An archive gives bytes and nothing else: never a path, link, mode or owner. The file that is wanted
+//! must be in it exactly once, at the top or in `bin/`; whatever has no place in a release (links,
+//! devices, names that lead elsewhere, garbage at the end) makes the whole archive suspect and
+//! refused. What comes out may be no larger than [`Sink`] allows, however little went in.
+
+use super::failure::cancelled;
+use super::partial::require_space;
+use super::source::Form;
+use super::zip;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Kind, Result};
+use crate::upgrade::Cancel;
+use flate2::bufread::MultiGzDecoder;
+use rustix::fs::OFlags;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use tar::{EntryType, PaxExtensions};
+
+/// An archive with more entries is refused.
+pub(super) const ENTRIES: usize = 10_000;
+/// What inflates to more than this must not have shrunk to less than a hundredth.
+const FREE: u64 = 16 * 1024 * 1024;
+const RATIO: u64 = 100;
+/// Extensions of tar headers that are longer are refused.
+const EXTENSION: u64 = 64 * 1024;
+
+/// Where the binary goes: counted, limited and hashed.
+pub(super) struct Sink<'a> {
+    path: &'a Path,
+    file: File,
+    hasher: Hasher,
+    size: u64,
+    limit: u64,
+    cancel: &'a Cancel,
+}
+
+/// Takes `daemon` out of the file at `from` and writes it to `to`, which is not executable and
+/// replaced if it exists. Returns its SHA-256 and size.
+///
+/// # Errors
+/// [`Kind::BadInput`] with what is wrong with the archive.
+pub(super) fn extract(
+    form: Form,
+    from: &Path,
+    daemon: &str,
+    to: &Path,
+    max_size: u64,
+    cancel: &Cancel,
+) -> Result<(Digest, u64)> {
+    let archive = File::open(from).map_err(|e| Error::io("open", from, e))?;
+    let packed = archive.metadata().map_err(|e| Error::io("inspect", from, e))?.len();
+    let limit = max_size.min(FREE.saturating_add(packed.saturating_mul(RATIO)));
+    let mut sink = Sink::create(to, limit, cancel)?;
+    let input = BufReader::with_capacity(64 * 1024, archive);
+    let taken = match form {
+        Form::Bare => sink.take(input),
+        Form::Gzip => sink.take(MultiGzDecoder::new(input)),
+        // Other files may take as much again.
+        Form::TarGzip => tar(MultiGzDecoder::new(input), limit.saturating_mul(2), daemon, &mut sink),
+        Form::Zip => zip::extract(input, packed, daemon, &mut sink),
+    };
+    let done = taken.and_then(|()| sink.finish()).map_err(|e| match e {
+        Trouble::Archive(why) => {
+            Error::new(Kind::BadInput, "take the binary out of").at(from.display()).because(why)
+        }
+        Trouble::Ours(error) => error,
+    });
+    if done.is_err() {
+        // A part of a binary is of no use; left over it does no harm.
+        let _ = fs::remove_file(to);
+    }
+    done
+}
+
+/// What can go wrong: the archive, or our own disk.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Archive(String),
+    Ours(Error),
+}
+
+impl From<io::Error> for Trouble {
+    /// An error while reading the archive is nearly always a fault in its compressed data.
+    fn from(err: io::Error) -> Self {
+        Trouble::Archive(err.to_string())
+    }
+}
+
+pub(super) fn bad<T>(why: impl Into<String>) -> Result<T, Trouble> {
+    Err(Trouble::Archive(why.into()))
+}
+
+impl<'a> Sink<'a> {
+    fn create(path: &'a Path, limit: u64, cancel: &'a Cancel) -> Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+            .open(path)
+            .map_err(|e| Error::io("create", path, e))?;
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| Error::io("chmod", path, e))?;
+        Ok(Sink { path, file, hasher: Hasher::new(Algorithm::Sha256), size: 0, limit, cancel })
+    }
+
+    /// Makes sure that a binary of an announced size is allowed and has room.
+    pub(super) fn expect(&self, size: u64) -> Result<(), Trouble> {
+        if size > self.limit {
+            return bad(format!("the binary has {size} bytes, but at most {} are allowed", self.limit));
+        }
+        require_space(&self.file, self.path, size).map_err(Trouble::Ours)
+    }
+
+    /// Takes everything that `from` yields.
+    pub(super) fn take(&mut self, mut from: impl Read) -> Result<(), Trouble> {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            let n = match from.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+            };
+            self.size += n as u64;
+            if self.size > self.limit {
+                return bad(format!("the binary has more than the {} bytes that are allowed", self.limit));
+            }
+            if self.cancel.is_cancelled() {
+                return Err(Trouble::Ours(cancelled(self.path.display())));
+            }
+            self.hasher.update(&chunk[..n]);
+            self.file.write_all(&chunk[..n]).map_err(|e| Trouble::Ours(Error::io("write", self.path, e)))?;
+        }
+    }
+
+    /// How much has been taken.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn finish(self) -> Result<(Digest, u64), Trouble> {
+        self.file.sync_all().map_err(|e| Trouble::Ours(Error::io("sync", self.path, e)))?;
+        Ok((self.hasher.finish(), self.size))
+    }
+}
+
+/// Whether an entry's name is that of the file that is wanted.
+///
+/// # Errors
+/// If the name leads out of the archive, or anywhere that depends on who reads it.
+pub(super) fn is_wanted(name: &[u8], daemon: &str) -> Result<bool, Trouble> {
+    let shown = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
+    let strange = name.is_empty() || name.contains(&0) || name.contains(&b'\\') || name[0] == b'/';
+    if strange || name.split(|b| *b == b'/').any(|part| part == b"..") {
+        return bad(format!("it has an entry with the dangerous name {:?}", shown()));
+    }
+    let mut parts = name.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    let path = (parts.next(), parts.next(), parts.next());
+    let daemon = daemon.as_bytes();
+    let at_top = path == (Some(daemon), None, None);
+    let in_bin = path == (Some(b"bin"), Some(daemon), None);
+    Ok(at_top || in_bin)
+}
+
+pub(super) fn missing<T>(daemon: &str) -> Result<T, Trouble> {
+    bad(format!("it has neither {daemon} nor bin/{daemon}"))
+}
+
+pub(super) fn twice<T>(daemon: &str) -> Result<T, Trouble> {
+    bad(format!("it has {daemon} more than once"))
+}
+
+/// Reads a tar archive from end to end and takes the one file.
+///
+/// The entries are read raw: the library would hold long names in memory at whatever length they claim.
+fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Result<(), Trouble> {
+    let mut archive = tar::Archive::new(Counted { input, count: 0, limit });
+    let (mut found, mut entries, mut end) = (false, 0, Some(0));
+    let mut extension: Option<Extension> = None;
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
+        entries += 1;
+        if entries > ENTRIES {
+            return bad(format!("it has more than {ENTRIES} entries"));
+        }
+        if sink.cancel.is_cancelled() {
+            return Err(Trouble::Ours(cancelled(sink.path.display())));
+        }
+        let (kind, size) = (entry.header().entry_type(), entry.header().entry_size()?);
+        end = size.checked_next_multiple_of(512).and_then(|s| s.checked_add(entry.raw_file_position()));
+        match kind {
+            EntryType::GNULongName | EntryType::XHeader | EntryType::XGlobalHeader => {
+                let name = read_extension(kind, size, &mut entry)?;
+                if kind != EntryType::XGlobalHeader {
+                    let pending = extension.get_or_insert_default();
+                    if pending.name.is_some() && name.is_some() {
+                        return bad("it gives an entry two names");
+                    }
+                    pending.name = pending.name.take().or(name);
+                } else if name.is_some() {
+                    return bad("it gives all its entries one name");
+                }
+            }
+            EntryType::Regular | EntryType::Directory => {
+                let given = extension.take().and_then(|e| e.name);
+                let name = given.unwrap_or_else(|| entry.path_bytes().into_owned());
+                let wanted = is_wanted(&name, daemon)?;
+                // Archives of old tell a directory by the end of its name alone.
+                if kind == EntryType::Directory || name.ends_with(b"/") {
+                    if wanted || size > 0 {
+                        return bad("it has a directory in the place of a file");
+                    }
+                } else if wanted {
+                    if found {
+                        return twice(daemon);
+                    }
+                    found = true;
+                    sink.expect(size)?;
+                    sink.take(&mut entry)?;
+                    if sink.size != size {
+                        return bad("it is cut short");
+                    }
+                }
+            }
+            other => {
+                let letter = char::from(other.as_byte());
+                return bad(format!("it has a link, device or other special entry (type {letter:?})"));
+            }
+        }
+    }
+    let mut rest = archive.into_inner();
+    let ended = end.is_some_and(|end| rest.count > end);
+    if extension.is_some() || !ended {
+        return bad("it is cut short");
+    }
+    let mut chunk = [0; 4096];
+    loop {
+        match rest.read(&mut chunk)? {
+            0 => break,
+            n if chunk[..n].iter().all(|b| *b == 0) => {}
+            _ => return bad("something follows after its end"),
+        }
+    }
+    if found { Ok(()) } else { missing(daemon) }
+}
+
+/// What the entries before an entry have said of it.
+#[derive(Default)]
+struct Extension {
+    name: Option<Vec<u8>>,
+}
+
+/// Reads an entry that describes another one, and returns the name that it gives.
+fn read_extension(kind: EntryType, size: u64, data: &mut impl Read) -> Result<Option<Vec<u8>>, Trouble> {
+    if size > EXTENSION {
+        return bad(format!("it has a header extension of {size} bytes"));
+    }
+    let mut bytes = Vec::new();
+    data.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != size {
+        return bad("it is cut short");
+    }
+    if kind == EntryType::GNULongName {
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        return Ok(Some(bytes));
+    }
+    let mut name = None;
+    for record in PaxExtensions::new(&bytes) {
+        let record = record?;
+        match record.key_bytes() {
+            b"path" => name = Some(record.value_bytes().to_vec()),
+            // It would overrule the size in the header.
+            b"size" => return bad("it gives the size of an entry twice"),
+            key if key.starts_with(b"GNU.sparse") => return bad("it has a sparse file"),
+            _ => {}
+        }
+    }
+    Ok(name)
+}
+
+/// Counts what it yields, and fails when that is too much.
+struct Counted<R> {
+    input: R,
+    count: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        self.count += n as u64;
+        if self.count > self.limit {
+            return Err(io::Error::other(format!("it inflates to more than {} bytes", self.limit)));
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,466 @@
+//! Fetching an upgrade's binary: from which place, verified by what, and out of which archive.
+//!
+//! ```text
+//! Order ─▶ source: where it may be ─▶ retry: which of these, and when ─▶ truth: what vouches for it
+//!       ─▶ transfer: the missing bytes, into a prefix on disk ─▶ archive: the one file ─▶ Fetched
+//! ```
+//!
+//! [`Downloader::fetch`] blocks, on the thread of a job, until the file is there and verified, no source
+//! is left, or it is cancelled. What has arrived outlives all of these. Nothing here is executable:
+//! [`Fetched::stage`] hands the verified file to [`install`], which gives it its mode and place.
+//!
+//! Architecture invariant: this module knows nothing of the node and decides nothing about upgrades, and
+//! its memory does not grow with what a server sends.
+
+mod archive;
+mod checksum;
+mod client;
+mod failure;
+mod partial;
+pub mod progress;
+pub mod retry;
+mod roots;
+mod signature;
+mod source;
+mod transfer;
+mod truth;
+mod url;
+mod zip;
+
+pub use progress::Progress;
+pub use source::{Form, Source, candidates, platform};
+pub use url::Url;
+
+use crate::config::{Config, DownloadUrls, PublicKey};
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::home::{Home, Manifest, Verified, binary, durable};
+use crate::machine::{Target, Upgrade};
+use crate::upgrade::Cancel;
+use crate::upgrade::install::{self, Staged};
+use client::Client;
+use failure::{Failure, cancelled, refuse};
+use partial::{Claim, Partial};
+use retry::{Fault, Next, Policy, Schedule};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use truth::Truth;
+
+/// The largest document that `info` may lead to.
+const DOCUMENT: u64 = 1024 * 1024;
+/// An attempt that got so many bytes further than any before is not counted against its mirror.
+const ADVANCE: u64 = 64 * 1024;
+
+/// How to fetch, as configured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether http is forbidden.
+    pub require_https: bool,
+    /// The largest file to fetch, and the largest binary to take out of it, in bytes.
+    pub max_size: u64,
+    /// The keys, one of which must have signed the file. Empty: signatures are not asked for.
+    pub public_keys: Vec<PublicKey>,
+    /// The URL of a proxy.
+    pub proxy: Option<String>,
+    /// Whether a file that nothing vouches for is taken.
+    pub skip_checksum: bool,
+    /// Whether the node is a validator, for which that is forbidden.
+    pub validator_mode: bool,
+    /// The limits of time.
+    pub limits: Limits,
+}
+
+/// How long to wait for a server, and how often to try.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// The longest that finding and connecting to a server may take (each).
+    pub connect: Duration,
+    /// The longest that a server may take to send the head of its answer.
+    pub first_byte: Duration,
+    /// The least number of bytes per second.
+    pub min_rate: u64,
+    /// The time over which that is measured.
+    pub rate_window: Duration,
+    /// When to try again.
+    pub retry: Policy,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(30),
+            min_rate: 10 * 1024,
+            rate_window: Duration::from_secs(30),
+            retry: Policy::default(),
+        }
+    }
+}
+
+impl From<&Config> for Options {
+    fn from(config: &Config) -> Self {
+        Options {
+            ca_file: config.download_ca_file.clone(),
+            require_https: config.daemon_download_require_https,
+            max_size: config.download_max_size.0,
+            public_keys: config.download_public_keys.clone(),
+            proxy: config.download_proxy.as_ref().map(|url| url.as_str().to_owned()),
+            skip_checksum: config.unsafe_skip_checksum,
+            validator_mode: config.validator_mode,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What to fetch, and for which home.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The home, whose `downloads/` is written to.
+    pub home: &'a Home,
+    /// The upgrade: its name, the digest that it pins, and where its binaries are.
+    pub upgrade: &'a Upgrade,
+    /// Where else they may be.
+    pub urls: &'a DownloadUrls,
+}
+
+/// A binary that was fetched and verified. It is not executable, and while this value lives no other
+/// download of the same upgrade can touch it.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where it is, below `downloads/`.
+    pub path: PathBuf,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The URL that the download was completed from, without credentials.
+    pub url: String,
+    /// The SHA-256 of what was downloaded: of the archive, where it is one.
+    pub downloaded: Digest,
+    /// How that was verified.
+    pub verified: Verified,
+    /// The public key that it was signed with, where signatures are required.
+    pub key: Option<String>,
+    target: Target,
+    _claim: Claim,
+}
+
+/// Fetches binaries.
+pub struct Downloader {
+    options: Options,
+    client: Client,
+}
+
+impl Downloader {
+    /// A downloader with these options.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if they contradict each other, or the proxy is no URL.
+    pub fn new(options: Options) -> Result<Self> {
+        if options.skip_checksum && options.validator_mode {
+            return Err(Error::new(Kind::Config, "unsafe_skip_checksum is refused for a validator")
+                .hint("pin a digest, or put a checksum file beside the binary"));
+        }
+        let client = Client::new(&options)?;
+        Ok(Downloader { options, client })
+    }
+
+    /// Fetches and verifies the binary of an upgrade. Whether downloads are allowed at all is for the
+    /// caller to know.
+    ///
+    /// `progress` is called for every piece that arrives, on this thread.
+    ///
+    /// # Errors
+    /// Names every source that was tried and what was wrong with it: [`Kind::Verification`] if one served
+    /// something that nothing vouches for, [`Kind::BadInput`] if a verified file has not the one binary for
+    /// this machine in it, [`Kind::Unreachable`] or [`Kind::Nonsense`] else. [`Kind::Busy`] if
+    /// another download of this upgrade is under way; [`Kind::Config`] if there is no source;
+    /// [`Kind::Io`] if the disk is full or fails; [`Kind::Failed`] if it was cancelled.
+    pub fn fetch(
+        &self,
+        order: &Order<'_>,
+        progress: &mut dyn FnMut(Progress<'_>),
+        cancel: &Cancel,
+    ) -> Result<Fetched> {
+        let sources = self.sources(order, cancel)?;
+        let dir = order.home.downloads();
+        durable::mkdir(&dir)?;
+        let claim = Claim::take(&dir, &order.upgrade.name)?;
+        let mut partial = Partial::open(&dir, &order.upgrade.name)?;
+        let mut known: Vec<Option<Truth>> = sources.iter().map(|_| None).collect();
+        let urls: Vec<&Url> = sources.iter().map(|s| &s.url).collect();
+        let mut furthest = partial.len();
+        let found = self.retrying(&urls, cancel, |index| {
+            let source = &sources[index];
+            let found = self.attempt(order, source, &mut known[index], &mut partial, progress, cancel);
+            let advanced = partial.len() >= furthest + ADVANCE;
+            furthest = furthest.max(partial.len());
+            (found, advanced)
+        })?;
+        Ok(Fetched::new(found, order, claim))
+    }
+
+    /// Where the binary of an upgrade may be, in the order in which it is tried. A document that
+    /// `info` leads to is fetched first.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if there is no source at all; [`Kind::BadInput`] if one is not a URL.
+    pub fn sources(&self, order: &Order<'_>, cancel: &Cancel) -> Result<Vec<Source>> {
+        let platform = platform();
+        let mut sources = Vec::new();
+        let configured = candidates(order.upgrade, order.urls, platform)?;
+        if let Some(url) = source::document(order.upgrade) {
+            match self.document(order, url, cancel) {
+                Ok(binaries) => {
+                    let upgrade = Upgrade { binaries, ..order.upgrade.clone() };
+                    sources = candidates(&upgrade, &DownloadUrls::default(), platform)?;
+                }
+                // It may be a page for people.
+                Err(e) if !configured.is_empty() && !cancel.is_cancelled() => {
+                    log::warn!("download info-ignored upgrade={}: {e}", order.upgrade.name);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        sources.extend(configured.into_iter().filter(|s| !sources.contains(s)).collect::<Vec<_>>());
+        if sources.is_empty() {
+            let (os, arch) = platform;
+            return Err(Error::new(
+                Kind::Config,
+                format!("nothing says where the binary of {} for {os}/{arch} is", order.upgrade.name),
+            )
+            .hint("give it with --url, in the plan, or in download_urls"));
+        }
+        Ok(sources)
+    }
+
+    /// Fetches the document that `info` leads to, and returns the binaries in it.
+    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<BTreeMap<String, String>> {
+        #[derive(serde::Deserialize)]
+        struct Document {
+            binaries: BTreeMap<String, String>,
+        }
+        let (os, arch) = platform();
+        let Source { url, digest, .. } = Source::parse(&source::fill(url, &order.upgrade.name, os, arch))?;
+        let bytes = self.retrying(&[&url], cancel, |_| {
+            let bytes = self.client.document(&url, DOCUMENT, cancel);
+            let found =
+                |bytes: Option<_>| bytes.ok_or_else(|| refuse(Kind::Unreachable, &url, "404 Not Found"));
+            (bytes.and_then(found), false)
+        })?;
+        let found = digest.map(|d| Digest::of_reader(d.algorithm(), &bytes[..]).unwrap_or(d));
+        if found != digest {
+            return Err(Error::new(Kind::Verification, "the document is not what its URL says").at(&url));
+        }
+        let document: Document = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::new(Kind::BadInput, "info leads to something without binaries").at(&url).because(e)
+        })?;
+        Ok(document.binaries)
+    }
+
+    /// Tries sources in the order of the schedule until one succeeds. An attempt also tells whether it
+    /// got further than any before.
+    fn retrying<T>(
+        &self,
+        urls: &[&Url],
+        cancel: &Cancel,
+        mut attempt: impl FnMut(usize) -> (Result<T, Failure>, bool),
+    ) -> Result<T> {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(urls.len(), self.options.limits.retry, seed());
+        let mut errors: BTreeMap<usize, Error> = BTreeMap::new();
+        loop {
+            let Next::Try { mirror, wait } = schedule.next(start.elapsed()) else {
+                return Err(sum_up(errors));
+            };
+            pause(wait, urls[mirror], cancel)?;
+            match attempt(mirror) {
+                (Ok(value), _) => return Ok(value),
+                (Err(Failure::Fatal(e)), _) => return Err(e),
+                (Err(Failure::Mirror(fault, e)), advanced) => {
+                    log::warn!("download attempt-failed url={}: {e}", urls[mirror]);
+                    schedule.failed(mirror, fault, advanced, start.elapsed());
+                    errors.insert(mirror, e);
+                }
+            }
+        }
+    }
+
+    /// Completes, verifies and unpacks the file of one source.
+    fn attempt(
+        &self,
+        order: &Order<'_>,
+        source: &Source,
+        known: &mut Option<Truth>,
+        partial: &mut Partial,
+        progress: &mut dyn FnMut(Progress<'_>),
+        cancel: &Cancel,
+    ) -> Result<Found, Failure> {
+        let truth = match known {
+            Some(truth) => truth,
+            None => known.insert(Truth::gather(&self.client, source, order, &self.options, cancel)?),
+        };
+        let mut fresh = false;
+        loop {
+            let arrived = transfer::complete(
+                &self.client,
+                source,
+                partial,
+                || truth.witness(),
+                self.options.max_size,
+                progress,
+                cancel,
+            )?;
+            match arrived.witness.judge(truth) {
+                Ok(downloaded) => {
+                    return self.unpack(order, source, truth, downloaded, partial, cancel);
+                }
+                // One of several answers may have been of another file, or the only one was cut short.
+                Err(why) if arrived.uncertain && !fresh => {
+                    log::warn!("download begun-again url={}: {why}", source.url);
+                    partial.empty()?;
+                    fresh = true;
+                }
+                Err(why) => {
+                    partial.empty()?;
+                    return Err(refuse(Kind::Verification, &source.url, why));
+                }
+            }
+        }
+    }
+
+    /// Takes the binary out of a verified file.
+    fn unpack(
+        &self,
+        order: &Order<'_>,
+        source: &Source,
+        truth: &Truth,
+        downloaded: Digest,
+        partial: &mut Partial,
+        cancel: &Cancel,
+    ) -> Result<Found, Failure> {
+        let (path, unpacked) = match source.form {
+            Form::Bare => (partial.path().to_owned(), Ok((downloaded, partial.len()))),
+            form => {
+                let to = binary_path(order);
+                let daemon = order.home.daemon();
+                let unpacked =
+                    archive::extract(form, partial.path(), daemon, &to, self.options.max_size, cancel);
+                (to, unpacked)
+            }
+        };
+        let checked = unpacked.and_then(|unpacked| {
+            let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+            binary::check_elf(&file, &path).map(|()| unpacked)
+        });
+        match checked {
+            Ok((sha256, size)) => Ok(Found {
+                path,
+                sha256,
+                size,
+                url: source.url.to_string(),
+                downloaded,
+                verified: truth.method(),
+                key: truth.key().map(|key| key.as_str().to_owned()),
+            }),
+            Err(e) if e.kind() == Kind::BadInput => {
+                partial.empty()?;
+                let error = Error::new(Kind::BadInput, "what was downloaded is not the node's binary")
+                    .at(&source.url)
+                    .because(e);
+                // A digest that is pinned leaves other sources no room to do better.
+                match order.upgrade.digest {
+                    Some(_) => {
+                        Err(error.hint("correct the digest that the upgrade pins, or the file").into())
+                    }
+                    None => Err(Failure::Mirror(Fault::Lasting, error)),
+                }
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// A verified binary, as an attempt finds it.
+struct Found {
+    path: PathBuf,
+    sha256: Digest,
+    size: u64,
+    url: String,
+    downloaded: Digest,
+    verified: Verified,
+    key: Option<String>,
+}
+
+impl Fetched {
+    fn new(found: Found, order: &Order<'_>, claim: Claim) -> Self {
+        let Found { path, sha256, size, url, downloaded, verified, key } = found;
+        let target = Target::Upgrade(order.upgrade.name.clone());
+        Fetched { path, sha256, size, url, downloaded, verified, key, target, _claim: claim }
+    }
+
+    /// What is to be remembered of the binary when it is staged.
+    #[must_use]
+    pub fn manifest(&self) -> Manifest {
+        let mut manifest = Manifest::new(self.sha256, self.size, self.url.clone(), self.verified);
+        manifest.key.clone_from(&self.key);
+        manifest
+    }
+
+    /// Stages the binary, and removes what is left of the download.
+    ///
+    /// # Errors
+    /// As [`install::place`]; the download is kept then, and need not be fetched again.
+    pub fn stage(self, home: &Home, force: bool) -> Result<Staged> {
+        let staged = install::place(home, &self.target, &self.path, &self.manifest(), force)?;
+        durable::remove(&self.path)?;
+        if let Target::Upgrade(name) = &self.target {
+            Partial::remove(&home.downloads(), name)?;
+        }
+        Ok(staged)
+    }
+}
+
+/// Where the binary out of an archive goes.
+fn binary_path(order: &Order<'_>) -> PathBuf {
+    order.home.downloads().join(format!("{}.binary", order.upgrade.name))
+}
+
+/// One error for all sources, of the kind that is most in need of a person.
+fn sum_up(errors: BTreeMap<usize, Error>) -> Error {
+    const GRAVEST_FIRST: [Kind; 4] = [Kind::Verification, Kind::BadInput, Kind::Config, Kind::Nonsense];
+    let mut errors: Vec<Error> = errors.into_values().collect();
+    if errors.len() == 1 {
+        return errors.remove(0);
+    }
+    let has = |kind: &Kind| errors.iter().any(|e| e.kind() == *kind);
+    let kind = GRAVEST_FIRST.into_iter().find(has).unwrap_or(Kind::Unreachable);
+    let all: Vec<String> = errors.iter().map(Error::to_string).collect();
+    Error::new(kind, "no source has the binary").because(all.join(" | "))
+}
+
+/// Waits, unless cancelled.
+fn pause(wait: Duration, url: &Url, cancel: &Cancel) -> Result<()> {
+    let end = Instant::now() + wait;
+    while !cancel.is_cancelled() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        // Whatever it returns, the condition is looked at again.
+        let _ = poll(&mut [PollFd::new(cancel, PollFlags::IN)], Some(&timeout));
+    }
+    Err(cancelled(url))
+}
+
+/// Something else in every process, so that a fleet does not retry in step.
+fn seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(since.subsec_nanos()) << 32 ^ since.as_secs() ^ u64::from(std::process::id())
+}

@@ -1,0 +1,362 @@
+//! What has arrived of a file so far: a prefix on disk that outlives failures and restarts of ours.
+//!
+//! Beside the prefix stands a note of what it is a prefix of. The note is durable before the first
+//! byte it speaks of is written, and the old bytes are gone before the note is: whatever a crash leaves
+//! behind, a note never vouches for bytes of another body. A prefix is only ever a saving of time; what is
+//! put together from it is verified like everything else.
+
+use crate::error::{Error, Kind, Result};
+use crate::home::durable;
+use crate::name::Name;
+use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The note: of which body the prefix is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    version: u32,
+    /// Where it came from, without credentials.
+    pub(super) url: String,
+    /// The strong entity tag that the server gave the body.
+    pub(super) etag: Option<String>,
+    /// The size of the whole.
+    pub(super) total: Option<u64>,
+}
+
+/// The claim on one upgrade's download, so that two never write to one file. It is released when dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _file: File,
+}
+
+/// A prefix on disk.
+#[derive(Debug)]
+pub(super) struct Partial {
+    path: PathBuf,
+    note_path: PathBuf,
+    file: File,
+    len: u64,
+    note: Option<Note>,
+}
+
+impl Claim {
+    /// Claims the download of an upgrade.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] if another process or thread has it.
+    pub(super) fn take(dir: &Path, name: &Name) -> Result<Self> {
+        let path = dir.join(format!("{name}.lock"));
+        let file = open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Claim { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::new(Kind::Busy, format!("another download of {name} is under way"))
+                    .at(path.display()))
+            }
+            Err(e) => Err(Error::io("lock", &path, e.into())),
+        }
+    }
+}
+
+impl Note {
+    const VERSION: u32 = 1;
+    const LIMIT: u64 = 64 * 1024;
+
+    pub(super) fn new(url: String, etag: Option<String>, total: Option<u64>) -> Self {
+        Note { version: Note::VERSION, url, etag, total }
+    }
+
+    /// A note that cannot be read is as good as none.
+    fn load(path: &Path) -> Option<Self> {
+        let mut text = String::new();
+        File::open(path).ok()?.take(Note::LIMIT).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok().filter(|note: &Note| note.version == Note::VERSION)
+    }
+}
+
+impl Partial {
+    /// Opens what an earlier attempt has left, or an empty file.
+    ///
+    /// # Errors
+    /// If the operating system refuses, or something that is not a file is in the way.
+    pub(super) fn open(dir: &Path, name: &Name) -> Result<Self> {
+        let (path, note_path) = Partial::paths(dir, name);
+        let file = open(&path)?;
+        let len = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
+        let note = Note::load(&note_path);
+        let mut partial = Partial { path, note_path, file, len, note };
+        let beyond = partial.note.as_ref().is_none_or(|note| note.total.is_some_and(|total| len > total));
+        if beyond && len > 0 {
+            partial.empty()?;
+        }
+        Ok(partial)
+    }
+
+    /// Removes prefix and note.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(super) fn remove(dir: &Path, name: &Name) -> Result<()> {
+        let (path, note_path) = Partial::paths(dir, name);
+        durable::remove(&path)?;
+        durable::remove(&note_path)
+    }
+
+    fn paths(dir: &Path, name: &Name) -> (PathBuf, PathBuf) {
+        (dir.join(format!("{name}.partial")), dir.join(format!("{name}.partial.json")))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What the prefix is of; `None` if there is no prefix.
+    pub(super) fn note(&self) -> Option<&Note> {
+        self.note.as_ref().filter(|_| self.len > 0)
+    }
+
+    /// Whether the prefix is the whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.note().is_some_and(|note| note.total == Some(self.len))
+    }
+
+    /// Whether a server can be asked for the rest, or there is none to ask for.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.is_whole() || self.note().is_some_and(|note| note.etag.is_some())
+    }
+
+    /// Forgets the prefix and begins another body.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(super) fn begin(&mut self, note: Note) -> Result<()> {
+        self.empty()?;
+        self.write_note(note)
+    }
+
+    /// Forgets the prefix.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(super) fn empty(&mut self) -> Result<()> {
+        if self.len > 0 {
+            self.file.set_len(0).map_err(|e| Error::io("truncate", &self.path, e))?;
+            self.len = 0;
+            self.sync()?;
+        }
+        self.note = None;
+        Ok(())
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let failed = |e| Error::io("write", &self.path, e);
+        self.file.seek(SeekFrom::Start(self.len)).map_err(failed)?;
+        self.file.write_all(bytes).map_err(failed)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Records that the body has ended here, though nobody had said at what size.
+    ///
+    /// # Errors
+    /// If the note cannot be written.
+    pub(super) fn complete(&mut self) -> Result<()> {
+        match self.note.clone() {
+            Some(note) if note.total != Some(self.len) => {
+                self.write_note(Note { total: Some(self.len), ..note })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the prefix durable.
+    ///
+    /// # Errors
+    /// If syncing fails.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io("sync", &self.path, e))
+    }
+
+    /// Hands the prefix on in pieces.
+    ///
+    /// # Errors
+    /// If reading fails, or the file is shorter than it was.
+    pub(super) fn replay(&mut self, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let failed = |e| Error::io("read", &self.path, e);
+        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let mut chunk = vec![0; 128 * 1024];
+        let mut left = self.len;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+            match self.file.read(&mut chunk[..most]) {
+                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => {
+                    take(&chunk[..n]);
+                    left -= n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that so many bytes more have room.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if they have not.
+    pub(super) fn require_space(&self, bytes: u64) -> Result<()> {
+        require_space(&self.file, &self.path, bytes)
+    }
+
+    fn write_note(&mut self, note: Note) -> Result<()> {
+        let text = serde_json::to_vec(&note).expect("a note is plain data");
+        durable::put(&self.note_path, &text, 0o600)?;
+        self.note = Some(note);
+        Ok(())
+    }
+}
+
+/// Checks that the file system of an open file has room for so many bytes more.
+///
+/// # Errors
+/// [`Kind::Io`] if it has not.
+pub(super) fn require_space(file: &File, path: &Path, bytes: u64) -> Result<()> {
+    let stat = fstatvfs(file).map_err(|e| Error::io("inspect the file system of", path, e.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if bytes <= free {
+        return Ok(());
+    }
+    Err(Error::io("not enough space", path, io::ErrorKind::StorageFull.into())
+        .hint(format!("{bytes} bytes are needed and {free} are free")))
+}
+
+/// Opens a file of ours for reading and writing, and never anything else that stands there.
+fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)
+        .map_err(|e| Error::io("open", path, e))?;
+    let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
+    if !meta.is_file() {
+        return Err(Error::new(Kind::Failed, "a download cannot be written")
+            .at(path.display())
+            .hint("move away what is there"));
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| Error::io("chmod", path, e))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> Name {
+        "v2".parse().unwrap()
+    }
+
+    fn note(etag: &str, total: Option<u64>) -> Note {
+        Note::new("http://a/x".to_owned(), Some(etag.to_owned()), total)
+    }
+
+    fn content(partial: &mut Partial) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        partial.replay(|chunk| bytes.extend_from_slice(chunk)).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_prefix_outlives_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut partial = Partial::open(dir.path(), &name()).unwrap();
+        assert_eq!((partial.len(), partial.note()), (0, None));
+        partial.begin(note("\"1\"", Some(5))).unwrap();
+        partial.append(b"he").unwrap();
+        let mut partial = Partial::open(dir.path(), &name()).unwrap();
+        assert_eq!(partial.note(), Some(&note("\"1\"", Some(5))));
+        assert_eq!(content(&mut partial), b"he");
+        partial.append(b"llo").unwrap();
+        assert!(partial.is_whole());
+        assert_eq!(content(&mut partial), b"hello");
+        partial.begin(note("\"2\"", None)).unwrap();
+        partial.append(b"x").unwrap();
+        assert!(!partial.is_whole());
+        partial.complete().unwrap();
+        assert!(Partial::open(dir.path(), &name()).unwrap().is_whole());
+        Partial::remove(dir.path(), &name()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_prefix_without_a_sensible_note_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in [
+            "",
+            "{",
+            "{\"version\":2,\"url\":\"\",\"etag\":null,\"total\":null}",
+            "{\"version\":1,\"url\":\"\",\"etag\":null,\"total\":1}",
+        ] {
+            fs::write(dir.path().join("v2.partial"), "stale").unwrap();
+            fs::write(dir.path().join("v2.partial.json"), text).unwrap();
+            assert_eq!(Partial::open(dir.path(), &name()).unwrap().len(), 0, "{text}");
+        }
+        fs::remove_file(dir.path().join("v2.partial.json")).unwrap();
+        fs::write(dir.path().join("v2.partial"), "stale").unwrap();
+        assert_eq!(Partial::open(dir.path(), &name()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn nothing_but_a_file_of_ours_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, precious) = (dir.path().join("v2.partial"), dir.path().join("precious"));
+        fs::write(&precious, "x").unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        Partial::open(dir.path(), &name()).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        Partial::open(dir.path(), &name()).unwrap_err();
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        Partial::open(dir.path(), &name()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(precious).unwrap(), b"x");
+    }
+
+    #[test]
+    fn one_download_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let claim = Claim::take(dir.path(), &name()).unwrap();
+        assert_eq!(Claim::take(dir.path(), &name()).unwrap_err().kind(), Kind::Busy);
+        Claim::take(dir.path(), &"v3".parse().unwrap()).unwrap();
+        drop(claim);
+        Claim::take(dir.path(), &name()).unwrap();
+    }
+
+    #[test]
+    fn space_is_asked_for_before_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = Partial::open(dir.path(), &name()).unwrap();
+        partial.require_space(1).unwrap();
+        let err = partial.require_space(u64::MAX).unwrap_err();
+        assert_eq!(err.os().unwrap().kind(), io::ErrorKind::StorageFull);
+    }
+}

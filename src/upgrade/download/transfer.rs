@@ -1,0 +1,172 @@
+//! One attempt to complete a prefix from one URL.
+//!
+//! What an answer means for the prefix is decided by [`judge`], which is pure: a server may answer a
+//! request for the rest with the rest, with the whole, or with nonsense, and only the first may be
+//! appended. The tag that `If-Range` carries makes the server decide whether the file is still the same
+//! one; that also holds when the prefix is from another mirror.
+
+use super::Progress;
+use super::client::{Client, Response};
+use super::failure::{Failure, passing, refuse};
+use super::partial::{Note, Partial};
+use super::source::{Form, Source};
+use super::truth::Witness;
+use super::url::Url;
+use crate::error::Kind;
+use crate::upgrade::Cancel;
+
+/// What a body is good for.
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    /// It continues the prefix; the whole has this size.
+    Rest { total: u64 },
+    /// It is the whole, of this size if that is known.
+    Whole { total: Option<u64> },
+    /// There is none: the server does not know the prefix.
+    Useless,
+}
+
+/// A file that is whole as far as the server has told.
+pub(super) struct Arrived<'a> {
+    /// Has seen all of it.
+    pub(super) witness: Witness<'a>,
+    /// Whether it is put together from several answers, or nobody had said how long it is.
+    pub(super) uncertain: bool,
+}
+
+/// Fetches what is missing.
+///
+/// # Errors
+/// Why it is not whole; what has arrived is kept and durable.
+pub(super) fn complete<'a>(
+    client: &Client,
+    source: &Source,
+    partial: &mut Partial,
+    witness: impl Fn() -> Witness<'a>,
+    max_size: u64,
+    progress: &mut dyn FnMut(Progress<'_>),
+    cancel: &Cancel,
+) -> Result<Arrived<'a>, Failure> {
+    let url = &source.url;
+    if !partial.can_go_on() || partial.len() > max_size {
+        partial.empty()?;
+    }
+    let mut seen = witness();
+    partial.replay(|chunk| seen.see(chunk))?;
+    if partial.is_whole() {
+        return Ok(Arrived { witness: seen, uncertain: true });
+    }
+    let (mut response, mut body) = ask(client, source, partial, cancel)?;
+    if body == Body::Useless {
+        partial.empty()?;
+        (response, body) = ask(client, source, partial, cancel)?;
+    }
+    let total = match body {
+        Body::Rest { total } => Some(total),
+        Body::Whole { total } => total,
+        Body::Useless => {
+            return Err(refuse(Kind::Nonsense, url, "there is no such range, but none was asked for"));
+        }
+    };
+    if let Some(total) = total.filter(|total| *total > max_size) {
+        let why = format!("{total} bytes are more than download_max_size {max_size}");
+        return Err(refuse(Kind::BadInput, url, why));
+    }
+    let resumed = matches!(body, Body::Rest { .. });
+    if !resumed {
+        partial.begin(Note::new(url.to_string(), strong_etag(&response), total))?;
+        seen = witness();
+    }
+    partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
+    progress(Progress { url, received: partial.len(), total });
+    let limit = total.unwrap_or(max_size);
+    let received = response.read(cancel, |chunk| {
+        if partial.len() + chunk.len() as u64 > limit {
+            return Err(refuse(Kind::BadInput, url, format!("more than {limit} bytes")));
+        }
+        partial.append(chunk)?;
+        seen.see(chunk);
+        progress(Progress { url, received: partial.len(), total });
+        Ok(())
+    });
+    partial.sync()?;
+    received?;
+    match total {
+        Some(total) if partial.len() < total => {
+            Err(passing(Kind::Unreachable, url, format!("cut short at {} of {total} bytes", partial.len())))
+        }
+        _ => {
+            partial.complete()?;
+            Ok(Arrived { witness: seen, uncertain: resumed || total.is_none() })
+        }
+    }
+}
+
+/// Asks for what is missing.
+fn ask(
+    client: &Client,
+    source: &Source,
+    partial: &Partial,
+    cancel: &Cancel,
+) -> Result<(Response, Body), Failure> {
+    let url = &source.url;
+    let prefix = partial
+        .note()
+        .and_then(|note| Some(Prefix { len: partial.len(), etag: note.etag.as_deref()?, total: note.total }));
+    let response = match &prefix {
+        Some(Prefix { len, etag, .. }) => {
+            client.get(url, &[("range", &format!("bytes={len}-")), ("if-range", etag)], cancel)?
+        }
+        None => client.get(url, &[], cancel)?,
+    };
+    let body = judge(&response, prefix.as_ref(), url)?;
+    if body != Body::Useless {
+        response.refuse_encoding(url, matches!(source.form, Form::Gzip | Form::TarGzip))?;
+    }
+    Ok((response, body))
+}
+
+/// The prefix that a request was made to continue.
+struct Prefix<'a> {
+    len: u64,
+    etag: &'a str,
+    total: Option<u64>,
+}
+
+fn judge(response: &Response, prefix: Option<&Prefix<'_>>, url: &Url) -> Result<Body, Failure> {
+    match (response.status, prefix) {
+        (200, _) => Ok(Body::Whole { total: response.announced() }),
+        (206, Some(prefix)) => {
+            let range = response.header("content-range").and_then(parse_range);
+            let Some((first, last, total)) = range else { return Ok(Body::Useless) };
+            let length = last - first + 1;
+            let is_rest = first == prefix.len && last + 1 == total;
+            let is_same = prefix.total.is_none_or(|known| known == total)
+                && strong_etag(response).is_none_or(|etag| etag == prefix.etag)
+                && response.announced().is_none_or(|announced| announced == length);
+            Ok(if is_rest && is_same { Body::Rest { total } } else { Body::Useless })
+        }
+        (206, None) => {
+            Err(refuse(Kind::Nonsense, url, "a part of the file came although the whole was asked for"))
+        }
+        (416, Some(_)) => Ok(Body::Useless),
+        _ => Err(response.unexpected(url)),
+    }
+}
+
+/// The parts of `bytes FIRST-LAST/TOTAL`.
+fn parse_range(value: &str) -> Option<(u64, u64, u64)> {
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let (range, total) = value.trim().strip_prefix("bytes ")?.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, total) = (number(first)?, number(last)?, number(total)?);
+    (first <= last && last < total).then_some((first, last, total))
+}
+
+/// The entity tag of an answer, if it is one that stands for the very bytes.
+fn strong_etag(response: &Response) -> Option<String> {
+    let etag = response.header("etag")?.trim();
+    let inner = etag.strip_prefix('"')?.strip_suffix('"')?;
+    let plain = inner.len() <= 256 && inner.bytes().all(|b| b == 0x21 || (0x23..=0x7e).contains(&b));
+    plain.then(|| etag.to_owned())
+}

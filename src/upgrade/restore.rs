@@ -1,0 +1,279 @@
+//! Putting a backup in place of the node's data, while the node is stopped.
+//!
+//! The tree is built beside the data, checked against the manifest as it is copied, given the live
+//! keys, and exchanged with the data in one step. What it replaces is kept under another name: it is
+//! for the operator to remove. A marker inside the restored tree tells, after a crash, on which side of the
+//! exchange we were, so that the data that was replaced is never taken for a failed attempt.
+
+use super::Cancel;
+use super::backup::copy::Copier;
+use super::backup::{Backup, Content, is_key};
+use crate::error::{Error, Kind, Result};
+use crate::home::tree::{ItemKind, walk};
+use crate::home::{Home, durable};
+use crate::time::rfc3339;
+use rustix::fs::statvfs;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// In a restored tree until the restore is over.
+const MARKER: &str = ".wemixvisor-restored";
+
+/// The places a restore works in, all siblings.
+struct Places {
+    live: PathBuf,
+    /// Being built: may be removed at any time.
+    building: PathBuf,
+    /// Before the exchange the complete restored tree, after it the data that was replaced.
+    side: PathBuf,
+}
+
+/// Puts `backup` in place of the data directory and returns where the replaced data is now.
+///
+/// # Errors
+/// [`Kind::Verification`] if the backup is damaged; if there is too little space or the file system cannot
+/// exchange directories. The data is then as it was.
+pub fn restore(
+    home: &Home,
+    backup: &Backup,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<PathBuf> {
+    let places = Places::of(home)?;
+    if let Ok(done) = fs::read_to_string(places.live.join(MARKER)) {
+        // A crash came between the exchange and the end.
+        let replaced = finish(&places)?;
+        if done == backup.name {
+            return Ok(replaced);
+        }
+    }
+    for ours in [&places.building, &places.side] {
+        if fs::symlink_metadata(ours).is_ok() {
+            fs::remove_dir_all(ours).map_err(|e| Error::io("remove", ours, e))?;
+        }
+    }
+    check_space(&places, backup)?;
+    let built = build(home, &places, backup, cancel, progress);
+    if built.is_err() {
+        // The next attempt removes what cannot be removed now.
+        let _ = fs::remove_dir_all(&places.building);
+    }
+    built?;
+    durable::promote(&places.building, &places.side)?;
+    durable::exchange(&places.side, &places.live).map_err(|e| {
+        e.hint("the data directory must not be a mount point; restore by hand from the backup")
+    })?;
+    finish(&places)
+}
+
+impl Places {
+    fn of(home: &Home) -> Result<Self> {
+        let live = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
+        let name = live.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
+            Error::new(Kind::Config, "the data directory has no siblings").at(live.display())
+        })?;
+        let beside = |suffix: &str| live.with_file_name(format!(".{name}.wemixvisor-{suffix}"));
+        Ok(Places { building: beside("restoring"), side: beside("restored"), live })
+    }
+}
+
+fn check_space(places: &Places, backup: &Backup) -> Result<()> {
+    let beside = places.live.parent().unwrap_or(Path::new("/"));
+    let space = statvfs(beside).map_err(|e| Error::io("look for free space on", beside, e.into()))?;
+    let (needed, available) = (backup.manifest.bytes, space.f_bavail.saturating_mul(space.f_frsize));
+    if available >= needed {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Io, "too little space beside the data to restore it")
+        .at(beside.display())
+        .because(format!("it needs {} MiB, {} MiB are available", needed >> 20, available >> 20)))
+}
+
+fn build(
+    home: &Home,
+    places: &Places,
+    backup: &Backup,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let (from, to) = (backup.data(home), &places.building);
+    make_dir(to)?;
+    durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
+    let mut copier = Copier::new(cancel, backup.manifest.bytes, progress);
+    for entry in &backup.manifest.entries {
+        let (source, copy) = (from.join(&entry.path), to.join(&entry.path));
+        match &entry.content {
+            Content::Dir => make_dir(&copy)?,
+            Content::Link { to } => symlink(to, &copy).map_err(|e| Error::io("create link", &copy, e))?,
+            Content::Copy { size, sha256 } => {
+                if copier.copy(&source, &copy, entry.mode)? != (*size, *sha256) {
+                    return Err(Error::new(
+                        Kind::Verification,
+                        "the backup is damaged: its content has changed",
+                    )
+                    .at(source.display()));
+                }
+            }
+        }
+    }
+    copy_keys(places, &mut copier)?;
+    // Children first: a directory that may not be written to must be complete by then.
+    for entry in backup.manifest.entries.iter().rev().filter(|e| e.content == Content::Dir) {
+        let path = to.join(&entry.path);
+        fs::set_permissions(&path, Permissions::from_mode(entry.mode))
+            .map_err(|e| Error::io("chmod", &path, e))?;
+    }
+    let live = fs::metadata(&places.live).map_err(|e| Error::io("inspect", &places.live, e))?;
+    fs::set_permissions(to, live.permissions()).map_err(|e| Error::io("chmod", to, e))
+}
+
+/// The keys that the node has now go with the restored data: the backup has none.
+fn copy_keys(places: &Places, copier: &mut Copier<'_>) -> Result<()> {
+    for item in walk(&places.live, &|_| true)?.iter().filter(|item| is_key(&item.path)) {
+        let (from, to) = (places.live.join(&item.path), places.building.join(&item.path));
+        durable::mkdir(to.parent().unwrap_or(&places.building))?;
+        match item.kind {
+            ItemKind::Dir => durable::mkdir(&to)?,
+            ItemKind::File => drop(copier.copy(&from, &to, item.mode)?),
+            ItemKind::Link => {
+                let text = fs::read_link(&from).map_err(|e| Error::io("read link", &from, e))?;
+                symlink(&text, &to).map_err(|e| Error::io("create link", &to, e))?;
+            }
+            ItemKind::Special => {}
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))
+}
+
+/// After the exchange: names what was replaced, then takes the marker away.
+fn finish(places: &Places) -> Result<PathBuf> {
+    let time = rfc3339(SystemTime::now()).replace([':', '-'], "").replace('.', "_");
+    let name = places.live.file_name().unwrap_or_default().to_string_lossy();
+    let replaced = places.live.with_file_name(format!("{name}.replaced-{time}"));
+    if fs::symlink_metadata(&places.side).is_ok() {
+        durable::promote(&places.side, &replaced)?;
+    }
+    durable::remove(&places.live.join(MARKER))?;
+    Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upgrade::backup::make;
+
+    struct Rig {
+        dir: tempfile::TempDir,
+        home: Home,
+        backup: Backup,
+    }
+
+    impl Rig {
+        /// A backup of "old" data, and live data that has gone on to "new".
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let home = Home::new(dir.path(), "node").unwrap();
+            let write = |path: &str, text: &str| {
+                let path = home.data().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            };
+            write("geth/chain/1", "old");
+            write("geth/nodekey", "old key");
+            symlink("1", home.data().join("geth/chain/CURRENT")).unwrap();
+            fs::set_permissions(home.data().join("geth/chain"), Permissions::from_mode(0o750)).unwrap();
+            let backup =
+                make(&home, &"v2".parse().unwrap(), &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+            write("geth/chain/1", "new");
+            write("geth/chain/2", "new");
+            write("geth/nodekey", "new key");
+            write("keystore/UTC--1", "account");
+            Rig { dir, home, backup }
+        }
+
+        fn restore(&self) -> Result<PathBuf> {
+            restore(&self.home, &self.backup, &Cancel::new().unwrap(), &mut |_, _| {})
+        }
+
+        fn live(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.home.data().join(path)).ok()
+        }
+
+        fn is_restored(&self) {
+            assert_eq!(self.live("geth/chain/CURRENT").as_deref(), Some("old"));
+            assert_eq!(self.live("geth/chain/2"), None);
+            assert_eq!(self.live("geth/nodekey").as_deref(), Some("new key"));
+            assert_eq!(self.live("keystore/UTC--1").as_deref(), Some("account"));
+            assert_eq!(self.live(MARKER), None);
+            let mode = |path: &str| fs::metadata(self.home.data().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode("geth/chain") & 0o777, 0o750);
+            assert_eq!(self.siblings(), ["backups", "data", "data.replaced"]);
+        }
+
+        fn is_untouched(&self) {
+            assert_eq!(self.live("geth/chain/CURRENT").as_deref(), Some("new"));
+            assert_eq!(self.siblings(), ["backups", "data"]);
+        }
+
+        fn siblings(&self) -> Vec<String> {
+            let names =
+                fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<_> = names.map(|n| n.split('-').next().unwrap().to_owned()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn old_data_new_keys_and_nothing_lost() {
+        let rig = Rig::new();
+        let replaced = rig.restore().unwrap();
+        rig.is_restored();
+        assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_damaged_backup_or_a_cancelled_restore_leaves_the_data_alone() {
+        let rig = Rig::new();
+        let file = rig.backup.data(&rig.home).join("geth/chain/1");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, "odd").unwrap();
+        assert_eq!(rig.restore().unwrap_err().kind(), Kind::Verification);
+        rig.is_untouched();
+        fs::write(&file, "old").unwrap();
+        let cancel = Cancel::new().unwrap();
+        cancel.cancel();
+        restore(&rig.home, &rig.backup, &cancel, &mut |_, _| {}).unwrap_err();
+        rig.is_untouched();
+        rig.restore().unwrap();
+    }
+
+    #[test]
+    fn after_a_crash_at_any_step_the_next_run_finishes_and_loses_nothing() {
+        let steps: [fn(&Rig, &Places); 4] = [
+            |rig, places| {
+                build(&rig.home, places, &rig.backup, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap()
+            },
+            |_, places| durable::promote(&places.building, &places.side).unwrap(),
+            |_, places| durable::exchange(&places.side, &places.live).unwrap(),
+            |_, places| fs::rename(&places.side, places.live.with_file_name("data.replaced-x")).unwrap(),
+        ];
+        for crash_after in 0..=steps.len() {
+            let rig = Rig::new();
+            let places = Places::of(&rig.home).unwrap();
+            steps[..crash_after].iter().for_each(|step| step(&rig, &places));
+            rig.restore().unwrap();
+            rig.is_restored();
+            let replaced = fs::read_dir(rig.dir.path()).unwrap().map(|e| e.unwrap().path());
+            let replaced =
+                replaced.into_iter().find(|p| p.display().to_string().contains("replaced")).unwrap();
+            assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new", "{crash_after}");
+        }
+    }
+}
