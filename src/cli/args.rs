@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Cancel(Name),
     Add { name: Name, binary: PathBuf, force: bool },
     Now(Name),
+    Fetch { name: Name, url: Option<String>, digest: Option<Digest>, json: bool },
     ResolveRetry,
     ResolveRollback { force: bool },
     ConfigShow { json: bool },
@@ -116,6 +117,12 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
             let binary = opt_free(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add { name, binary, force }
         }
+        "fetch" => Command::Fetch {
+            url: opt(args, &word, "--url", |s| Ok(s.to_owned()))?,
+            digest: opt(args, &word, "--sha256", digest)?,
+            json: args.contains("--json"),
+            name: free(args, &word, "NAME", name)?,
+        },
         "now" => Command::Now(free(args, &word, "NAME", name)?),
         _ => return Err(unknown(&word)),
     })

@@ -33,6 +33,10 @@ pub const COMMANDS: &[Usage] = &[
     usage("upgrade list [--json]", "show planned and past upgrades"),
     usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
     usage("upgrade add NAME BINARY [--force]", "stage the binary of an upgrade"),
+    usage(
+        "upgrade fetch NAME [--url URL] [--sha256 HEX] [--json]",
+        "download, verify and stage the binary of an upgrade",
+    ),
     usage("upgrade now NAME", "switch now, whatever the height"),
     usage("resolve retry", "after a halt: let the next run try the upgrade again"),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),

@@ -3,6 +3,7 @@
 //! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
 
 mod args;
+mod fetch;
 mod help;
 mod home;
 mod logger;
@@ -48,6 +49,9 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
+        Command::Fetch { name, url, digest, json } => {
+            done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
+        }
         Command::Now(name) => done(upgrade::now(&home, name)),
         Command::ResolveRetry => done(resolve::retry(&home)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),

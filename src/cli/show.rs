@@ -83,9 +83,10 @@ pub(super) fn upgrades(view: &View) -> String {
             }
             _ => "planned".to_owned(),
         };
-        let binary = match &plan.hold {
-            Some(hold) => format!("{}: {hold}", plan.binary),
-            None => plan.binary.clone(),
+        let binary = match (&plan.download, &plan.hold) {
+            (Some(download), _) => format!("downloading: {}", download.line),
+            (None, Some(hold)) => format!("{}: {hold}", plan.binary),
+            (None, None) => plan.binary.clone(),
         };
         rows.push([plan.name.to_string(), plan.height.to_string(), when, binary, plan.origin.clone()]);
     }

@@ -99,7 +99,7 @@ pub(super) fn now(home: &Home, name: Name) -> Result<()> {
 }
 
 /// Tells the supervisor, if one runs, that something has changed. It would notice by itself, later.
-fn refresh(home: &Home) {
+pub(super) fn refresh(home: &Home) {
     let _ = ask(home, &Request::Refresh);
 }
 

@@ -31,6 +31,10 @@ pub struct Manifest {
     /// The public key of the signature that was checked, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The digest that the upgrade pinned when the binary was fetched: that of the file that was
+    /// downloaded, which may be an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Digest>,
     /// When it was staged, RFC 3339.
     pub time: String,
     /// Fields of other versions.
@@ -71,6 +75,7 @@ impl Manifest {
             source: source.into(),
             verified,
             key: None,
+            pinned: None,
             time: rfc3339(SystemTime::now()),
             other: Map::new(),
         }

@@ -64,7 +64,7 @@ pub use recovery::{Recovery, recover};
 pub use restart::backoff;
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{NodeView, Plan, View};
+pub use view::{Download, NodeView, Plan, View};
 
 use crate::name::Name;
 use restart::Restarts;

@@ -57,8 +57,20 @@ pub struct Plan {
     pub left_ms: Option<u64>,
     /// Whether its binary can be switched to: `waiting`, `preparing`, `ready` or `failed`.
     pub binary: String,
+    /// How far the download of its binary is, where there is one. The machine does not know; who shows
+    /// the snapshot adds it.
+    pub download: Option<Download>,
     /// Why it does not happen though it is due, or why its binary is not ready.
     pub hold: Option<String>,
+}
+
+/// How far a download is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Download {
+    /// In percent, where the size is known.
+    pub percent: Option<u8>,
+    /// In words.
+    pub line: String,
 }
 
 impl Machine {
@@ -100,6 +112,7 @@ impl Machine {
             blocks_left,
             left_ms: blocks_left.map(|n| n.saturating_mul(millis(self.period()))),
             binary: binary.to_owned(),
+            download: None,
             hold: trouble,
         }
     }

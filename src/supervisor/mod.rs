@@ -38,7 +38,7 @@ use crate::upgrade::agenda::Agenda;
 use crate::upgrade::history;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
-use crate::upgrade::prepare::Verified;
+use crate::upgrade::prepare::{Downloads, Verified};
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
@@ -95,7 +95,12 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());
     let supervisor = Supervisor {
-        context: Context { config: Arc::new(config), home: home.clone(), verified },
+        context: Context {
+            config: Arc::new(config),
+            home: home.clone(),
+            verified,
+            downloads: Downloads::default(),
+        },
         sources,
         args,
         machine,
@@ -512,11 +517,15 @@ impl Supervisor {
 
     fn status(&self) -> Status {
         let problems = self.planned.problems.iter().chain(&self.conflicts).cloned().collect();
+        let mut view = self.machine.view();
+        for plan in &mut view.planned {
+            plan.download = self.context.downloads.of(&plan.name);
+        }
         Status {
             running: true,
             pid: Some(std::process::id()),
             home: self.context.home.root().to_owned(),
-            view: self.machine.view(),
+            view,
             problems,
         }
     }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Class, Failure, HookEnd, Job, JobEnd};
-use crate::upgrade::prepare::Verified;
+use crate::upgrade::prepare::{Downloads, Verified};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +23,7 @@ pub(super) struct Context {
     pub(super) config: Arc<Config>,
     pub(super) home: Home,
     pub(super) verified: Verified,
+    pub(super) downloads: Downloads,
 }
 
 /// The handle of the worker thread. Dropped, the thread ends after its job.
@@ -77,11 +78,11 @@ fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
 }
 
 fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
-    let Context { config, home, verified } = context;
+    let Context { config, home, verified, downloads } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
     match job {
         Job::Prepare(upgrade) => {
-            let ready = prepare::prepare(config, home, verified, upgrade, cancel);
+            let ready = prepare::prepare(config, home, verified, downloads, upgrade, cancel);
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
         }
         Job::Backup(progress) => {

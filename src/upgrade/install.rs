@@ -140,9 +140,8 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
         (Some(manifest), pinned) => {
             manifest.check(&path)?;
             // What was downloaded may be an archive, and then the pin is the archive's.
-            let by_hand = matches!(manifest.verified, Verified::Operator | Verified::Import);
             match pinned {
-                Some(pin) if by_hand => check_pin(&path, pin).map(|()| manifest),
+                Some(pin) if manifest.pinned != Some(*pin) => check_pin(&path, pin).map(|()| manifest),
                 _ => Ok(manifest),
             }
         }

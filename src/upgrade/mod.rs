@@ -33,12 +33,12 @@ pub fn classify(err: &Error, cancel: Option<&Cancel>) -> Failure {
         _ if cancel.is_some_and(Cancel::is_cancelled) => Class::Cancelled,
         _ if full => Class::Environment,
         Kind::Verification => Class::Integrity,
-        Kind::Unreachable | Kind::Nonsense | Kind::Busy => Class::Transient,
+        // What is missing may be staged any moment.
+        Kind::Unreachable | Kind::Nonsense | Kind::Busy | Kind::NotFound => Class::Transient,
         Kind::Io | Kind::Permission => Class::Environment,
         Kind::Failed
         | Kind::Usage
         | Kind::NoSupervisor
-        | Kind::NotFound
         | Kind::NotMet
         | Kind::BadInput
         | Kind::Bug

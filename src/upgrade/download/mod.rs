@@ -146,6 +146,8 @@ pub struct Fetched {
     pub verified: Verified,
     /// The public key that it was signed with, where signatures are required.
     pub key: Option<String>,
+    /// The digest that the upgrade pins.
+    pub pinned: Option<Digest>,
     target: Target,
     _claim: Claim,
 }
@@ -401,7 +403,8 @@ impl Fetched {
     fn new(found: Found, order: &Order<'_>, claim: Claim) -> Self {
         let Found { path, sha256, size, url, downloaded, verified, key } = found;
         let target = Target::Upgrade(order.upgrade.name.clone());
-        Fetched { path, sha256, size, url, downloaded, verified, key, target, _claim: claim }
+        let pinned = order.upgrade.digest;
+        Fetched { path, sha256, size, url, downloaded, verified, key, pinned, target, _claim: claim }
     }
 
     /// What is to be remembered of the binary when it is staged.
@@ -409,6 +412,7 @@ impl Fetched {
     pub fn manifest(&self) -> Manifest {
         let mut manifest = Manifest::new(self.sha256, self.size, self.url.clone(), self.verified);
         manifest.key.clone_from(&self.key);
+        manifest.pinned = self.pinned;
         manifest
     }
 

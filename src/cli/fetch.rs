@@ -1,0 +1,139 @@
+//! `upgrade fetch`: the download that `run` does by itself, by hand, with a progress bar.
+
+use super::upgrade::refresh;
+use super::{print, print_json};
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::home::{Home, Manifest};
+use crate::machine::{Origin, Target, Upgrade};
+use crate::name::Name;
+use crate::upgrade::download::Progress;
+use crate::upgrade::download::progress::Meter;
+use crate::upgrade::planned::Reader;
+use crate::upgrade::{Cancel, install, prepare};
+use rustix::termios::tcgetwinsize;
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+/// What the operator wants fetched.
+pub(super) struct Wanted {
+    pub(super) name: Name,
+    pub(super) url: Option<String>,
+    pub(super) digest: Option<Digest>,
+}
+
+pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool) -> Result<()> {
+    let upgrade = upgrade(home, wanted);
+    let target = Target::Upgrade(upgrade.name.clone());
+    match install::verify(home, &target, upgrade.digest.as_ref()) {
+        Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", as_json),
+        Err(e) if e.kind() == Kind::NotFound => {}
+        Err(e) => {
+            let hint = format!("to replace it, remove {}", home.upgrade(&upgrade.name).display());
+            return Err(Error::new(Kind::Failed, "another binary is staged").because(e).hint(hint));
+        }
+    }
+    let cancel = cancelled_by_signals()?;
+    let mut bar = Bar::default();
+    let fetched = prepare::fetch(config, home, &upgrade, &mut |progress| bar.update(&progress), &cancel);
+    bar.end();
+    let manifest = match fetched {
+        Err(_) if cancel.is_cancelled() => {
+            let what = "interrupted; what has arrived is kept, and the next fetch goes on from there";
+            return Err(Error::new(Kind::Failed, what));
+        }
+        fetched => fetched?,
+    };
+    refresh(home);
+    show(home, &upgrade.name, &manifest, "is staged", as_json)
+}
+
+/// The upgrade as it is planned, with what the operator says instead.
+fn upgrade(home: &Home, wanted: Wanted) -> Upgrade {
+    let Wanted { name, url, digest } = wanted;
+    let planned = Reader::new(home).read().upgrades.into_iter().find(|u| u.name == name);
+    let mut upgrade = planned.unwrap_or_else(|| Upgrade::new(name, 1, Origin::Schedule));
+    if let Some(url) = url {
+        upgrade.binaries = [("any".to_owned(), url)].into();
+        upgrade.info = None;
+    }
+    upgrade.digest = digest.or(upgrade.digest);
+    upgrade
+}
+
+fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, as_json: bool) -> Result<()> {
+    if as_json {
+        let path = home.binary(&Target::Upgrade(name.clone()));
+        return print_json(&json!({"name": name, "path": path, "manifest": manifest}));
+    }
+    print(&format!("{name} {what}: {} from {}\n", manifest.sha256, manifest.source))
+}
+
+/// A token that Ctrl-C and SIGTERM cancel.
+fn cancelled_by_signals() -> Result<Cancel> {
+    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
+    let cancel = Cancel::new().map_err(failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let token = cancel.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().for_each(|_| token.cancel()))
+        .map_err(failed)?;
+    Ok(cancel)
+}
+
+/// Shows a download on stderr: a bar on a terminal, a line now and then elsewhere.
+struct Bar {
+    meter: Meter,
+    begun: Instant,
+    terminal: bool,
+    drawn: bool,
+}
+
+impl Default for Bar {
+    fn default() -> Self {
+        Bar {
+            meter: Meter::default(),
+            begun: Instant::now(),
+            terminal: io::stderr().is_terminal(),
+            drawn: false,
+        }
+    }
+}
+
+impl Bar {
+    const REDRAW: Duration = Duration::from_millis(100);
+    const LINE: Duration = Duration::from_secs(5);
+
+    fn update(&mut self, progress: &Progress<'_>) {
+        let now = self.begun.elapsed();
+        self.meter.update(now, progress);
+        let done = progress.total == Some(progress.received);
+        let every = if self.terminal { Self::REDRAW } else { Self::LINE };
+        if self.meter.is_due(now, every) || done {
+            self.draw();
+        }
+    }
+
+    fn draw(&mut self) {
+        let mut stderr = io::stderr().lock();
+        // A progress that cannot be shown is no reason to stop.
+        let _ = if self.terminal {
+            let columns = tcgetwinsize(&stderr).map_or(80, |size| usize::from(size.ws_col).max(20));
+            write!(stderr, "\r\x1b[K{}", self.meter.bar(columns - 1)).and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{}", self.meter.line())
+        };
+        self.drawn = true;
+    }
+
+    fn end(&mut self) {
+        if self.terminal && self.drawn {
+            eprintln!();
+        }
+    }
+}
