@@ -88,12 +88,12 @@ impl WebSocket {
     /// The next frame, or `None` if it is not all there at the deadline.
     fn frame(&mut self, deadline: Option<Instant>, limit: usize) -> Result<Option<Frame>, Fault> {
         loop {
-            if let Some((header, length)) = frame_size(&self.socket.inbox, limit)? {
-                if self.socket.inbox.len() >= header + length {
-                    let mut frame = self.socket.take(header + length);
-                    let payload = frame.split_off(header);
-                    return Ok(Some(Frame { last: frame[0] & 0x80 != 0, opcode: frame[0] & 0x0f, payload }));
-                }
+            if let Some((header, length)) = frame_size(&self.socket.inbox, limit)?
+                && self.socket.inbox.len() >= header + length
+            {
+                let mut frame = self.socket.take(header + length);
+                let payload = frame.split_off(header);
+                return Ok(Some(Frame { last: frame[0] & 0x80 != 0, opcode: frame[0] & 0x0f, payload }));
             }
             if !self.socket.fill(deadline)? {
                 return Ok(None);
