@@ -39,10 +39,12 @@
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
 mod event;
+pub mod gates;
 mod journal;
 mod launch;
 mod prepare;
 mod proof;
+pub mod quorum;
 mod recovery;
 mod restart;
 mod rollback;
