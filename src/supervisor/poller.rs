@@ -32,6 +32,8 @@ pub(super) struct Options {
 
 /// How long to wait before a node that did not answer is asked again: while it starts, and later.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Of so many failures in a row, one is reported, the first time after about ten seconds.
+const SILENT: u32 = 10;
 /// A node without an IPC socket after this time is asked over HTTP, if no address was configured. Not
 /// earlier: the usual port may belong to another node on this machine.
 const SOCKET_COMES: Duration = Duration::from_secs(10);
@@ -246,7 +248,7 @@ impl Asker {
         }
         node.failures = node.failures.saturating_add(1);
         // A node that is starting does not answer for a while; nobody wants to read that each time.
-        if let Some((endpoint, e)) = trouble.filter(|_| node.failures.is_multiple_of(30)) {
+        if let Some((endpoint, e)) = trouble.filter(|_| node.failures % 60 == SILENT) {
             log::warn!("event=rpc_silent endpoint={endpoint} failures={} {e}", node.failures);
         }
     }
