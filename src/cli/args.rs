@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Now(Name),
     Fetch { name: Name, url: Option<String>, digest: Option<Digest>, json: bool },
     ResolveRetry,
+    ResolveSign,
     ResolveRollback { force: bool },
     ConfigShow { json: bool },
     ConfigCheck,
@@ -78,6 +79,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "upgrade" => upgrade(args)?,
         "resolve" => match subcommand(args, word)?.as_str() {
             "retry" => Command::ResolveRetry,
+            "sign" => Command::ResolveSign,
             "rollback" => Command::ResolveRollback { force: args.contains("--force") },
             other => return Err(unknown(&format!("resolve {other}"))),
         },

@@ -40,6 +40,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("upgrade now NAME", "switch now, whatever the height"),
     usage("resolve retry", "after a halt: let the next run try the upgrade again"),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
+    usage("resolve sign", "have a validator that waits after an unclean stop sign at once"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),
     usage("config check", "check the configuration"),
     usage("version", "show the version of wemixvisor"),

@@ -53,6 +53,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }
         Command::Now(name) => done(upgrade::now(&home, name)),
+        Command::ResolveSign => done(resolve::sign(&home)),
         Command::ResolveRetry => done(resolve::retry(&home)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),

@@ -1,10 +1,12 @@
 //! `resolve`: the operator's decision after a halt. Nothing runs while it is made.
 
+use super::home::accepted;
 use super::print;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::SupervisorLock;
-use crate::machine::{Phase, Progress, Record};
+use crate::machine::{NodeMark, Phase, Progress, Record};
+use crate::supervisor::{Request, ask};
 use crate::upgrade::journal::Journal;
 
 /// Lets the next run try the upgrade again, with all its attempts.
@@ -35,6 +37,26 @@ pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
         progress.reason = Some("the operator decided so".to_owned());
         Ok(format!("the next `wemixvisor run` goes back to {}", progress.from.target))
     })
+}
+
+/// Has a silent validator sign: the one that runs, or the next that is started.
+pub(super) fn sign(home: &Home) -> Result<()> {
+    match ask(home, &Request::Sign) {
+        Ok(answered) => print(&format!("{}\n", accepted(&answered.reply)?)),
+        Err(e) if e.kind() == Kind::NoSupervisor => {
+            let _lock = SupervisorLock::acquire(home)?;
+            let opened = Journal::open(home)?;
+            let (mut journal, mut record) = (opened.journal, opened.record);
+            if !record.silent && matches!(record.node, NodeMark::Never | NodeMark::StoppedClean) {
+                return Err(Error::new(Kind::NotMet, "nothing keeps the node from signing"));
+            }
+            record.silent = false;
+            record.node = NodeMark::StoppedClean;
+            journal.write(&record)?;
+            print("the next `wemixvisor run` signs at once\n")
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// What speaks against running the old binary, if anything does.

@@ -61,6 +61,9 @@ fn show(status: &Status) -> String {
         let to = &p.to.target;
         let _ = writeln!(text, "upgrading   {} -> {to}: {}, attempt {}", p.from.target, p.phase, p.attempt);
     }
+    if let Some(reason) = &view.silent {
+        let _ = writeln!(text, "silent      the node does not sign until that is safe: {reason}");
+    }
     if let Some(reason) = &view.halted {
         let _ = writeln!(text, "halted      {reason}; decide with `wemixvisor resolve`");
     }

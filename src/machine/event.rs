@@ -5,11 +5,13 @@
 //! before any other event, so that between such an action and its outcome nothing else can happen.
 
 use super::Policy;
+use super::gates::{Sample, Validator};
 use super::journal::{Block, Progress, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::exit::Exit;
 use crate::name::Name;
 use std::fmt;
+use std::time::Duration;
 
 /// Everything that can happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,10 @@ pub enum Event {
     JobDone(JobEnd),
     /// The node told its head.
     Head(Head),
+    /// What was asked of the network is known, or cannot be.
+    Surveyed(Result<Survey, Failure>),
+    /// The node was asked to seal: it does, or could not be told.
+    Signing(Result<(), Failure>),
     /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
@@ -70,6 +76,27 @@ pub struct Head {
     pub block: Block,
     /// The block's own time in seconds since the epoch, where it was told.
     pub timestamp: Option<u64>,
+}
+
+/// What the node says of the network at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// The address with which the node seals, if it tells.
+    pub me: Option<Validator>,
+    /// The validators that seal the block at the height asked for, or the next one if that is not known yet.
+    pub due_set: Vec<Validator>,
+    /// Who seals, how old the head is, how calm the network.
+    pub sample: Sample,
+    /// In how many of the last blocks, of so many that were looked at, our seal is.
+    pub own_seals: (u32, u32),
+    /// The age of the newest of these.
+    pub own_seal_age: Option<Duration>,
+    /// The block at the height asked for; without a hash if the node has none there.
+    pub checked: Option<Block>,
+    /// The highest head that the node has heard of from others.
+    pub network_head: Option<u64>,
+    /// What the node calls itself.
+    pub client_version: Option<String>,
 }
 
 /// How the node process ended.
@@ -136,6 +163,8 @@ pub enum Request {
     Cancel(Name),
     /// Something about the upgrades changed on disk: prepare again what failed.
     Refresh,
+    /// Seal now, whatever may have been sealed before.
+    Sign,
     /// Tell the state to the log.
     Dump,
 }
@@ -203,7 +232,12 @@ pub enum Action {
     /// Look whether the staged binary is still the verified one. Prompt; → `Inspected`, `InspectFailed`.
     Inspect(Version),
     /// Execute the node, of this version. Prompt; → `Spawned`, `SpawnFailed`.
-    Spawn(Version),
+    Spawn {
+        /// The version.
+        version: Version,
+        /// Whether it must not seal for now.
+        silent: bool,
+    },
     /// Say when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
     /// Send SIGTERM to the node. → in the end `Exited`.
@@ -216,6 +250,17 @@ pub enum Action {
     CancelJob,
     /// Ask the node for its head at once. → `Head`.
     Confirm,
+    /// Ask the node about the network: who seals, and what is at these heights. → `Surveyed`.
+    Survey {
+        /// The height whose validator set is wanted.
+        due: Option<u64>,
+        /// The height whose block is wanted.
+        check: Option<u64>,
+    },
+    /// Have the node seal. → `Signing`.
+    Sign,
+    /// Have the node seal no more.
+    Leave,
     /// Strike this upgrade off the schedule, durably, then answer. → `Schedule`.
     Strike {
         /// The upgrade.

@@ -162,6 +162,9 @@ pub struct Record {
     /// Upgrades that have ended, oldest first, one entry per name.
     #[serde(default)]
     pub ended: Vec<Ended>,
+    /// Whether the node must not seal until it is past everything that was final before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
     /// Why the operator has to decide before anything is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
@@ -178,6 +181,7 @@ impl Record {
             upgrade: None,
             ended: Vec::new(),
             halted: None,
+            silent: false,
         }
     }
 

@@ -120,6 +120,7 @@ impl Machine {
             return;
         }
         let mut record = self.record.clone();
+        record.silent = self.starts_silent(record.node == NodeMark::StoppedUnclean);
         record.node = NodeMark::Running;
         if let Some(progress) = &mut record.upgrade {
             progress.attempt += 1;
@@ -140,7 +141,7 @@ impl Machine {
             self.wish = Wish::Run;
         }
         self.state = State::Spawning;
-        self.actions.push(Action::Spawn(self.version().clone()));
+        self.actions.push(Action::Spawn { version: self.version().clone(), silent: self.record.silent });
     }
 
     pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
@@ -242,6 +243,10 @@ impl Machine {
             Why::Unproven(reason) => {
                 self.record = record;
                 self.attempt_failed(now, reason, None);
+            }
+            Why::Halt(reason) => {
+                self.record = record;
+                self.halt(reason);
             }
             Why::Crash if record.upgrade.is_some() => {
                 self.record = record;

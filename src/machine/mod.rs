@@ -38,6 +38,7 @@
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
+mod council;
 mod event;
 pub mod gates;
 mod journal;
@@ -59,7 +60,7 @@ mod tests;
 
 pub use event::{
     Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, Ready,
-    Request, Status,
+    Request, Status, Survey,
 };
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};
@@ -105,6 +106,14 @@ pub struct Policy {
     pub hook_retries: u32,
     /// Whether this node seals blocks, so that a new binary may have signed.
     pub validator: bool,
+    /// How validators take turns.
+    pub turns: gates::Rules,
+    /// Whether to stop sealing a few blocks before the node is stopped.
+    pub leave_before_stop: bool,
+    /// Whether a validator that ended uncleanly starts without sealing, until that is safe.
+    pub silent_after_unclean: bool,
+    /// How long that may take before people are told.
+    pub sign_wait: Duration,
 }
 
 impl Default for Policy {
@@ -125,6 +134,10 @@ impl Default for Policy {
             backup: true,
             hook_retries: 0,
             validator: false,
+            turns: gates::Rules { slot_blocks: 60, avoid_own_proposal: false },
+            leave_before_stop: false,
+            silent_after_unclean: true,
+            sign_wait: Duration::from_secs(600),
         }
     }
 }
@@ -223,9 +236,11 @@ impl Machine {
             Event::Exited(ending) => self.exited(now, ending),
             Event::JobDone(end) => self.job_done(now, end),
             Event::Head(head) => self.see(now, head),
+            Event::Surveyed(result) => self.surveyed(now, result),
+            Event::Signing(result) => self.signing(result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
-            Event::Request(ask) => self.asked(ask),
+            Event::Request(ask) => self.asked(now, ask),
             Event::Tick => {}
         }
         self.drive(now);
@@ -369,7 +384,7 @@ impl Machine {
         }
     }
 
-    fn asked(&mut self, ask: Ask) {
+    fn asked(&mut self, now: Instant, ask: Ask) {
         let under_way = self.record.upgrade.as_ref().map(|p| p.name.clone());
         let reply = match ask.what {
             Request::Stop => {
@@ -400,6 +415,13 @@ impl Machine {
                 self.prepared.retain(|_, p| !matches!(p, Preparation::Failed { .. }));
                 Ok("looking again".to_owned())
             }
+            Request::Sign => match self.state.clone() {
+                State::Running(node) if self.record.silent => {
+                    self.seal(now, node);
+                    Ok("asking the node to seal".to_owned())
+                }
+                _ => Err("no silent node is running".to_owned()),
+            },
             Request::Dump => {
                 let text = format!("{:?}", self.view());
                 self.tell(Level::Info, "state", text, false);

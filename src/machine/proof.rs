@@ -1,5 +1,6 @@
 //! Probation: what a new binary has to show before the upgrade counts as applied.
 
+use super::council::Objection;
 use super::journal::Progress;
 use super::rollback::{Traces, Verdict, decide};
 use super::state::Node;
@@ -46,8 +47,17 @@ impl Machine {
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
         let report = format!("blocks={blocks} lived={lived:?} head={top}");
-        if long_enough && blocks >= self.policy.probation_blocks {
+        let objection = self.objection(node);
+        if let Some(Objection::OtherChain(why)) = objection {
+            return Proof::Bad(why);
+        }
+        if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {
             return Proof::Good(report);
+        }
+        if let Some(Objection::Unknown(why)) = &objection
+            && lived >= self.policy.probation_time + self.patience(node)
+        {
+            return Proof::Overdue(format!("{report} {why}"));
         }
         // The next upgrade does not wait for a full probation: this binary may be unable to go on.
         if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
@@ -67,7 +77,12 @@ impl Machine {
         let confirm = asked.map(|at| (at + self.policy.poll_interval, "confirm"));
         let consider = node.not_before.map(|at| (at, "consider again"));
         let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
-        [confirm, consider, lived, told].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+        let council = self.council_deadline(node);
+        [confirm, consider, lived, told, council]
+            .into_iter()
+            .flatten()
+            .filter(|(at, _)| self.is_ahead(*at))
+            .min()
     }
 
     fn probation_deadlines(&self, node: &Node) -> ((Instant, &'static str), (Instant, &'static str)) {

@@ -1,5 +1,6 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
+use super::council::Council;
 use super::event::{Ending, Job, Notice, Ready, Status};
 use super::journal::{Record, Target};
 use super::recovery::Recovery;
@@ -67,6 +68,7 @@ pub(super) enum Recorded {
 
 /// What follows a rest.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Rested {
     /// Start what the record says.
     Start,
@@ -89,6 +91,8 @@ pub(super) enum Why {
     Abort,
     /// The new binary does not prove itself.
     Unproven(String),
+    /// Something is wrong that the operator has to look at.
+    Halt(String),
     /// Nobody asked: it ended by itself.
     Crash,
 }
@@ -112,6 +116,8 @@ pub(super) struct Node {
     pub(super) not_before: Option<Instant>,
     /// Whether people know that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
+    /// What is known of the network.
+    pub(super) council: Council,
 }
 
 /// What the operator wants of the node.
@@ -158,6 +164,7 @@ impl Node {
             asked: None,
             not_before: None,
             overdue: false,
+            council: Council::default(),
         }
     }
     /// How many of the last two heads, without a lower one after them, were at or above `height`.

@@ -23,10 +23,11 @@ impl Machine {
             Wish::Run => {}
         }
         let node = self.confirm(now, node);
+        let Some(node) = self.attend(now, node) else { return };
         if node.not_before.is_some_and(|at| now < at) {
             return;
         }
-        if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(node) }
+        if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(now, node) }
     }
 
     /// Asks for the head again when it was seen only once where the next upgrade is due.
@@ -46,9 +47,12 @@ impl Machine {
     }
 
     /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
-    fn consider(&mut self, node: Node) {
-        if let Some((upgrade, ready)) = self.due(Some(&node)) {
+    fn consider(&mut self, now: Instant, mut node: Node) {
+        let Some((upgrade, ready)) = self.due(Some(&node)) else { return };
+        if self.may_stop(now, &mut node, &upgrade) {
             self.inspect(Some(node), &upgrade, ready);
+        } else {
+            self.state = State::Running(node);
         }
     }
 
@@ -283,7 +287,8 @@ impl Machine {
         let target = progress.to.target.clone();
         let progress = Progress { phase: Phase::Trying, attempt: u32::from(at_once), ..progress };
         let node = if at_once { NodeMark::Running } else { self.record.node };
-        let record = Record { upgrade: Some(progress), node, ..self.record.clone() };
+        let silent = self.starts_silent(self.record.node == NodeMark::StoppedUnclean);
+        let record = Record { upgrade: Some(progress), node, silent, ..self.record.clone() };
         self.save(record, Recorded::Link(target));
     }
 

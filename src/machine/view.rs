@@ -23,6 +23,8 @@ pub struct View {
     pub failures: u32,
     /// The upgrade under way.
     pub upgrade: Option<Progress>,
+    /// Whether the node does not seal for now, and what that waits for.
+    pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
     pub halted: Option<String>,
     /// What is planned, in order.
@@ -89,6 +91,10 @@ impl Machine {
             period_ms: millis(self.period()),
             failures: self.restarts.failures(),
             upgrade: self.record.upgrade.clone(),
+            silent: self
+                .record
+                .silent
+                .then(|| self.node().and_then(|node| self.not_yet_sealing(node)).unwrap_or_default()),
             halted: self.record.halted.clone(),
             planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
@@ -98,6 +104,13 @@ impl Machine {
     fn plan_view(&self, upgrade: &Upgrade) -> Plan {
         let head = self.head.as_ref().map(|h| h.block.height);
         let blocks_left = head.map(|head| upgrade.height.saturating_sub(head));
+        let hold =
+            self.node().and_then(|node| node.council.holds.as_ref()).filter(|_| blocks_left == Some(0));
+        let hold = hold.map(|(since, gates)| {
+            let since = self.now.map_or(0, |now| now.saturating_duration_since(*since).as_secs());
+            let gates: Vec<String> = gates.iter().map(|g| format!("{}: {g}", g.name())).collect();
+            format!("{} (for {since} s)", gates.join("; "))
+        });
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
             None => ("waiting", None),
             Some(Preparation::Working { .. }) => ("preparing", None),
@@ -113,7 +126,7 @@ impl Machine {
             left_ms: blocks_left.map(|n| n.saturating_mul(millis(self.period()))),
             binary: binary.to_owned(),
             download: None,
-            hold: trouble,
+            hold: trouble.or(hold),
         }
     }
 

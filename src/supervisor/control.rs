@@ -40,6 +40,8 @@ pub enum Request {
         /// The upgrade.
         name: Name,
     },
+    /// Have a silent validator seal, whatever may have been sealed before.
+    Sign,
     /// Upgrades or binaries have changed on disk; look now.
     Refresh,
 }

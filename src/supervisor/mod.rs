@@ -19,17 +19,19 @@ mod control;
 mod poller;
 mod release;
 mod signals;
+mod surveyor;
 mod watcher;
 mod worker;
 
 pub use control::{Answered, Reply, Request, Status, ask};
 
 use crate::children;
-use crate::config::{Config, HeightSource, Sources, StopTimeoutAction};
+use crate::config::{Config, HeightSource, SignAfterUnclean, Sources, StopTimeoutAction};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::home::lock::SupervisorLock;
+use crate::machine::gates::Rules;
 use crate::machine::{
     self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Policy,
     StopTimeout, Target, Version,
@@ -48,6 +50,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use surveyor::{Answer, Order, Surveyor};
 use worker::{Context, Worker};
 
 /// A turn of the loop that takes longer is reported with what it was about.
@@ -91,6 +94,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     control::serve(home, channels.calls.0.clone())?;
     let watcher = watcher::watch(home, channels.planned.0.clone())?;
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
+    let surveyor = Surveyor::start(channels.answers.0.clone())?;
     let worker = Worker::start(channels.jobs.0.clone())?;
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());
@@ -109,6 +113,8 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         worker,
         watcher,
         poller,
+        surveyor,
+        spawned: Instant::now(),
         planned: Planned::default(),
         conflicts: Vec::new(),
         callers: BTreeMap::new(),
@@ -158,6 +164,10 @@ fn policy(config: &Config) -> Policy {
         backup: !config.unsafe_skip_backup,
         hook_retries: config.daemon_preupgrade_max_retries,
         validator: config.validator_mode,
+        turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
+        leave_before_stop: config.leave_before_stop,
+        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait,
+        sign_wait: config.sign_wait_timeout,
     }
 }
 
@@ -177,6 +187,7 @@ struct Channels {
     calls: Channel<Call>,
     planned: Channel<watcher::Seen>,
     heads: Channel<poller::Told>,
+    answers: Channel<Answer>,
 }
 
 impl Channels {
@@ -188,6 +199,7 @@ impl Channels {
             calls: unbounded(),
             planned: unbounded(),
             heads: unbounded(),
+            answers: unbounded(),
         }
     }
 }
@@ -203,6 +215,9 @@ struct Supervisor {
     worker: Worker,
     watcher: watcher::Watcher,
     poller: Poller,
+    surveyor: Surveyor,
+    /// When the node was last executed.
+    spawned: Instant,
     planned: Planned,
     conflicts: Vec<String>,
     /// Who waits for an answer, by number.
@@ -249,6 +264,10 @@ impl Supervisor {
                     (begun, what) = (Instant::now(), "head");
                     told.into_iter().for_each(|t| self.told(t));
                 }
+                recv(channels.answers.1) -> answer => {
+                    (begun, what) = (Instant::now(), "survey");
+                    answer.into_iter().for_each(|a| self.answered(a));
+                }
                 recv(timer) -> _ => {
                     (begun, what) = (Instant::now(), "tick");
                     self.feed(Event::Tick);
@@ -290,7 +309,7 @@ impl Supervisor {
                     Err(e) => Event::InspectFailed(failure(&e)),
                 })
             }
-            Action::Spawn(version) => Some(match self.spawn(&version) {
+            Action::Spawn { version, silent } => Some(match self.spawn(&version, silent) {
                 Ok(pid) => Event::Spawned { pid },
                 Err(failure) => Event::SpawnFailed(failure),
             }),
@@ -320,6 +339,18 @@ impl Supervisor {
                 self.poller.confirm();
                 None
             }
+            Action::Survey { due, check } => {
+                self.survey(Order::Survey { due, check });
+                None
+            }
+            Action::Sign => {
+                self.survey(Order::Sign);
+                None
+            }
+            Action::Leave => {
+                self.survey(Order::Leave);
+                None
+            }
             Action::Strike { name, reply_to } => {
                 self.strike(&name, reply_to);
                 None
@@ -343,10 +374,26 @@ impl Supervisor {
         crate::home::durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
 
-    fn spawn(&mut self, version: &Version) -> Result<u32, Failure> {
+    fn survey(&self, order: Order) {
+        if let Some(child) = &self.child {
+            let options = poller::Options::new(&self.context.config, &self.context.home);
+            self.surveyor.order(child.pid(), self.spawned, options, order);
+        }
+    }
+
+    fn spawn(&mut self, version: &Version, silent: bool) -> Result<u32, Failure> {
         let home = &self.context.home;
         self.context.verified.check(home, version).map_err(|e| failure(&e))?;
-        let child = Child::spawn(home, &home.binary(&version.target), &self.args)?;
+        let sealing =
+            |arg: &&OsString| ["--mine", "-mine", "--mine=true", "-mine=true"].iter().any(|m| *arg == m);
+        let args: Vec<OsString> = self.args.iter().filter(|arg| !(silent && sealing(arg))).cloned().collect();
+        if silent {
+            log::warn!(
+                "event=silent_start --mine is taken out of the node's arguments until sealing is safe"
+            );
+        }
+        let child = Child::spawn(home, &home.binary(&version.target), &args)?;
+        self.spawned = Instant::now();
         let pid = child.pid();
         self.child = Some(child);
         self.poller.follow(pid);
@@ -426,6 +473,7 @@ impl Supervisor {
             Request::Restart => machine::Request::Restart,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Cancel { name } => machine::Request::Cancel(name),
+            Request::Sign => machine::Request::Sign,
             Request::Refresh => {
                 self.watcher.look();
                 machine::Request::Refresh
@@ -485,6 +533,12 @@ impl Supervisor {
         // What the previous process said is of no interest any more.
         if self.child.as_ref().is_some_and(|c| c.pid() == told.pid) {
             self.feed(Event::Head(told.head));
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        if self.child.as_ref().is_some_and(|c| c.pid() == answer.pid) {
+            self.feed(answer.event);
         }
     }
 

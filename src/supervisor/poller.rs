@@ -53,7 +53,7 @@ impl Options {
     }
 
     /// Whom to ask now, in order.
-    fn candidates(&self, running: Duration) -> Vec<Endpoint> {
+    pub(super) fn candidates(&self, running: Duration) -> Vec<Endpoint> {
         if !self.addresses.is_empty() {
             return self.addresses.clone();
         }

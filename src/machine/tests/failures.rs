@@ -231,7 +231,8 @@ fn the_new_binary_dies_three_times_past_the_fork() {
 fn a_validator_may_have_signed() {
     let mut story = trying(Policy { validator: true, ..policy() }, v2());
     story.blocks(101, 102).check(&expect![[r#"
-        (+2.0s) head 102             → record [genesis Running | v2 Trying attempt=1 signed]
+        (+1.0s) head 101             → survey
+        (+1.0s) head 102             → record [genesis Running | v2 Trying attempt=1 signed]
     "#]]);
     story.all([CRASH, Input::Tick, CRASH, Input::Tick]).forget();
     story.then(CRASH).check(&expect![[r#"

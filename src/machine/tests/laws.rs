@@ -136,7 +136,7 @@ impl World {
                 require(self.pending.is_none(), "one prompt action at a time")
             }
             Action::Link(target) => self.check_link(target),
-            Action::Spawn(version) => self.check_spawn(version),
+            Action::Spawn { version, .. } => self.check_spawn(version),
             Action::AwaitRelease => require(!self.awaiting, "the locks are waited for once"),
             Action::Terminate => self.check_terminate(),
             Action::Kill => {
@@ -150,7 +150,9 @@ impl World {
             Action::CancelJob => {
                 require(self.job.as_ref().is_some_and(|(_, c)| !c), "a job is asked to end once")
             }
-            Action::Confirm => require(!down, "nobody can be asked for a head"),
+            Action::Confirm | Action::Survey { .. } | Action::Sign | Action::Leave => {
+                require(!down, "nobody can be asked")
+            }
             Action::Tell(notice) => require(
                 notice.event != "unexpected_event",
                 &format!("as the loop keeps its contract: {notice:?}"),

@@ -40,20 +40,5 @@ fn v2() -> Upgrade {
 
 /// The defaults of the configuration, without a backup.
 fn policy() -> Policy {
-    Policy {
-        restart_after_upgrade: true,
-        restart_delay: Duration::ZERO,
-        restart_on_failure: true,
-        max_restarts: 5,
-        poll_interval: Duration::from_secs(5),
-        watch_height: true,
-        shutdown_grace: Duration::from_secs(600),
-        stop_timeout: StopTimeout::Wait,
-        start_timeout: Duration::from_secs(600),
-        probation_blocks: 20,
-        probation_time: Duration::from_secs(60),
-        backup: false,
-        hook_retries: 2,
-        validator: false,
-    }
+    Policy { backup: false, hook_retries: 2, ..Policy::default() }
 }

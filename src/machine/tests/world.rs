@@ -256,7 +256,7 @@ impl World {
     fn perform(&mut self, action: &Action) -> Result<(), String> {
         self.check(action)?;
         match action {
-            Action::Record(_) | Action::Link(_) | Action::Inspect(_) | Action::Spawn(_) => {
+            Action::Record(_) | Action::Link(_) | Action::Inspect(_) | Action::Spawn { .. } => {
                 self.pending = Some(action.clone());
             }
             Action::AwaitRelease => self.awaiting = true,
@@ -279,6 +279,7 @@ impl World {
             }
             Action::Strike { name, .. } => self.schedule.retain(|u| u.name != *name),
             Action::Exit { exit, reason, .. } => self.end = Some((*exit, reason.clone())),
+            Action::Survey { .. } | Action::Sign | Action::Leave => {}
             Action::Confirm | Action::Answer { .. } | Action::Tell(_) => {}
         }
         Ok(())
@@ -292,7 +293,7 @@ impl World {
                 self.record = record.clone();
             }
             Action::Link(target) => self.link = target.clone(),
-            Action::Spawn(version) => {
+            Action::Spawn { version, .. } => {
                 self.truth.executed(version, self.head);
                 let target = version.target.clone();
                 let process = Process { target, terminated: false, killed: false, orphan: false };

@@ -1,0 +1,357 @@
+//! What the network's state decides: when a validator may stop, whether a new binary follows the same
+//! chain and seals, and when a node that ended uncleanly may seal again.
+//!
+//! The facts come as a [`Survey`], asked for when one is needed: once per head at most, and one at a time.
+//! The gates themselves are in [`gates`]; here is what they are asked, and what follows.
+
+use super::event::{Action, Failure, Level, Notice, Survey};
+use super::gates::{self, Due, Gate, Reason, Rules, Verdict};
+use super::journal::{Block, Record};
+use super::state::{Node, Recorded, State, Why};
+use super::{Machine, Upgrade};
+use crate::machine::Phase;
+use std::time::{Duration, Instant};
+
+/// A survey that has not come back after this time is given up.
+const SURVEY_LOST: Duration = Duration::from_secs(60);
+/// Periods without a new block after which a node that knows of a higher head counts as frozen.
+const FROZEN: u32 = 30;
+/// Blocks beyond the highest one ever recorded after which nothing that was final can be sealed again.
+const BEYOND: u64 = 2;
+/// By how much clocks may differ before a seal counts as one of after our start.
+const CLOCKS: Duration = Duration::from_secs(10);
+/// Periods between leaving the consensus and the stop, to see the chain go on.
+const LEAVE: u32 = 4;
+/// How often the highest head of a validator is made durable.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// What a node's machine knows of the network, and has asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Council {
+    /// When a survey was asked for, and at which head, if it has not come yet.
+    asked: Option<Instant>,
+    /// The head at which the last one was asked for.
+    asked_at: Option<u64>,
+    /// The last one, and when it came.
+    survey: Option<(Instant, Survey)>,
+    /// Why the last one failed, if it did.
+    pub(super) failure: Option<String>,
+    /// What holds a due upgrade back, and since when.
+    pub(super) holds: Option<(Instant, Vec<Gate>)>,
+    /// When sealing was stopped ahead of the stop of the node.
+    left: Option<Instant>,
+    /// When sealing was last asked to begin.
+    signing: Option<Instant>,
+    /// Whether people know that it takes too long until sealing may begin.
+    pub(super) overdue: bool,
+    /// When the head was last made durable.
+    kept: Option<Instant>,
+}
+
+impl Machine {
+    /// A survey has come back, or failed.
+    pub(super) fn surveyed(&mut self, now: Instant, result: Result<Survey, Failure>) {
+        let (State::Running(node) | State::Inspecting { node: Some(node), .. }) = &mut self.state else {
+            return;
+        };
+        node.council.asked = None;
+        match result {
+            Ok(survey) => {
+                node.council.failure = None;
+                node.council.survey = Some((now, survey));
+            }
+            Err(failure) => node.council.failure = Some(failure.detail),
+        }
+    }
+
+    /// Sealing was asked to begin: it has, or could not.
+    pub(super) fn signing(&mut self, result: Result<(), Failure>) {
+        let State::Running(node) = &self.state else { return };
+        let node = node.clone();
+        match result {
+            Ok(()) => {
+                let text = "the node seals again".to_owned();
+                let record = Record { silent: false, ..self.record.clone() };
+                let news = Notice::history(Level::Info, "sealing", text);
+                self.save_and_tell(record, Recorded::Run(node), Some(news));
+            }
+            Err(failure) => self.warn("not_sealing", failure.detail),
+        }
+    }
+
+    /// What needs the network's state while a node runs; returns the node as it is then, unless
+    /// something was begun.
+    pub(super) fn attend(&mut self, now: Instant, node: Node) -> Option<Node> {
+        let node = self.ask_network(now, node);
+        if let Some(twin) = self.twin(now, &node) {
+            self.halt_for(now, node, twin);
+            return None;
+        }
+        if self.record.silent { self.wait_to_seal(now, node) } else { self.keep_head(now, node) }
+    }
+
+    /// Asks for a survey if something depends on it and the head has moved on since the last.
+    fn ask_network(&mut self, now: Instant, node: Node) -> Node {
+        let Some(head) = node.rose.map(|(_, head)| head) else { return node };
+        let waiting = node.council.asked.is_some_and(|at| now < at + SURVEY_LOST);
+        let moved = node.council.asked_at != Some(head);
+        let old = node.council.survey.as_ref().is_none_or(|(at, _)| now >= *at + self.policy.poll_interval);
+        if waiting || !(moved || old) || !self.needs_survey(&node) {
+            return node;
+        }
+        let check = self.witness();
+        let due = self.next().map(|u| u.height);
+        self.actions.push(Action::Survey { due, check: check.map(|b| b.height) });
+        let mut node = node;
+        node.council.asked = Some(now);
+        node.council.asked_at = Some(head);
+        self.state = State::Running(node.clone());
+        node
+    }
+
+    /// Whether anything depends on the network's state now. It does for validators only: what others
+    /// have to show, their heads show.
+    fn needs_survey(&self, node: &Node) -> bool {
+        let gated = || self.due(Some(node)).is_some_and(|(upgrade, _)| !self.is_forced(&upgrade));
+        let under_way = || self.record.silent || self.record.upgrade.is_some();
+        self.policy.validator && self.policy.watch_height && (under_way() || gated())
+    }
+
+    /// The block that the chain must still have: the one at which the old binary was stopped, or the
+    /// highest that was recorded.
+    fn witness(&self) -> Option<Block> {
+        let stopped_at = self.record.upgrade.as_ref().and_then(|p| p.stopped_at.clone());
+        if self.record.silent { self.record.highest.clone() } else { stopped_at }
+    }
+
+    fn is_forced(&self, upgrade: &Upgrade) -> bool {
+        self.forced.as_ref().is_some_and(|f| f.name == upgrade.name)
+    }
+
+    /// Whether a validator may stop for a due upgrade now. Anybody else may, and so may a validator
+    /// whose operator said so.
+    pub(super) fn may_stop(&mut self, now: Instant, node: &mut Node, upgrade: &Upgrade) -> bool {
+        if !self.policy.validator || !self.policy.watch_height || self.is_forced(upgrade) {
+            return true;
+        }
+        let verdict = self.gates(node, upgrade);
+        match verdict {
+            Verdict::Go(reason) => {
+                if node.council.holds.take().is_some() || !matches!(reason, Reason::Open) {
+                    self.tell(Level::Info, "gates_open", format!("name={} {reason}", upgrade.name), true);
+                }
+                self.has_left(now, node)
+            }
+            Verdict::Hold(gates) => {
+                let names = |gates: &[Gate]| gates.iter().map(Gate::name).collect::<Vec<_>>();
+                let known = node.council.holds.as_ref().map(|(since, known)| (*since, names(known)));
+                let news = known.as_ref().is_none_or(|(_, known)| *known != names(&gates));
+                if news {
+                    let text: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
+                    self.tell(
+                        Level::Info,
+                        "gates_hold",
+                        format!("name={} {}", upgrade.name, text.join("; ")),
+                        false,
+                    );
+                }
+                let since = known.filter(|_| !news).map_or(now, |(since, _)| since);
+                node.council.holds = Some((since, gates));
+                false
+            }
+        }
+    }
+
+    fn gates(&self, node: &Node, upgrade: &Upgrade) -> Verdict {
+        let head = node.rose.map_or(0, |(_, head)| head);
+        if upgrade.fork_height.is_some_and(|fork| head.saturating_add(1) >= fork) {
+            return Verdict::Go(Reason::Fork { height: upgrade.fork_height.unwrap_or(head) });
+        }
+        let unknown = |missing: String| Verdict::Hold(vec![Gate::Unknown { missing }]);
+        let Some((_, survey)) = node.council.survey.as_ref().filter(|(_, s)| s.sample.head + 1 >= head)
+        else {
+            return unknown(
+                node.council.failure.clone().unwrap_or_else(|| "an answer from the node".to_owned()),
+            );
+        };
+        if frozen(survey) {
+            return Verdict::Go(Reason::Fork { height: head.saturating_add(1) });
+        }
+        let Some(me) = &survey.me else { return unknown("the node's own address".to_owned()) };
+        let due =
+            Due::new(upgrade.height, upgrade.fork_height, upgrade.deadline_height, survey.due_set.clone());
+        let rules: Rules = self.policy.turns;
+        gates::judge(me, Some(&due), &rules, &survey.sample)
+    }
+
+    /// With `leave_before_stop`: stops sealing first, and says when the chain has had time to go on without us.
+    fn has_left(&mut self, now: Instant, node: &mut Node) -> bool {
+        if !self.policy.leave_before_stop {
+            return true;
+        }
+        match node.council.left {
+            Some(left) => now >= left + self.period() * LEAVE,
+            None => {
+                node.council.left = Some(now);
+                self.actions.push(Action::Leave);
+                false
+            }
+        }
+    }
+
+    /// What the network says against a new binary that looks good otherwise; `None` if nothing.
+    pub(super) fn objection(&self, node: &Node) -> Option<Objection> {
+        if !self.policy.validator {
+            return None;
+        }
+        let Some((_, survey)) = &node.council.survey else {
+            let why = node.council.failure.clone();
+            return Some(Objection::Unknown(
+                why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
+            ));
+        };
+        if let Some(objection) = self.witness().and_then(|block| other_chain(&block, survey)) {
+            return Some(objection);
+        }
+        let seated = survey.me.is_some_and(|me| survey.sample.set.iter().any(|seat| seat.validator == me));
+        let (seals, of) = survey.own_seals;
+        if seated && !self.record.silent && seals * 2 < of {
+            return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
+        }
+        None
+    }
+
+    /// Somebody else who seals with our key while our node is silent.
+    fn twin(&self, now: Instant, node: &Node) -> Option<String> {
+        let (_, survey) =
+            node.council.survey.as_ref().filter(|_| self.record.silent && node.council.signing.is_none())?;
+        let age = survey.own_seal_age?;
+        let silent_for = now.duration_since(node.since);
+        (age + CLOCKS < silent_for).then(|| {
+            format!("our key has sealed a block {age:?} ago while our node was silent: another node uses the same key")
+        })
+    }
+
+    /// Stops the node and halts for the operator.
+    fn halt_for(&mut self, now: Instant, node: Node, reason: String) {
+        self.tell(Level::Error, "twin", reason.clone(), true);
+        self.terminate(now, node, Why::Halt(reason));
+    }
+
+    /// A silent node seals again when nothing that was final before can be sealed a second time.
+    fn wait_to_seal(&mut self, now: Instant, node: Node) -> Option<Node> {
+        let mut node = node;
+        if let Some(reason) = self.not_yet_sealing(&node) {
+            let waited = now.duration_since(node.since);
+            if waited >= self.policy.sign_wait && !node.council.overdue {
+                node.council.overdue = true;
+                let text = format!("waited={waited:?} {reason}; decide with `wemixvisor resolve sign`");
+                self.tell(Level::Error, "still_silent", text, true);
+                self.state = State::Running(node.clone());
+            }
+            return Some(node);
+        }
+        self.seal(now, node);
+        None
+    }
+
+    /// Asks the node to seal. The answer decides whether it is silent no more.
+    pub(super) fn seal(&mut self, now: Instant, mut node: Node) {
+        let again = node.council.signing.is_none_or(|at| now >= at + self.policy.poll_interval);
+        if again {
+            node.council.signing = Some(now);
+            self.actions.push(Action::Sign);
+        }
+        self.state = State::Running(node);
+    }
+
+    /// Why a silent node must not seal yet.
+    pub(super) fn not_yet_sealing(&self, node: &Node) -> Option<String> {
+        let Some((_, survey)) = &node.council.survey else {
+            return Some(
+                node.council.failure.clone().unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
+            );
+        };
+        let highest = self.record.highest.as_ref();
+        let goal = highest.map_or(0, |b| b.height + BEYOND);
+        if survey.sample.head < goal {
+            return Some(format!("the head is {} and has to be {goal}", survey.sample.head));
+        }
+        if survey.sample.head_age > survey.sample.period * 3 {
+            return Some(format!("the head is {:?} old", survey.sample.head_age));
+        }
+        match highest.and_then(|block| other_chain(block, survey)) {
+            Some(Objection::Unknown(why) | Objection::OtherChain(why)) => Some(why),
+            None => None,
+        }
+    }
+
+    /// Makes the highest head of a validator durable now and then: it is what a restart after a crash
+    /// must get past before it seals.
+    fn keep_head(&mut self, now: Instant, node: Node) -> Option<Node> {
+        let due = node.council.kept.unwrap_or(node.since) + KEEP;
+        let told = node.rose.map(|(_, head)| head);
+        let risen = told > self.record.highest.as_ref().map(|b| b.height);
+        if !self.policy.validator || !risen || now < due {
+            return Some(node);
+        }
+        let mut node = node;
+        node.council.kept = Some(now);
+        let mut record = self.record.clone();
+        self.note_head(&mut record);
+        self.save(record, Recorded::Run(node));
+        None
+    }
+
+    /// Whether the next start is to be a silent one: the last node ended uncleanly, or its data was restored.
+    pub(super) fn starts_silent(&self, ended_uncleanly: bool) -> bool {
+        let restored = self
+            .record
+            .upgrade
+            .as_ref()
+            .is_some_and(|p| p.phase == Phase::Reverting && p.backup.is_some() && !p.data_compat);
+        self.policy.validator
+            && self.policy.silent_after_unclean
+            && (self.record.silent || ended_uncleanly || restored)
+    }
+
+    /// When the network may have to be asked or judged anew though nothing was heard.
+    pub(super) fn council_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
+        let again = node.council.survey.as_ref().map(|(at, _)| *at + self.policy.poll_interval);
+        let lost = node.council.asked.map(|at| at + SURVEY_LOST);
+        let survey = lost.or(again).filter(|_| self.needs_survey(node)).map(|at| (at, "survey"));
+        let left = node.council.left.map(|at| (at + self.period() * LEAVE, "left"));
+        let overdue = self.record.silent.then(|| (node.since + self.policy.sign_wait, "sign wait"));
+        [survey, left, overdue].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+    }
+}
+
+/// What speaks against a new binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// It may still turn out well.
+    Unknown(String),
+    /// It follows another chain.
+    OtherChain(String),
+}
+
+/// Whether the node's chain lacks a block that it had.
+fn other_chain(block: &Block, survey: &Survey) -> Option<Objection> {
+    let expected = block.hash.as_ref()?;
+    match &survey.checked {
+        Some(found) if found.height == block.height => match &found.hash {
+            Some(hash) if hash.eq_ignore_ascii_case(expected) => None,
+            hash => {
+                let now = hash.as_deref().unwrap_or("no block");
+                Some(Objection::OtherChain(format!("block {} was {expected} and is {now}", block.height)))
+            }
+        },
+        _ => Some(Objection::Unknown(format!("block {} is not known yet", block.height))),
+    }
+}
+
+/// A node whose head stands still while it knows that the network's goes on.
+fn frozen(survey: &Survey) -> bool {
+    let still = survey.sample.head_age > survey.sample.period * FROZEN;
+    still && survey.network_head.is_some_and(|network| network > survey.sample.head)
+}
