@@ -271,7 +271,7 @@ impl Client {
         let by = self.headers_by;
         let params: Vec<Value> = blocks.iter().map(|block| by.params(block)).collect();
         let answers = match self.connection.call_many(by.name(), &params) {
-            Err(err) if err.is_unknown_method() && by == HeaderMethod::Header => {
+            Err(err) if err.may_be_unknown_method() && by == HeaderMethod::Header => {
                 self.headers_by = HeaderMethod::Block;
                 return self.ask_headers(blocks);
             }

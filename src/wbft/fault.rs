@@ -63,6 +63,12 @@ impl RpcError {
         matches!(self.fault, Fault::Refused { code: -32601, .. })
     }
 
+    /// Whether a method that takes these parameters may be missing: some nodes match method and parameters
+    /// together and call either a bad parameter (anvil does, over IPC).
+    pub(super) fn may_be_unknown_method(&self) -> bool {
+        self.is_unknown_method() || matches!(self.fault, Fault::Refused { code: -32602, .. })
+    }
+
     /// Whether the node could not be reached or was too slow: what a node that is starting looks like.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
