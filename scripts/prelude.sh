@@ -62,7 +62,8 @@ workspace() {
 spawn() { # LOG COMMAND...
     local log=$1
     shift
-    "$@" >"$log" 2>&1 &
+    : >"$log" # there at once, for who wants to follow it
+    "$@" >>"$log" 2>&1 &
     SPAWNED+=($!)
 }
 leave() {
@@ -80,12 +81,12 @@ leave() {
     exit "$code"
 }
 
-# until_true SECONDS WHAT COMMAND...: repeats the command until it succeeds.
-until_true() {
-    local deadline=$((SECONDS + $1)) what=$2
-    shift 2
+# within SECONDS COMMAND...: repeats the command until it succeeds; fails when the time is up.
+within() {
+    local deadline=$((SECONDS + $1))
+    shift
     until "$@"; do
-        ((SECONDS < deadline)) || die "gave up waiting until $what"
+        ((SECONDS < deadline)) || return 1
         sleep 0.1
     done
 }
