@@ -3,7 +3,7 @@
 // A test that cannot go on is to panic, in its helpers as well.
 #![allow(clippy::unwrap_used)]
 
-mod house;
+mod docs;
 mod rig;
 mod simnode;
 mod upgrade;

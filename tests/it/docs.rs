@@ -1,0 +1,240 @@
+//! Documents that cannot drift: man page, README, change log and scripts are held against the program.
+//!
+//! What the program says of itself (commands, keys, exit codes) is put into the man page by this test. It fails
+//! where the page says something else, and `UPDATE_EXPECT=1` mends the page; prose under an item is kept.
+
+use expect_test::expect_file;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use wemixvisor::cli::COMMANDS;
+use wemixvisor::config::{KEYS, Key};
+use wemixvisor::exit::Exit;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(ROOT).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn files_below(dir: &str) -> Vec<PathBuf> {
+    let mut dirs = vec![Path::new(ROOT).join(dir)];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() { dirs.push(entry) } else { files.push(entry) }
+        }
+    }
+    files
+}
+
+#[test]
+fn the_man_page_says_what_the_program_says() {
+    let mut page = read("man/wemixvisor.1");
+    page = put(&page, "commands", &commands());
+    page = put(&page, "keys", &keys());
+    page = put(&page, "exit codes", &exit_codes());
+    expect_file!["../../man/wemixvisor.1"].assert_eq(&page);
+}
+
+/// A list item or a line between items, as mdoc.
+enum Said {
+    Line(String),
+    Item { head: String, text: String },
+}
+
+fn commands() -> Vec<Said> {
+    COMMANDS
+        .iter()
+        .map(|c| Said::Item { head: format!("Ic {}", marked_up(c.synopsis)), text: prose(c.about) })
+        .collect()
+}
+
+fn keys() -> Vec<Said> {
+    let mut said = Vec::new();
+    for section in KEYS.chunk_by(|a, b| a.section == b.section) {
+        said.push(Said::Line(format!(".Ss {}\n.Bl -tag -width 4n", section[0].section)));
+        said.extend(section.iter().map(|key| Said::Item {
+            head: format!("Cm {} Pq {}", key.name, facts(key)),
+            text: prose(key.doc) + &aliases(key),
+        }));
+        said.push(Said::Line(".El".to_owned()));
+    }
+    said
+}
+
+/// Kind, default and bounds of a key.
+fn facts(key: &Key) -> String {
+    let mut facts = key.kind.to_owned();
+    // The home is given from outside, which the table writes as `.`.
+    if !matches!(key.default, "" | ".") {
+        let _ = write!(facts, "; default {}", key.default);
+    }
+    if let Some((least, most)) = key.bounds {
+        let _ = write!(facts, "; {least} to {most}");
+    }
+    facts
+}
+
+/// The names of a key that do not follow from its own.
+fn aliases(key: &Key) -> String {
+    let flag = key.short.map(|short| format!("The flag may be written\n.Fl -{short} .\n"));
+    let env = key.other_env.map(|env| format!("The variable may be named\n.Ev {env} .\n"));
+    flag.into_iter().chain(env).collect()
+}
+
+fn exit_codes() -> Vec<Said> {
+    Exit::ALL
+        .iter()
+        .map(|(exit, meaning)| Said::Item { head: exit.code().to_string(), text: prose(meaning) })
+        .collect()
+}
+
+/// A synopsis with its flags, arguments and brackets as macros.
+fn marked_up(synopsis: &str) -> String {
+    let mut line = String::new();
+    let mut last = "Ic";
+    for word in synopsis.split(' ') {
+        let bare = word.trim_start_matches('[').trim_end_matches(']');
+        let (mark, text) = match bare.strip_prefix('-') {
+            Some(flag) => ("Fl", flag),
+            None if bare.bytes().any(|b| b.is_ascii_uppercase()) => ("Ar", bare),
+            None => ("Ic", bare),
+        };
+        if word.starts_with('[') {
+            (line, last) = (line + "Oo ", "");
+        }
+        if mark != last {
+            line = line + mark + " ";
+            last = mark;
+        }
+        line = line + text + " ";
+        if word.ends_with(']') {
+            (line, last) = (line + "Oc ", "");
+        }
+    }
+    line.trim_end().to_owned()
+}
+
+/// Words of the program as sentences, one to a line.
+fn prose(words: &str) -> String {
+    let mut text = words.replace(". ", ".\n").replace("--", "\\-\\-");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text.truncate(text.trim_end_matches('.').len());
+    text + ".\n"
+}
+
+/// The page with what the program says in the place that is kept for it.
+fn put(page: &str, place: &str, said: &[Said]) -> String {
+    let opening = format!(".\\\" From the program: {place}\n");
+    let (before, rest) = page.split_once(&opening).unwrap_or_else(|| panic!("no place for {place}"));
+    let (old, after) = rest.split_once(".\\\" End\n").unwrap_or_else(|| panic!("no end of {place}"));
+    let by_hand = by_hand(old);
+    let show = |said: &Said| match said {
+        Said::Line(line) => format!("{line}\n"),
+        Said::Item { head, text } => {
+            format!(".It {head}\n{text}{}", by_hand.get(subject(head)).map_or("", String::as_str))
+        }
+    };
+    let new: String = said.iter().map(show).collect();
+    format!("{before}{opening}{new}.\\\" End\n{after}")
+}
+
+/// What was written by hand under each item: from the first `.Pp` to the next item or the end of the list.
+fn by_hand(items: &str) -> BTreeMap<&str, String> {
+    let items = items.split(".It ").skip(1);
+    let with_prose = items.filter_map(|item| {
+        let (said, hand) = item.split_once("\n.Pp\n")?;
+        let hand = hand.split("\n.El\n").next().unwrap_or(hand);
+        Some((subject(said), format!(".Pp\n{}\n", hand.trim_end())))
+    });
+    with_prose.collect()
+}
+
+/// What an item is about: its first line up to what may change, the arguments and facts.
+fn subject(head: &str) -> &str {
+    let line = head.lines().next().unwrap_or_default();
+    let end = [" Ar ", " Oo ", " Pq "].iter().filter_map(|mark| line.find(mark)).min();
+    &line[..end.unwrap_or(line.len())]
+}
+
+#[test]
+fn prose_under_an_item_outlives_a_change_of_what_the_program_says() {
+    let page = ".\\\" From the program: keys\n.It Cm a Pq old\nOld.\n.Pp\nBy hand.\n.El\n.\\\" End\n";
+    let said =
+        [Said::Item { head: "Cm a Pq new".into(), text: prose("new. newer") }, Said::Line(".El".into())];
+    let new = ".\\\" From the program: keys\n.It Cm a Pq new\nNew.\nnewer.\n.Pp\nBy hand.\n.El\n.\\\" End\n";
+    assert_eq!(put(page, "keys", &said), new);
+}
+
+#[test]
+fn every_variable_and_key_that_a_document_names_exists() {
+    let mut known: BTreeSet<String> = KEYS.iter().flat_map(|key| [key.name.to_owned(), key.env()]).collect();
+    known.extend(KEYS.iter().filter_map(|key| key.other_env.map(str::to_owned)));
+    // Only told of by the text that explains what a variable is.
+    known.insert("DAEMON_".to_owned());
+    for file in documents() {
+        let text = read(&file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|w| w.starts_with("DAEMON_") || w.starts_with("daemon_")) {
+            assert!(known.contains(word), "{}: there is no {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_command_that_the_readme_shows_exists() {
+    let readme = read("README.md");
+    let mut shown = 0;
+    for line in readme.lines().filter_map(|line| line.strip_prefix("wemixvisor ")) {
+        let first = line.split(' ').next().unwrap_or_default();
+        let is_shown = |synopsis: &str| synopsis == first || synopsis.starts_with(&format!("{first} "));
+        assert!(COMMANDS.iter().any(|c| is_shown(c.synopsis)), "wemixvisor {line}");
+        shown += 1;
+    }
+    assert!(shown > 4, "the quick start has gone");
+}
+
+#[test]
+fn every_script_and_file_that_the_readme_names_is_there() {
+    let readme = read("README.md");
+    let named = readme.split(|c: char| c.is_whitespace() || "`()[]".contains(c)).filter(|w| {
+        ["scripts/", "man/", "tests/", "src/"].iter().any(|dir| w.starts_with(dir)) || w.ends_with(".md")
+    });
+    let mut scripts = 0;
+    for name in named {
+        let path = Path::new(ROOT).join(name);
+        let meta = fs::metadata(&path).unwrap_or_else(|e| panic!("README.md names {name}: {e}"));
+        if name.starts_with("scripts/") {
+            assert!(meta.permissions().mode() & 0o111 != 0, "{name} is not executable");
+            scripts += 1;
+        }
+    }
+    assert!(scripts > 0);
+}
+
+#[test]
+fn every_source_file_says_at_once_what_it_is_for() {
+    let sources = files_below("src").into_iter().chain(files_below("tests"));
+    for file in sources.filter(|f| f.extension().is_some_and(|e| e == "rs")) {
+        assert!(read(&file).starts_with("//! "), "{} does not open with `//!`", file.display());
+    }
+}
+
+#[test]
+fn the_change_log_tells_of_this_version() {
+    let version = format!("## {}", env!("CARGO_PKG_VERSION"));
+    assert!(read("CHANGELOG.md").lines().any(|line| line.starts_with(&version)), "no heading {version:?}");
+}
+
+/// What people read and copy from.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = files_below("scripts");
+    documents.extend(["README.md", "CHANGELOG.md", "man/wemixvisor.1"].map(PathBuf::from));
+    documents
+}
