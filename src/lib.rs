@@ -1,4 +1,40 @@
-//! `wemixvisor` runs one blockchain node and replaces its binary at block heights.
+//! `wemixvisor` runs one blockchain node as its child and replaces the node's binary at block heights,
+//! unattended, without losing data and without hurting the network.
+//!
+//! # How it works
+//!
+//! ```text
+//!  signals ─┐
+//!  watcher ─┤  facts as `Event`s          decisions            effects
+//!  poller ──┼──────────────▶ supervisor ──▶ machine ──▶ Actions ──▶ child · jobs · journal · link
+//!  control ─┤   (one loop, owns the child)   (pure)                     │
+//!  worker ──┘◀────────────────── outcomes come back as Events ──────────┘
+//! ```
+//!
+//! Threads send facts, the machine decides, the supervisor performs. Nothing else decides; nothing else
+//! performs. So everything worth arguing about (when an upgrade is due, whether a validator may stop,
+//! what a failure means, whether there is a way back) is in [`machine`], which has no I/O, no clock and no
+//! thread and is tested in milliseconds, and everything that can go wrong in the world comes to it as an event.
+//!
+//! # A way through the house
+//!
+//! - [`machine`]: start here. The states of a supervised node and of an upgrade, as one state machine.
+//! - [`supervisor`]: the loop that feeds it, and the threads around it.
+//! - [`upgrade`]: the jobs an upgrade needs (download, verification, installation, backup, hook), and the
+//!   journal that survives a crash.
+//! - [`home`]: every path below `$DAEMON_HOME`, the locks, and the primitives that change files durably.
+//! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
+//!   [`config`]: the configuration. These three and `home` are the public library.
+//! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
+//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses.
+//!
+//! # What is deliberately absent
+//!
+//! - An async runtime: a handful of threads and channels do, and the binary stays small and auditable.
+//! - A shell: hooks and smoke tests are executed directly, with their own arguments.
+//! - SIGKILL on the upgrade path, unless configured: a killed WBFT node goes back by minutes to hours of blocks.
+//! - Any name of a chain or of its node's files: they are found by pattern and can be configured.
+//! - A fallback to the first binary: where `current` leads nowhere, a person has to look.
 
 #![deny(unsafe_code)]
 

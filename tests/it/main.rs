@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod docs;
+mod house;
 mod rig;
 mod simnode;
 mod upgrade;
