@@ -25,6 +25,7 @@
 use super::quorum::{margin, quorum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A validator, by its address.
@@ -34,9 +35,10 @@ pub type Validator = [u8; 20];
 /// enough that a stop shows soon. Over 240 recorded blocks no healthy validator was missing from two in a row.
 pub const RECENT: u64 = 4;
 
-/// The blocks at the end of a slot in which nobody begins to stop: the head that was looked at may be 3
-/// blocks old, stopping takes a moment, and [`RECENT`] blocks must pass until it shows.
-pub const QUIET: u64 = 8;
+/// The blocks at the end of a slot in which nobody begins to stop. The head that was looked at may be 3
+/// blocks old, the last vote may come 3 blocks after the decision, and [`RECENT`] + 1 blocks later
+/// it shows: 11. The fleet simulation fails with 10.
+pub const QUIET: u64 = 12;
 
 /// The shortest slot: as long open as quiet.
 pub const MIN_SLOT: u64 = 2 * QUIET;
@@ -223,6 +225,17 @@ impl Due {
         let before = self.set.partition_point(|v| v < validator);
         (before.min(self.set.len().saturating_sub(1)) / self.group_size()) as u64
     }
+
+    /// Who of `seats`, sorted by address, shares the slot of `validator`: a range of addresses.
+    fn mates(&self, validator: &Validator, seats: &[Seat]) -> Range<usize> {
+        let slot = self.slot(validator) as usize;
+        let up_to = |slots: usize| match self.set.get(slots * self.group_size() - 1) {
+            Some(last) if (slots as u64) < self.slots() => seats.partition_point(|s| s.validator <= *last),
+            _ => seats.len(),
+        };
+        let from = if slot == 0 { 0 } else { up_to(slot) };
+        from..up_to(slot + 1)
+    }
 }
 
 /// Decides whether the validator `me` may be stopped now.
@@ -237,12 +250,12 @@ pub fn judge(me: &Validator, due: Option<&Due>, rules: &Rules, now: &Sample) -> 
     if let Some(missing) = missing(due, now) {
         return Verdict::Hold(vec![Gate::Unknown { missing: missing.to_owned() }]);
     }
-    if now.set.binary_search_by(|seat| seat.validator.cmp(me)).is_err() {
+    let Ok(seat) = now.set.binary_search_by(|seat| seat.validator.cmp(me)) else {
         return Verdict::Go(Reason::NotInSet);
-    }
+    };
     let overdue = due.and_then(|d| d.deadline).filter(|deadline| now.head >= *deadline);
     let mut holds = Vec::new();
-    holds.extend(quorum_gate(me, now));
+    holds.extend(quorum_gate(&now.set[seat], now));
     if overdue.is_none() {
         holds.extend(due.and_then(|due| turn_gate(me, due, rules, now)));
         holds.extend(calm_gates(now));
@@ -269,17 +282,18 @@ fn missing(due: Option<&Due>, now: &Sample) -> Option<&'static str> {
     }
 }
 
-fn live(now: &Sample) -> usize {
-    now.set.iter().filter(|seat| seat.sealing).count()
+fn live(seats: &[Seat]) -> usize {
+    seats.iter().filter(|seat| seat.sealing).count()
 }
 
-fn quorum_gate(me: &Validator, now: &Sample) -> Option<Gate> {
+fn quorum_gate(ours: &Seat, now: &Sample) -> Option<Gate> {
     let validators = now.set.len();
     let needed = quorum(validators);
-    let without_us = now.set.iter().filter(|seat| seat.sealing && seat.validator != *me).count();
+    let live = live(&now.set);
+    let without_us = live - usize::from(ours.sealing);
     // With no margin the question is pointless: a quorum never remains.
     let holds = margin(validators) > 0 && without_us < needed;
-    holds.then(|| Gate::Quorum { live: live(now), validators, needed, without_us })
+    holds.then_some(Gate::Quorum { live, validators, needed, without_us })
 }
 
 fn turn_gate(me: &Validator, due: &Due, rules: &Rules, now: &Sample) -> Option<Gate> {
@@ -310,24 +324,16 @@ fn share_gate(
     cycle: u64,
     start: impl Fn(u64) -> u64,
 ) -> Option<Gate> {
-    let ours = due.slot(me);
-    let (mut group, mut before_us, mut live_outside) = (0, 0, 0);
-    for seat in &now.set {
-        if due.slot(&seat.validator) == ours {
-            group += 1;
-            before_us += usize::from(seat.validator < *me);
-        } else {
-            live_outside += usize::from(seat.sealing);
-        }
-    }
+    let group = &now.set[due.mates(me, &now.set)];
+    let live = live(&now.set);
     let needed = quorum(now.set.len());
-    let spare = live(now).saturating_sub(needed);
-    let at_once = if live_outside >= needed { group } else { spare / 2 };
+    let remain = live - self::live(group);
+    let at_once = if remain >= needed { group.len() } else { live.saturating_sub(needed) / 2 };
     let at_once = at_once.clamp(1, due.group_size());
-    let shares = group.div_ceil(at_once) as u64;
-    let our_share = (before_us / at_once) as u64;
-    let wait = (our_share + shares - cycle % shares) % shares;
-    (wait > 0).then(|| Gate::Share { at_once, group, opens_at: start(cycle + wait) })
+    let shares = group.len().div_ceil(at_once).max(1) as u64;
+    let ours = (group.partition_point(|seat| seat.validator < *me) / at_once) as u64;
+    let wait = (ours + shares - cycle % shares) % shares;
+    (wait > 0).then(|| Gate::Share { at_once, group: group.len(), opens_at: start(cycle + wait) })
 }
 
 fn calm_gates(now: &Sample) -> impl Iterator<Item = Gate> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod docs;
+mod fleet;
 mod house;
 mod rig;
 mod simnode;

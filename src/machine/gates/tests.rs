@@ -70,7 +70,7 @@ fn open_heights(n: u16, me: u16) -> Vec<u64> {
 fn four_validators_have_a_slot_each_with_a_quiet_end() {
     for i in 0..4 {
         let from = H + 60 * u64::from(i);
-        assert_eq!(open_heights(4, (i + 1) * 10), (from..from + 52).collect::<Vec<_>>());
+        assert_eq!(open_heights(4, (i + 1) * 10), (from..from + 48).collect::<Vec<_>>());
     }
     let gate = only(ask(30, &due(4), &calm(4, H + 5)));
     assert_eq!(gate.to_string(), "slot 3 of 4 is ours, it opens at block 1120, in 115 blocks");
@@ -112,8 +112,8 @@ fn slots_too_short_for_their_quiet_end_are_lengthened() {
     let rules = Rules { slot_blocks: 1, ..RULES };
     let open =
         |head| judge(&validator(20), Some(&due(4)), &rules, &calm(4, head)) == Verdict::Go(Reason::Open);
-    let heights: Vec<u64> = (H..H + 64).filter(|h| open(*h)).collect();
-    assert_eq!(heights, (H + 16..H + 24).collect::<Vec<_>>());
+    let heights: Vec<u64> = (H..H + 96).filter(|h| open(*h)).collect();
+    assert_eq!(heights, (H + 24..H + 36).collect::<Vec<_>>());
 }
 
 #[test]
