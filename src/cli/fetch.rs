@@ -48,7 +48,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
         }
         fetched => fetched?,
     };
-    refresh(home);
+    refresh(home, Some(&upgrade.name));
     show(home, &upgrade.name, &manifest, "is staged", as_json)
 }
 

@@ -37,7 +37,7 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
         );
     }
     Agenda::edit(home, |agenda| agenda.schedule(entry))?;
-    refresh(home);
+    refresh(home, None);
     let missing = if install::staged(home)?.contains(&name) {
         String::new()
     } else {
@@ -85,7 +85,7 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
 
 pub(super) fn add(home: &Home, name: &Name, binary: &Path, force: bool) -> Result<()> {
     let staged = install::add(home, &Target::Upgrade(name.clone()), binary, force)?;
-    refresh(home);
+    refresh(home, Some(name));
     let what = match &staged {
         Staged::New(_) => "is staged",
         Staged::Same(_) => "was staged already",
@@ -98,9 +98,10 @@ pub(super) fn now(home: &Home, name: Name) -> Result<()> {
     print(&format!("{}\n", accepted(&ask(home, &Request::UpgradeNow { name })?.reply)?))
 }
 
-/// Tells the supervisor, if one runs, that something has changed. It would notice by itself, later.
-pub(super) fn refresh(home: &Home) {
-    let _ = ask(home, &Request::Refresh);
+/// Tells the supervisor, if one runs, that plans or the binary of an upgrade have changed, and waits until
+/// it knows. It would notice by itself, later.
+pub(super) fn refresh(home: &Home, binary: Option<&Name>) {
+    let _ = ask(home, &Request::Refresh { binary: binary.cloned() });
 }
 
 /// One schedule of everything that is planned. What ended otherwise than well is the machine's business.

@@ -161,10 +161,10 @@ pub enum Request {
     UpgradeNow(Name),
     /// Forget this upgrade.
     Cancel(Name),
-    /// Something about the upgrades changed on disk: prepare again what failed.
-    Refresh,
     /// Seal now, whatever may have been sealed before.
     Sign,
+    /// The binary of this upgrade has changed on disk: prepare it anew.
+    Refresh(Name),
     /// Tell the state to the log.
     Dump,
 }

@@ -3,7 +3,6 @@
 //! The record is the intent; completion is derived from the disk. Writing and reading it is the
 //! business of `upgrade::journal`, what to do after a crash that of [`super::recovery`].
 
-use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -199,14 +198,6 @@ impl Record {
     #[must_use]
     pub fn ended(&self, name: &Name) -> Option<&Ended> {
         self.ended.iter().find(|e| e.name == *name)
-    }
-
-    /// Whether there is nothing more to do for this upgrade: it was applied, is what runs, or has ended
-    /// otherwise at this very height. At another height it is a new attempt.
-    #[must_use]
-    pub fn settles(&self, upgrade: &Upgrade) -> bool {
-        let over = |e: &Ended| e.outcome == Outcome::Applied || e.height == upgrade.height;
-        self.current.target.is(&upgrade.name) || self.ended(&upgrade.name).is_some_and(over)
     }
 }
 

@@ -311,8 +311,12 @@ impl Machine {
     }
 
     pub(super) fn recorded(&mut self, now: Instant) {
-        let State::Recording { then, news, .. } = &self.state else { return self.unexpected("recorded") };
+        let State::Recording { then, old, news } = &self.state else { return self.unexpected("recorded") };
+        let has_ended = old.upgrade.is_some() && self.record.upgrade.is_none();
         let (then, news) = (then.clone(), news.clone());
+        if has_ended {
+            self.sift();
+        }
         self.actions.extend(news.map(Action::Tell));
         if let Some(progress) = &self.record.upgrade {
             self.forced.take_if(|u| u.name == progress.name);

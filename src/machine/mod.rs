@@ -71,6 +71,7 @@ pub use view::{Download, NodeView, Plan, View};
 
 use crate::name::Name;
 use restart::Restarts;
+use schedule::Past;
 use state::{Node, Preparation, State, Wish, Worker};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -169,7 +170,12 @@ pub struct Machine {
     state: State,
     /// The record as it is on disk, or is just being made durable.
     record: Record,
+    /// What is planned and open, by height; one of them may be under way.
     schedule: Vec<Upgrade>,
+    /// What is planned but settled. The operator may still force it.
+    settled: Vec<Upgrade>,
+    /// So many at the beginning of the schedule need no first try at preparing them.
+    tried: usize,
     /// An upgrade the operator wants now, whatever the height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
@@ -200,6 +206,8 @@ impl Machine {
             left: record.node,
             record,
             schedule: Vec::new(),
+            settled: Vec::new(),
+            tried: 0,
             forced: None,
             prepared: BTreeMap::new(),
             worker: Worker::Idle,
@@ -216,7 +224,9 @@ impl Machine {
     /// A machine that will never be fed: to show what is on disk as it would be shown running.
     #[must_use]
     pub fn at_rest(record: Record, schedule: Vec<Upgrade>) -> Self {
-        Machine { schedule, ..Machine::new(Policy::default(), 0, record) }
+        let mut machine = Machine { schedule, ..Machine::new(Policy::default(), 0, record) };
+        machine.sift();
+        machine
     }
 
     /// Takes note of an event that happened at `now`, and says what to do, in order.
@@ -326,6 +336,18 @@ impl Machine {
         self.prepare(now);
     }
 
+    /// What survives a crash of ours, as it is on disk or is just being made durable.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The height of the head last told, of this or the last node.
+    #[must_use]
+    pub fn head(&self) -> Option<u64> {
+        self.head.as_ref().map(|h| h.block.height)
+    }
+
     /// The upgrade that is next by height: the lowest that is neither settled nor under way.
     fn next(&self) -> Option<&Upgrade> {
         self.open().next()
@@ -333,12 +355,27 @@ impl Machine {
 
     /// What is planned and neither settled nor under way, in order.
     fn open(&self) -> impl Iterator<Item = &Upgrade> {
-        let under_way = |name: &Name| self.record.upgrade.as_ref().is_some_and(|p| p.name == *name);
-        self.schedule.iter().filter(move |u| !self.record.settles(u) && !under_way(&u.name))
+        self.schedule.iter().filter(|u| !self.is_under_way(&u.name))
+    }
+
+    fn is_under_way(&self, name: &Name) -> bool {
+        self.record.upgrade.as_ref().is_some_and(|p| p.name == *name)
     }
 
     fn planned(&self, name: &Name) -> Option<&Upgrade> {
-        self.schedule.iter().find(|u| u.name == *name)
+        self.schedule.iter().chain(&self.settled).find(|u| u.name == *name)
+    }
+
+    /// Puts aside what is settled. Done when something has ended or the plans have changed, so that
+    /// nobody has to look back through years of history at every block.
+    fn sift(&mut self) {
+        let past = Past::new(&self.record.ended);
+        let open = |u: &Upgrade| past.leaves_open(u) && !self.record.current.target.is(&u.name);
+        let (open, settled): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.schedule).into_iter().partition(open);
+        self.schedule = open;
+        self.settled.extend(settled);
+        self.tried = 0;
     }
 
     /// The highest head known of, told by this node or an earlier one.
@@ -373,9 +410,13 @@ impl Machine {
     }
 
     fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
-        let before = std::mem::replace(&mut self.schedule, upgrades);
-        let changed = |name: &&Name| self.planned(name) != before.iter().find(|u| u.name == **name);
+        let before =
+            std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
+        let before: BTreeMap<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
+        let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
+        let changed = |name: &&Name| before.get(*name) != after.get(*name).copied();
         let changed: Vec<Name> = self.prepared.keys().filter(changed).cloned().collect();
+        self.sift();
         for name in changed {
             self.forget(&name);
         }
@@ -407,12 +448,13 @@ impl Machine {
             Request::Cancel(name) => {
                 self.forced.take_if(|u| u.name == name);
                 self.schedule.retain(|u| u.name != name);
+                self.settled.retain(|u| u.name != name);
                 self.forget(&name);
                 self.actions.push(Action::Strike { name, reply_to: ask.reply_to });
                 return;
             }
-            Request::Refresh => {
-                self.prepared.retain(|_, p| !matches!(p, Preparation::Failed { .. }));
+            Request::Refresh(name) => {
+                self.forget(&name);
                 Ok("looking again".to_owned())
             }
             Request::Sign => match self.state.clone() {

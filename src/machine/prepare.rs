@@ -10,14 +10,16 @@ use super::{Machine, Upgrade};
 use crate::name::Name;
 use std::time::Instant;
 
+/// So many of the next upgrades are tried again and again until their binaries are ready.
+const CLOSE: usize = 16;
+
 impl Machine {
     /// Begins to prepare the next binary that is not ready, if nothing else is being done.
     pub(super) fn prepare(&mut self, now: Instant) {
         if self.worker != Worker::Idle || !self.may_prepare() {
             return;
         }
-        let wanted = self.unprepared().find(|(_, at)| at.is_none_or(|at| at <= now)).map(|(u, _)| u.clone());
-        if let Some(upgrade) = wanted {
+        if let Some(upgrade) = self.wanted(now) {
             let failures = match self.prepared.get(&upgrade.name) {
                 Some(Preparation::Failed { failures, .. }) => *failures,
                 _ => 0,
@@ -32,20 +34,38 @@ impl Machine {
         }
     }
 
-    /// Upgrades whose binary is not ready, in order, each with the time before which not to try again.
-    fn unprepared(&self) -> impl Iterator<Item = (&Upgrade, Option<Instant>)> {
-        self.forced.iter().chain(self.open()).filter_map(|u| match self.prepared.get(&u.name) {
-            None => Some((u, None)),
-            Some(Preparation::Failed { retry_at, .. }) => Some((u, Some(*retry_at))),
-            Some(Preparation::Working { .. } | Preparation::Ready(_)) => None,
-        })
+    /// The upgrade to prepare now: the first of those close by that is not ready, else the first that was
+    /// never tried.
+    fn wanted(&mut self, now: Instant) -> Option<Upgrade> {
+        let is_time = |u: &&Upgrade| match self.prepared.get(&u.name) {
+            None => true,
+            Some(Preparation::Failed { retry_at, .. }) => *retry_at <= now,
+            Some(Preparation::Working { .. } | Preparation::Ready(_)) => false,
+        };
+        let close = self.close().find(is_time).cloned();
+        if close.is_some() {
+            return close;
+        }
+        let known = |u: &Upgrade| self.prepared.contains_key(&u.name) || self.is_under_way(&u.name);
+        self.tried += self.schedule.iter().skip(self.tried).take_while(|u| known(u)).count();
+        self.schedule.get(self.tried).cloned()
+    }
+
+    /// What is wanted now or next. The binaries of all others are tried once, as soon as they are known,
+    /// and again only when their turn nears: a long plan must not keep us busy with what is missing.
+    fn close(&self) -> impl Iterator<Item = &Upgrade> {
+        self.forced.iter().chain(self.open().take(CLOSE))
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
         if self.worker != Worker::Idle || !self.may_prepare() {
             return None;
         }
-        self.unprepared().filter_map(|(_, at)| at).min()
+        let retry_at = |u: &Upgrade| match self.prepared.get(&u.name) {
+            Some(Preparation::Failed { retry_at, .. }) => Some(*retry_at),
+            None | Some(Preparation::Working { .. } | Preparation::Ready(_)) => None,
+        };
+        self.close().filter_map(retry_at).min()
     }
 
     /// Never between stop and start of an upgrade: whatever can be done before or after is not done there.
@@ -70,7 +90,7 @@ impl Machine {
                 self.prepared.insert(name, Preparation::Ready(ready));
             }
             Err(failure) if failure.class == Class::Cancelled => {
-                self.prepared.remove(&name);
+                self.forget(&name);
             }
             Err(failure) => {
                 let mut wait = backoff(failures, self.seed);
@@ -88,6 +108,7 @@ impl Machine {
 
     /// Drops what is known of an upgrade's binary, and ends the work on it; what comes of that is ignored.
     pub(super) fn forget(&mut self, name: &Name) {
+        self.tried = 0;
         if let Some(Preparation::Working { .. }) = self.prepared.remove(name) {
             self.cancel_job();
         }

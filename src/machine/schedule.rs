@@ -90,7 +90,7 @@ pub fn merge(
 }
 
 /// What has ended, prepared for questions.
-struct Past<'a> {
+pub(super) struct Past<'a> {
     by_name: BTreeMap<&'a Name, &'a Ended>,
     last_applied: Option<&'a Ended>,
 }
@@ -102,12 +102,17 @@ enum Verdict {
 }
 
 impl<'a> Past<'a> {
-    fn new(ended: &'a [Ended]) -> Self {
+    pub(super) fn new(ended: &'a [Ended]) -> Self {
         let applied = ended.iter().filter(|e| e.outcome == Outcome::Applied);
         Past {
             by_name: ended.iter().map(|e| (&e.name, e)).collect(),
             last_applied: applied.max_by_key(|e| e.height),
         }
+    }
+
+    /// Whether there is still something to do for this upgrade.
+    pub(super) fn leaves_open(&self, upgrade: &Upgrade) -> bool {
+        matches!(self.verdict(upgrade), Verdict::Open)
     }
 
     fn verdict(&self, upgrade: &Upgrade) -> Verdict {

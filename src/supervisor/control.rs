@@ -42,8 +42,11 @@ pub enum Request {
     },
     /// Have a silent validator seal, whatever may have been sealed before.
     Sign,
-    /// Upgrades or binaries have changed on disk; look now.
-    Refresh,
+    /// Plans, or the binary of an upgrade, have changed on disk. Answered when that is in force.
+    Refresh {
+        /// The upgrade whose binary has changed.
+        binary: Option<Name>,
+    },
 }
 
 /// The answer.
@@ -83,6 +86,8 @@ const CONNECTIONS: usize = 16;
 /// How long a connection may take to ask, and the supervisor to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_LINE: u64 = 1024 * 1024;
+/// Larger than the status of plans with tens of thousands of upgrades, each with its history.
+const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// Starts serving the socket. The supervisor's lock is held, so a socket that exists is a remnant.
 pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
@@ -186,7 +191,7 @@ pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
     line.push(b'\n');
     (&stream).write_all(&line).map_err(failed)?;
     let mut answer = String::new();
-    BufReader::new(&stream).take(LONGEST_LINE * 16).read_line(&mut answer).map_err(failed)?;
+    BufReader::new(&stream).take(LONGEST_ANSWER).read_line(&mut answer).map_err(failed)?;
     stream.set_read_timeout(None).map_err(failed)?;
     let reply = serde_json::from_str(&answer)
         .map_err(|e| Error::new(Kind::Nonsense, "understand the supervisor").at(path.display()).because(e))?;

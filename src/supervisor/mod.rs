@@ -36,6 +36,7 @@ use crate::machine::{
     self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Policy,
     StopTimeout, Target, Version,
 };
+use crate::name::Name;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::history;
 use crate::upgrade::journal::Journal;
@@ -46,7 +47,7 @@ use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use poller::Poller;
 use signals::Signal;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,7 +117,8 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         surveyor,
         spawned: Instant::now(),
         planned: Planned::default(),
-        conflicts: Vec::new(),
+        conflicts: BTreeSet::new(),
+        refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
         notices: Vec::new(),
@@ -219,7 +221,9 @@ struct Supervisor {
     /// When the node was last executed.
     spawned: Instant,
     planned: Planned,
-    conflicts: Vec<String>,
+    conflicts: BTreeSet<String>,
+    /// Who waits until what is on disk is in force, and for which binary.
+    refreshing: Vec<(Option<Name>, Sender<Reply>)>,
     /// Who waits for an answer, by number.
     callers: BTreeMap<u64, Sender<Reply>>,
     next_caller: u64,
@@ -474,14 +478,18 @@ impl Supervisor {
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Cancel { name } => machine::Request::Cancel(name),
             Request::Sign => machine::Request::Sign,
-            Request::Refresh => {
-                self.watcher.look();
-                machine::Request::Refresh
-            }
+            Request::Refresh { binary } => return self.refresh(binary, caller),
         };
         self.next_caller += 1;
         self.callers.insert(self.next_caller, caller);
         self.feed(Event::Request(Ask { reply_to: Some(self.next_caller), what }));
+    }
+
+    /// Has everything read anew, and answers when what is on disk by now is in force.
+    fn refresh(&mut self, binary: Option<Name>, caller: Sender<Reply>) {
+        self.watcher.outdate();
+        self.watcher.look();
+        self.refreshing.push((binary, caller));
     }
 
     fn answer(&mut self, to: u64, reply: Reply) {
@@ -491,7 +499,7 @@ impl Supervisor {
     }
 
     /// Cancels an upgrade durably. What the watcher read before that no longer counts.
-    fn strike(&mut self, name: &crate::name::Name, reply_to: Option<u64>) {
+    fn strike(&mut self, name: &Name, reply_to: Option<u64>) {
         let heights = self.planned.heights(name);
         self.watcher.outdate();
         let struck = Agenda::edit(&self.context.home, |agenda| agenda.cancel(name, &heights));
@@ -512,21 +520,28 @@ impl Supervisor {
         if !self.watcher.is_current(&seen) {
             return;
         }
-        for problem in seen.planned.problems.iter().filter(|p| !self.planned.problems.contains(p)) {
+        let known: BTreeSet<&String> = self.planned.problems.iter().collect();
+        for problem in seen.planned.problems.iter().filter(|p| !known.contains(p)) {
             log::warn!("event=plan_unreadable {problem}");
         }
         self.planned = seen.planned;
         // What ended otherwise than well may still be wanted by the operator, so only the machine leaves it out.
-        let view = self.machine.view();
+        let ended = &self.machine.record().ended;
         let applied: Vec<_> =
-            view.ended.into_iter().filter(|e| e.outcome == machine::Outcome::Applied).collect();
+            ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();
         let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
-        let conflicts: Vec<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
-        for conflict in conflicts.iter().filter(|c| !self.conflicts.contains(c)) {
+        let conflicts: BTreeSet<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
+        for conflict in conflicts.difference(&self.conflicts) {
             log::error!("event=plans_disagree {conflict}");
         }
         self.conflicts = conflicts;
         self.feed(Event::Schedule(schedule.upgrades));
+        for (binary, caller) in std::mem::take(&mut self.refreshing) {
+            if let Some(name) = binary {
+                self.feed(Event::Request(Ask { reply_to: None, what: machine::Request::Refresh(name) }));
+            }
+            let _ = caller.send(Reply::Done("what is on disk is in force".to_owned()));
+        }
     }
 
     fn told(&mut self, told: poller::Told) {
@@ -558,9 +573,8 @@ impl Supervisor {
         if self.notices.is_empty() {
             return;
         }
-        let view = self.machine.view();
-        let upgrade = view.upgrade.as_ref().map(|p| p.name.clone());
-        let height = view.head.as_ref().map(|b| b.height);
+        let upgrade = self.machine.record().upgrade.as_ref().map(|p| p.name.clone());
+        let height = self.machine.head();
         for notice in self.notices.drain(..) {
             let entry = history::Entry::new(notice.event, upgrade.as_ref(), height, notice.text);
             if let Err(e) = history::append(&self.context.home, &entry) {

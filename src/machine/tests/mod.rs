@@ -11,6 +11,7 @@ mod world;
 mod crashes;
 mod failures;
 mod operator;
+mod plans;
 mod restarts;
 mod upgrades;
 

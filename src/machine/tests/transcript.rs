@@ -49,6 +49,11 @@ impl Story {
         self
     }
 
+    /// Takes what was told so far, to be looked through.
+    pub(super) fn take(&mut self) -> String {
+        std::mem::take(&mut self.told)
+    }
+
     /// Lets one thing happen, and nothing else.
     pub(super) fn only(&mut self, input: Input) -> &mut Self {
         let event = self.name(&input);

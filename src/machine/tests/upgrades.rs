@@ -129,8 +129,8 @@ fn the_binary_is_missing_at_first() {
         (+7.3s) tick: prepare again  → prepare v2
     "#]]);
     // The operator has staged it.
-    story.then(Input::Ask(Request::Refresh)).then(Input::Done).check(&expect![[r#"
-        ask refresh                  → answer: looking again
+    story.then(Input::Ask(Request::Refresh(name("v2")))).then(Input::Done).check(&expect![[r#"
+        ask refresh(name("v2"))      → answer: looking again
                                      → info upgrade_known: name=v2 height=100 from=schedule
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
