@@ -11,6 +11,7 @@
 
 mod client;
 mod endpoint;
+mod extra;
 mod fault;
 mod header;
 mod heads;
@@ -18,6 +19,7 @@ mod hex;
 mod http;
 mod ipc;
 mod json;
+mod rlp;
 mod rpc;
 mod session;
 mod sha1;
@@ -29,6 +31,7 @@ mod tests;
 
 pub use client::{Client, Peer, Syncing};
 pub use endpoint::{BadEndpoint, Endpoint};
+pub use extra::{BadExtra, EpochInfo, Extra, Seal};
 pub use fault::{Fault, RpcError};
 pub use header::Header;
 pub use heads::{Heads, Stopper};
