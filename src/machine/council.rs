@@ -6,10 +6,9 @@
 
 use super::event::{Action, Failure, Level, Notice, Survey};
 use super::gates::{self, Due, Gate, Reason, Rules, Verdict};
-use super::journal::{Block, Record};
+use super::journal::{Block, Phase, Record};
 use super::state::{Node, Recorded, State, Why};
 use super::{Machine, Upgrade};
-use crate::machine::Phase;
 use std::time::{Duration, Instant};
 
 /// A survey that has not come back after this time is given up.
@@ -134,8 +133,11 @@ impl Machine {
         if !self.policy.validator || !self.policy.watch_height || self.is_forced(upgrade) {
             return true;
         }
-        let verdict = self.gates(node, upgrade);
-        match verdict {
+        match self.gates(node, upgrade) {
+            // The answer is on its way.
+            Verdict::Hold(gates) if node.council.asked.is_some() && gates.iter().all(Gate::is_unknown) => {
+                false
+            }
             Verdict::Go(reason) => {
                 if node.council.holds.take().is_some() || !matches!(reason, Reason::Open) {
                     self.tell(Level::Info, "gates_open", format!("name={} {reason}", upgrade.name), true);
@@ -355,3 +357,6 @@ fn frozen(survey: &Survey) -> bool {
     let still = survey.sample.head_age > survey.sample.period * FROZEN;
     still && survey.network_head.is_some_and(|network| network > survey.sample.head)
 }
+
+#[cfg(test)]
+mod tests;

@@ -359,6 +359,12 @@ impl Gate {
         }
     }
 
+    /// Whether it holds only because too little is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Gate::Unknown { .. })
+    }
+
     /// What would open it.
     #[must_use]
     pub fn waits_for(&self) -> String {
