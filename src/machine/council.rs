@@ -31,6 +31,8 @@ pub(super) struct Council {
     asked: Option<Instant>,
     /// The head at which the last one was asked for.
     asked_at: Option<u64>,
+    /// When one was last answered, for better or worse.
+    answered: Option<Instant>,
     /// The last one, and when it came.
     survey: Option<(Instant, Survey)>,
     /// Why the last one failed, if it did.
@@ -54,6 +56,7 @@ impl Machine {
             return;
         };
         node.council.asked = None;
+        node.council.answered = Some(now);
         match result {
             Ok(survey) => {
                 node.council.failure = None;
@@ -94,7 +97,7 @@ impl Machine {
         let Some(head) = node.rose.map(|(_, head)| head) else { return node };
         let waiting = node.council.asked.is_some_and(|at| now < at + SURVEY_LOST);
         let moved = node.council.asked_at != Some(head);
-        let old = node.council.survey.as_ref().is_none_or(|(at, _)| now >= *at + self.policy.poll_interval);
+        let old = node.council.answered.is_none_or(|at| now >= at + self.policy.poll_interval);
         if waiting || !(moved || old) || !self.needs_survey(&node) {
             return node;
         }
@@ -319,7 +322,7 @@ impl Machine {
 
     /// When the network may have to be asked or judged anew though nothing was heard.
     pub(super) fn council_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
-        let again = node.council.survey.as_ref().map(|(at, _)| *at + self.policy.poll_interval);
+        let again = node.council.answered.map(|at| at + self.policy.poll_interval);
         let lost = node.council.asked.map(|at| at + SURVEY_LOST);
         let survey = lost.or(again).filter(|_| self.needs_survey(node)).map(|at| (at, "survey"));
         let left = node.council.left.map(|at| (at + self.period() * LEAVE, "left"));
