@@ -87,7 +87,7 @@ mod validate;
 
 pub use plan::{Entry, Plan};
 pub use status::{Activation, Binary, Facts, Stage, Status, UpgradeStatus};
-pub use store::{Plans, Stored, read_file};
+pub use store::{Plans, Stored, read_file, read_text};
 pub use table::table;
 pub use validate::{Context, Finding, Report, Severity, validate, validate_json};
 

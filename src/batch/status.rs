@@ -28,6 +28,8 @@ pub struct Facts<'a> {
     pub cancelled: &'a [(Name, u64)],
     /// What is refused.
     pub conflicts: &'a [Conflict],
+    /// What holds upgrades back whose height has come.
+    pub holds: &'a [(Name, String)],
     /// How far the binaries are; one that is not in the list is missing.
     pub binaries: &'a [(Name, Binary)],
 }
@@ -155,7 +157,7 @@ pub struct UpgradeStatus {
     pub seconds_left: Option<u64>,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// Why it ended so, or why it is refused.
+    /// Why it ended so, why it is refused, or what holds it back.
     pub detail: Option<String>,
 }
 
@@ -246,6 +248,7 @@ struct Known<'a> {
     ended: BTreeMap<(&'a Name, u64), &'a Ended>,
     cancelled: BTreeSet<(&'a Name, u64)>,
     refused: BTreeMap<&'a Name, &'a Conflict>,
+    holds: BTreeMap<&'a Name, &'a String>,
     binaries: BTreeMap<&'a Name, &'a Binary>,
 }
 
@@ -257,6 +260,7 @@ impl<'a> Known<'a> {
             ended: facts.ended.iter().map(|e| ((&e.name, e.height), e)).collect(),
             cancelled: facts.cancelled.iter().map(|(name, height)| (name, *height)).collect(),
             refused: facts.conflicts.iter().flat_map(claims).collect(),
+            holds: facts.holds.iter().map(|(name, hold)| (name, hold)).collect(),
             binaries: facts.binaries.iter().map(|(name, binary)| (name, binary)).collect(),
         }
     }
@@ -285,6 +289,7 @@ impl<'a> Known<'a> {
         };
         let detail = match phase {
             Stage::Refused => refused.map(ToString::to_string),
+            Stage::Due => self.holds.get(&entry.name).copied().cloned(),
             _ => ended.map(|e| e.detail.clone()).filter(|detail| !detail.is_empty()),
         };
         UpgradeStatus {
@@ -421,6 +426,16 @@ mod tests {
         assert_eq!((status.pending, status.cancelled, status.active), (2, 1, Some(name("v4"))));
         assert_eq!(status.upgrades[1].detail.as_deref(), Some("v3 at 300 (upgrade-info.json): no"));
         assert_eq!(status.upgrades[2].blocks_left, None);
+    }
+
+    #[test]
+    fn what_is_due_says_what_holds_it_back() {
+        let holds = [(name("v2"), "turn: it is another's".to_owned()), (name("v3"), "calm".to_owned())];
+        let facts =
+            Facts { activation: Activation::Active, head: Some(250), holds: &holds, ..Facts::default() };
+        let details: Vec<_> =
+            plan(&["v2:200", "v3:300"]).status(&facts).upgrades.into_iter().map(|u| u.detail).collect();
+        assert_eq!(details, [Some("turn: it is another's".to_owned()), None]);
     }
 
     #[test]

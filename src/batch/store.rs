@@ -88,13 +88,7 @@ impl Plans {
     /// it belongs to somebody else; [`Kind::BadInput`] with every problem if it is no plan.
     pub fn load(&self, name: &Name) -> Result<Stored> {
         let path = self.path(name);
-        let stored = read(&path, true).map_err(|e| match e.os().map(io::Error::kind) {
-            Some(io::ErrorKind::NotFound) => {
-                let hint = "see which there are: wemixvisor plan list";
-                Error::new(Kind::NotFound, format!("there is no plan {name}")).at(path.display()).hint(hint)
-            }
-            _ => e,
-        })?;
+        let stored = read(&path, true).map_err(|e| missing(e, name, &path))?;
         if stored.plan.name == *name {
             Ok(stored)
         } else {
@@ -102,6 +96,15 @@ impl Plans {
             let hint = "give file and plan the same name";
             Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because(what).hint(hint))
         }
+    }
+
+    /// Reads the file of a plan, whatever is in it.
+    ///
+    /// # Errors
+    /// Those of [`Plans::load`], but for what the text means.
+    pub fn text(&self, name: &Name) -> Result<Vec<u8>> {
+        let path = self.path(name);
+        bytes(&path, true).map_err(|e| missing(e, name, &path))
     }
 
     /// Reads a plan that was activated.
@@ -183,7 +186,35 @@ pub fn read_file(path: &Path) -> Result<Stored> {
     read(path, false)
 }
 
+/// Reads the text of such a file, whatever is in it.
+///
+/// # Errors
+/// If it is no regular file, or reading fails.
+pub fn read_text(path: &Path) -> Result<Vec<u8>> {
+    bytes(path, false)
+}
+
+/// A plan whose file is missing is one that does not exist.
+fn missing(err: Error, name: &Name, path: &Path) -> Error {
+    match err.os().map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => {
+            let hint = "see which there are: wemixvisor plan list";
+            Error::new(Kind::NotFound, format!("there is no plan {name}")).at(path.display()).hint(hint)
+        }
+        _ => err,
+    }
+}
+
 fn read(path: &Path, guarded: bool) -> Result<Stored> {
+    let bytes = bytes(path, guarded)?;
+    let plan = serde_json::from_slice(&bytes).map_err(|_| {
+        let (_, report) = validate_json(&bytes, &Context::default());
+        Error::new(Kind::BadInput, "read plan").at(path.display()).because(report)
+    })?;
+    Ok(Stored { plan, sha256: Digest::sha256(&bytes) })
+}
+
+fn bytes(path: &Path, guarded: bool) -> Result<Vec<u8>> {
     // Not to wait for a writer if it is a pipe.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
@@ -201,11 +232,7 @@ fn read(path: &Path, guarded: bool) -> Result<Stored> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(bad("it is larger than 64 MiB"));
     }
-    let plan = serde_json::from_slice(&bytes).map_err(|_| {
-        let (_, report) = validate_json(&bytes, &Context::default());
-        Error::new(Kind::BadInput, "read plan").at(path.display()).because(report)
-    })?;
-    Ok(Stored { plan, sha256: Digest::sha256(&bytes) })
+    Ok(bytes)
 }
 
 /// Refuses a file that somebody other than we or root could have written.

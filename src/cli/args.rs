@@ -3,15 +3,21 @@
 //! Flags of ours may stand before the command and after it. What belongs to the node is split off
 //! first: everything behind `run` from `--`, or from the first argument that is not a flag of ours.
 
+mod plan;
+
+pub(crate) use plan::{NewPlan, PlanCommand};
+
 use super::help::COMMANDS;
 use crate::batch::Entry;
 use crate::config::keys;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::time::parse_duration;
 use pico_args::Arguments;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything a command line says.
 #[derive(Debug, PartialEq)]
@@ -37,6 +43,8 @@ pub(crate) enum Command {
     Add { name: Name, binary: PathBuf, force: bool },
     Now(Name),
     Fetch { name: Name, url: Option<String>, digest: Option<Digest>, json: bool },
+    Plan(PlanCommand),
+    WaitHeight { height: u64, timeout: Option<Duration> },
     ResolveRetry,
     ResolveSign,
     ResolveRollback { force: bool },
@@ -77,6 +85,11 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "stop" => Command::Stop,
         "restart" => Command::Restart,
         "upgrade" => upgrade(args)?,
+        "plan" => Command::Plan(plan::plan(args)?),
+        "wait-height" => Command::WaitHeight {
+            timeout: opt(args, word, "--timeout", timeout)?,
+            height: free(args, word, "HEIGHT", height)?,
+        },
         "resolve" => match subcommand(args, word)?.as_str() {
             "retry" => Command::ResolveRetry,
             "sign" => Command::ResolveSign,
@@ -99,16 +112,10 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
-            let fork_height = opt(args, &word, "--fork-height", height)?;
-            let digest = opt(args, &word, "--sha256", digest)?;
-            let url = opt(args, &word, "--url", |s| Ok(s.to_owned()))?;
-            let info = opt(args, &word, "--info", |s| Ok(s.to_owned()))?;
-            let name = free(args, &word, "NAME", name)?;
-            let mut entry = Entry::new(name, free(args, &word, "HEIGHT", height)?);
-            entry.fork_height = fork_height;
-            entry.digest = digest;
-            entry.binaries.extend(url.map(|url| ("any".to_owned(), url)));
-            entry.info = info.map(Into::into);
+            let entry = entry(args, &word, |args| {
+                let name = free(args, &word, "NAME", name)?;
+                Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
+            })?;
             Command::Schedule(Box::new(entry))
         }
         "list" => Command::List { json: args.contains("--json") },
@@ -128,6 +135,32 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
         "now" => Command::Now(free(args, &word, "NAME", name)?),
         _ => return Err(unknown(&word)),
     })
+}
+
+/// An upgrade with everything that options can say of it; `read` takes its name and height.
+fn entry(
+    args: &mut Arguments,
+    word: &str,
+    read: impl FnOnce(&mut Arguments) -> Result<Entry>,
+) -> Result<Entry> {
+    let fork_height = opt(args, word, "--fork-height", height)?;
+    let deadline_height = opt(args, word, "--deadline-height", height)?;
+    let data_incompatible = args.contains("--data-incompatible");
+    let sha256 = opt(args, word, "--sha256", |text| digest_by(Algorithm::Sha256, text))?;
+    let sha512 = opt(args, word, "--sha512", |text| digest_by(Algorithm::Sha512, text))?;
+    let places = args.values_from_fn("--url", place).map_err(|e| misused(word, &e.to_string()))?;
+    let info = opt(args, word, "--info", |s| Ok(s.to_owned()))?;
+    if sha256.is_some() && sha512.is_some() {
+        return Err(misused(word, "give --sha256 or --sha512, not both"));
+    }
+    let mut entry = read(args)?;
+    entry.fork_height = fork_height;
+    entry.deadline_height = deadline_height;
+    entry.data_compat = data_incompatible.then_some(false);
+    entry.digest = sha256.or(sha512);
+    entry.binaries = places.into_iter().collect();
+    entry.info = info.map(Into::into);
+    Ok(entry)
 }
 
 /// The flags of ours that were found so far.
@@ -249,6 +282,27 @@ fn name(text: &str) -> Result<Name, String> {
 
 fn digest(text: &str) -> Result<Digest, String> {
     text.parse::<Digest>().map_err(|e| e.to_string())
+}
+
+fn digest_by(algorithm: Algorithm, text: &str) -> Result<Digest, String> {
+    match digest(text)? {
+        digest if digest.algorithm() == algorithm => Ok(digest),
+        digest => Err(format!("{} is a {}, not a {algorithm}", digest.hex(), digest.algorithm())),
+    }
+}
+
+/// Reads `URL` or `OS/ARCH=URL`.
+fn place(text: &str) -> Result<(String, String), String> {
+    let is_platform = |word: &&str| word.split('/').count() == 2 && !word.contains(':');
+    let (platform, url) = match text.split_once('=').filter(|(left, _)| is_platform(left)) {
+        Some((platform, url)) => (platform, url),
+        None => ("any", text),
+    };
+    Ok((platform.to_owned(), url.to_owned()))
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|e| e.to_string())
 }
 
 fn height(text: &str) -> Result<u64, String> {

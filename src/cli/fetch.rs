@@ -74,7 +74,7 @@ fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, as_json: bool
 }
 
 /// A token that Ctrl-C and SIGTERM cancel.
-fn cancelled_by_signals() -> Result<Cancel> {
+pub(super) fn cancelled_by_signals() -> Result<Cancel> {
     let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
     let cancel = Cancel::new().map_err(failed)?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -87,7 +87,7 @@ fn cancelled_by_signals() -> Result<Cancel> {
 }
 
 /// Shows a download on stderr: a bar on a terminal, a line now and then elsewhere.
-struct Bar {
+pub(super) struct Bar {
     meter: Meter,
     begun: Instant,
     terminal: bool,
@@ -109,7 +109,7 @@ impl Bar {
     const REDRAW: Duration = Duration::from_millis(100);
     const LINE: Duration = Duration::from_secs(5);
 
-    fn update(&mut self, progress: &Progress<'_>) {
+    pub(super) fn update(&mut self, progress: &Progress<'_>) {
         let now = self.begun.elapsed();
         self.meter.update(now, progress);
         let done = progress.total == Some(progress.received);
@@ -131,7 +131,7 @@ impl Bar {
         self.drawn = true;
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if self.terminal && self.drawn {
             eprintln!();
         }

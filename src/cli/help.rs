@@ -27,7 +27,8 @@ pub const COMMANDS: &[Usage] = &[
     usage("stop", "stop the node and the supervisor, and wait for both"),
     usage("restart", "stop the node and start it again"),
     usage(
-        "upgrade schedule NAME HEIGHT [--fork-height N] [--sha256 HEX] [--url URL] [--info TEXT]",
+        "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
+         [--url URL] [--info TEXT] [--data-incompatible]",
         "plan an upgrade at a height",
     ),
     usage("upgrade list [--json]", "show planned and past upgrades"),
@@ -38,6 +39,29 @@ pub const COMMANDS: &[Usage] = &[
         "download, verify and stage the binary of an upgrade",
     ),
     usage("upgrade now NAME", "switch now, whatever the height"),
+    usage(
+        "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE]",
+        "make a plan of upgrades, which does nothing until it is executed",
+    ),
+    usage(
+        "plan add-upgrade PLAN NAME:HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] \
+         [--sha512 HEX] [--url URL] [--info TEXT] [--data-incompatible]",
+        "put an upgrade into a plan",
+    ),
+    usage("plan remove-upgrade PLAN NAME", "take an upgrade out of a plan"),
+    usage("plan validate NAME|FILE [--json]", "judge a plan, and report every problem at once"),
+    usage("plan show NAME [--json]", "show what is in a plan"),
+    usage("plan list [--json]", "show all plans"),
+    usage("plan execute NAME", "follow a plan as it is now, and prepare its binaries"),
+    usage("plan pause NAME", "hold the upgrades of a plan back"),
+    usage("plan resume NAME", "let a paused plan go on"),
+    usage("plan remove NAME", "delete a plan that is not being followed, or is done"),
+    usage(
+        "plan status [NAME] [--json] [--watch]",
+        "show how far a plan is; without NAME, how far all are that were executed",
+    ),
+    usage("plan wait NAME [--timeout DURATION]", "wait until a plan is done"),
+    usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage("resolve retry", "after a halt: let the next run try the upgrade again"),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
     usage("resolve sign", "have a validator that waits after an unclean stop sign at once"),

@@ -59,7 +59,16 @@ pub(super) fn restart(home: &Home) -> Result<()> {
 pub(super) fn accepted(reply: &Reply) -> Result<String> {
     match reply {
         Reply::Done(said) => Ok(said.clone()),
-        Reply::Refused(why) => Err(Error::new(Kind::Failed, why.clone())),
-        Reply::Status(_) => Err(Error::new(Kind::Nonsense, "the supervisor answered what was not asked")),
+        Reply::Refused(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
+    }
+}
+
+/// An answer that is not the one that was asked for.
+pub(super) fn unasked(reply: &Reply) -> Error {
+    match reply {
+        Reply::Refused(why) => Error::new(Kind::Failed, why.clone()),
+        Reply::Done(_) | Reply::Status(_) | Reply::Head { .. } => {
+            Error::new(Kind::Nonsense, "the supervisor answered what was not asked")
+        }
     }
 }

@@ -7,10 +7,13 @@ mod fetch;
 mod help;
 mod home;
 mod logger;
+mod plan;
 mod resolve;
 mod run;
 mod show;
+mod terminal;
 mod upgrade;
+mod wait;
 
 pub use help::{COMMANDS, Usage, help};
 
@@ -54,6 +57,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         }
         Command::Now(name) => done(upgrade::now(&home, name)),
         Command::ResolveSign => done(resolve::sign(&home)),
+        Command::Plan(command) => plan::run(command, &loaded.config, &home),
+        Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
         Command::ResolveRetry => done(resolve::retry(&home)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),

@@ -26,6 +26,8 @@ use std::time::Duration;
 pub enum Request {
     /// What is going on?
     Status,
+    /// Where is the chain?
+    Head,
     /// Stop the node, then end.
     Stop,
     /// Stop the node and start it again.
@@ -56,6 +58,13 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::Head`].
+    Head {
+        /// The height of the head last told, if one was.
+        height: Option<u64>,
+        /// The time between two blocks, in milliseconds.
+        period_ms: u64,
+    },
     /// It is done, or will be.
     Done(String),
     /// It is not done, and why.

@@ -24,6 +24,7 @@ mod watcher;
 mod worker;
 
 pub use control::{Answered, Reply, Request, Status, ask};
+pub use poller::endpoints;
 
 use crate::children;
 use crate::config::{Config, HeightSource, SignAfterUnclean, Sources, StopTimeoutAction};
@@ -471,6 +472,11 @@ impl Supervisor {
             Request::Status => {
                 // A caller that has gone needs no answer.
                 let _ = caller.send(Reply::Status(self.status()));
+                return;
+            }
+            Request::Head => {
+                let period_ms = u64::try_from(self.machine.period().as_millis()).unwrap_or(u64::MAX);
+                let _ = caller.send(Reply::Head { height: self.machine.head(), period_ms });
                 return;
             }
             Request::Stop => machine::Request::Stop,

@@ -65,6 +65,12 @@ impl Options {
     }
 }
 
+/// Where the node of a home may be asked now, by anybody: as configured, else at its IPC socket.
+#[must_use]
+pub fn endpoints(config: &Config, home: &Home) -> Vec<Endpoint> {
+    Options::new(config, home).candidates(Duration::ZERO)
+}
+
 /// What the thread is told.
 #[derive(Debug)]
 enum Order {

@@ -28,7 +28,7 @@ mod url;
 mod zip;
 
 pub use progress::Progress;
-pub use source::{Form, Source, candidates, platform};
+pub use source::{Form, Source, candidates, has_source, platform};
 pub use url::Url;
 
 use crate::config::{Config, DownloadUrls, PublicKey};

@@ -66,6 +66,12 @@ pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &st
     Ok(sources)
 }
 
+/// Whether anything says where the binary of an upgrade can be had for this machine.
+#[must_use]
+pub fn has_source(upgrade: &Upgrade, urls: &DownloadUrls) -> bool {
+    document(upgrade).is_some() || candidates(upgrade, urls, platform()).map_or(true, |c| !c.is_empty())
+}
+
 /// What a map of binaries has for a platform: its own entry, else that for `any`.
 pub(super) fn for_platform<'a>(
     binaries: &'a BTreeMap<String, String>,

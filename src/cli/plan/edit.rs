@@ -1,0 +1,168 @@
+//! Making and changing plans, and holding them back.
+
+use super::super::args::NewPlan;
+use super::situation::World;
+use super::{Situation, plans, under_way, upgrades};
+use crate::batch::{Activation, Context, Entry, Finding, Plan, Severity, read_file, validate};
+use crate::cli::home::accepted;
+use crate::cli::print;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::name::Name;
+use crate::supervisor::{Request, ask};
+use crate::upgrade::agenda::Agenda;
+
+/// Makes a plan of what is given. It may be empty, but what is in it has to make sense.
+pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
+    let NewPlan { name, description, chain_id, from, upgrades: entries } = new;
+    let mut plan = match &from {
+        Some(file) => read_file(file)?.plan,
+        None => Plan::new(name.clone(), ""),
+    };
+    plan.name = name.clone();
+    plan.description = description.unwrap_or(plan.description);
+    plan.chain_id = chain_id.or(plan.chain_id);
+    entries.into_iter().for_each(|entry| plan.add(entry));
+    let bad = |finding: &Finding| finding.severity == Severity::Error && !plan.upgrades.is_empty();
+    let mut report = validate(&plan, &Context::default());
+    report.findings.retain(bad);
+    if !report.findings.is_empty() {
+        let what = format!("plan {name} would make no sense");
+        return Err(Error::new(Kind::BadInput, what).because(report));
+    }
+    plans(home).create(&plan)?;
+    if plan.upgrades.is_empty() {
+        let hint = format!("add upgrades with `wemixvisor plan add-upgrade {name} NAME:HEIGHT`");
+        return print(&format!("plan {name} is made, without upgrades; {hint}\n"));
+    }
+    for finding in validate(&plan, &World::look(config, home).context()).findings {
+        eprintln!("wemixvisor: {finding}");
+    }
+    let next = format!("follow it with `wemixvisor plan execute {name}`");
+    print(&format!("plan {name} is made, with {}; {next}\n", upgrades(plan.upgrades.len())))
+}
+
+/// Puts an upgrade into a plan. What else is wrong with the plan is no reason not to.
+pub(super) fn add(home: &Home, plan: &Name, entry: Entry) -> Result<()> {
+    let said = format!("{} at {} is in plan {plan}", entry.name, entry.height);
+    let stored = plans(home).edit(plan, |plan| {
+        if let Some(known) = plan.upgrades.iter().find(|e| e.name == entry.name) {
+            let what = format!("{} is in plan {} already, at {}", known.name, plan.name, known.height);
+            let hint =
+                format!("take it out first: wemixvisor plan remove-upgrade {} {}", plan.name, known.name);
+            return Err(Error::new(Kind::Failed, what).hint(hint));
+        }
+        let name = entry.name.clone();
+        plan.add(entry);
+        let index = plan.upgrades.iter().position(|e| e.name == name).unwrap_or_default();
+        let ours = format!("/upgrades/{index}/");
+        let mut report = validate(plan, &Context::default());
+        report.findings.retain(|f| f.severity == Severity::Error && f.pointer.starts_with(&ours));
+        match report.findings.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(Kind::BadInput, format!("{name} cannot be added")).because(report)),
+        }
+    })?;
+    print(&format!("{said}, which has {}\n", upgrades(stored.plan.upgrades.len())))?;
+    tell_of_change(home, plan)
+}
+
+/// Takes an upgrade out of a plan.
+pub(super) fn take_out(home: &Home, plan: &Name, upgrade: &Name) -> Result<()> {
+    let stored = plans(home).edit(plan, |plan| match plan.remove(upgrade) {
+        Some(_) => Ok(()),
+        None => {
+            let hint = format!("see what is: wemixvisor plan show {}", plan.name);
+            Err(Error::new(Kind::NotFound, format!("{upgrade} is not in plan {}", plan.name)).hint(hint))
+        }
+    })?;
+    print(&format!("{upgrade} is out of plan {plan}, which has {}\n", upgrades(stored.plan.upgrades.len())))?;
+    tell_of_change(home, plan)
+}
+
+/// Says what a change means for a plan that is being followed.
+fn tell_of_change(home: &Home, plan: &Name) -> Result<()> {
+    if Agenda::load(home)?.plan(plan).is_some() {
+        eprintln!(
+            "wemixvisor: plan {plan} was being followed, and is not any more now that it has changed; to follow \
+             it as it is: wemixvisor plan execute {plan}"
+        );
+    }
+    put_in_force(home)
+}
+
+/// Holds a plan back. When this returns, none of its upgrades begins any more.
+pub(super) fn pause(home: &Home, plan: &Name) -> Result<()> {
+    Agenda::edit(home, |agenda| agenda.pause(plan))?;
+    put_in_force(home)?;
+    print(&format!("plan {plan} is paused{}\n", under_way_in_words(home, plan)))
+}
+
+/// What the pause cannot stop any more.
+fn under_way_in_words(home: &Home, plan: &Name) -> String {
+    let progress = match ask(home, &Request::Status).map(|answered| answered.reply) {
+        Ok(crate::supervisor::Reply::Status(status)) => status.view.upgrade,
+        _ => None,
+    };
+    let upgrades = plans(home).load(plan).map(|stored| stored.plan.upgrades).unwrap_or_default();
+    match progress.filter(|p| upgrades.iter().any(|e| e.name == p.name)) {
+        Some(progress) => format!("; {} had begun already, and goes on", progress.name),
+        None => String::new(),
+    }
+}
+
+/// Lets a paused plan go on.
+pub(super) fn resume(home: &Home, plan: &Name) -> Result<()> {
+    Agenda::edit(home, |agenda| {
+        agenda.resume(plan)?;
+        let activated = agenda.plan(plan).map(|active| active.sha256);
+        activated.map_or(Ok(()), |sha256| plans(home).follow(plan, &sha256).map(drop))
+    })?;
+    put_in_force(home)?;
+    print(&format!("plan {plan} goes on\n"))
+}
+
+/// Deletes a plan. One with something to come has to be paused first: a slip must not cost an upgrade.
+pub(super) fn remove(config: &Config, home: &Home, plan: &Name) -> Result<()> {
+    let mut also = String::new();
+    match plans(home).load(plan) {
+        Ok(stored) => {
+            let situation = Situation::look(config, home)?;
+            let status = situation.status(&stored);
+            if status.activation == Activation::Active && status.pending > 0 {
+                let what =
+                    format!("plan {plan} is being followed, with {} to come", upgrades(status.pending));
+                let hint = format!("hold it back first: wemixvisor plan pause {plan}");
+                return Err(Error::new(Kind::Failed, what).hint(hint));
+            }
+            if let Some(upgrade) = under_way(&situation, &stored.plan) {
+                also = format!("; {upgrade} had begun already, and goes on");
+            }
+        }
+        // Whatever is wrong with it, it can be removed; and one that was executed can be forgotten.
+        Err(e) if e.kind() == Kind::NotFound && Agenda::load(home)?.plan(plan).is_none() => return Err(e),
+        Err(_) => {}
+    }
+    Agenda::edit(home, |agenda| Ok(agenda.deactivate(plan)))?;
+    match plans(home).remove(plan) {
+        Err(e) if e.kind() != Kind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    put_in_force(home)?;
+    print(&format!("plan {plan} is removed{also}\n"))
+}
+
+/// Waits until the supervisor, if one runs, acts upon what is on disk now.
+///
+/// # Errors
+/// If one runs and does not say so.
+pub(super) fn put_in_force(home: &Home) -> Result<()> {
+    match ask(home, &Request::Refresh { binary: None }) {
+        Ok(answered) => accepted(&answered.reply).map(drop).map_err(|e| {
+            Error::new(Kind::Failed, "it is on disk, but the supervisor has not taken note yet").because(e)
+        }),
+        Err(e) if e.kind() == Kind::NoSupervisor => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,214 @@
+//! `plan execute`: a plan is followed from now on, as it is now, and its binaries are prepared.
+//!
+//! With a supervisor running, that prepares them, and this command watches; without one the command
+//! does it by itself. A binary that is missing is no failure: there may be months until it is needed.
+
+use super::situation::World;
+use super::{Situation, next_in_words, plans, upgrades};
+use crate::batch::{Binary, Entry, Status, Stored, validate};
+use crate::cli::fetch::{Bar, cancelled_by_signals};
+use crate::cli::{print, terminal};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::machine::{self, Origin, Target};
+use crate::name::Name;
+use crate::upgrade::agenda::Agenda;
+use crate::upgrade::prepare::{Downloads, Verified, fetch, prepare};
+use crate::upgrade::{Cancel, download, install};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+/// How often the supervisor is asked how far it is.
+const LOOK: Duration = Duration::from_millis(200);
+/// Of so many upgrades it is told one by one how their binaries are.
+const TOLD: usize = 20;
+
+/// Follows a plan, unless it makes no sense here and now.
+pub(super) fn execute(config: &Config, home: &Home, name: &Name) -> Result<()> {
+    let stored = plans(home).load(name)?;
+    let world = World::look(config, home);
+    let report = validate(&stored.plan, &world.context());
+    if !report.is_valid() {
+        let what = format!("plan {name} cannot be followed");
+        return Err(Error::new(Kind::BadInput, what).at(plans(home).path(name).display()).because(report));
+    }
+    for finding in &report.findings {
+        eprintln!("wemixvisor: {finding}");
+    }
+    if let Some(unchecked) = world.unchecked(&stored.plan) {
+        eprintln!("wemixvisor: {unchecked}");
+    }
+    Agenda::edit(home, |agenda| {
+        agenda.activate(name, stored.sha256);
+        Ok(())
+    })?;
+    super::edit::put_in_force(home)?;
+    let situation = Situation::look(config, home)?;
+    let (status, failures) = if situation.running {
+        (watch(config, home, &stored)?, BTreeMap::new())
+    } else {
+        let failures = prepare_all(config, home, &stored, &situation)?;
+        (Situation::look(config, home)?.status(&stored), failures)
+    };
+    report_binaries(config, home, &stored, &status, failures)
+}
+
+/// Waits until the supervisor has tried every binary once, and shows what it is doing.
+fn watch(config: &Config, home: &Home, stored: &Stored) -> Result<Status> {
+    let mut line = terminal::Line::of_stderr();
+    loop {
+        let situation = Situation::look(config, home)?;
+        if !situation.running {
+            let what = "the supervisor has ended; it prepares the binaries when it runs again";
+            return Err(Error::new(Kind::NoSupervisor, what));
+        }
+        let status = situation.status(stored);
+        let untried = |p: &&machine::Plan| matches!(p.binary.as_str(), "waiting" | "preparing");
+        let untried: BTreeSet<&Name> =
+            situation.view.planned.iter().filter(untried).map(|p| &p.name).collect();
+        let mut ours = status.upgrades.iter().filter(|u| untried.contains(&u.name));
+        // While an upgrade is under way nothing is prepared; the supervisor goes on with it afterwards.
+        let Some(first) = ours.next().filter(|_| situation.view.upgrade.is_none()) else {
+            return Ok(status);
+        };
+        let more = ours.count();
+        let rest = if more == 0 { String::new() } else { format!(", and {more} more to prepare") };
+        match first.binary {
+            Binary::Downloading { percent: Some(percent) } => {
+                line.show(&first.name, &format!("downloading {percent} %{rest}"));
+            }
+            Binary::Downloading { percent: None } => line.show(&first.name, &format!("downloading{rest}")),
+            _ => line.show(&first.name, &format!("being prepared{rest}")),
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Prepares every binary of the plan that is needed, in order; returns why some are not ready.
+fn prepare_all(
+    config: &Config,
+    home: &Home,
+    stored: &Stored,
+    situation: &Situation<'_>,
+) -> Result<BTreeMap<Name, Error>> {
+    let cancel = cancelled_by_signals()?;
+    let status = situation.status(stored);
+    let wanted = status.upgrades.iter().zip(&stored.plan.upgrades).filter(|(u, _)| u.phase.is_to_come());
+    let mut failures = BTreeMap::new();
+    for (_, entry) in wanted {
+        if let Err(e) = prepare_one(config, home, entry, &cancel) {
+            failures.insert(entry.name.clone(), e);
+        }
+        if cancel.is_cancelled() {
+            let what = format!("plan {} is followed, but not all its binaries were prepared", status.name);
+            return Err(Error::new(Kind::Failed, what)
+                .because("interrupted")
+                .hint("what has arrived is kept; `wemixvisor run` goes on from there"));
+        }
+    }
+    Ok(failures)
+}
+
+fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> Result<()> {
+    let upgrade = entry.upgrade(Origin::Schedule);
+    let target = Target::Upgrade(entry.name.clone());
+    let is_missing = !home.binary(&target).exists();
+    if is_missing && config.daemon_allow_download_binaries {
+        eprintln!("{}: downloading", entry.name);
+        let mut bar = Bar::default();
+        let fetched = fetch(config, home, &upgrade, &mut |progress| bar.update(&progress), cancel);
+        bar.end();
+        fetched?;
+    }
+    prepare(config, home, &Verified::default(), &Downloads::default(), &upgrade, cancel).map(drop)
+}
+
+/// Says what is followed now, and how each binary is. One that cannot be used is an error.
+fn report_binaries(
+    config: &Config,
+    home: &Home,
+    stored: &Stored,
+    status: &Status,
+    mut failures: BTreeMap<Name, Error>,
+) -> Result<()> {
+    let mut text = format!("plan {} is followed: {}", status.name, upgrades(status.total_upgrades));
+    if status.completed > 0 {
+        let _ = write!(text, ", {} done", status.completed);
+    }
+    match next_in_words(status) {
+        Some(next) => _ = writeln!(text, ", next {next}"),
+        None => text.push_str(", nothing to come\n"),
+    }
+    let mut worst: Option<Error> = None;
+    let (mut ready, mut shown, mut more) = (0, 0, 0);
+    let ours = status.upgrades.iter().zip(&stored.plan.upgrades);
+    for (upgrade, entry) in ours.filter(|(u, _)| u.phase.is_to_come() && !u.phase.is_under_way()) {
+        let how = match failures.remove(&upgrade.name) {
+            Some(e) if e.kind() == Kind::NotFound || is_nowhere(config, home, entry) => {
+                missing(&upgrade.name)
+            }
+            Some(e) => {
+                let how = format!("{e}");
+                worst = worst.or(Some(e));
+                how
+            }
+            None => match &upgrade.binary {
+                Binary::Missing => missing(&upgrade.name),
+                Binary::Failed { detail } => {
+                    worst = worst.or_else(|| Some(why(home, entry, detail)));
+                    detail.clone()
+                }
+                Binary::Verified | Binary::Staged => {
+                    ready += 1;
+                    continue;
+                }
+                Binary::Downloading { .. } => "is being downloaded".to_owned(),
+            },
+        };
+        if shown < TOLD {
+            shown += 1;
+            let _ = writeln!(text, "  {}: {}", upgrade.name, terminal::clean(&how));
+        } else {
+            more += 1;
+        }
+    }
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more that are not ready");
+    }
+    if ready > 0 {
+        let _ = writeln!(text, "  {ready} ready to be switched to");
+    }
+    print(&text)?;
+    match worst {
+        None => Ok(()),
+        Some(e) => {
+            let what = format!("plan {} is followed, but a binary cannot be used", status.name);
+            Err(Error::new(e.kind(), what).because(e.to_string()))
+        }
+    }
+}
+
+fn missing(name: &Name) -> String {
+    format!("the binary is missing; stage it with `wemixvisor upgrade add {name} BINARY`")
+}
+
+/// Whether the binary is not there, and nothing says where it can be had.
+fn is_nowhere(config: &Config, home: &Home, entry: &Entry) -> bool {
+    let is_there = home.binary(&Target::Upgrade(entry.name.clone())).exists();
+    let findable = config.daemon_allow_download_binaries
+        && download::has_source(&entry.upgrade(Origin::Schedule), &config.download_urls);
+    !is_there && !findable
+}
+
+/// The supervisor's words as an error of the kind that they are about.
+fn why(home: &Home, entry: &Entry, detail: &str) -> Error {
+    let target = Target::Upgrade(entry.name.clone());
+    let kind = match install::verify(home, &target, entry.digest.as_ref()) {
+        Err(e) if e.kind() != Kind::NotFound => e.kind(),
+        Ok(_) | Err(_) => Kind::Failed,
+    };
+    Error::new(kind, detail)
+}

@@ -1,0 +1,179 @@
+//! Everything outside a plan that says how far it is: from the running supervisor, else from the disk.
+
+use crate::batch::{Activation, Binary, Context, Entry, Facts, Plan, Stage, Status, Stored};
+use crate::cli::home::unasked;
+use crate::config::Config;
+use crate::error::{Kind, Result};
+use crate::home::Home;
+use crate::machine::{self, Conflict, Origin, Outcome, Phase, Target, View};
+use crate::name::Name;
+use crate::supervisor::{Reply, Request, ask, endpoints};
+use crate::upgrade::agenda::{ActivePlan, Agenda};
+use crate::upgrade::download;
+use crate::upgrade::install;
+use crate::upgrade::journal::Journal;
+use crate::upgrade::planned::{Planned, Reader};
+use crate::wbft::{Client, Options};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What is going on.
+pub(in crate::cli) struct Situation<'a> {
+    config: &'a Config,
+    pub(super) agenda: Agenda,
+    planned: Planned,
+    conflicts: Vec<Conflict>,
+    pub(super) view: View,
+    /// Whether a supervisor runs.
+    pub(in crate::cli) running: bool,
+    staged: BTreeSet<Name>,
+}
+
+impl<'a> Situation<'a> {
+    /// Looks at everything now.
+    ///
+    /// # Errors
+    /// If the supervisor does not answer, or without one the journal cannot be read.
+    pub(in crate::cli) fn look(config: &'a Config, home: &Home) -> Result<Self> {
+        let (view, running) = match ask(home, &Request::Status) {
+            Ok(answered) => match answered.reply {
+                Reply::Status(status) => (status.view, true),
+                other => return Err(unasked(&other)),
+            },
+            Err(e) if e.kind() == Kind::NoSupervisor => {
+                let record = Journal::open(home)?.record;
+                (machine::Machine::at_rest(record, Vec::new()).view(), false)
+            }
+            Err(e) => return Err(e),
+        };
+        let planned = Reader::new(home).read();
+        let applied: Vec<_> = view.ended.iter().filter(|e| e.outcome == Outcome::Applied).cloned().collect();
+        let conflicts = machine::merge(planned.upgrades.clone(), &planned.cancelled, &applied).conflicts;
+        Ok(Situation {
+            config,
+            agenda: Agenda::load(home)?,
+            planned,
+            conflicts,
+            view,
+            running,
+            staged: install::staged(home)?.into_iter().collect(),
+        })
+    }
+
+    /// The head of the chain, as far as it is known.
+    pub(super) fn head(&self) -> Option<u64> {
+        self.view.head.as_ref().map(|block| block.height)
+    }
+
+    /// Whether a plan, as it is now, is being followed.
+    pub(super) fn activation(&self, stored: &Stored) -> Activation {
+        match self.agenda.plan(&stored.plan.name) {
+            None => Activation::Inactive,
+            Some(ActivePlan { sha256, .. }) if *sha256 != stored.sha256 => Activation::Changed,
+            Some(ActivePlan { paused: true, .. }) => Activation::Paused,
+            Some(ActivePlan { .. }) => Activation::Active,
+        }
+    }
+
+    /// How far a plan is.
+    pub(in crate::cli) fn status(&self, stored: &Stored) -> Status {
+        let head = self.head();
+        let under_way = self.view.upgrade.as_ref().map(|p| {
+            let proves = p.phase == Phase::Trying && self.view.state == "probation";
+            (&p.name, p.height, if proves { Stage::Probation } else { p.phase.into() })
+        });
+        let known: BTreeMap<&Name, &machine::Plan> =
+            self.view.planned.iter().map(|plan| (&plan.name, plan)).collect();
+        let applied: BTreeSet<&Name> =
+            self.view.ended.iter().filter(|e| e.outcome == Outcome::Applied).map(|e| &e.name).collect();
+        let binary = |entry: &Entry| {
+            let was_used = applied.contains(&entry.name)
+                || under_way.is_some_and(|(name, ..)| *name == entry.name)
+                || self.view.version.target == Target::Upgrade(entry.name.clone());
+            (entry.name.clone(), self.binary(entry, known.get(&entry.name).copied(), was_used))
+        };
+        let binaries: Vec<_> = stored.plan.upgrades.iter().map(binary).collect();
+        let held = self.view.planned.iter().filter(|p| p.binary != "failed");
+        let holds: Vec<_> = held.filter_map(|p| Some((p.name.clone(), p.hold.clone()?))).collect();
+        stored.plan.status(&Facts {
+            activation: self.activation(stored),
+            head,
+            period: head.filter(|_| self.running).map(|_| Duration::from_millis(self.view.period_ms)),
+            under_way,
+            ended: &self.view.ended,
+            cancelled: &self.planned.cancelled,
+            conflicts: &self.conflicts,
+            holds: &holds,
+            binaries: &binaries,
+        })
+    }
+
+    /// How far a binary is; `known` is what the supervisor says of it.
+    fn binary(&self, entry: &Entry, known: Option<&machine::Plan>, was_used: bool) -> Binary {
+        let is_staged = self.staged.contains(&entry.name);
+        match known {
+            Some(machine::Plan { download: Some(download), .. }) => {
+                Binary::Downloading { percent: download.percent }
+            }
+            Some(plan) if plan.binary == "ready" => Binary::Verified,
+            Some(plan) if plan.binary == "failed" && (is_staged || self.can_be_fetched(entry)) => {
+                Binary::Failed { detail: plan.hold.clone().unwrap_or_default() }
+            }
+            Some(_) | None if is_staged && was_used => Binary::Verified,
+            Some(_) | None if is_staged => Binary::Staged,
+            Some(_) | None => Binary::Missing,
+        }
+    }
+
+    fn can_be_fetched(&self, entry: &Entry) -> bool {
+        self.config.daemon_allow_download_binaries
+            && download::has_source(&entry.upgrade(Origin::Schedule), &self.config.download_urls)
+    }
+}
+
+/// What a plan is judged against, as far as it can be known: nothing of this has to be there.
+pub(super) struct World {
+    head: Option<u64>,
+    chain_id: Option<u64>,
+    planned: Planned,
+    ended: Vec<machine::Ended>,
+}
+
+impl World {
+    /// Looks around.
+    pub(super) fn look(config: &Config, home: &Home) -> World {
+        let situation = Situation::look(config, home).ok();
+        let mut told = situation.as_ref().filter(|s| s.running).and_then(Situation::head);
+        let mut chain_id = None;
+        for endpoint in endpoints(config, home) {
+            let mut node = Client::new(&endpoint, Options::default());
+            chain_id = node.chain_id().ok();
+            if chain_id.is_some() {
+                told = told.or_else(|| node.block_number().ok());
+                break;
+            }
+        }
+        let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
+        World { head: told, chain_id, planned, ended }
+    }
+
+    /// The same in the form in which the judge takes it.
+    pub(super) fn context(&self) -> Context<'_> {
+        Context {
+            head: self.head,
+            chain_id: self.chain_id,
+            planned: &self.planned.upgrades,
+            cancelled: &self.planned.cancelled,
+            ended: &self.ended,
+        }
+    }
+
+    /// What could not be checked for want of a node that answers.
+    pub(super) fn unchecked(&self, plan: &Plan) -> Option<String> {
+        let chain = plan.chain_id.filter(|_| self.chain_id.is_none());
+        let chain = chain.map(|id| format!("that it follows chain {id}"));
+        let head = self.head.is_none().then(|| "the heights against its head".to_owned());
+        let all: Vec<String> = chain.into_iter().chain(head).collect();
+        (!all.is_empty()).then(|| format!("no node answers, so not checked: {}", all.join(", ")))
+    }
+}

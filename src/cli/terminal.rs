@@ -1,0 +1,93 @@
+//! What stdout is: how wide, whether coloured; and a screen of its own for what is redrawn in place.
+
+use crate::config::{Config, LogColor};
+use rustix::termios::tcgetwinsize;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// How wide a line on stdout may be, and whether there may be colours. What is no terminal takes lines
+/// of any length.
+pub(super) fn of_stdout(config: &Config) -> (usize, bool) {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return (usize::MAX, false);
+    }
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    (size().0, !no_color && config.log_color != LogColor::Never)
+}
+
+/// Columns and rows of the terminal on stdout.
+pub(super) fn size() -> (usize, usize) {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        Ok(_) | Err(_) => (80, 24),
+    }
+}
+
+/// One line on stderr about what is going on: redrawn on a terminal; elsewhere written once per subject.
+pub(super) struct Line {
+    terminal: bool,
+    subject: Option<String>,
+}
+
+impl Line {
+    pub(super) fn of_stderr() -> Self {
+        Line { terminal: io::stderr().is_terminal(), subject: None }
+    }
+
+    /// Says something about a subject. That it cannot be shown is no reason to stop.
+    pub(super) fn show(&mut self, subject: &impl std::fmt::Display, text: &str) {
+        let subject = subject.to_string();
+        let mut stderr = io::stderr().lock();
+        if self.terminal {
+            let width = tcgetwinsize(&stderr).map_or(80, |size| usize::from(size.ws_col).max(20));
+            let line: String = clean(&format!("{subject}: {text}")).chars().take(width - 1).collect();
+            let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+        } else if self.subject.as_ref() != Some(&subject) {
+            let _ = writeln!(stderr, "{subject}: {text}");
+        }
+        self.subject = Some(subject);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.terminal && self.subject.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// The text in one line and without characters that move the cursor.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The alternate screen of the terminal, without a cursor; what was there before comes back on drop.
+pub(super) struct Screen;
+
+impl Screen {
+    pub(super) fn open() -> io::Result<Self> {
+        write("\x1b[?1049h\x1b[?25l")?;
+        Ok(Screen)
+    }
+
+    /// Shows this, and nothing of what was shown before.
+    pub(super) fn draw(&self, text: &str) -> io::Result<()> {
+        // Line by line over the old one, so that nothing flickers.
+        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\r\n")).collect();
+        write(&format!("\x1b[H{}\x1b[J", lines.trim_end_matches("\r\n")))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // There is nobody left to tell if it fails.
+        let _ = write("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
