@@ -7,6 +7,7 @@
 
 use super::hex::Address;
 use super::rlp::{BadRlp, Item, list};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// No set is larger; it bounds what a malformed header can make us do.
@@ -56,7 +57,7 @@ pub struct Seal {
 pub struct EpochInfo {
     /// Everybody who may be chosen, with their diligence in units of 10⁻⁶.
     pub candidates: Vec<(Address, u64)>,
-    /// Who was chosen, as indices of candidates, in the order of the seals.
+    /// Who was chosen, as indices of candidates, in the order of the seals: at least one, none twice.
     pub validators: Vec<usize>,
     /// Their BLS public keys.
     pub bls_public_keys: Vec<Vec<u8>>,
@@ -171,10 +172,16 @@ impl EpochInfo {
             Ok(index) if index < candidates.len() => Ok(index),
             _ => Err(BadRlp("a validator is no candidate")),
         };
-        let validators =
+        let validators: Vec<usize> =
             validators.list()?.all(MAX_VALIDATORS)?.into_iter().map(index).collect::<Result<_, _>>()?;
+        if validators.is_empty() || validators.iter().collect::<BTreeSet<_>>().len() < validators.len() {
+            return Err(BadRlp("no validators, or one of them twice"));
+        }
         let keys = keys.list()?.all(MAX_VALIDATORS)?.into_iter().map(|key| Ok(key.bytes()?.to_vec()));
-        let bls_public_keys = keys.collect::<Result<_, BadRlp>>()?;
+        let bls_public_keys: Vec<_> = keys.collect::<Result<_, BadRlp>>()?;
+        if bls_public_keys.len() != validators.len() {
+            return Err(BadRlp("validators and keys differ in number"));
+        }
         Ok(Some(EpochInfo { candidates, validators, bls_public_keys, stabilizing }))
     }
 
@@ -203,6 +210,7 @@ mod tests {
     use crate::wbft::hex::parse_data;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use std::sync::LazyLock;
 
     fn recording(name: &str) -> Vec<Value> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/wbft/");
@@ -287,15 +295,49 @@ mod tests {
         }
     }
 
+    /// A list of items that are encoded already.
+    fn rlp(items: &[&[u8]]) -> Vec<u8> {
+        let body = items.concat();
+        match u8::try_from(body.len()).unwrap() {
+            n @ 0..56 => [&[0xc0 + n], body.as_slice()].concat(),
+            n => [&[0xf8, n], body.as_slice()].concat(),
+        }
+    }
+
+    /// Extra data of nine fields.
+    fn nine(epoch: &[u8]) -> Vec<u8> {
+        rlp(&[b"A", b"\x80", b"\x80", b"\xc0", b"\xc0", b"\x01", b"\xc0", b"\xc2\x01\x33", epoch])
+    }
+
     #[test]
     fn nine_fields_are_those_without_a_gas_tip() {
-        // [vanity, randao, 0, [], [], 1, [], [[1], sig], []]
-        let bytes = [0xce, 0x41, 0x80, 0x80, 0xc0, 0xc0, 0x01, 0xc0, 0xc2, 0x01, 0x33, 0xc0];
-        let bytes: Vec<u8> = [0xcb].into_iter().chain(bytes[1..].iter().copied()).collect();
-        let extra = Extra::decode(&bytes).unwrap();
-        assert_eq!((extra.gas_tip, extra.round), (None, 1));
+        let extra = Extra::decode(&nine(b"\xc0")).unwrap();
+        assert_eq!((extra.gas_tip, extra.round, extra.epoch), (None, 1, None));
         assert_eq!(extra.committed.unwrap().indices().collect::<Vec<_>>(), [0]);
         assert_eq!(extra.vanity, b"A");
+    }
+
+    #[test]
+    fn an_epoch_has_three_fields_or_four_and_a_set_that_makes_sense() {
+        let candidate = |n: u8| rlp(&[&[&[0x94], [n; 20].as_slice()].concat(), b"\x05"]);
+        let candidates = rlp(&[&candidate(1), &candidate(2)]);
+        let epoch = |rest: &[&[u8]]| {
+            let parts: Vec<&[u8]> = [candidates.as_slice()].iter().chain(rest).copied().collect();
+            Extra::decode(&nine(&rlp(&parts))).map(|extra| extra.epoch.unwrap())
+        };
+        let (order, keys) = (b"\xc2\x01\x80".as_slice(), b"\xc2\x0a\x0b".as_slice());
+        let three = epoch(&[order, keys]).unwrap();
+        assert_eq!(three.next_validators(), [Address([2; 20]), Address([1; 20])]);
+        assert_eq!(three.stabilizing, None);
+        assert_eq!(epoch(&[order, keys, b"\x01"]).unwrap().stabilizing, Some(true));
+        assert_eq!(epoch(&[order, keys, b"\x80"]).unwrap().stabilizing, Some(false));
+        let bad = |rest: &[&[u8]]| epoch(rest).unwrap_err().to_string();
+        assert!(bad(&[b"\xc1\x02", b"\xc1\x0a"]).contains("no candidate"));
+        assert!(bad(&[b"\xc2\x01\x01", keys]).contains("twice"));
+        assert!(bad(&[b"\xc0", b"\xc0"]).contains("no validators"));
+        assert!(bad(&[order, b"\xc1\x0a"]).contains("differ in number"));
+        assert!(bad(&[order, keys, b"\x01", b"\x01"]).contains("too long"));
+        assert!(bad(&[order]).contains("neither three nor four"));
     }
 
     #[test]
@@ -314,8 +356,11 @@ mod tests {
 
         #[test]
         fn no_damage_to_a_real_header_makes_it_panic(at in 0usize..900, to in any::<u8>(), cut in 0usize..900) {
-            let block = &recording("blocks.jsonl")[10]["block"]["extraData"];
-            let mut bytes = parse_data(block.as_str().unwrap()).unwrap();
+            static REAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+                let block = &recording("blocks.jsonl")[10]["block"]["extraData"];
+                parse_data(block.as_str().unwrap()).unwrap()
+            });
+            let mut bytes = REAL.clone();
             let len = bytes.len();
             bytes[at % len] = to;
             let _ = Extra::decode(&bytes).map(|extra| extra.client());

@@ -18,17 +18,23 @@ mod heads;
 mod hex;
 mod http;
 mod ipc;
+mod istanbul;
 mod json;
+mod metrics;
+mod observer;
 mod rlp;
 mod rpc;
 mod session;
 mod sha1;
 mod socket;
+mod state;
+mod window;
 mod ws;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::machine::quorum;
 pub use client::{Client, Peer, Syncing};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use extra::{BadExtra, EpochInfo, Extra, Seal};
@@ -36,4 +42,9 @@ pub use fault::{Fault, RpcError};
 pub use header::Header;
 pub use heads::{Heads, Stopper};
 pub use hex::{Address, BadHex, Hash, parse_data, parse_quantity, show_quantity};
+pub use istanbul::{Activity, CommitSigners, ExtraInfo, Timing};
+pub use metrics::RoundMetrics;
+pub use observer::{Observation, Observer};
 pub use rpc::{Connection, Options};
+pub use state::{ConsensusState, Member, Step};
+pub use window::{Decided, Window};

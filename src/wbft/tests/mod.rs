@@ -1,5 +1,6 @@
 //! The transports against servers on threads of the test, which replay what real nodes have sent.
 
+mod chain;
 mod http;
 mod ipc;
 mod recorded;

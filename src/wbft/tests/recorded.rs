@@ -1,7 +1,7 @@
 //! The client against the recorded answers of a real node, as they are.
 
 use super::*;
-use crate::wbft::{Client, Syncing, show_quantity};
+use crate::wbft::{Address, Client, Syncing, show_quantity};
 use std::collections::HashMap;
 
 /// A node that answers each call as it was recorded, by transport, node and situation.
@@ -127,5 +127,60 @@ fn a_header_of_another_height_is_nonsense() {
         Fault::Nonsense(what) => assert_eq!(what, "asked for block 5, got block 6"),
         other => panic!("{other}"),
     }
+    server.join();
+}
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+#[test]
+fn istanbul_answers_with_all_their_quirks() {
+    let (mut node, server) = replay("ipc", "n1", "healthy");
+    let [n1, n2, n3, n4] = [
+        "0x54c42592181332091666e677a8ff8b1376dbd49d",
+        "0xfbf542697ecbcb7b6d7999c55c5642ef34559393",
+        "0x05e85200434a6b4e5d4218089f6ce222935f803e",
+        "0xa133c1852f98218776452a1d56a8b2e7128c7ec8",
+    ]
+    .map(address);
+    assert_eq!(node.node_address().unwrap(), Some(n1));
+    assert_eq!(node.validators(1).unwrap(), Some(vec![n1, n2, n3, n4]));
+    assert!(node.is_validator().unwrap());
+    let signers = node.commit_signers(5).unwrap();
+    assert_eq!((signers.number, signers.author, signers.committers), (5, n2, vec![n2, n3, n4]));
+    assert!(matches!(fault(node.commit_signers(0)), Fault::Refused { code: -32000, .. }));
+    let activity = node.activity(1, 5).unwrap();
+    assert_eq!((activity.blocks, activity.rounds), ((1, 5), [(0, 4), (1, 1)].into()));
+    assert_eq!(activity.prev_committed.len(), 4);
+    let info = node.extra_info(10).unwrap();
+    assert_eq!((info.round, info.committed), (0, vec![n1, n2, n3]));
+    assert_eq!((info.prev_committed.len(), info.next_validators), (4, Some(vec![n4, n2, n3, n1])));
+    assert_eq!(node.extra_info(5).unwrap().next_validators, None);
+    assert_eq!(node.extra_info(0).unwrap().committed, []);
+    let timing = node.timing().unwrap().unwrap();
+    assert_eq!((timing.period.as_secs(), timing.round_timeout.as_secs(), timing.epoch), (1, 2, Some(10)));
+    drop(node);
+    server.join();
+}
+
+#[test]
+fn a_program_tells_which_forks_it_knows() {
+    for (name, height) in [("n1", Some(45)), ("n4", None)] {
+        let (mut node, server) = replay("ipc", name, "before fork");
+        let forks = node.forks().unwrap().unwrap();
+        assert_eq!((forks.get("bohoBlock").copied(), forks["londonBlock"]), (height, 0), "{name}");
+        drop(node);
+        server.join();
+    }
+}
+
+#[test]
+fn over_plain_http_nobody_says_who_the_node_is() {
+    let (mut node, server) = replay("http-default", "n2", "healthy");
+    assert_eq!(node.node_address().unwrap(), None);
+    assert_eq!(node.timing().unwrap(), None);
+    assert!(node.is_validator().unwrap_err().is_unknown_method());
+    drop(node);
     server.join();
 }

@@ -1,0 +1,323 @@
+//! The `istanbul` methods of a WBFT node, and the same answers from headers where they are not served.
+//!
+//! Their quirks end here: parameters must be hexadecimal, addresses come in either case, some keys are
+//! capitalised and some numbers are JSON numbers, `latest` is refused by some methods, and over HTTP
+//! the whole module is usually missing.
+
+use super::client::Client;
+use super::extra::Extra;
+use super::fault::{Fault, RpcError};
+use super::header::Header;
+use super::hex::{Address, Hash, parse_quantity, show_quantity};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How many headers to go back at most in search of the end of the last epoch.
+const MAX_WALK: u64 = 1024;
+/// How many of them to ask for at a time.
+const STEP: u64 = 16;
+
+/// Who committed to a block first, as `istanbul_getCommitSignersFromBlock` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitSigners {
+    /// The height.
+    pub number: u64,
+    /// The block's hash.
+    pub hash: Hash,
+    /// Its proposer.
+    pub author: Address,
+    /// The first quorum. Who is missing here may be healthy all the same.
+    pub committers: Vec<Address>,
+}
+
+/// What `istanbul_status` tells of a range of blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activity {
+    /// The range, both ends included.
+    pub blocks: (u64, u64),
+    /// In how many `prevCommittedSeal`s each validator is.
+    pub prev_committed: BTreeMap<Address, u64>,
+    /// How many blocks each validator has proposed.
+    pub proposed: BTreeMap<Address, u64>,
+    /// How many blocks each round has decided.
+    pub rounds: BTreeMap<u64, u64>,
+}
+
+/// What `istanbul_getWbftExtraInfo` tells of a block. [`Extra`] has the same from the header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraInfo {
+    /// The round that decided the block.
+    pub round: u64,
+    /// The round that decided the block before.
+    pub prev_round: u64,
+    /// Who committed to this block first.
+    pub committed: Vec<Address>,
+    /// Who committed to the block before, late votes included.
+    pub prev_committed: Vec<Address>,
+    /// In the last block of an epoch, and in block 0: the validators from the next block on.
+    pub next_validators: Option<Vec<Address>>,
+}
+
+/// What the chain's configuration says of the consensus, where the node tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// The time between blocks.
+    pub period: Duration,
+    /// The time after which round 0 is given up; it doubles with every round.
+    pub round_timeout: Duration,
+    /// The number of blocks in an epoch.
+    pub epoch: Option<u64>,
+}
+
+impl Client {
+    /// The address with which the node seals, if it seals. `None` if this transport does not tell.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`.
+    pub fn node_address(&mut self) -> Result<Option<Address>, RpcError> {
+        const METHOD: &str = "istanbul_nodeAddress";
+        if let Some(value) = served(self.connection().call(METHOD, json!([])))? {
+            return self.read(METHOD, value).map(Some);
+        }
+        // A node's address is the end of its id, as both are the hash of the node's key.
+        let Some(info) = served(self.node_info())? else { return Ok(None) };
+        let id = info.get("id").and_then(Value::as_str).unwrap_or_default();
+        let address = id.len().checked_sub(40).and_then(|from| id.get(from..));
+        let address = address.and_then(|hex| format!("0x{hex}").parse().ok());
+        address.map(Some).ok_or_else(|| self.nonsense("admin_nodeInfo", "no id of a node"))
+    }
+
+    /// Whether the node's address is in the set. Says nothing of its health.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`, as every method here; where `istanbul` is not served, `Refused`.
+    pub fn is_validator(&mut self) -> Result<bool, RpcError> {
+        self.ask("istanbul_isValidator", json!([]))
+    }
+
+    /// The validators that seal block `height`, in the order of their seal bits; `height` may be one
+    /// beyond the head. `None` if that is still open. Where the node does not serve `istanbul`, they are
+    /// taken from the header that ends the epoch before.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`; `Unsupported` if that header is too far back to be found.
+    pub fn validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+        if let Some(set) = self.told_validators(height)? {
+            return Ok(Some(set));
+        }
+        // Block 0 names the validators that count as its own.
+        let before = height.saturating_sub(1);
+        let Some(header) = self.header(before)? else { return Ok(None) };
+        if let Some(set) = self.epoch_of(&header)? {
+            return Ok(Some(set));
+        }
+        // No epoch ends with it, so that it was sealed by the same ones.
+        match self.told_validators(before)? {
+            Some(set) => Ok(Some(set)),
+            None => self.find_epoch(before).map(Some),
+        }
+    }
+
+    /// Who committed to block `height` first. Block 0 has no seals and is refused.
+    ///
+    /// # Errors
+    /// As [`is_validator`](Self::is_validator).
+    pub fn commit_signers(&mut self, height: u64) -> Result<CommitSigners, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Answer {
+            number: u64,
+            hash: Hash,
+            author: Address,
+            committers: Vec<Address>,
+        }
+        let answer: Answer =
+            self.ask("istanbul_getCommitSignersFromBlock", json!([show_quantity(height)]))?;
+        let Answer { number, hash, author, committers } = answer;
+        Ok(CommitSigners { number, hash, author, committers })
+    }
+
+    /// Who did what in the blocks `from` to `to`, both included; `to` must not be beyond the head.
+    ///
+    /// # Errors
+    /// As [`is_validator`](Self::is_validator). Some nodes refuse more than 1024 blocks.
+    pub fn activity(&mut self, from: u64, to: u64) -> Result<Activity, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            sealer_activity: Sealers,
+            author: BTreeMap<Address, u64>,
+            block_range: Blocks,
+            round_stats: Rounds,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Sealers {
+            prev_committed: BTreeMap<Address, u64>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Blocks {
+            start_block: u64,
+            end_block: u64,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Rounds {
+            round_distribution: BTreeMap<u64, u64>,
+        }
+        let answer: Answer = self.ask("istanbul_status", json!([show_quantity(from), show_quantity(to)]))?;
+        Ok(Activity {
+            blocks: (answer.block_range.start_block, answer.block_range.end_block),
+            prev_committed: answer.sealer_activity.prev_committed,
+            proposed: answer.author,
+            rounds: answer.round_stats.round_distribution,
+        })
+    }
+
+    /// What the node itself decodes of block `height`.
+    ///
+    /// # Errors
+    /// As [`is_validator`](Self::is_validator).
+    pub fn extra_info(&mut self, height: u64) -> Result<ExtraInfo, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            round: String,
+            prev_round: String,
+            committed_seal: Option<Sealers>,
+            prev_committed_seal: Option<Sealers>,
+            epoch_info: Option<Epoch>,
+        }
+        #[derive(Deserialize)]
+        struct Sealers {
+            sealers: Vec<Address>,
+        }
+        #[derive(Deserialize)]
+        struct Epoch {
+            validators: Vec<Validator>,
+        }
+        #[derive(Deserialize)]
+        struct Validator {
+            addr: Address,
+        }
+        const METHOD: &str = "istanbul_getWbftExtraInfo";
+        let answer: Answer = self.ask(METHOD, json!([show_quantity(height)]))?;
+        let round = |text: &str| parse_quantity(text).map_err(|e| self.nonsense(METHOD, &e.to_string()));
+        let sealers = |seal: Option<Sealers>| seal.map(|s| s.sealers).unwrap_or_default();
+        Ok(ExtraInfo {
+            round: round(&answer.round)?,
+            prev_round: round(&answer.prev_round)?,
+            committed: sealers(answer.committed_seal),
+            prev_committed: sealers(answer.prev_committed_seal),
+            next_validators: answer.epoch_info.map(|e| e.validators.into_iter().map(|v| v.addr).collect()),
+        })
+    }
+
+    /// The chain's timing, from its configuration. `None` if the node does not tell.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`.
+    pub fn timing(&mut self) -> Result<Option<Timing>, RpcError> {
+        let info = served(self.node_info())?;
+        Ok(info.as_ref().and_then(|info| info.get("protocols")).and_then(find_timing))
+    }
+
+    /// The forks that the running program knows, by the name of their setting (`londonBlock`), with
+    /// their heights. An unknown fork is absent. `None` if the node does not tell.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`.
+    pub fn forks(&mut self) -> Result<Option<BTreeMap<String, u64>>, RpcError> {
+        let fork = |(name, value): (&String, &Value)| {
+            let height = value.as_u64().filter(|_| name.ends_with("Block"))?;
+            Some((name.clone(), height))
+        };
+        let Some(info) = served(self.node_info())? else { return Ok(None) };
+        let config = info.get("protocols").and_then(|p| p.get("eth")).and_then(|eth| eth.get("config"));
+        Ok(config.and_then(Value::as_object).map(|config| config.iter().filter_map(fork).collect()))
+    }
+
+    /// The set as the node tells it; `None` if it does not serve that, or does not know the block.
+    fn told_validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+        const METHOD: &str = "istanbul_getValidators";
+        match self.connection().call_large(METHOD, json!([show_quantity(height)])) {
+            Err(RpcError { fault: Fault::Refused { .. }, .. }) => Ok(None),
+            Err(err) => Err(err),
+            Ok(value) => {
+                let set: Vec<Address> = self.read(METHOD, value)?;
+                if set.is_empty() || set.iter().collect::<BTreeSet<_>>().len() < set.len() {
+                    return Err(self.nonsense(METHOD, "no validators, or one of them twice"));
+                }
+                Ok(Some(set))
+            }
+        }
+    }
+
+    /// The set named by the last block of an epoch at or before `height`.
+    fn find_epoch(&mut self, height: u64) -> Result<Vec<Address>, RpcError> {
+        if let Some(length) = self.timing()?.and_then(|t| t.epoch)
+            && let Some(header) = self.header(height / length * length)?
+            && let Some(set) = self.epoch_of(&header)?
+        {
+            return Ok(set);
+        }
+        let lowest = height.saturating_sub(MAX_WALK);
+        let mut to = height;
+        loop {
+            let from = to.saturating_sub(STEP - 1).max(lowest);
+            for header in self.headers(from..=to)?.iter().rev() {
+                if let Some(set) = self.epoch_of(header)? {
+                    return Ok(set);
+                }
+            }
+            if from == lowest {
+                let far = "the last epoch began too long ago to be found by its headers: use IPC, or have the node serve istanbul";
+                return Err(Fault::Unsupported(far).of(self.endpoint(), "istanbul_getValidators"));
+            }
+            to = from - 1;
+        }
+    }
+
+    /// The set that `header` names, if an epoch ends with it.
+    fn epoch_of(&self, header: &Header) -> Result<Option<Vec<Address>>, RpcError> {
+        match Extra::decode(&header.extra_data) {
+            Ok(extra) => Ok(extra.epoch.map(|epoch| epoch.next_validators())),
+            Err(e) => Err(self.nonsense("extraData", &format!("block {}: {e}", header.number))),
+        }
+    }
+
+    fn ask<T: for<'de> Deserialize<'de>>(&mut self, method: &str, params: Value) -> Result<T, RpcError> {
+        let value = self.connection().call_large(method, params)?;
+        self.read(method, value)
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(&self, method: &str, value: Value) -> Result<T, RpcError> {
+        serde_json::from_value(value).map_err(|e| self.nonsense(method, &e.to_string()))
+    }
+}
+
+/// The answer of a method without parameters that not every transport serves.
+fn served<T>(answer: Result<T, RpcError>) -> Result<Option<T>, RpcError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(err) if err.may_be_unknown_method() => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// The first object in what a node says of its protocols that times blocks. Each software has it elsewhere.
+fn find_timing(config: &Value) -> Option<Timing> {
+    let number =
+        |name: &str| config.get(name).and_then(Value::as_u64).filter(|n| (1..100_000_000).contains(n));
+    if let (Some(period), Some(timeout)) = (number("blockPeriodSeconds"), number("requestTimeoutSeconds")) {
+        return Some(Timing {
+            period: Duration::from_secs(period),
+            round_timeout: Duration::from_secs(timeout),
+            epoch: number("epochLength"),
+        });
+    }
+    config.as_object()?.values().find_map(find_timing)
+}

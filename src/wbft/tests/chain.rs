@@ -1,0 +1,356 @@
+//! The recorded chain served by a node of our own, with and without `istanbul`, up to any height.
+
+use super::*;
+use crate::machine::gates::{self, Gate, Rules, Verdict};
+use crate::wbft::{
+    Address, Client, ConsensusState, Header, Observation, Observer, Step, Syncing, Timing, Window,
+};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+const N1: &str = "0x54c42592181332091666e677a8ff8b1376dbd49d";
+const N4: &str = "0xa133c1852f98218776452a1d56a8b2e7128c7ec8";
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+fn addresses(value: &Value) -> Vec<Address> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// Headers of the recorded chain, and who seals each.
+fn chain() -> Vec<(Header, Vec<Address>)> {
+    let line = |line: Value| (Header::from_json(&line["block"]).unwrap(), addresses(&line["validators"]));
+    recording("blocks.jsonl").into_iter().map(line).collect()
+}
+
+/// The window up to `head`, of so many blocks.
+fn window(head: usize, blocks: usize) -> Window {
+    let chain = chain();
+    let from = head.saturating_sub(blocks);
+    let mut window = Window::after(&chain[from].0, chain[from].1.clone()).unwrap();
+    chain[from + 1..=head].iter().for_each(|(header, _)| window.push(header).unwrap());
+    window
+}
+
+/// A node with the recorded chain up to a height that the test sets; it notes what it is asked.
+struct Node {
+    head: Arc<AtomicU64>,
+    asked: Arc<Mutex<Vec<String>>>,
+    server: IpcServer,
+}
+
+impl Node {
+    fn start(head: u64, istanbul: bool) -> Self {
+        let (height, asked) = (Arc::new(AtomicU64::new(head)), Arc::new(Mutex::new(Vec::new())));
+        let (head, log, chain) = (Arc::clone(&height), Arc::clone(&asked), recording("blocks.jsonl"));
+        let script = move |mut stream: UnixStream| {
+            while let Some(line) = read_line(&mut stream) {
+                let request: Value = serde_json::from_str(&line).unwrap();
+                let (method, params) = (request["method"].as_str().unwrap(), &request["params"]);
+                log.lock().unwrap().push(format!("{method} {params}"));
+                let head = head.load(Ordering::SeqCst);
+                let height = match params[0].as_str() {
+                    Some("latest") => head,
+                    Some(hex) => crate::wbft::parse_quantity(hex).unwrap(),
+                    None => 0,
+                };
+                let block = chain.get(height as usize).filter(|_| height <= head);
+                let answer = match (method, block) {
+                    ("eth_getHeaderByNumber", block) => Ok(block.map_or(Value::Null, |b| b["block"].clone())),
+                    ("istanbul_getValidators", Some(block)) if istanbul => Ok(block["validators"].clone()),
+                    ("istanbul_getValidators", None) if istanbul => Err((-32000, "unknown block")),
+                    ("istanbul_nodeAddress", _) if istanbul => Ok(json!(N1)),
+                    ("eth_syncing", _) => Ok(json!(false)),
+                    ("eth_mining", _) => Ok(json!(true)),
+                    ("net_peerCount", _) => Ok(json!("0x3")),
+                    _ => Err((-32601, "does not exist/is not available")),
+                };
+                let reply = match answer {
+                    Ok(value) => result(&request["id"], &value),
+                    Err((code, message)) => {
+                        let error = json!({ "code": code, "message": message });
+                        json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string()
+                    }
+                };
+                write(&mut stream, reply);
+            }
+        };
+        Node { head: height, asked, server: IpcServer::start(vec![script]) }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.server.endpoint(), PATIENT)
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+#[test]
+fn who_seals_a_block_is_known_with_and_without_istanbul() {
+    let chain = chain();
+    for istanbul in [true, false] {
+        let node = Node::start(241, istanbul);
+        let mut client = node.client();
+        for (header, expected) in &chain {
+            let found = client.validators(header.number).unwrap().unwrap();
+            assert_eq!(&found, expected, "block {}, istanbul {istanbul}", header.number);
+        }
+        assert_eq!(client.validators(242).unwrap().as_ref(), Some(&chain[241].1));
+        assert_eq!(client.validators(243).unwrap(), None);
+        // The last block of an epoch names those that seal the next one.
+        node.head.store(20, Ordering::SeqCst);
+        assert_eq!(client.validators(21).unwrap().as_ref(), Some(&chain[21].1));
+        assert_ne!(chain[20].1, chain[21].1);
+        drop(client);
+        node.server.join();
+    }
+}
+
+#[test]
+fn an_epoch_too_far_back_is_an_error_and_not_a_guess() {
+    let server = IpcServer::start(vec![|mut stream: UnixStream| {
+        // A chain that never ends an epoch.
+        let block = recording("blocks.jsonl")[5]["block"].clone();
+        while let Some(line) = read_line(&mut stream) {
+            let request: Value = serde_json::from_str(&line).unwrap();
+            let answer = match request["method"].as_str().unwrap() {
+                "eth_getHeaderByNumber" => {
+                    let mut block = block.clone();
+                    block["number"] = request["params"][0].clone();
+                    result(&request["id"], &block)
+                }
+                _ => {
+                    let error = json!({ "code": -32601, "message": "" });
+                    json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string()
+                }
+            };
+            write(&mut stream, answer);
+        }
+    }]);
+    let mut client = Client::new(&server.endpoint(), PATIENT);
+    assert!(matches!(fault(client.validators(5000)), Fault::Unsupported(_)));
+    drop(client);
+    server.join();
+}
+
+#[test]
+fn the_sealers_of_every_block_are_those_of_the_independent_decoder() {
+    let window = window(241, 241);
+    assert_eq!(window.blocks().len(), 241);
+    for (block, decoded) in window.blocks().iter().zip(&recording("extra-decoded.jsonl")[1..]) {
+        let expected = match &decoded["prevCommitted"] {
+            Value::Null => BTreeSet::new(),
+            seal => addresses(&seal["addresses"]).into_iter().collect(),
+        };
+        assert_eq!((block.number, &block.sealers), (decoded["number"].as_u64().unwrap(), &expected));
+    }
+}
+
+#[test]
+fn the_next_proposer_follows_the_last_one_and_each_round_skips_one() {
+    let chain = chain();
+    let mut window = Window::after(&chain[0].0, chain[0].1.clone()).unwrap();
+    window.push(&chain[1].0).unwrap();
+    for (header, set) in &chain[2..] {
+        assert_eq!(window.validators(), set, "block {}", header.number);
+        let expected = window.next_proposer().unwrap();
+        window.push(header).unwrap();
+        let index = |who: Address| set.iter().position(|v| *v == who).unwrap();
+        let skipped = window.head().round as usize;
+        assert_eq!(index(header.miner), (index(expected) + skipped) % set.len(), "block {}", header.number);
+    }
+}
+
+#[test]
+fn a_block_that_does_not_follow_or_has_foreign_seals_is_refused() {
+    let chain = chain();
+    let mut window = window(50, 10);
+    let before = window.clone();
+    for wrong in
+        [&chain[50].0, &chain[52].0, &Header { parent_hash: chain[49].0.hash, ..chain[51].0.clone() }]
+    {
+        assert!(matches!(window.push(wrong), Err(Fault::Nonsense(what)) if what.contains("does not follow")));
+    }
+    let short = Window::after(&chain[50].0, chain[50].1[..2].to_vec());
+    assert!(
+        matches!(short.unwrap().push(&chain[51].0), Err(Fault::Nonsense(what)) if what.contains("beyond"))
+    );
+    assert!(window.push(&Header { extra_data: vec![1], ..chain[51].0.clone() }).is_err());
+    assert_eq!(window, before);
+}
+
+/// What is seen at a head of the recorded chain by a healthy node, a second after it.
+fn seen(head: usize) -> Observation {
+    Observation {
+        window: window(head, 20),
+        head_age: Duration::from_secs(1),
+        own: Some(address(N1)),
+        syncing: Syncing::Idle,
+        mining: Some(true),
+        peers: Some(3),
+        timing: Timing {
+            period: Duration::from_secs(1),
+            round_timeout: Duration::from_secs(2),
+            epoch: Some(10),
+        },
+    }
+}
+
+/// Whether the network could spare us at a head of the recorded chain.
+fn spared(head: usize) -> Verdict {
+    let sample = seen(head).window.sample(Duration::from_secs(1), Duration::from_secs(1));
+    gates::judge(&address(N1).0, None, &Rules { slot_blocks: 60, avoid_own_proposal: false }, &sample)
+}
+
+#[test]
+fn a_stop_shows_in_the_recorded_seals_with_the_second_block() {
+    let live = |head| ConsensusState::from(&seen(head)).live;
+    let sealing = |head: usize| {
+        let sample = seen(head).window.sample(Duration::ZERO, Duration::from_secs(1));
+        sample.set.iter().filter(|seat| seat.sealing).count()
+    };
+    // n4 is stopped after block 98 and is there again from block 142.
+    assert_eq!((live(98), sealing(98)), (4, 4));
+    assert_eq!((live(106), sealing(102)), (4, 4));
+    assert_eq!((live(107), sealing(103)), (3, 3));
+    assert_eq!((live(141), sealing(141)), (3, 3));
+    assert_eq!((live(142), sealing(142)), (4, 4));
+    assert!(matches!(spared(98), Verdict::Go(_)));
+    match spared(110) {
+        Verdict::Hold(gates) => {
+            assert_eq!(gates[0].to_string(), "3 of 4 live, need 3 without us, have 2");
+            assert!(matches!(gates[0], Gate::Quorum { .. }));
+        }
+        go => panic!("{go:?}"),
+    }
+}
+
+#[test]
+fn the_state_names_everybody_and_what_they_run() {
+    let state = ConsensusState::from(&seen(120));
+    assert_eq!((state.height, state.round, state.step), (120, 1, Step::Commit));
+    assert_eq!((state.validator_count, state.total_power, state.validator_power), (4, 4, 1));
+    assert_eq!((state.live, state.quorum, state.margin), (3, 3, 1));
+    assert_eq!(state.validator_index.map(|i| state.validators[i].address), Some(address(N1)));
+    assert_eq!(state.rounds, [(0, 5), (1, 3)].into());
+    let n4 = state.validators.iter().find(|v| v.address == address(N4)).unwrap();
+    assert!(!n4.live && n4.last_commit.is_none() && n4.client.is_none());
+    let others = state.validators.iter().filter(|v| v.address != address(N4));
+    for other in others {
+        assert!(other.live && other.last_commit == Some(119));
+        assert_eq!(other.client.as_deref(), Some("geth 1.0.1 go1.26.6 linux"));
+    }
+    assert_eq!(state.live_without_us().len(), 2);
+}
+
+#[test]
+fn json_has_the_names_that_scripts_rely_on() {
+    let json = serde_json::to_value(ConsensusState::from(&seen(120))).unwrap();
+    for name in [
+        "height",
+        "round",
+        "step",
+        "is_validator",
+        "validator_index",
+        "validator_count",
+        "validator_power",
+        "total_power",
+        "is_syncing",
+        "catching_up",
+        "validators",
+        "live",
+        "quorum",
+        "margin",
+        "rounds",
+        "peers",
+    ] {
+        assert!(!json[name].is_null(), "{name}");
+    }
+    assert_eq!((&json["step"], &json["head_age_ms"]), (&json!("commit"), &json!(1000)));
+    assert_eq!(json["rounds"], json!({ "0": 5, "1": 3 }));
+    assert_eq!(json["validators"][0]["live"], true);
+    assert_eq!(serde_json::to_value(ConsensusState::down()).unwrap()["step"], "down");
+}
+
+#[test]
+fn a_step_is_what_can_be_told_and_no_more() {
+    let step = |change: &dyn Fn(&mut Observation)| {
+        let mut seen = seen(90);
+        change(&mut seen);
+        ConsensusState::from(&seen).step
+    };
+    assert_eq!(step(&|_| {}), Step::Commit);
+    assert_eq!(step(&|seen| seen.head_age = Duration::from_secs(3)), Step::Commit);
+    assert_eq!(step(&|seen| seen.head_age = Duration::from_millis(3001)), Step::RoundChange);
+    assert_eq!(step(&|seen| seen.mining = Some(false)), Step::Silent);
+    assert_eq!(step(&|seen| (seen.mining, seen.own) = (Some(false), None)), Step::Commit);
+    let active = Syncing::Active { current: 90, highest: 95 };
+    assert_eq!(step(&|seen| (seen.syncing, seen.mining) = (active, Some(false))), Step::Syncing);
+    let state = ConsensusState::from(&Observation { syncing: active, ..seen(90) });
+    assert!(state.is_syncing && state.catching_up);
+    // Recorded at a first start: both heights are 0.
+    let state = ConsensusState::from(&Observation {
+        syncing: Syncing::Active { current: 0, highest: 0 },
+        ..seen(90)
+    });
+    assert!(state.is_syncing && !state.catching_up);
+}
+
+#[test]
+fn the_first_blocks_have_no_seals_and_prove_nobody_live() {
+    for head in [0, 1] {
+        let state = ConsensusState::from(&seen(head));
+        assert_eq!((state.validator_count, state.live, state.height), (4, 0, head as u64));
+        let hold = spared(head);
+        assert!(matches!(hold, Verdict::Hold(_)), "{hold:?}");
+    }
+    assert_eq!(ConsensusState::from(&seen(2)).live, 4);
+}
+
+#[test]
+fn only_new_headers_are_asked_for() {
+    let node = Node::start(100, true);
+    let mut observer = Observer::new(node.client());
+    let headers =
+        |node: &Node| node.asked().iter().filter(|call| call.starts_with("eth_getHeaderByNumber")).count();
+    let first = observer.observe().unwrap();
+    assert!(first.window == window(100, 20));
+    assert_eq!((first.own, first.peers, first.mining), (Some(address(N1)), Some(3), Some(true)));
+    assert_eq!(headers(&node), 21);
+    node.head.store(103, Ordering::SeqCst);
+    assert!(observer.observe().unwrap().window == window(103, 20));
+    assert_eq!(headers(&node), 3);
+    assert!(observer.observe().unwrap().window == window(103, 20));
+    assert_eq!(headers(&node), 1);
+    // A node that was killed comes back with an older head.
+    node.head.store(90, Ordering::SeqCst);
+    assert!(observer.observe().unwrap().window == window(90, 20));
+    node.head.store(241, Ordering::SeqCst);
+    assert!(observer.observe().unwrap().window == window(241, 20));
+    drop(observer);
+    node.server.join();
+}
+
+#[test]
+fn headers_alone_tell_all_but_who_we_are() {
+    let node = Node::start(107, false);
+    let mut observer = Observer::new(node.client());
+    let seen = observer.observe().unwrap();
+    assert_eq!((seen.own, &seen.window), (None, &window(107, 20)));
+    assert_eq!(seen.timing.period, Duration::from_secs(1));
+    let state = ConsensusState::from(&seen);
+    assert_eq!((state.live, state.is_validator, state.step), (3, false, Step::RoundChange));
+    drop(observer);
+    node.server.join();
+}
+
+#[test]
+fn the_period_is_that_of_undisturbed_blocks() {
+    assert_eq!(window(130, 30).period(), Some(Duration::from_secs(1)));
+    assert_eq!(window(1, 1).period(), None);
+}
