@@ -5,12 +5,14 @@
 
 use super::poller::Options;
 use crate::error::{Error, Kind, Result};
-use crate::machine::gates::Sample;
 use crate::machine::{Block, Class, Event, Failure, Survey};
-use crate::wbft::{self, Client, RpcError, Syncing};
+use crate::wbft::{self, Client, Decided, Endpoint, Observer, RpcError, Syncing};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The last blocks in which our own seal is looked for, as a probation asks for it.
+const SEALS: usize = 20;
 
 /// A fact for the machine, and the node process that it is about.
 #[derive(Debug)]
@@ -55,14 +57,21 @@ impl Surveyor {
 }
 
 fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answer>) {
+    let mut node = Node { pid: 0, observer: None };
     for (pid, since, options, order) in orders {
+        if node.pid != pid {
+            node = Node { pid, observer: None };
+        }
+        let endpoints = candidates(&options, since);
         let event = match order {
             Order::Survey { due, check } => {
-                Some(Event::Surveyed(first(&options, since, |client| survey(client, due, check))))
+                Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due, check))))
             }
-            Order::Sign => Some(Event::Signing(first(&options, since, Client::miner_start))),
+            Order::Sign => {
+                Some(Event::Signing(node.ask(&endpoints, |observer| observer.client().miner_start())))
+            }
             Order::Leave => {
-                if let Err(e) = first(&options, since, Client::miner_stop) {
+                if let Err(e) = node.ask(&endpoints, |observer| observer.client().miner_stop()) {
                     log::warn!("event=not_left the node seals until it is stopped: {e}");
                 }
                 None
@@ -76,28 +85,53 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
     }
 }
 
-/// The first answer that any address gives, or what the last one said.
-fn first<T>(
-    options: &Options,
-    since: Instant,
-    ask: impl Fn(&mut Client) -> Result<T, RpcError>,
-) -> Result<T, Failure> {
+/// Where to ask, those first over which a node tells more.
+fn candidates(options: &Options, since: Instant) -> Vec<Endpoint> {
     let mut endpoints = options.candidates(since.elapsed());
     endpoints.sort_by_key(|endpoint| !endpoint.can_subscribe());
-    let mut trouble = "the node has no RPC address".to_owned();
-    for endpoint in endpoints {
-        match ask(&mut Client::new(&endpoint, wbft::Options::default())) {
-            Ok(answer) => return Ok(answer),
-            Err(e) => trouble = e.to_string(),
+    endpoints
+}
+
+/// A node process, and the observer that knows its last blocks.
+struct Node {
+    pid: u32,
+    observer: Option<Observer>,
+}
+
+impl Node {
+    /// Asks the observer, or a new one at the first address that answers.
+    fn ask<T>(
+        &mut self,
+        endpoints: &[Endpoint],
+        ask: impl Fn(&mut Observer) -> Result<T, RpcError>,
+    ) -> Result<T, Failure> {
+        let known = self.observer.take();
+        let new =
+            endpoints.iter().map(|endpoint| Observer::new(Client::new(endpoint, wbft::Options::default())));
+        let mut trouble = "the node has no RPC address".to_owned();
+        for mut observer in known.into_iter().chain(new) {
+            match ask(&mut observer) {
+                Ok(answer) => {
+                    self.observer = Some(observer);
+                    return Ok(answer);
+                }
+                Err(e) => trouble = e.to_string(),
+            }
         }
+        Err(Failure::new(Class::Transient, trouble))
     }
-    Err(Failure::new(Class::Transient, trouble))
 }
 
 /// What the node says of the network.
-fn survey(client: &mut Client, due: Option<u64>, check: Option<u64>) -> Result<Survey, RpcError> {
-    let _ = due;
-    let head = client.head()?;
+fn survey(observer: &mut Observer, due: Option<u64>, check: Option<u64>) -> Result<Survey, RpcError> {
+    let seen = observer.observe()?;
+    let (window, client) = (&seen.window, observer.client());
+    let head = window.head();
+    // Beyond the next block nobody knows the set yet; it is asked for again when the time has come.
+    let due_set = match due.filter(|height| *height <= head.number) {
+        Some(height) => client.validators(height)?,
+        None => None,
+    };
     let checked = match check {
         Some(height) => {
             let hash = client.header(height)?.map(|header| header.hash.to_string());
@@ -105,27 +139,27 @@ fn survey(client: &mut Client, due: Option<u64>, check: Option<u64>) -> Result<S
         }
         None => None,
     };
-    let network_head = match client.syncing()? {
-        Syncing::Active { highest, .. } => Some(highest),
-        Syncing::Idle => None,
+    let now = SystemTime::now();
+    let age = |block: &Decided| {
+        now.duration_since(UNIX_EPOCH + Duration::from_secs(block.timestamp)).unwrap_or_default()
     };
-    let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(head.timestamp));
+    let looked_at = window.blocks().len().min(SEALS);
+    let sealed = seen.own.map_or(0, |own| window.seals_of(&own, SEALS));
     Ok(Survey {
-        me: None,
-        due_set: Vec::new(),
-        sample: Sample {
-            head: head.number,
-            head_age: age.unwrap_or_default(),
-            period: Duration::from_secs(1),
-            set: Vec::new(),
-            blocks: 0,
-            first_round: 0,
-            proposer: None,
-        },
-        own_seals: (0, 0),
-        own_seal_age: None,
+        me: seen.own.map(|own| own.0),
+        due_set: due_set.unwrap_or_else(|| window.validators().to_vec()).into_iter().map(|v| v.0).collect(),
+        sample: window.sample(seen.head_age, seen.timing.period),
+        own_seals: (count(sealed), count(looked_at)),
+        own_seal_age: seen.own.and_then(|own| window.last_seal_of(&own)).map(age),
         checked,
-        network_head,
+        network_head: match seen.syncing {
+            Syncing::Active { highest, .. } => Some(highest),
+            Syncing::Idle => None,
+        },
         client_version: client.client_version().ok(),
     })
+}
+
+fn count(blocks: usize) -> u32 {
+    u32::try_from(blocks).unwrap_or(u32::MAX)
 }

@@ -7,5 +7,6 @@ mod docs;
 mod fleet;
 mod house;
 mod rig;
+mod rolling;
 mod simnode;
 mod upgrade;
