@@ -5,11 +5,19 @@
 //! - [`Endpoint`]: where a node is, as an operator writes it.
 //! - [`Connection`]: calls over HTTP, HTTPS, IPC or WebSocket, bounded in time, size and depth.
 //! - [`Client`]: typed answers; [`Heads`]: new heads as they come.
+//! - [`Extra`]: what a header carries; [`Window`]: the last blocks decoded, from headers of any source.
+//! - [`Observer`]: asks a node again and again; [`ConsensusState`]: what that means, for people and JSON.
+//! - [`Coordinator`]: waits for the height, and for the turn of a validator; [`quorum`]: the arithmetic.
+//! - [`RoundMetrics`]: what happens between blocks, where a node exposes its metrics.
+//!
+//! The rules by which a validator may be stopped are not here but in [`crate::machine::gates`]: they are
+//! decisions, and pure.
 //!
 //! Everything strict is strict for one reason: a height or a set of validators that was misread takes
 //! a validator down at the wrong moment. What a node says is checked for its form, never repaired.
 
 mod client;
+mod coordinator;
 mod endpoint;
 mod extra;
 mod fault;
@@ -36,6 +44,7 @@ mod tests;
 
 pub use crate::machine::quorum;
 pub use client::{Client, Peer, Syncing};
+pub use coordinator::{Coordinator, Heights, Readiness};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use extra::{BadExtra, EpochInfo, Extra, Seal};
 pub use fault::{Fault, RpcError};

@@ -44,17 +44,20 @@ impl Socket {
         }
     }
 
-    /// Connects to the first address of `host` that takes the connection.
-    pub(super) fn tcp(host: &str, port: u16, deadline: Instant) -> Result<Self, Fault> {
+    /// Connects to the first address of `host` that takes the connection. Looking up a name is left to the
+    /// system, with the system's own limit of time.
+    pub(super) fn tcp(host: &str, port: u16, timeout: Duration) -> Result<Self, Fault> {
         let mut last = Fault::Unreachable(format!("{host} has no address"));
+        let deadline = Instant::now() + timeout;
         for address in (host, port).to_socket_addrs().map_err(|e| Fault::io("resolve", &e))? {
-            let Some(left) = left(Some(deadline)) else { break };
-            match TcpStream::connect_timeout(&address, left.unwrap_or(Duration::MAX)) {
+            let Some(Some(left)) = left(Some(deadline)) else { return Err(Fault::Timeout(timeout)) };
+            match TcpStream::connect_timeout(&address, left) {
                 Ok(stream) => {
                     // Requests are small and each is written whole: waiting to fill a segment gains nothing.
                     stream.set_nodelay(true).map_err(|e| Fault::io("connect", &e))?;
                     return Ok(Socket { stream: Stream::Tcp(stream), inbox: Vec::new() });
                 }
+                Err(err) if err.kind() == ErrorKind::TimedOut => last = Fault::Timeout(timeout),
                 Err(err) => last = Fault::io(&format!("connect {address}"), &err),
             }
         }

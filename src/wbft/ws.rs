@@ -58,7 +58,7 @@ impl WebSocket {
         }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(80);
-        let mut socket = Socket::tcp(host.trim_matches(['[', ']']), port, deadline)?;
+        let mut socket = Socket::tcp(host.trim_matches(['[', ']']), port, timeout)?;
         let nonce = [random().to_le_bytes(), random().to_le_bytes()].concat();
         let key = base64(&nonce);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());

@@ -1,13 +1,13 @@
 //! The recorded chain served by a node of our own, with and without `istanbul`, up to any height.
 
 use super::*;
-use crate::machine::gates::{self, Gate, Rules, Verdict};
+use crate::machine::gates::{self, Gate, Reason, Rules, Verdict};
 use crate::wbft::{
-    Address, Client, ConsensusState, Header, Observation, Observer, Step, Syncing, Timing, Window,
+    Address, Client, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Step, Syncing,
+    Timing, Window, show_quantity,
 };
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 const N1: &str = "0x54c42592181332091666e677a8ff8b1376dbd49d";
 const N4: &str = "0xa133c1852f98218776452a1d56a8b2e7128c7ec8";
@@ -36,57 +36,104 @@ fn window(head: usize, blocks: usize) -> Window {
 }
 
 /// A node with the recorded chain up to a height that the test sets; it notes what it is asked.
+#[derive(Clone)]
 struct Node {
-    head: Arc<AtomicU64>,
+    dir: Arc<TempDir>,
+    istanbul: bool,
+    chain: Arc<Vec<Value>>,
+    head: Arc<(Mutex<u64>, Condvar)>,
     asked: Arc<Mutex<Vec<String>>>,
-    server: IpcServer,
 }
 
 impl Node {
+    /// Serves any number of connections until the process ends.
     fn start(head: u64, istanbul: bool) -> Self {
-        let (height, asked) = (Arc::new(AtomicU64::new(head)), Arc::new(Mutex::new(Vec::new())));
-        let (head, log, chain) = (Arc::clone(&height), Arc::clone(&asked), recording("blocks.jsonl"));
-        let script = move |mut stream: UnixStream| {
-            while let Some(line) = read_line(&mut stream) {
-                let request: Value = serde_json::from_str(&line).unwrap();
-                let (method, params) = (request["method"].as_str().unwrap(), &request["params"]);
-                log.lock().unwrap().push(format!("{method} {params}"));
-                let head = head.load(Ordering::SeqCst);
-                let height = match params[0].as_str() {
-                    Some("latest") => head,
-                    Some(hex) => crate::wbft::parse_quantity(hex).unwrap(),
-                    None => 0,
-                };
-                let block = chain.get(height as usize).filter(|_| height <= head);
-                let answer = match (method, block) {
-                    ("eth_getHeaderByNumber", block) => Ok(block.map_or(Value::Null, |b| b["block"].clone())),
-                    ("istanbul_getValidators", Some(block)) if istanbul => Ok(block["validators"].clone()),
-                    ("istanbul_getValidators", None) if istanbul => Err((-32000, "unknown block")),
-                    ("istanbul_nodeAddress", _) if istanbul => Ok(json!(N1)),
-                    ("eth_syncing", _) => Ok(json!(false)),
-                    ("eth_mining", _) => Ok(json!(true)),
-                    ("net_peerCount", _) => Ok(json!("0x3")),
-                    _ => Err((-32601, "does not exist/is not available")),
-                };
-                let reply = match answer {
-                    Ok(value) => result(&request["id"], &value),
-                    Err((code, message)) => {
-                        let error = json!({ "code": code, "message": message });
-                        json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string()
-                    }
-                };
-                write(&mut stream, reply);
-            }
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("node.ipc")).unwrap();
+        let node = Node {
+            dir: Arc::new(dir),
+            istanbul,
+            chain: Arc::new(recording("blocks.jsonl")),
+            head: Arc::new((Mutex::new(head), Condvar::new())),
+            asked: Arc::default(),
         };
-        Node { head: height, asked, server: IpcServer::start(vec![script]) }
+        let served = node.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let node = served.clone();
+                std::thread::spawn(move || node.serve(stream.unwrap()));
+            }
+        });
+        node
     }
 
     fn client(&self) -> Client {
-        Client::new(&self.server.endpoint(), PATIENT)
+        Client::new(&Endpoint::Ipc(self.dir.path().join("node.ipc")), PATIENT)
+    }
+
+    fn set_head(&self, head: u64) {
+        *self.head.0.lock().unwrap() = head;
+        self.head.1.notify_all();
     }
 
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    fn serve(&self, mut stream: UnixStream) {
+        while let Some(line) = read_line(&mut stream) {
+            let request: Value = serde_json::from_str(&line).unwrap();
+            let (method, params) = (request["method"].as_str().unwrap(), &request["params"]);
+            self.asked.lock().unwrap().push(format!("{method} {params}"));
+            let reply = match self.answer(method, params) {
+                Ok(value) => result(&request["id"], &value),
+                Err((code, message)) => {
+                    let error = json!({ "code": code, "message": message });
+                    json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string()
+                }
+            };
+            write(&mut stream, reply);
+            if method == "eth_subscribe" {
+                self.tell_heads(stream);
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, method: &str, params: &Value) -> Result<Value, (i64, &'static str)> {
+        let head = *self.head.0.lock().unwrap();
+        let height = match params[0].as_str() {
+            Some("latest") => head,
+            Some(hex) => crate::wbft::parse_quantity(hex).unwrap_or(0),
+            None => 0,
+        };
+        let block = self.chain.get(height as usize).filter(|_| height <= head);
+        match (method, block) {
+            ("eth_blockNumber", _) => Ok(json!(show_quantity(head))),
+            ("eth_getHeaderByNumber", block) => Ok(block.map_or(Value::Null, |b| b["block"].clone())),
+            ("istanbul_getValidators", Some(block)) if self.istanbul => Ok(block["validators"].clone()),
+            ("istanbul_getValidators", None) if self.istanbul => Err((-32000, "unknown block")),
+            ("istanbul_nodeAddress", _) if self.istanbul => Ok(json!(N1)),
+            ("eth_syncing", _) => Ok(json!(false)),
+            ("eth_mining", _) => Ok(json!(true)),
+            ("net_peerCount", _) => Ok(json!("0x3")),
+            ("eth_subscribe", _) => Ok(json!("0x1")),
+            _ => Err((-32601, "does not exist/is not available")),
+        }
+    }
+
+    /// Sends every new head for as long as somebody listens.
+    fn tell_heads(&self, mut stream: UnixStream) {
+        let mut told = *self.head.0.lock().unwrap();
+        loop {
+            let (head, changed) = &*self.head;
+            told = *changed.wait_while(head.lock().unwrap(), |head| *head == told).unwrap();
+            let params = json!({ "subscription": "0x1", "result": self.chain[told as usize]["block"] });
+            let notice = json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params });
+            if stream.write_all(notice.to_string().as_bytes()).is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -103,11 +150,9 @@ fn who_seals_a_block_is_known_with_and_without_istanbul() {
         assert_eq!(client.validators(242).unwrap().as_ref(), Some(&chain[241].1));
         assert_eq!(client.validators(243).unwrap(), None);
         // The last block of an epoch names those that seal the next one.
-        node.head.store(20, Ordering::SeqCst);
+        node.set_head(20);
         assert_eq!(client.validators(21).unwrap().as_ref(), Some(&chain[21].1));
         assert_ne!(chain[20].1, chain[21].1);
-        drop(client);
-        node.server.join();
     }
 }
 
@@ -322,18 +367,16 @@ fn only_new_headers_are_asked_for() {
     assert!(first.window == window(100, 20));
     assert_eq!((first.own, first.peers, first.mining), (Some(address(N1)), Some(3), Some(true)));
     assert_eq!(headers(&node), 21);
-    node.head.store(103, Ordering::SeqCst);
+    node.set_head(103);
     assert!(observer.observe().unwrap().window == window(103, 20));
     assert_eq!(headers(&node), 3);
     assert!(observer.observe().unwrap().window == window(103, 20));
     assert_eq!(headers(&node), 1);
     // A node that was killed comes back with an older head.
-    node.head.store(90, Ordering::SeqCst);
+    node.set_head(90);
     assert!(observer.observe().unwrap().window == window(90, 20));
-    node.head.store(241, Ordering::SeqCst);
+    node.set_head(241);
     assert!(observer.observe().unwrap().window == window(241, 20));
-    drop(observer);
-    node.server.join();
 }
 
 #[test]
@@ -345,12 +388,71 @@ fn headers_alone_tell_all_but_who_we_are() {
     assert_eq!(seen.timing.period, Duration::from_secs(1));
     let state = ConsensusState::from(&seen);
     assert_eq!((state.live, state.is_validator, state.step), (3, false, Step::RoundChange));
-    drop(observer);
-    node.server.join();
 }
 
 #[test]
 fn the_period_is_that_of_undisturbed_blocks() {
     assert_eq!(window(130, 30).period(), Some(Duration::from_secs(1)));
     assert_eq!(window(1, 1).period(), None);
+}
+
+const RULES: Rules = Rules { slot_blocks: 60, avoid_own_proposal: false };
+
+#[test]
+fn the_height_is_awaited_head_by_head() {
+    let node = Node::start(100, true);
+    let mut coordinator = Coordinator::new(node.client(), RULES);
+    let mut heads = Vec::new();
+    let reached = coordinator.wait_for_upgrade_height(104, |head| {
+        heads.push(head);
+        node.set_head(head + 2);
+        true
+    });
+    assert_eq!((reached.unwrap(), heads.as_slice()), (Some(104), [100, 102].as_slice()));
+    assert_eq!(coordinator.wait_for_upgrade_height(200, |_| false).unwrap(), None);
+    // Late is not an error.
+    assert_eq!(coordinator.wait_for_upgrade_height(3, |_| panic!("reached")).unwrap(), Some(104));
+}
+
+#[test]
+fn the_turn_is_awaited_until_the_network_can_spare_us() {
+    let node = Node::start(120, true);
+    let mut coordinator = Coordinator::new(node.client(), RULES);
+    // Past the deadline, so that the age of recorded heads does not matter and only quorum holds.
+    let heights = Heights { upgrade: 100, fork: None, deadline: Some(101) };
+    let mut head = 120;
+    let reason = coordinator.wait_for_turn(&heights, |verdict| {
+        match verdict {
+            Verdict::Hold(gates) => assert_eq!(gates[0].name(), "quorum"),
+            Verdict::Go(_) => panic!("asked though nothing holds"),
+        }
+        head += 1;
+        node.set_head(head);
+        true
+    });
+    assert_eq!((reason.unwrap(), head), (Some(Reason::Deadline { height: 101 }), 142));
+    // The validators at the upgrade's height do not change, and are asked for once (and once for the window).
+    let asked = node.asked().iter().filter(|call| *call == r#"istanbul_getValidators ["0x64"]"#).count();
+    assert_eq!(asked, 2);
+}
+
+#[test]
+fn readiness_comes_with_the_state_it_was_judged_by() {
+    let node = Node::start(120, true);
+    let ready = Coordinator::new(node.client(), RULES).check_readiness(None).unwrap();
+    assert_eq!((ready.state.live, ready.state.quorum), (3, 3));
+    match ready.verdict {
+        Verdict::Hold(gates) => {
+            assert!(gates.iter().any(|g| matches!(g, Gate::Quorum { without_us: 2, .. })))
+        }
+        go => panic!("{go:?}"),
+    }
+    // Before the height is near, its validators are not known, and nothing is guessed.
+    let heights = Heights { upgrade: 1000, fork: None, deadline: None };
+    let ready = Coordinator::new(node.client(), RULES).check_readiness(Some(&heights)).unwrap();
+    assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
+    // Who does not know who it is does not know whether it is needed.
+    let node = Node::start(98, false);
+    let ready = Coordinator::new(node.client(), RULES).check_readiness(None).unwrap();
+    assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
 }

@@ -17,7 +17,7 @@ fn read_http(stream: &mut TcpStream) -> Option<(String, Value)> {
     let lower = head.to_lowercase();
     let length = lower.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap().parse().unwrap();
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
+    stream.read_exact(&mut body).ok()?;
     Some((head, serde_json::from_slice(&body).unwrap()))
 }
 
@@ -135,6 +135,8 @@ fn a_node_that_hangs_is_a_timeout_at_any_point_of_its_answer() {
         let mut node = Connection::new(&endpoint, HASTY);
         assert_eq!(fault(node.call("m", json!([]))), Fault::Timeout(HASTY.timeout), "{begun:?}");
         drop(node);
+        // On a slow machine the time may be over before the connection is made, and the server waits for it.
+        drop(TcpStream::connect(endpoint.to_string().trim_start_matches("http://")));
         thread.join().unwrap();
     }
 }

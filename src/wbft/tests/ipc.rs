@@ -113,7 +113,9 @@ fn a_refusal_keeps_the_connection() {
 fn silence_is_a_timeout_and_the_late_answer_is_not_taken_for_the_next() {
     let (timed_out, wait) = mpsc::channel::<()>();
     let first = move |mut stream: UnixStream| {
-        let request = read_request(&mut stream);
+        // On a slow machine the time may be over before the request is sent.
+        let Some(request) = read_line(&mut stream) else { return };
+        let request: Value = serde_json::from_str(&request).unwrap();
         wait.recv().unwrap();
         write(&mut stream, result(&request["id"], &json!("late")));
     };
@@ -125,7 +127,7 @@ fn silence_is_a_timeout_and_the_late_answer_is_not_taken_for_the_next() {
         IpcServer::start(vec![Box::new(first) as Box<dyn FnOnce(UnixStream) + Send>, Box::new(second)]);
     let mut node = server.connect(&HASTY);
     assert_eq!(fault(node.call("m", json!([]))), Fault::Timeout(HASTY.timeout));
-    timed_out.send(()).unwrap();
+    let _ = timed_out.send(());
     node.options = PATIENT;
     assert_eq!(node.call("m", json!([])).unwrap(), "fresh");
     server.join();
