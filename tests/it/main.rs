@@ -3,7 +3,9 @@
 // A test that cannot go on is to panic, in its helpers as well.
 #![allow(clippy::unwrap_used)]
 
+mod archives;
 mod docs;
+mod download;
 mod fleet;
 mod house;
 mod rig;

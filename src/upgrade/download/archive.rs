@@ -3,7 +3,7 @@
 //! An archive gives bytes and nothing else: never a path, link, mode or owner. The file that is wanted
 //! must be in it exactly once, at the top or in `bin/`; whatever has no place in a release (links,
 //! devices, names that lead elsewhere, garbage at the end) makes the whole archive suspect and
-//! refused. What comes out may be no larger than [`Sink`] allows, however little went in.
+//! refused. What comes out is limited, also in proportion to what went in.
 
 use super::failure::cancelled;
 use super::partial::require_space;
@@ -38,12 +38,13 @@ pub(super) struct Sink<'a> {
     cancel: &'a Cancel,
 }
 
-/// Takes `daemon` out of the file at `from` and writes it to `to`, which is not executable and
-/// replaced if it exists. Returns its SHA-256 and size.
+/// Takes the file called `daemon` out of the one at `from` and writes it to `to`, which is replaced if it
+/// exists and is not executable. Returns its SHA-256 and its size, which is at most `max_size`.
 ///
 /// # Errors
-/// [`Kind::BadInput`] with what is wrong with the archive.
-pub(super) fn extract(
+/// [`Kind::BadInput`] with what is wrong with the archive; [`Kind::Io`] if the disk is full or fails;
+/// [`Kind::Failed`] if it was cancelled. Nothing is left at `to` then.
+pub fn extract(
     form: Form,
     from: &Path,
     daemon: &str,
@@ -86,7 +87,8 @@ pub(super) enum Trouble {
 impl From<io::Error> for Trouble {
     /// An error while reading the archive is nearly always a fault in its compressed data.
     fn from(err: io::Error) -> Self {
-        Trouble::Archive(err.to_string())
+        // The libraries quote what they could not read.
+        Trouble::Archive(err.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect())
     }
 }
 

@@ -14,16 +14,18 @@ use crate::digest::{Algorithm, Digest};
 /// # Errors
 /// If the file contradicts itself, in words.
 pub(super) fn find(text: &str, algorithm: Algorithm, file_name: &str) -> Result<Option<Digest>, String> {
-    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().map(str::trim_end).collect();
-    let lines: Vec<&str> = lines.into_iter().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let text = text.trim_start_matches('\u{feff}');
+    // No list of lines is kept: there may be a million of them.
+    let lines = || text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let digest = |hex: &str| Digest::from_hex(hex).ok().filter(|d| d.algorithm() == algorithm);
-    if let [only] = lines.as_slice()
+    let mut first = lines();
+    if let (Some(only), None) = (first.next(), first.next())
         && let Some(digest) = digest(only.trim())
     {
         return Ok(Some(digest));
     }
     let mut found: Option<Digest> = None;
-    for line in lines {
+    for line in lines() {
         let Some((hex, name)) = gnu(line).or_else(|| bsd(line, algorithm)) else { continue };
         if name.strip_prefix("./").unwrap_or(name) != file_name {
             continue;

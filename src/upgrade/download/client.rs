@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::upgrade::Cancel;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::cell::OnceCell;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,10 +23,10 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, Request, header};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Body, Proxy, ProxyProtocol};
+use ureq::{Agent, Proxy, ProxyProtocol};
 
 const REDIRECTS: usize = 5;
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// Speaks HTTP with the limits of its options.
 pub(super) struct Client {
@@ -41,9 +41,10 @@ pub(super) struct Client {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    agent: Agent,
+    /// What can end the transfer. Only an answer that was made up has none.
+    agent: Option<Agent>,
     limits: Limits,
-    body: Body,
+    body: Box<dyn Read>,
     origin: Url,
 }
 
@@ -140,15 +141,10 @@ impl Client {
             (Err(e), _) => Err(self.explain(url, e)),
             (Ok(response), _) => {
                 let (parts, body) = response.into_parts();
-                let status = parts.status.as_u16();
-                Ok(Response {
-                    status,
-                    headers: parts.headers,
-                    agent,
-                    limits: self.limits,
-                    body,
-                    origin: url.clone(),
-                })
+                let (status, headers) = (parts.status.as_u16(), parts.headers);
+                let body = Box::new(body.into_reader());
+                let (agent, limits) = (Some(agent), self.limits);
+                Ok(Response { status, headers, agent, limits, body, origin: url.clone() })
             }
         }
     }
@@ -160,7 +156,9 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("wemixvisor/", env!("CARGO_PKG_VERSION")))
-            .max_response_header_size(32 * 1024)
+            // A head that is longer than the buffer never ends. A lower limit would count what follows
+            // an interim answer (103 Early Hints) in the same packet as a part of the head.
+            .max_response_header_size(CHUNK)
             .input_buffer_size(CHUNK)
             .output_buffer_size(16 * 1024)
             .timeout_resolve(Some(limits.connect))
@@ -190,10 +188,10 @@ impl Client {
             let hint = if certificate.contains("UnknownIssuer") {
                 let origin = self.roots.get().map_or("none", |r| r.origin.as_str());
                 format!("the trusted authorities were {origin}; name another file with download_ca_file")
-            } else if certificate.contains("Expired") || certificate.contains("NotValidYet") {
-                "renew the server's certificate, or set this machine's clock".to_owned()
+            } else if certificate.contains("expired") || certificate.contains("not valid yet") {
+                "renew it, or set this machine's clock".to_owned()
             } else {
-                "use the name that the server's certificate is for".to_owned()
+                "use a name that it is valid for, or replace it".to_owned()
             };
             let what = "the server's certificate is not accepted";
             let error =
@@ -207,6 +205,10 @@ impl Client {
             ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => {
                 refuse(Kind::Nonsense, url, err)
             }
+            ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let why = "the server hung up before the end of its answer's head, or that has no end";
+                passing(Kind::Unreachable, url, why)
+            }
             ureq::Error::BadUri(_) | ureq::Error::Tls(_) => refuse(Kind::BadInput, url, err),
             other => passing(Kind::Unreachable, url, other),
         }
@@ -214,6 +216,14 @@ impl Client {
 }
 
 impl Response {
+    /// An answer that no server has given.
+    #[cfg(test)]
+    pub(super) fn made_up(status: u16, headers: &[(&'static str, String)], body: Box<dyn Read>) -> Self {
+        let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+        let origin = "http://made.up/".parse().unwrap();
+        Response { status, headers, agent: None, limits: Limits::default(), body, origin }
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -261,9 +271,9 @@ impl Response {
     ) -> Result<(), Failure> {
         let (limits, origin) = (self.limits, &self.origin);
         let received = AtomicU64::new(0);
-        let mut reader = self.body.as_reader();
+        let reader = &mut self.body;
         let mut chunk = vec![0; CHUNK];
-        let work = || loop {
+        let mut work = || loop {
             match reader.read(&mut chunk) {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
@@ -271,10 +281,14 @@ impl Response {
                     take(&chunk[..n])?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(passing(Kind::Unreachable, origin, e)),
+                Err(e) => {
+                    let why = format!("cut short after {} bytes: {e}", received.load(Ordering::Relaxed));
+                    return Err(passing(Kind::Unreachable, origin, why));
+                }
             }
         };
-        let (outcome, ended) = watched(&self.agent, cancel, Some((&received, limits)), work)?;
+        let Some(agent) = &self.agent else { return work() };
+        let (outcome, ended) = watched(agent, cancel, Some((&received, limits)), work)?;
         // A connection that we shut down may look like one that has come to its end.
         match ended {
             Some(Ended::Cancelled) => Err(cancelled(origin).into()),

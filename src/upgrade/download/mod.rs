@@ -12,10 +12,11 @@
 //! Architecture invariant: this module knows nothing of the node and decides nothing about upgrades, and
 //! its memory does not grow with what a server sends.
 
-mod archive;
+pub mod archive;
 mod checksum;
 mod client;
 mod failure;
+mod options;
 mod partial;
 pub mod progress;
 pub mod retry;
@@ -27,11 +28,12 @@ mod truth;
 mod url;
 mod zip;
 
+pub use options::{Limits, Options};
 pub use progress::Progress;
 pub use source::{Form, Source, candidates, has_source, platform};
 pub use url::Url;
 
-use crate::config::{Config, DownloadUrls, PublicKey};
+use crate::config::DownloadUrls;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest, Verified, binary, durable};
@@ -41,81 +43,19 @@ use crate::upgrade::install::{self, Staged};
 use client::Client;
 use failure::{Failure, cancelled, refuse};
 use partial::{Claim, Partial};
-use retry::{Fault, Next, Policy, Schedule};
+use retry::{Fault, Next, Schedule};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use transfer::Transfer;
 use truth::Truth;
 
 /// The largest document that `info` may lead to.
-const DOCUMENT: u64 = 1024 * 1024;
+const DOCUMENT: u64 = 256 * 1024;
 /// An attempt that got so many bytes further than any before is not counted against its mirror.
 const ADVANCE: u64 = 64 * 1024;
-
-/// How to fetch, as configured.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Whether http is forbidden.
-    pub require_https: bool,
-    /// The largest file to fetch, and the largest binary to take out of it, in bytes.
-    pub max_size: u64,
-    /// The keys, one of which must have signed the file. Empty: signatures are not asked for.
-    pub public_keys: Vec<PublicKey>,
-    /// The URL of a proxy.
-    pub proxy: Option<String>,
-    /// Whether a file that nothing vouches for is taken.
-    pub skip_checksum: bool,
-    /// Whether the node is a validator, for which that is forbidden.
-    pub validator_mode: bool,
-    /// The limits of time.
-    pub limits: Limits,
-}
-
-/// How long to wait for a server, and how often to try.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// The longest that finding and connecting to a server may take (each).
-    pub connect: Duration,
-    /// The longest that a server may take to send the head of its answer.
-    pub first_byte: Duration,
-    /// The least number of bytes per second.
-    pub min_rate: u64,
-    /// The time over which that is measured.
-    pub rate_window: Duration,
-    /// When to try again.
-    pub retry: Policy,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(30),
-            min_rate: 10 * 1024,
-            rate_window: Duration::from_secs(30),
-            retry: Policy::default(),
-        }
-    }
-}
-
-impl From<&Config> for Options {
-    fn from(config: &Config) -> Self {
-        Options {
-            ca_file: config.download_ca_file.clone(),
-            require_https: config.daemon_download_require_https,
-            max_size: config.download_max_size.0,
-            public_keys: config.download_public_keys.clone(),
-            proxy: config.download_proxy.as_ref().map(|url| url.as_str().to_owned()),
-            skip_checksum: config.unsafe_skip_checksum,
-            validator_mode: config.validator_mode,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// What to fetch, and for which home.
 #[derive(Debug, Clone, Copy)]
@@ -307,17 +247,11 @@ impl Downloader {
             Some(truth) => truth,
             None => known.insert(Truth::gather(&self.client, source, order, &self.options, cancel)?),
         };
+        let get = |url: &Url, headers: &[(&str, &str)]| self.client.get(url, headers, cancel);
+        let transfer = Transfer { get: &get, source, max_size: self.options.max_size, cancel };
         let mut fresh = false;
         loop {
-            let arrived = transfer::complete(
-                &self.client,
-                source,
-                partial,
-                || truth.witness(),
-                self.options.max_size,
-                progress,
-                cancel,
-            )?;
+            let arrived = transfer.complete(partial, || truth.witness(), progress)?;
             match arrived.witness.judge(truth) {
                 Ok(downloaded) => {
                     return self.unpack(order, source, truth, downloaded, partial, cancel);

@@ -6,7 +6,7 @@
 //! one; that also holds when the prefix is from another mirror.
 
 use super::Progress;
-use super::client::{Client, Response};
+use super::client::Response;
 use super::failure::{Failure, passing, refuse};
 use super::partial::{Note, Partial};
 use super::source::{Form, Source};
@@ -34,96 +34,101 @@ pub(super) struct Arrived<'a> {
     pub(super) uncertain: bool,
 }
 
-/// Fetches what is missing.
-///
-/// # Errors
-/// Why it is not whole; what has arrived is kept and durable.
-pub(super) fn complete<'a>(
-    client: &Client,
-    source: &Source,
-    partial: &mut Partial,
-    witness: impl Fn() -> Witness<'a>,
-    max_size: u64,
-    progress: &mut dyn FnMut(Progress<'_>),
-    cancel: &Cancel,
-) -> Result<Arrived<'a>, Failure> {
-    let url = &source.url;
-    if !partial.can_go_on() || partial.len() > max_size {
-        partial.empty()?;
-    }
-    let mut seen = witness();
-    partial.replay(|chunk| seen.see(chunk))?;
-    if partial.is_whole() {
-        return Ok(Arrived { witness: seen, uncertain: true });
-    }
-    let (mut response, mut body) = ask(client, source, partial, cancel)?;
-    if body == Body::Useless {
-        partial.empty()?;
-        (response, body) = ask(client, source, partial, cancel)?;
-    }
-    let total = match body {
-        Body::Rest { total } => Some(total),
-        Body::Whole { total } => total,
-        Body::Useless => {
-            return Err(refuse(Kind::Nonsense, url, "there is no such range, but none was asked for"));
-        }
-    };
-    if let Some(total) = total.filter(|total| *total > max_size) {
-        let why = format!("{total} bytes are more than download_max_size {max_size}");
-        return Err(refuse(Kind::BadInput, url, why));
-    }
-    let resumed = matches!(body, Body::Rest { .. });
-    if !resumed {
-        partial.begin(Note::new(url.to_string(), strong_etag(&response), total))?;
-        seen = witness();
-    }
-    partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
-    progress(Progress { url, received: partial.len(), total });
-    let limit = total.unwrap_or(max_size);
-    let received = response.read(cancel, |chunk| {
-        if partial.len() + chunk.len() as u64 > limit {
-            return Err(refuse(Kind::BadInput, url, format!("more than {limit} bytes")));
-        }
-        partial.append(chunk)?;
-        seen.see(chunk);
-        progress(Progress { url, received: partial.len(), total });
-        Ok(())
-    });
-    partial.sync()?;
-    received?;
-    match total {
-        Some(total) if partial.len() < total => {
-            Err(passing(Kind::Unreachable, url, format!("cut short at {} of {total} bytes", partial.len())))
-        }
-        _ => {
-            partial.complete()?;
-            Ok(Arrived { witness: seen, uncertain: resumed || total.is_none() })
-        }
-    }
+/// Asks a server for a URL with these headers; in tests it is the server.
+pub(super) type Get<'a> = dyn Fn(&Url, &[(&str, &str)]) -> Result<Response, Failure> + 'a;
+
+/// One attempt at one source.
+pub(super) struct Transfer<'a> {
+    pub(super) get: &'a Get<'a>,
+    pub(super) source: &'a Source,
+    pub(super) max_size: u64,
+    pub(super) cancel: &'a Cancel,
 }
 
-/// Asks for what is missing.
-fn ask(
-    client: &Client,
-    source: &Source,
-    partial: &Partial,
-    cancel: &Cancel,
-) -> Result<(Response, Body), Failure> {
-    let url = &source.url;
-    let prefix = partial
-        .note()
-        .and_then(|note| Some(Prefix { len: partial.len(), etag: note.etag.as_deref()?, total: note.total }));
-    let response = match &prefix {
-        Some(Prefix { len, etag, .. }) => {
-            client.get(url, &[("range", &format!("bytes={len}-")), ("if-range", etag)], cancel)?
+impl Transfer<'_> {
+    /// Fetches what is missing from the prefix. Each `witness` sees one body from its first byte.
+    ///
+    /// # Errors
+    /// Why it is not whole; what has arrived is kept and durable.
+    pub(super) fn complete<'w>(
+        &self,
+        partial: &mut Partial,
+        witness: impl Fn() -> Witness<'w>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Arrived<'w>, Failure> {
+        let (url, max_size) = (&self.source.url, self.max_size);
+        if !partial.can_go_on() || partial.len() > max_size {
+            partial.empty()?;
         }
-        None => client.get(url, &[], cancel)?,
-    };
-    let body = judge(&response, prefix.as_ref(), url)?;
-    if body != Body::Useless {
-        response.refuse_encoding(url, matches!(source.form, Form::Gzip | Form::TarGzip))?;
+        let mut seen = witness();
+        partial.replay(|chunk| seen.see(chunk))?;
+        if partial.is_whole() {
+            return Ok(Arrived { witness: seen, uncertain: true });
+        }
+        let (mut response, mut body) = self.ask(partial)?;
+        if body == Body::Useless {
+            partial.empty()?;
+            (response, body) = self.ask(partial)?;
+        }
+        let (resumed, total) = match body {
+            Body::Rest { total } => (true, Some(total)),
+            Body::Whole { total } => (false, total),
+            Body::Useless => {
+                return Err(refuse(Kind::Nonsense, url, "no such range, but none was asked for"));
+            }
+        };
+        if let Some(total) = total.filter(|total| *total > max_size) {
+            let why = format!("{total} bytes are more than download_max_size {max_size}");
+            return Err(refuse(Kind::BadInput, url, why));
+        }
+        if !resumed {
+            partial.begin(Note::new(url.to_string(), strong_etag(&response), total))?;
+            seen = witness();
+        }
+        partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
+        progress(Progress { url, received: partial.len(), total });
+        let limit = total.unwrap_or(max_size);
+        let received = response.read(self.cancel, |chunk| {
+            if partial.len() + chunk.len() as u64 > limit {
+                return Err(refuse(Kind::BadInput, url, format!("more than {limit} bytes")));
+            }
+            partial.append(chunk)?;
+            seen.see(chunk);
+            progress(Progress { url, received: partial.len(), total });
+            Ok(())
+        });
+        partial.sync()?;
+        received?;
+        match total {
+            Some(total) if partial.len() < total => {
+                let why = format!("cut short at {} of {total} bytes", partial.len());
+                Err(passing(Kind::Unreachable, url, why))
+            }
+            _ => {
+                partial.complete()?;
+                Ok(Arrived { witness: seen, uncertain: resumed || total.is_none() })
+            }
+        }
     }
-    Ok((response, body))
+
+    /// Asks for what is missing.
+    fn ask(&self, partial: &Partial) -> Result<(Response, Body), Failure> {
+        let url = &self.source.url;
+        let prefix = partial.note().and_then(|note| {
+            Some(Prefix { len: partial.len(), etag: note.etag.as_deref()?, total: note.total })
+        });
+        let response = match &prefix {
+            Some(Prefix { len, etag, .. }) => {
+                (self.get)(url, &[("range", &format!("bytes={len}-")), ("if-range", etag)])?
+            }
+            None => (self.get)(url, &[])?,
+        };
+        let body = judge(&response, prefix.as_ref(), url)?;
+        if body != Body::Useless {
+            response.refuse_encoding(url, matches!(self.source.form, Form::Gzip | Form::TarGzip))?;
+        }
+        Ok((response, body))
+    }
 }
 
 /// The prefix that a request was made to continue.
@@ -170,3 +175,6 @@ fn strong_etag(response: &Response) -> Option<String> {
     let plain = inner.len() <= 256 && inner.bytes().all(|b| b == 0x21 || (0x23..=0x7e).contains(&b));
     plain.then(|| etag.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

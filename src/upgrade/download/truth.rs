@@ -77,6 +77,12 @@ impl Truth {
         Err(Failure::Mirror(Fault::Lasting, error))
     }
 
+    /// A digest that stands firm.
+    #[cfg(test)]
+    pub(super) fn of_digest(digest: Digest) -> Self {
+        Truth { signed: None, digests: vec![(digest, "a test's digest")], method: Verified::Digest }
+    }
+
     /// Begins to look at the file, before its first byte.
     pub(super) fn witness(&self) -> Witness<'_> {
         let needs_512 = self.digests.iter().any(|(d, _)| d.algorithm() == Algorithm::Sha512);
