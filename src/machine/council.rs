@@ -148,6 +148,7 @@ impl Machine {
                 self.has_left(now, node)
             }
             Verdict::Hold(gates) => {
+                self.come_back(node);
                 let names = |gates: &[Gate]| gates.iter().map(Gate::name).collect::<Vec<_>>();
                 let known = node.council.holds.as_ref().map(|(since, known)| (*since, names(known)));
                 let news = known.as_ref().is_none_or(|(_, known)| *known != names(&gates));
@@ -201,6 +202,20 @@ impl Machine {
                 self.actions.push(Action::Leave);
                 false
             }
+        }
+    }
+
+    /// Nothing is due: a node that has stopped sealing for an upgrade seals again.
+    pub(super) fn stay(&mut self, mut node: Node) {
+        if node.council.left.is_some() {
+            self.come_back(&mut node);
+            self.state = State::Running(node);
+        }
+    }
+
+    fn come_back(&mut self, node: &mut Node) {
+        if node.council.left.take().is_some() {
+            self.actions.push(Action::Sign);
         }
     }
 

@@ -48,7 +48,7 @@ impl Machine {
 
     /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
     fn consider(&mut self, now: Instant, mut node: Node) {
-        let Some((upgrade, ready)) = self.due(Some(&node)) else { return };
+        let Some((upgrade, ready)) = self.due(Some(&node)) else { return self.stay(node) };
         if self.may_stop(now, &mut node, &upgrade) {
             self.inspect(Some(node), &upgrade, ready);
         } else {

@@ -230,6 +230,25 @@ fn with_leave_before_stop_it_seals_no_more_for_a_few_blocks_first() {
     assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 1));
 }
 
+#[test]
+fn whoever_has_left_and_then_may_not_stop_comes_back() {
+    for cancelled in [false, true] {
+        let mut rig =
+            Rig::new(Policy { leave_before_stop: true, ..Policy::default() }, NodeMark::StoppedClean, 50);
+        rig.schedule(None);
+        rig.head(H);
+        rig.surveyed(survey(H, &[]));
+        assert_eq!((rig.count(|a| *a == Action::Leave), rig.count(|a| *a == Action::Sign)), (1, 0));
+        if cancelled {
+            rig.feed(Event::Schedule(Vec::new()));
+        } else {
+            rig.head(H + 1);
+            rig.surveyed(survey(H + 1, &[1, 3]));
+        }
+        assert_eq!((rig.stops(), rig.count(|a| *a == Action::Sign)), (0, 1));
+    }
+}
+
 /// A validator whose node was killed, started again.
 fn after_a_kill(policy: Policy) -> Rig {
     Rig::new(policy, NodeMark::StoppedUnclean, 200)
