@@ -8,12 +8,18 @@
 use super::{Home, glob};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::process::{Flock, FlockType, fcntl_getlk};
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How often, and how soon again, the lock of a process that is gone is tried.
+const TRIES: u32 = 400;
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The supervisor's claim on a home, released when dropped or when the process ends.
 #[derive(Debug)]
@@ -28,16 +34,31 @@ impl SupervisorLock {
     /// [`Kind::Busy`] with the holder's process id if another supervisor has it; nothing is
     /// changed then.
     pub fn acquire(home: &Home) -> Result<Self> {
+        SupervisorLock::acquire_between(home, || thread::sleep(AGAIN))
+    }
+
+    /// The same with another pause between two tries.
+    ///
+    /// A supervisor that is killed while it starts a program leaves a child that has not come to its exec
+    /// yet, and has the lock open until then. So the lock of a process that is gone is waited for.
+    fn acquire_between(home: &Home, mut pause: impl FnMut()) -> Result<Self> {
         let path = home.lock();
         let mut file = open_lock(&path)?;
-        if !try_flock(&file, &path)? {
-            let holder = read_pid(&mut file).map_or_else(String::new, |pid| format!(" (process {pid})"));
-            return Err(Error::new(Kind::Busy, format!("another supervisor{holder} holds this home"))
-                .at(path.display())
-                .hint("ask it with `wemixvisor status`"));
+        let mut tries = TRIES;
+        while !try_flock(&file, &path)? {
+            let holder = read_pid(&mut file);
+            tries -= 1;
+            if tries == 0 || holder.is_none_or(is_alive) {
+                let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+                return Err(Error::new(Kind::Busy, format!("another supervisor{holder} holds this home"))
+                    .at(path.display())
+                    .hint("ask it with `wemixvisor status`"));
+            }
+            pause();
         }
         // For people only; the lock itself is what counts, so the write need not be durable.
         file.set_len(0)
+            .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
             .map_err(|e| Error::io("write", &path, e))?;
         Ok(SupervisorLock { _file: file })
@@ -152,6 +173,12 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Whether there is such a process; one that we may not signal is one as well.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +207,30 @@ mod tests {
         assert!(err.to_string().contains(&format!("(process {})", std::process::id())), "{err}");
         drop(first);
         SupervisorLock::acquire(&home).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_supervisor_leaves_behind_is_waited_for() {
+        let (_dir, home) = home();
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let mut left = Some(SupervisorLock::acquire(&home).unwrap());
+        fs::write(home.lock(), format!("{}\n", gone.id())).unwrap();
+        let release = || {
+            drop(left.take());
+            // What another test is just starting may have a copy, until its own exec.
+            thread::sleep(AGAIN);
+        };
+        let ours = SupervisorLock::acquire_between(&home, release).unwrap();
+        assert_eq!(fs::read_to_string(home.lock()).unwrap(), format!("{}\n", std::process::id()));
+        drop(ours);
+        // But not for ever.
+        let held = SupervisorLock::acquire(&home).unwrap();
+        fs::write(home.lock(), format!("{}\n", gone.id())).unwrap();
+        let mut pauses = 0;
+        SupervisorLock::acquire_between(&home, || pauses += 1).unwrap_err();
+        assert_eq!(pauses, TRIES - 1);
+        drop(held);
     }
 
     #[test]
