@@ -1,7 +1,8 @@
 //! `wait-height` and `plan wait`: for scripts that have to know when something has come to pass.
 //!
 //! The supervisor is asked first, since it knows where the chain is even while its node is down for an
-//! upgrade. Without one the node itself is asked, and tells its heads by itself where it can.
+//! upgrade. Without one the node itself is asked, and tells its heads by itself where it can. Times are
+//! kept to about a second.
 
 use super::plan::{self, Situation};
 use super::print;
@@ -9,15 +10,17 @@ use crate::batch::Activation;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
+use crate::machine::gates::Rules;
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::journal::Journal;
-use crate::wbft::{Client, Heads, Options, RpcError};
+use crate::wbft::{Client, Coordinator, Options};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For how long somebody may be gone who was there before: a supervisor or a node is started again.
-const GONE: Duration = Duration::from_secs(15);
+/// For how long nobody may be there who can be asked: at first, since a script that has just started a
+/// supervisor need not wait for it; and later, since a supervisor or a node is started again.
+const NOBODY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How often to ask, at least and at most.
 const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// The same about a plan, for which more has to be looked at.
@@ -41,110 +44,93 @@ impl Deadline {
     }
 }
 
+/// How long ago somebody could be asked.
+struct Heard {
+    last: Instant,
+    patience: Duration,
+}
+
+impl Heard {
+    fn nobody_yet() -> Self {
+        Heard { last: Instant::now(), patience: NOBODY.0 }
+    }
+
+    fn somebody() -> Self {
+        Heard { last: Instant::now(), patience: NOBODY.1 }
+    }
+
+    fn is_too_long_ago(&self) -> bool {
+        self.last.elapsed() >= self.patience
+    }
+}
+
 /// Waits until the chain is at a height.
 ///
 /// # Errors
 /// [`Kind::NotMet`] when the time is over, [`Kind::Unreachable`] if there is nobody to ask.
 pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
-    let mut chain = Chain { config, home, node: None };
-    let mut heard: Option<Instant> = None;
-    let mut last: Option<u64> = None;
+    let mut heard = Heard::nobody_yet();
+    let mut last = None;
     loop {
         let mut pause = ASK.0;
-        match chain.ask() {
-            Ok(told) => {
-                heard = Some(Instant::now());
-                if let Some((head, period)) = told {
-                    last = Some(head);
-                    if head >= height {
-                        return print(&format!("head {head}\n"));
-                    }
-                    let blocks = u32::try_from(height - head).unwrap_or(u32::MAX);
-                    pause = period.saturating_mul(blocks).clamp(ASK.0 * 2, ASK.1 * 2) / 2;
-                }
+        match told(home) {
+            Ok(Some((head, period))) => {
+                (heard, last) = (Heard::somebody(), Some(head));
+                let blocks = u32::try_from(height.saturating_sub(head)).unwrap_or(u32::MAX);
+                pause = (period.saturating_mul(blocks) / 2).clamp(ASK.0, ASK.1);
             }
-            Err(e) if heard.is_none_or(|at| at.elapsed() >= GONE) => return Err(e),
-            Err(_) => {}
-        }
-        if deadline.has_passed() {
-            let what = last.map_or_else(
-                || format!("no head was told, so not yet {height}"),
-                |head| format!("the head is {head}, not yet {height}"),
-            );
-            return Err(Error::new(Kind::NotMet, what));
-        }
-        chain.pause(deadline.limit(pause));
-    }
-}
-
-/// Whoever can tell where the chain is.
-struct Chain<'a> {
-    config: &'a Config,
-    home: &'a Home,
-    node: Option<(Client, Option<Heads>)>,
-}
-
-impl Chain<'_> {
-    /// The head and the time between two blocks. Nothing if there is a supervisor, but it does not know.
-    fn ask(&mut self) -> Result<Option<(u64, Duration)>> {
-        let told = match ask(self.home, &Request::Head) {
-            Ok(answered) => match answered.reply {
-                Reply::Head { height: Some(height), period_ms } => {
-                    self.node = None;
-                    return Ok(Some((height, Duration::from_millis(period_ms))));
-                }
-                Reply::Head { height: None, .. } => Ok(None),
-                other => return Err(super::home::unasked(&other)),
+            // One that runs without watching heights knows none; then, as without one, the node is asked.
+            nothing => match told_by_node(config, home, height, &deadline) {
+                Ok(head) => (heard, last) = (Heard::somebody(), Some(head)),
+                Err(_) if nothing.is_ok() => heard = Heard::somebody(),
+                Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
+                Err(_) => {}
             },
-            Err(e) => Err(e),
+        }
+        match last {
+            Some(head) if head >= height => return print(&format!("head {head}\n")),
+            Some(head) if deadline.has_passed() => {
+                return Err(Error::new(Kind::NotMet, format!("the head is {head}, not yet {height}")));
+            }
+            None if deadline.has_passed() => {
+                return Err(Error::new(Kind::NotMet, format!("no head was told, so not yet {height}")));
+            }
+            Some(_) | None => thread::sleep(deadline.limit(pause)),
+        }
+    }
+}
+
+/// The head and the time between two blocks, as far as the supervisor knows.
+fn told(home: &Home) -> Result<Option<(u64, Duration)>> {
+    match ask(home, &Request::Head)?.reply {
+        Reply::Head { height, period_ms } => Ok(height.map(|h| (h, Duration::from_millis(period_ms)))),
+        other => Err(super::home::unasked(&other)),
+    }
+}
+
+/// The head as the node tells it, when it is at `height` or the time is over.
+fn told_by_node(config: &Config, home: &Home, height: u64, deadline: &Deadline) -> Result<u64> {
+    // Only for turns, which nobody asks for here.
+    let rules = Rules { slot_blocks: 1, avoid_own_proposal: false };
+    let mut trouble = None;
+    for endpoint in endpoints(config, home) {
+        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules.clone());
+        let mut last = 0;
+        let goes_on = |head| {
+            last = head;
+            !deadline.has_passed()
         };
-        // One that runs without watching heights knows none; then, as without one, the node is asked.
-        match (self.ask_node(), told) {
-            (Ok(head), _) => Ok(Some((head, Duration::from_secs(1)))),
-            (Err(_), Ok(told)) => Ok(told),
-            (Err(e), Err(_)) => Err(e),
+        match node.wait_for_upgrade_height(height, goes_on) {
+            Ok(head) => return Ok(head.unwrap_or(last)),
+            Err(e) => trouble = Some(e),
         }
     }
-
-    fn ask_node(&mut self) -> Result<u64> {
-        if let Some((client, _)) = &mut self.node {
-            match client.block_number() {
-                Ok(head) => return Ok(head),
-                Err(_) => self.node = None,
-            }
-        }
-        let mut last: Option<RpcError> = None;
-        for endpoint in endpoints(self.config, self.home) {
-            let mut client = Client::new(&endpoint, Options::default());
-            match client.block_number() {
-                Ok(head) => {
-                    // Where it cannot subscribe, it is asked again and again.
-                    let heads = client.subscribe_heads().ok();
-                    self.node = Some((client, heads));
-                    return Ok(head);
-                }
-                Err(e) => last = Some(e),
-            }
-        }
-        let error = Error::new(Kind::Unreachable, "no supervisor is running, and the node cannot be asked");
-        Err(match last {
-            Some(e) => error.because(e.to_string()),
-            None => error.hint("start it, or say where it is with daemon_rpc_address"),
-        })
-    }
-
-    /// Waits for the next head, or for some time.
-    fn pause(&mut self, limit: Duration) {
-        if let Some((_, heads @ Some(_))) = &mut self.node {
-            let ended = heads.as_mut().is_none_or(|heads| heads.next(Some(limit)).is_err());
-            if !ended {
-                return;
-            }
-            *heads = None;
-        }
-        thread::sleep(limit);
-    }
+    let error = Error::new(Kind::Unreachable, "no supervisor is running, and the node cannot be asked");
+    Err(match trouble {
+        Some(e) => error.because(e.to_string()),
+        None => error.hint("start it, or say where it is with daemon_rpc_address"),
+    })
 }
 
 /// Waits until nothing of a plan is to come.
@@ -154,7 +140,7 @@ impl Chain<'_> {
 /// followed; [`Kind::Unreachable`] if nothing will happen because nobody runs.
 pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
-    let mut heard: Option<Instant> = None;
+    let mut heard = Heard::nobody_yet();
     loop {
         let stored = plan::plans(home).load(name)?;
         match Situation::look(config, home) {
@@ -181,8 +167,8 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
                     Activation::Active | Activation::Paused => {}
                 }
                 if situation.running {
-                    heard = Some(Instant::now());
-                } else if heard.is_none_or(|at| at.elapsed() >= GONE) {
+                    heard = Heard::somebody();
+                } else if heard.is_too_long_ago() || deadline.has_passed() {
                     return Err(nobody(home));
                 }
                 if deadline.has_passed() {
@@ -190,7 +176,7 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
                     return Err(Error::new(Kind::NotMet, what));
                 }
             }
-            Err(e) if heard.is_none_or(|at| at.elapsed() >= GONE) || deadline.has_passed() => return Err(e),
+            Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
             // It has just begun or is about to end.
             Err(_) => {}
         }

@@ -46,10 +46,9 @@ impl Machine {
         }
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
-        let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
-        let report = format!("blocks={blocks} lived={lived:?} head={top}{said}");
+        let report = format!("blocks={blocks} lived={lived:?} head={top}");
         let objection = self.objection(node);
-        if let Some(Objection::Wrong(why)) = objection {
+        if let Some(Objection::OtherChain(why)) = objection {
             return Proof::Bad(why);
         }
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {

@@ -8,6 +8,7 @@ mod docs;
 mod download;
 mod fleet;
 mod house;
+mod plans;
 mod rig;
 mod rolling;
 mod simnode;

@@ -1,0 +1,178 @@
+//! The commands by themselves, without a supervisor: what they do on disk, what they say, how they end.
+
+use super::{phases, upgrade};
+use crate::rig::visor::Rig;
+use serde_json::{Value, json};
+use std::fs;
+
+fn plan_file(rig: &Rig, plan: &str) -> Value {
+    serde_json::from_slice(&fs::read(rig.of(&format!("plans/{plan}.json"))).unwrap()).unwrap()
+}
+
+#[test]
+fn a_plan_is_made_changed_shown_and_removed() {
+    let rig = Rig::new();
+    assert!(rig.ok(&["plan", "list"]).contains("there are no plans"));
+    rig.ok(&["plan", "create", "p", "v3:300", "v2:200", "--description", "two forks", "--chain-id", "1112"]);
+    rig.fails(1, &["plan", "create", "p"]);
+    let hex = "ab".repeat(32);
+    rig.ok(&[
+        "plan",
+        "add-upgrade",
+        "p",
+        "v4:250",
+        "--fork-height",
+        "260",
+        "--sha256",
+        &hex,
+        "--url",
+        "https://x/v4",
+    ]);
+    rig.fails(1, &["plan", "add-upgrade", "p", "v4:999"]);
+    let refusal = rig.fails(65, &["plan", "add-upgrade", "p", "v5:250"]);
+    assert!(refusal.contains("250 is not above 250, the height of /upgrades/1"), "{refusal}");
+    rig.fails(65, &["plan", "add-upgrade", "p", "v5:400", "--fork-height", "400"]);
+    rig.fails(4, &["plan", "add-upgrade", "q", "v5:400"]);
+    rig.ok(&["plan", "remove-upgrade", "p", "v3"]);
+    rig.fails(4, &["plan", "remove-upgrade", "p", "v3"]);
+
+    let file = plan_file(&rig, "p");
+    assert_eq!((&file["description"], &file["chain_id"]), (&json!("two forks"), &json!(1112)));
+    let expected = json!([
+        {"name": "v2", "height": 200},
+        {"name": "v4", "height": 250, "fork_height": 260, "sha256": hex, "binaries": {"any": "https://x/v4"}},
+    ]);
+    assert_eq!(file["upgrades"], expected);
+    assert_eq!(serde_json::from_str::<Value>(&rig.ok(&["plan", "show", "p", "--json"])).unwrap(), file);
+    let shown = rig.ok(&["plan", "show", "p"]);
+    assert!(shown.contains("two forks") && shown.contains("sha256:abababababab…"), "{shown}");
+    let list: Value = serde_json::from_str(&rig.ok(&["plan", "list", "--json"])).unwrap();
+    assert_eq!(
+        (&list[0]["name"], &list[0]["activation"], &list[0]["total_upgrades"]),
+        (&json!("p"), &json!("inactive"), &json!(2))
+    );
+
+    rig.ok(&["plan", "remove", "p"]);
+    rig.fails(4, &["plan", "remove", "p"]);
+    rig.fails(4, &["plan", "show", "p"]);
+}
+
+#[test]
+fn a_plan_is_made_of_a_file_with_all_that_is_in_it() {
+    let rig = Rig::new();
+    let file = rig.path().join("theirs.json");
+    let theirs = json!({
+        "version": "1.0", "name": "theirs", "description": "d", "created_at": "2026-01-01T00:00:00Z",
+        "upgrades": [{"name": "v2", "height": 200, "ticket": 7}], "owner": "ops",
+    });
+    fs::write(&file, theirs.to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    rig.ok(&["plan", "validate", path]);
+    rig.ok(&["plan", "create", "ours", "v3:300", "--from", path]);
+    let ours = plan_file(&rig, "ours");
+    assert_eq!(
+        (&ours["name"], &ours["owner"], &ours["upgrades"][0]["ticket"]),
+        (&json!("ours"), &json!("ops"), &json!(7))
+    );
+    assert_eq!(ours["upgrades"].as_array().unwrap().len(), 2);
+
+    fs::write(&file, r#"{"version": "2.0", "name": "", "upgrades": [{"name": "v2", "height": 0}]}"#).unwrap();
+    let refusal = rig.fails(65, &["plan", "create", "other", "--from", path]);
+    for pointer in ["/version", "/name", "/upgrades/0/height"] {
+        assert!(refusal.contains(pointer), "{refusal}");
+    }
+    let out = rig.output(&["plan", "validate", path, "--json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((out.status.code(), &report["valid"]), (Some(65), &json!(false)));
+    assert_eq!(report["findings"].as_array().unwrap().len(), 3);
+    rig.fails(4, &["plan", "validate", "neither"]);
+    rig.fails(74, &["plan", "validate", "./neither.json"]);
+}
+
+#[test]
+fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    let broken = rig.binary("broken", &[("smoke", "3")]);
+    let said = rig.follow("p", &["v2:200", "v3:300"]);
+    assert!(said.starts_with("plan p is followed: 2 upgrades, next v2 at 200\n"), "{said}");
+    assert!(said.contains("  v3: the binary is missing") && said.contains("  1 ready"), "{said}");
+    let status = rig.plan_status("p");
+    assert_eq!((&status["activation"], phases(&status)), (&json!("active"), vec!["waiting"; 2]));
+    assert_eq!(upgrade(&status, "v2")["binary"]["state"], "staged");
+    assert_eq!(upgrade(&status, "v3")["binary"]["state"], "missing");
+    assert_eq!(
+        (&status["active"], &status["current_height"], &status["progress"]),
+        (&json!("v2"), &Value::Null, &json!(0.0))
+    );
+
+    let refusal = rig.fails(1, &["plan", "remove", "p"]);
+    assert!(refusal.contains("wemixvisor plan pause p"), "{refusal}");
+    rig.ok(&["plan", "pause", "p"]);
+    assert_eq!(phases(&rig.plan_status("p")), ["paused"; 2]);
+    rig.ok(&["plan", "resume", "p"]);
+    rig.ok(&["plan", "pause", "p"]);
+    // Executed again it is no longer paused; and what cannot be used is an error, though it is followed.
+    rig.ok(&["upgrade", "add", "v3", broken.to_str().unwrap()]);
+    let refusal = rig.fails(1, &["plan", "execute", "p"]);
+    assert!(refusal.contains("plan p is followed, but a binary cannot be used"), "{refusal}");
+    assert_eq!(rig.plan_status("p")["activation"], "active");
+    rig.ok(&["plan", "pause", "p"]);
+    rig.ok(&["plan", "remove", "p"]);
+    assert!(rig.ok(&["plan", "status"]).contains("no plan was executed"));
+    rig.fails(4, &["plan", "pause", "p"]);
+    rig.fails(4, &["plan", "resume", "p"]);
+}
+
+#[test]
+fn a_binary_that_is_not_the_one_of_the_plan_is_told_at_once() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.ok(&["plan", "create", "p"]);
+    rig.fails(65, &["plan", "execute", "p"]);
+    rig.ok(&["plan", "add-upgrade", "p", "v2:200", "--sha256", &"ab".repeat(32)]);
+    let refusal = rig.fails(66, &["plan", "execute", "p"]);
+    assert!(refusal.contains("not the one that the upgrade pins"), "{refusal}");
+    let mut visor = rig.run();
+    visor.wait(&["event=rpc_connected"]);
+    rig.fails(66, &["plan", "execute", "p"]);
+    let binary = &rig.plan_status("p")["upgrades"][0]["binary"];
+    assert_eq!(binary["state"], "failed");
+    assert!(binary["detail"].as_str().unwrap().contains("pins"), "{binary}");
+    drop(visor);
+}
+
+#[test]
+fn a_running_node_is_asked_for_height_and_chain() {
+    let rig = Rig::new();
+    let visor = rig.run();
+    rig.ok(&["wait-height", "10"]);
+    rig.ok(&["plan", "create", "p", "v2:5", "--chain-id", "1"]);
+    let out = rig.output(&["plan", "validate", "p"]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(65), "{said}");
+    assert!(said.contains("/chain_id: the plan is for chain 1, but the node follows 8383"), "{said}");
+    assert!(said.contains("/upgrades/0/height: warning: the chain is past it"), "{said}");
+    rig.fails(65, &["plan", "execute", "p"]);
+    drop(visor);
+}
+
+#[test]
+fn a_watch_without_a_terminal_tells_every_change_and_ends_with_the_plan() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.follow("p", &["v2:30"]);
+    let visor = rig.run();
+    let watched = rig.ok(&["plan", "status", "p", "--watch"]);
+    assert!(!watched.contains('\x1b'), "{watched}");
+    let first = watched.lines().next().unwrap();
+    assert!(first.contains(" plan=p active") && first.contains(" done=0 of=1 progress=0.00"), "{watched}");
+    let changes: Vec<&str> = watched.lines().skip(1).map(|line| line.split_once(' ').unwrap().1).collect();
+    assert!(changes.iter().any(|c| c.starts_with("plan=p upgrade=v2 applied head=")), "{watched}");
+    assert_eq!(changes.last(), Some(&"plan=p progress=100.00"));
+    // With --json each line is a whole status.
+    let watched = rig.ok(&["plan", "status", "p", "--watch", "--json"]);
+    let last: Value = serde_json::from_str(watched.lines().last().unwrap()).unwrap();
+    assert_eq!(last["completed"], 1);
+    drop(visor);
+}
