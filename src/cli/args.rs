@@ -34,7 +34,7 @@ pub(crate) struct Invocation {
 pub(crate) enum Command {
     Init { binary: Option<PathBuf>, import: bool },
     Run { args: Vec<OsString> },
-    Status { json: bool },
+    Status(Format),
     Stop,
     Restart,
     Schedule(Box<Entry>),
@@ -52,6 +52,14 @@ pub(crate) enum Command {
     ConfigCheck,
     Version,
     Help,
+}
+
+/// How a result is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    Metrics,
 }
 
 /// Reads a command line, without the program's own name.
@@ -81,7 +89,12 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
 fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     Ok(match word {
         "init" => Command::Init { import: args.contains("--import"), binary: opt_free(args, word)? },
-        "status" => Command::Status { json: args.contains("--json") },
+        "status" => Command::Status(match (args.contains("--json"), args.contains("--metrics")) {
+            (false, false) => Format::Text,
+            (true, false) => Format::Json,
+            (false, true) => Format::Metrics,
+            (true, true) => return Err(misused(word, "--json and --metrics exclude each other")),
+        }),
         "stop" => Command::Stop,
         "restart" => Command::Restart,
         "upgrade" => upgrade(args)?,
@@ -364,7 +377,7 @@ mod tests {
     #[test]
     fn flags_of_ours_are_found_on_both_sides_of_a_command() {
         let invocation = read("--home /h status --json --daemon-name=gwemix --config c.yaml").unwrap();
-        assert_eq!(invocation.command, Command::Status { json: true });
+        assert_eq!(invocation.command, Command::Status(Format::Json));
         assert_eq!(invocation.config, Some("c.yaml".into()));
         let flags = [("--home", "/h"), ("--daemon-name", "gwemix")];
         assert_eq!(invocation.flags, flags.map(|(k, v)| (k.to_owned(), v.to_owned())));

@@ -23,7 +23,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("init [BINARY]", "lay out the home, with BINARY as the first version of the node; or check it"),
     usage("init --import", "adopt a home that was laid out by Cosmovisor or the Go wemixvisor"),
     usage("run [--] [NODE ARGS...]", "run the node, and upgrade it when the time comes"),
-    usage("status [--json]", "show what is going on"),
+    usage("status [--json] [--metrics]", "show what is going on, for people, programs or Prometheus"),
     usage("stop", "stop the node and the supervisor, and wait for both"),
     usage("restart", "stop the node and start it again"),
     usage(

@@ -7,6 +7,7 @@ mod fetch;
 mod help;
 mod home;
 mod logger;
+mod metrics;
 mod plan;
 mod resolve;
 mod run;
@@ -45,7 +46,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
-        Command::Status { json } => show::status(&home, json),
+        Command::Status(format) => show::status(&home, format),
         Command::Stop => done(home::stop(&home)),
         Command::Restart => done(home::restart(&home)),
         Command::Schedule(entry) => done(upgrade::schedule(&home, *entry)),

@@ -1,6 +1,7 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
-use super::{print, print_json};
+use super::args::Format;
+use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
@@ -11,7 +12,7 @@ use crate::upgrade::journal::Journal;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-pub(super) fn status(home: &Home, as_json: bool) -> Result<u8> {
+pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
     let (status, exit) = match ask(home, &Request::Status) {
         Ok(answered) => match answered.reply {
             Reply::Status(status) => (status, Exit::Ok),
@@ -20,10 +21,10 @@ pub(super) fn status(home: &Home, as_json: bool) -> Result<u8> {
         Err(e) if e.kind() == Kind::NoSupervisor => (at_rest(home)?, Exit::NoSupervisor),
         Err(e) => return Err(e),
     };
-    if as_json {
-        print_json(&status)?
-    } else {
-        print(&show(&status))?
+    match format {
+        Format::Text => print(&show(&status))?,
+        Format::Json => print_json(&status)?,
+        Format::Metrics => print(&metrics::render(&status))?,
     }
     Ok(exit.code())
 }

@@ -115,7 +115,7 @@ fn told_by_node(config: &Config, home: &Home, height: u64, deadline: &Deadline) 
     let rules = Rules { slot_blocks: 1, avoid_own_proposal: false };
     let mut trouble = None;
     for endpoint in endpoints(config, home) {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules.clone());
+        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules);
         let mut last = 0;
         let goes_on = |head| {
             last = head;

@@ -233,12 +233,23 @@ impl Machine {
         if let Some(objection) = self.witness().and_then(|block| other_chain(&block, survey)) {
             return Some(objection);
         }
+        let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
+        if let (Some(fork), Some(known)) = (fork, &survey.forks)
+            && !known.contains(&fork)
+        {
+            return Some(Objection::Wrong(format!("it does not know of the fork at {fork}")));
+        }
         let seated = survey.me.is_some_and(|me| survey.sample.set.iter().any(|seat| seat.validator == me));
         let (seals, of) = survey.own_seals;
         if seated && !self.record.silent && seals * 2 < of {
             return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
         }
         None
+    }
+
+    /// What the running node called itself when it was asked last.
+    pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
+        node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref())
     }
 
     /// Somebody else who seals with our key while our node is silent.
@@ -301,7 +312,7 @@ impl Machine {
             return Some(format!("the head is {:?} old", survey.sample.head_age));
         }
         match highest.and_then(|block| other_chain(block, survey)) {
-            Some(Objection::Unknown(why) | Objection::OtherChain(why)) => Some(why),
+            Some(Objection::Unknown(why) | Objection::Wrong(why)) => Some(why),
             None => None,
         }
     }
@@ -351,8 +362,8 @@ impl Machine {
 pub(super) enum Objection {
     /// It may still turn out well.
     Unknown(String),
-    /// It follows another chain.
-    OtherChain(String),
+    /// It follows another chain, or will not follow this one.
+    Wrong(String),
 }
 
 /// Whether the node's chain lacks a block that it had.
@@ -363,7 +374,7 @@ fn other_chain(block: &Block, survey: &Survey) -> Option<Objection> {
             Some(hash) if hash.eq_ignore_ascii_case(expected) => None,
             hash => {
                 let now = hash.as_deref().unwrap_or("no block");
-                Some(Objection::OtherChain(format!("block {} was {expected} and is {now}", block.height)))
+                Some(Objection::Wrong(format!("block {} was {expected} and is {now}", block.height)))
             }
         },
         _ => Some(Objection::Unknown(format!("block {} is not known yet", block.height))),

@@ -97,6 +97,8 @@ pub struct Survey {
     pub network_head: Option<u64>,
     /// What the node calls itself.
     pub client_version: Option<String>,
+    /// The heights of the forks that the running program knows, where it tells.
+    pub forks: Option<Vec<u64>>,
 }
 
 /// How the node process ended.

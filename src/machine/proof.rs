@@ -46,9 +46,10 @@ impl Machine {
         }
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
-        let report = format!("blocks={blocks} lived={lived:?} head={top}");
+        let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
+        let report = format!("blocks={blocks} lived={lived:?} head={top}{said}");
         let objection = self.objection(node);
-        if let Some(Objection::OtherChain(why)) = objection {
+        if let Some(Objection::Wrong(why)) = objection {
             return Proof::Bad(why);
         }
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {

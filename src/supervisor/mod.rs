@@ -27,7 +27,7 @@ pub use control::{Answered, Reply, Request, Status, ask};
 pub use poller::endpoints;
 
 use crate::children;
-use crate::config::{Config, HeightSource, SignAfterUnclean, Sources, StopTimeoutAction};
+use crate::config::{Config, HeightSource, RpcAddress, SignAfterUnclean, Sources, StopTimeoutAction};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
@@ -169,9 +169,16 @@ fn policy(config: &Config) -> Policy {
         validator: config.validator_mode,
         turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
         leave_before_stop: config.leave_before_stop,
-        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait,
+        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
+            && can_be_told_to_seal(config),
         sign_wait: config.sign_wait_timeout,
     }
+}
+
+/// Whether there is a way to have a silent node seal: IPC has the methods for it, HTTP has not.
+fn can_be_told_to_seal(config: &Config) -> bool {
+    let addresses = &config.daemon_rpc_address;
+    addresses.is_empty() || addresses.iter().any(|address| !matches!(address, RpcAddress::Http(_)))
 }
 
 /// A number that differs from one supervisor to the next, so that a fleet's backoffs do not coincide.
@@ -392,9 +399,13 @@ impl Supervisor {
         let sealing =
             |arg: &&OsString| ["--mine", "-mine", "--mine=true", "-mine=true"].iter().any(|m| *arg == m);
         let args: Vec<OsString> = self.args.iter().filter(|arg| !(silent && sealing(arg))).cloned().collect();
-        if silent {
+        if args.len() < self.args.len() {
             log::warn!(
                 "event=silent_start --mine is taken out of the node's arguments until sealing is safe"
+            );
+        } else if silent {
+            log::error!(
+                "event=not_silent no --mine is among the node's arguments; whatever makes it seal, does"
             );
         }
         let child = Child::spawn(home, &home.binary(&version.target), &args)?;

@@ -157,6 +157,7 @@ fn survey(observer: &mut Observer, due: Option<u64>, check: Option<u64>) -> Resu
             Syncing::Idle => None,
         },
         client_version: client.client_version().ok(),
+        forks: client.forks()?.map(|forks| forks.into_values().collect()),
     })
 }
 

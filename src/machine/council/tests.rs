@@ -52,6 +52,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         checked: None,
         network_head: None,
         client_version: None,
+        forks: None,
     }
 }
 
@@ -363,6 +364,19 @@ fn a_new_binary_on_another_chain_is_stopped() {
     rig.surveyed(Survey { checked: other, ..survey(H + 1, &[]) });
     assert_eq!(rig.stops(), 2);
     assert!(rig.told("unproven") && !applied(&rig));
+}
+
+#[test]
+fn a_new_binary_that_does_not_know_its_fork_is_stopped() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
+    rig.schedule(Some(H + 100));
+    rig.head(H);
+    rig.surveyed(survey(H, &[]));
+    rig.exits(Status::Code(0));
+    rig.head(H + 1);
+    let same = Some(Block { height: H, hash: Some(hash(H)) });
+    rig.surveyed(Survey { checked: same, forks: Some(vec![0, 7]), ..survey(H + 1, &[]) });
+    assert_eq!(rig.stops(), 2);
 }
 
 #[test]

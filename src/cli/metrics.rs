@@ -1,0 +1,110 @@
+//! `status --metrics`: the same snapshot in Prometheus' text format, for a textfile collector.
+//!
+//! No server of our own: a port that has to be guarded is a high price for numbers that a timer can
+//! write to a file.
+
+use crate::supervisor::Status;
+use std::fmt::Write as _;
+
+/// All metrics of a snapshot.
+pub(super) fn render(status: &Status) -> String {
+    let view = &status.view;
+    let mut page = Page(String::new());
+    page.gauge("up", "Whether a supervisor runs.", &[("", u64::from(status.running))]);
+    page.gauge("node_up", "Whether the node's process runs.", &[("", u64::from(view.node.is_some()))]);
+    let age = view.node.as_ref().map_or(0, |node| node.age_ms / 1000);
+    page.gauge("node_age_seconds", "For how long the node's process has run.", &[("", age)]);
+    let head = view.head.iter().map(|head| (String::new(), head.height));
+    page.labelled("head_height", "The head that the node told last.", head);
+    page.gauge("block_period_milliseconds", "The time between blocks, measured.", &[("", view.period_ms)]);
+    page.gauge("node_failures", "Failures of the node in a row.", &[("", view.failures.into())]);
+    page.gauge("halted", "Whether the operator has to decide.", &[("", u64::from(view.halted.is_some()))]);
+    page.gauge(
+        "silent",
+        "Whether the node does not sign for now.",
+        &[("", u64::from(view.silent.is_some()))],
+    );
+    page.gauge("plan_problems", "Plans that cannot be followed.", &[("", status.problems.len() as u64)]);
+    let under_way = view.upgrade.iter().map(|p| (label("name", p.name.as_str()), u64::from(p.attempt)));
+    page.labelled("upgrade_attempt", "Executions of the new binary of the upgrade under way.", under_way);
+    let named = |plan: &crate::machine::Plan| label("name", plan.name.as_str());
+    let heights = view.planned.iter().map(|plan| (named(plan), plan.height));
+    page.labelled("planned_height", "The height of a planned upgrade.", heights);
+    let ready = view.planned.iter().map(|plan| (named(plan), u64::from(plan.binary == "ready")));
+    page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
+    let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
+    page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
+    let percent =
+        view.planned.iter().filter_map(|plan| Some((named(plan), plan.download.as_ref()?.percent?.into())));
+    page.labelled("download_percent", "How far the download of a binary is.", percent);
+    let ended = view.ended.iter().map(|ended| {
+        let labels = format!(
+            "{},{}",
+            label("name", ended.name.as_str()),
+            label("outcome", &ended.outcome.to_string())
+        );
+        (labels, ended.height)
+    });
+    page.labelled("ended_height", "The height of an upgrade that has ended.", ended);
+    page.0
+}
+
+/// A label; names and outcomes need no escapes.
+fn label(key: &str, value: &str) -> String {
+    format!("{key}=\"{value}\"")
+}
+
+struct Page(String);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, values: &[(&str, u64)]) {
+        self.labelled(name, help, values.iter().map(|(labels, value)| ((*labels).to_owned(), *value)));
+    }
+
+    /// Values with their labels; a metric without any is left out.
+    fn labelled(&mut self, name: &str, help: &str, values: impl Iterator<Item = (String, u64)>) {
+        let mut values = values.peekable();
+        if values.peek().is_some() {
+            let _ = writeln!(self.0, "# HELP wemixvisor_{name} {help}\n# TYPE wemixvisor_{name} gauge");
+        }
+        for (labels, value) in values {
+            let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+            let _ = writeln!(self.0, "wemixvisor_{name}{labels} {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::machine::{Download, Machine, Origin, Record, Target, Upgrade, Version};
+    use expect_test::expect;
+
+    #[test]
+    fn a_planned_upgrade_that_is_being_fetched() {
+        let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
+        let upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
+        let mut view = Machine::at_rest(record, vec![upgrade]).view();
+        view.planned[0].download = Some(Download { percent: Some(42), line: String::new() });
+        let status =
+            Status { running: false, pid: None, home: "/h".into(), view, problems: vec!["x".into()] };
+        let page = render(&status);
+        let values: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        expect![[r#"
+            wemixvisor_up 0
+            wemixvisor_node_up 0
+            wemixvisor_node_age_seconds 0
+            wemixvisor_block_period_milliseconds 1000
+            wemixvisor_node_failures 0
+            wemixvisor_halted 0
+            wemixvisor_silent 0
+            wemixvisor_plan_problems 1
+            wemixvisor_planned_height{name="v2"} 100
+            wemixvisor_planned_ready{name="v2"} 0
+            wemixvisor_planned_held{name="v2"} 0
+            wemixvisor_download_percent{name="v2"} 42"#]]
+        .assert_eq(&values.join("\n"));
+        assert_eq!(page.matches("# TYPE").count(), values.len());
+    }
+}
