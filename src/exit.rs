@@ -4,7 +4,7 @@
 //! codes; a test keeps the two from drifting apart.
 
 /// How a command ended, as seen by a shell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
     /// Done; for `run`: asked to stop, and the node has stopped.

@@ -70,7 +70,7 @@ pub struct Facts {
 }
 
 /// The head as a node told it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The block.
     pub block: Block,
@@ -102,7 +102,7 @@ pub struct Survey {
 }
 
 /// How the node process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// Exit code or signal.
     pub status: Status,
@@ -111,7 +111,7 @@ pub struct Ending {
 }
 
 /// The wait status of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// It exited with this code.
     Code(i32),
@@ -120,7 +120,7 @@ pub enum Status {
 }
 
 /// What class a failure is of; decisions branch on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// May well succeed when tried again.
     Transient,
@@ -135,7 +135,7 @@ pub enum Class {
 }
 
 /// A failure: a class to branch on, and a text to report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What to branch on.
     pub class: Class,
@@ -172,7 +172,7 @@ pub enum Request {
 }
 
 /// Work that takes longer than a few milliseconds. At most one runs at a time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Job {
     /// Fetch, verify and smoke-test the binary of an upgrade.
     Prepare(Upgrade),
@@ -203,7 +203,7 @@ pub enum JobEnd {
 }
 
 /// A binary that is staged, verified and smoke-tested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ready {
     /// What to switch to.
     pub version: Version,
@@ -225,7 +225,7 @@ pub enum HookEnd {
 }
 
 /// Everything that can be done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Action {
     /// Make this record durable. Prompt; → `Recorded`, `RecordFailed`.
     Record(Record),
@@ -291,7 +291,7 @@ pub enum Action {
 }
 
 /// Something to tell people: one log line, and one line of history where it matters later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Notice {
     /// How loud.
     pub level: Level,
@@ -304,7 +304,7 @@ pub struct Notice {
 }
 
 /// How loud a [`Notice`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
     /// Something is wrong and needs somebody.
     Error,

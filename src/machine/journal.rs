@@ -22,7 +22,7 @@ pub enum Target {
 }
 
 /// A target together with the digest of its binary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The directory.
     pub target: Target,
@@ -31,7 +31,7 @@ pub struct Version {
 }
 
 /// What is known of the node process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeMark {
     /// It has never run under this journal.
@@ -45,7 +45,7 @@ pub enum NodeMark {
 }
 
 /// A block as remembered: height and hash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Block {
     /// The height.
     pub height: u64,
@@ -55,7 +55,7 @@ pub struct Block {
 }
 
 /// How far an upgrade has come since its stop began. Each is durable before the next begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// SIGTERM is about to be, or has been, sent to the old node.
@@ -72,7 +72,7 @@ pub enum Phase {
 }
 
 /// An upgrade under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Progress {
     /// The upgrade.
     pub name: Name,
@@ -116,7 +116,7 @@ pub struct Progress {
 }
 
 /// How an upgrade ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The new binary has proved itself.
@@ -130,7 +130,7 @@ pub enum Outcome {
 }
 
 /// An upgrade that has ended, for better or worse.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {
     /// The upgrade.
     pub name: Name,
@@ -146,7 +146,7 @@ pub struct Ended {
 }
 
 /// Everything that survives a crash of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// What `current` points at when no upgrade is under way.
     pub current: Version,

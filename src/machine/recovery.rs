@@ -5,7 +5,7 @@
 use super::journal::{NodeMark, Phase, Progress, Record, Target, Version};
 
 /// The first thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Recovery {
     /// Start the node that `current` points at; no upgrade is under way.
     Start,

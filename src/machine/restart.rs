@@ -23,7 +23,7 @@ pub fn backoff(failures: u32, dice: u64) -> Duration {
 }
 
 /// Consecutive failures of the node, outside of upgrades.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Restarts {
     failures: u32,
 }

@@ -9,7 +9,7 @@ use crate::name::Name;
 use std::time::Instant;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum State {
     /// Before [`super::Event::Boot`].
     Born,
@@ -37,7 +37,7 @@ pub(super) enum State {
 }
 
 /// What follows when the locks are free.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Cleared {
     /// Start what the record says.
     Start,
@@ -48,7 +48,7 @@ pub(super) enum Cleared {
 }
 
 /// What follows when a record is durable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Recorded {
     /// Send SIGTERM to the node, for the upgrade.
     Terminate(Node),
@@ -67,7 +67,7 @@ pub(super) enum Recorded {
 }
 
 /// What follows a rest.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Rested {
     /// Start what the record says.
@@ -79,7 +79,7 @@ pub(super) enum Rested {
 }
 
 /// Why a node is stopped, or why it ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Why {
     /// The supervisor is to end.
     Stop,
@@ -98,7 +98,7 @@ pub(super) enum Why {
 }
 
 /// A running node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) struct Node {
     /// Its process id.
     pub(super) pid: u32,
@@ -121,7 +121,7 @@ pub(super) struct Node {
 }
 
 /// What the operator wants of the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wish {
     /// It should run.
     Run,
@@ -132,7 +132,7 @@ pub(super) enum Wish {
 }
 
 /// What the worker thread does; it does one thing at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Worker {
     /// Nothing.
     Idle,
@@ -143,7 +143,7 @@ pub(super) enum Worker {
 }
 
 /// How far the binary of an upgrade is prepared.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Preparation {
     /// A job works on it, after so many failures.
     Working { failures: u32 },

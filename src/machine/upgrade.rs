@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// A planned replacement of the node's binary at a block height.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upgrade {
     /// Its name, which is also its directory under `upgrades/`.
     pub name: Name,
@@ -32,7 +32,7 @@ pub struct Upgrade {
 }
 
 /// Where an upgrade was learned from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// The node (or somebody) wrote `upgrade-info.json`.

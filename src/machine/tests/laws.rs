@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use std::collections::BTreeSet;
 
 /// What has really happened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Truth {
     /// What was verified since it was last written.
     pub(super) verified: BTreeSet<Target>,
@@ -24,10 +24,12 @@ pub(super) struct Truth {
     /// The highest head that this supervisor was told, or found in the journal.
     known: u64,
     trial: Option<Trial>,
+    /// Whose binary was looked at just now.
+    pub(super) inspected: Option<Target>,
 }
 
 /// The last upgrade that was begun.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Trial {
     from: Target,
     to: Target,
@@ -41,6 +43,11 @@ struct Trial {
 }
 
 impl Truth {
+    /// Itself but for the times in it, to compare.
+    pub(super) fn timeless(&self) -> Truth {
+        Truth { stopping_since: None, ..self.clone() }
+    }
+
     pub(super) fn asked(&mut self, request: &Request) {
         match request {
             Request::Stop => self.asked_to_stop = true,
@@ -102,6 +109,8 @@ impl Truth {
             }
             (None, Some(b)) => {
                 require(!self.applied.contains(&b.name), "I5: an applied upgrade is not applied again")?;
+                let inspected = self.inspected.as_ref() == Some(&b.to.target);
+                require(inspected, "I4: an upgrade begins with a last look at its binary")?;
                 require(b.phase <= Phase::Stopped, "an upgrade begins with the stop")?;
                 require(b.from == new.current, "an upgrade begins at what runs")?;
                 let (from, to) = (b.from.target.clone(), b.to.target.clone());
@@ -234,7 +243,9 @@ impl World {
     fn check_job(&self, job: &Job) -> Result<(), String> {
         require(self.job.is_none(), "one job at a time")?;
         if let Job::Prepare(_) = job {
-            let under_way = self.record.upgrade.is_some() && self.process.is_none();
+            // One whose stop had only begun may have been forgotten already.
+            let phase = self.record.upgrade.as_ref().map(|p| p.phase);
+            let under_way = phase.is_some_and(|p| p > Phase::Stopping) && self.process.is_none();
             return require(!under_way, "nothing is prepared while the node is down for an upgrade");
         }
         require(self.process.is_none(), "the data is touched with the node down")?;

@@ -4,6 +4,8 @@
 //! world of a disk, a node and a worker; [`laws`] says what must hold after each step. What happens next
 //! is chosen by hand in [`transcript`].
 
+mod explore;
+mod fingerprint;
 mod laws;
 mod transcript;
 mod world;

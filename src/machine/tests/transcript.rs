@@ -43,6 +43,10 @@ impl Story {
         story
     }
 
+    pub(super) fn told(&self) -> &str {
+        &self.told
+    }
+
     /// Drops what was told so far.
     pub(super) fn forget(&mut self) -> &mut Self {
         self.told.clear();

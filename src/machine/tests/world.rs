@@ -61,7 +61,7 @@ pub(super) enum Fate {
 }
 
 /// A node process.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) struct Process {
     pub(super) target: Target,
     pub(super) terminated: bool,
@@ -84,6 +84,8 @@ pub(super) struct World {
     /// The head in the node's data.
     pub(super) head: u64,
     pub(super) now: Instant,
+    /// When time began.
+    pub(super) epoch: Instant,
     /// `None` while the supervisor is dead.
     pub(super) machine: Option<Machine>,
     /// The prompt action whose outcome is to come.
@@ -103,6 +105,7 @@ pub(super) struct World {
 impl World {
     /// A home on which `genesis` is to run, with a supervisor that is about to start.
     pub(super) fn new(policy: Policy, schedule: Vec<Upgrade>) -> World {
+        let now = Instant::now() + Duration::from_secs(1_000_000);
         World {
             policy,
             schedule,
@@ -110,7 +113,8 @@ impl World {
             record: Record::new(version(&Target::Genesis)),
             link: Target::Genesis,
             head: H - 10,
-            now: Instant::now() + Duration::from_secs(1_000_000),
+            now,
+            epoch: now,
             machine: None,
             pending: None,
             awaiting: false,
@@ -125,6 +129,9 @@ impl World {
     /// Lets `input` happen. The error says which law the machine has broken.
     pub(super) fn step(&mut self, input: &Input) -> Result<(), String> {
         self.done.clear();
+        if *input != Input::Ok {
+            self.truth.inspected = None;
+        }
         match input {
             Input::Ok => self.succeed()?,
             Input::Fail(class) => self.fail(*class)?,
@@ -293,6 +300,7 @@ impl World {
                 self.record = record.clone();
             }
             Action::Link(target) => self.link = target.clone(),
+            Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
             Action::Spawn { version, .. } => {
                 self.truth.executed(version, self.head);
                 let target = version.target.clone();

@@ -1,0 +1,365 @@
+//! Everything that can happen, to a depth, in small worlds: every order of every event.
+//!
+//! What goes wrong is rationed, or there would be no end; what goes well is not. Worlds that are the same
+//! but for the time of day are explored once. After each step the laws hold ([`super::laws`]), and from
+//! each world in which the supervisor is dead all comes to rest if nothing more goes wrong.
+
+use super::fingerprint::fingerprint;
+use super::laws::require;
+use super::transcript::Story;
+use super::world::{Input, World};
+use super::*;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+/// How much may still go wrong, or be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ration {
+    faults: u8,
+    deaths: u8,
+    asks: u8,
+}
+
+/// What an input takes from the ration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    Free,
+    Fault,
+    Death,
+    Ask,
+}
+
+impl Ration {
+    fn without(self, cost: Cost) -> Option<Ration> {
+        let Ration { faults, deaths, asks } = self;
+        Some(match cost {
+            Cost::Free => self,
+            Cost::Fault => Ration { faults: faults.checked_sub(1)?, ..self },
+            Cost::Death => Ration { deaths: deaths.checked_sub(1)?, ..self },
+            Cost::Ask => Ration { asks: asks.checked_sub(1)?, ..self },
+        })
+    }
+}
+
+/// A small world to explore.
+struct Scope {
+    policy: Policy,
+    schedule: Vec<Upgrade>,
+    hook: bool,
+    ration: Ration,
+    /// The heads that a node may tell, in order.
+    heads: &'static [u64],
+    /// Which faults there are at all.
+    faults: fn(&Input) -> bool,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Scope {
+            policy: small(),
+            schedule: vec![v2()],
+            hook: false,
+            ration: Ration { faults: 1, deaths: 1, asks: 0 },
+            heads: &[100],
+            faults: |_| true,
+        }
+    }
+}
+
+/// Every wait as short as it can be told from the others.
+fn small() -> Policy {
+    Policy {
+        max_restarts: 1,
+        probation_blocks: 0,
+        probation_time: Duration::from_secs(1),
+        start_timeout: Duration::from_secs(10),
+        shutdown_grace: Duration::from_secs(30),
+        hook_retries: 1,
+        ..policy()
+    }
+}
+
+/// The way to a world, for the report.
+struct Step {
+    input: Input,
+    before: Option<Rc<Step>>,
+}
+
+/// Explores a scope; what people are told of must include `expected`, or too little was explored.
+fn explore(scope: &Scope, expected: &[&str]) {
+    let world = scope.world();
+    let mut seen = BTreeSet::new();
+    let mut known = HashSet::from([fingerprint(&world, &scope.ration)]);
+    let mut next = VecDeque::from([(world, scope.ration, None::<Rc<Step>>)]);
+    let mut outcomes = HashMap::new();
+    while let Some((world, ration, path)) = next.pop_front() {
+        for (input, cost) in possible(&world, scope) {
+            let Some(ration) = ration.without(cost) else { continue };
+            let mut world = world.clone();
+            let mut result = world.step(&input);
+            seen.extend(world.done.iter().filter_map(landmark));
+            let path = Some(Rc::new(Step { input, before: path.clone() }));
+            let is_new = known.insert(fingerprint(&world, &ration));
+            if result.is_ok() && is_new && world.machine.is_none() {
+                result = comes_to_rest(&world, scope, &mut outcomes);
+            }
+            if let Err(law) = result {
+                report(scope, &law, path);
+            }
+            if is_new {
+                next.push_back((world, ration, path));
+            }
+        }
+    }
+    println!("{} worlds, with {seen:?}", known.len());
+    for landmark in expected {
+        assert!(seen.contains(*landmark), "{landmark} was not explored, only {seen:?}");
+    }
+}
+
+/// What an action shows of how far an exploration has come.
+fn landmark(action: &Action) -> Option<String> {
+    match action {
+        Action::Tell(notice) => {
+            let outcome = notice.text.split(' ').find_map(|word| word.strip_prefix("outcome="));
+            Some(outcome.unwrap_or(notice.event).to_owned())
+        }
+        Action::Exit { exit, .. } => Some(format!("exit {exit:?}").to_lowercase()),
+        _ => None,
+    }
+}
+
+/// I3: if nothing more goes wrong, one binary runs or the operator has to decide, and the same facts on
+/// disk always give the same outcome.
+fn comes_to_rest(world: &World, scope: &Scope, outcomes: &mut HashMap<u64, String>) -> Result<(), String> {
+    let facts = world.facts();
+    let mut world = world.clone();
+    world.end = None;
+    let top = scope.heads.last().expect("there is a head");
+    world.settle(top + 50, |_, _| {})?;
+    let outcome = world.outcome_in_a_word();
+    require(outcome != "nothing runs", "I3: something runs, or the operator has to decide")?;
+    let same = outcomes.entry(facts).or_insert_with(|| outcome.clone());
+    require(*same == outcome, &format!("I3: the same facts give the same outcome, not {same} and {outcome}"))
+}
+
+impl Scope {
+    fn world(&self) -> World {
+        let mut world = World::new(self.policy.clone(), self.schedule.clone());
+        world.hook = self.hook;
+        world.head = self.heads[0];
+        world
+    }
+}
+
+/// Tells the story that breaks the law, and fails.
+fn report(scope: &Scope, law: &str, path: Option<Rc<Step>>) -> ! {
+    let mut inputs = Vec::new();
+    let mut step = path.as_deref();
+    while let Some(Step { input, before }) = step {
+        inputs.push(input.clone());
+        step = before.as_deref();
+    }
+    let mut story = Story::new(scope.policy.clone(), scope.schedule.clone());
+    story.world = scope.world();
+    for input in inputs.into_iter().rev() {
+        story.only(input);
+    }
+    panic!("broken law: {law}\n{}", story.told());
+}
+
+/// Whatever can happen next.
+fn possible(world: &World, scope: &Scope) -> Vec<(Input, Cost)> {
+    let mut all = Vec::new();
+    let orphan = world.process.as_ref().is_some_and(|p| p.orphan);
+    if world.machine.is_none() {
+        if orphan {
+            all.push((Input::Follow, Cost::Free));
+        }
+        let cost = if world.end.is_some() { Cost::Death } else { Cost::Free };
+        all.push((Input::Boot, cost));
+        return all;
+    }
+    deaths(world, &mut all);
+    if let Some(action) = &world.pending {
+        all.push((Input::Ok, Cost::Free));
+        let classes: &[Class] = match action {
+            Action::Record(_) | Action::Link(_) => &[Class::Environment],
+            Action::Inspect(_) => &[Class::Integrity],
+            _ => &[Class::Environment, Class::Permanent],
+        };
+        let faults = classes.iter().map(|class| Input::Fail(*class)).filter(scope.faults);
+        all.extend(faults.map(|input| (input, Cost::Fault)));
+        return all;
+    }
+    if world.awaiting && world.process.is_none() {
+        all.push((Input::Release, Cost::Free));
+    }
+    if world.machine.as_ref().is_some_and(|m| m.deadline().is_some()) {
+        all.push((Input::Tick, Cost::Free));
+    }
+    jobs(world, &mut all);
+    if !orphan {
+        nodes(world, scope, &mut all);
+    }
+    let name = scope.schedule[0].name.clone();
+    let asks = [Request::Stop, Request::Restart, Request::UpgradeNow(name.clone()), Request::Cancel(name)];
+    all.extend(asks.map(|ask| (Input::Ask(ask), Cost::Ask)));
+    all.retain(|(input, cost)| *cost != Cost::Fault || (scope.faults)(input));
+    all
+}
+
+fn deaths(world: &World, all: &mut Vec<(Input, Cost)>) {
+    let effects: &[bool] = if world.pending.is_some() { &[false, true] } else { &[false] };
+    for &effect in effects {
+        let spawns = effect && matches!(world.pending, Some(Action::Spawn(_)));
+        let runs = world.process.as_ref().is_some_and(|p| !p.orphan);
+        let fates: &[Fate] =
+            if spawns || runs { &[Fate::Dies, Fate::Lingers, Fate::Rises] } else { &[Fate::Dies] };
+        all.extend(fates.iter().map(|&node| (Input::Die { effect, node }, Cost::Death)));
+    }
+}
+
+fn jobs(world: &World, all: &mut Vec<(Input, Cost)>) {
+    let Some((job, cancelled)) = &world.job else { return };
+    all.push((Input::Done, Cost::Free));
+    if *cancelled {
+        all.push((Input::Failed(Class::Cancelled), Cost::Free));
+    } else {
+        all.push((Input::Failed(Class::Permanent), Cost::Fault));
+    }
+    if let Job::Hook { .. } = job {
+        all.extend([(Input::Abort, Cost::Fault), (Input::Retry, Cost::Fault)]);
+    }
+}
+
+fn nodes(world: &World, scope: &Scope, all: &mut Vec<(Input, Cost)>) {
+    let Some(process) = &world.process else { return };
+    if process.terminated {
+        all.push((Input::Exit(Status::Code(0)), Cost::Free));
+        let cost = if process.killed { Cost::Free } else { Cost::Fault };
+        all.push((Input::Exit(Status::Signal(9)), cost));
+        return;
+    }
+    // A binary does not get past the forks of later ones.
+    let later = scope.schedule.iter().rev().take_while(|u| !process.target.is(&u.name));
+    let top = later.filter_map(|u| u.fork_height).min().map_or(u64::MAX, |fork| fork - 1);
+    let heads = scope.heads.iter().filter(|h| **h <= top);
+    let now = heads.clone().rfind(|h| **h <= world.head).unwrap_or(&scope.heads[0]);
+    let then = heads.clone().find(|h| **h > world.head);
+    all.push((Input::Head(*now), Cost::Free));
+    all.extend(then.map(|height| (Input::Head(*height), Cost::Free)));
+    all.extend(
+        [Input::Exit(Status::Code(0)), Input::Exit(Status::Signal(9)), Input::Full].map(|i| (i, Cost::Fault)),
+    );
+}
+
+/// Set `EXPLORE_MORE` to a number to ration that much more of everything, and take your time.
+fn ration(faults: u8, deaths: u8, asks: u8) -> Ration {
+    let more: u8 = std::env::var("EXPLORE_MORE").ok().and_then(|more| more.parse().ok()).unwrap_or(0);
+    Ration { faults: faults + more, deaths: deaths + more, asks: asks + more }
+}
+
+fn forks_at(fork: u64) -> Vec<Upgrade> {
+    vec![Upgrade { fork_height: Some(fork), ..v2() }]
+}
+
+fn is_crash(input: &Input) -> bool {
+    matches!(input, Input::Exit(_) | Input::Full)
+}
+
+#[test]
+fn one_thing_goes_wrong_and_the_supervisor_dies() {
+    let policy = Policy { probation_blocks: 1, ..small() };
+    let scope = Scope { policy, heads: &[99, 100, 101], ..Scope::default() };
+    explore(&scope, &["applied", "failed", "recovering", "journal_not_written", "upgrade_changed_on_disk"]);
+}
+
+#[test]
+fn the_operator_asks_and_the_supervisor_dies() {
+    let scope = Scope { ration: ration(0, 1, 1), ..Scope::default() };
+    explore(&scope, &["applied", "recovering", "exit ok"]);
+}
+
+#[test]
+fn with_backup_and_hook() {
+    let policy = Policy { backup: true, ..small() };
+    let scope = Scope { policy, hook: true, ..Scope::default() };
+    explore(&scope, &["applied", "failed", "aborted", "backed_up"]);
+}
+
+#[test]
+fn a_validator_at_the_fork() {
+    let policy = Policy { validator: true, ..small() };
+    let heads = &[100, 101];
+    let scope = Scope { policy, schedule: forks_at(101), heads, ..Scope::default() };
+    explore(&scope, &["applied", "exit halted", "start_held"]);
+}
+
+#[test]
+fn three_crashes() {
+    let policy = Policy { max_restarts: 3, ..small() };
+    let (schedule, ration) = (forks_at(1_000), ration(3, 0, 0));
+    let scope = Scope { policy, schedule, ration, faults: is_crash, ..Scope::default() };
+    explore(&scope, &["rolled-back", "environment_fault", "attempt_failed", "exit halted"]);
+}
+
+#[test]
+fn three_crashes_of_a_validator() {
+    let policy = Policy { max_restarts: 3, validator: true, ..small() };
+    let (heads, ration) = (&[100, 101], ration(3, 0, 0));
+    let scope = Scope { policy, heads, ration, faults: is_crash, ..Scope::default() };
+    explore(&scope, &["applied", "rolled-back", "exit halted"]);
+}
+
+#[test]
+fn three_crashes_and_a_restore() {
+    let policy = Policy { max_restarts: 3, backup: true, ..small() };
+    let schedule = vec![Upgrade { data_compat: false, ..v2() }];
+    let ration = ration(3, 0, 0);
+    let scope = Scope { policy, schedule, ration, faults: is_crash, ..Scope::default() };
+    explore(&scope, &["rolled-back", "restored", "exit halted"]);
+}
+
+#[test]
+fn a_stop_takes_too_long_and_is_given_up() {
+    let policy = Policy { stop_timeout: StopTimeout::Abort, ..small() };
+    let scope = Scope { policy, ration: ration(0, 1, 0), ..Scope::default() };
+    explore(&scope, &["upgrade_given_up", "failed", "applied"]);
+}
+
+#[test]
+fn a_stop_takes_too_long_and_is_made_short() {
+    let policy = Policy { stop_timeout: StopTimeout::Kill, ..small() };
+    let scope = Scope { policy, ration: ration(0, 0, 1), ..Scope::default() };
+    explore(&scope, &["killing", "unclean_stop", "applied"]);
+}
+
+#[test]
+fn two_upgrades() {
+    let schedule = vec![v2(), upgrade("v3", 100)];
+    let scope = Scope { schedule, ration: ration(0, 1, 0), ..Scope::default() };
+    explore(&scope, &["applied", "recovering"]);
+}
+
+#[test]
+fn a_chain_that_stops_by_itself() {
+    let policy = Policy { watch_height: false, restart_on_failure: false, ..small() };
+    let schedule = vec![Upgrade { origin: Origin::TriggerFile, ..v2() }];
+    let scope = Scope { policy, schedule, ration: ration(1, 1, 0), ..Scope::default() };
+    explore(&scope, &["applied", "start_held", "exit failed"]);
+}
+
+#[test]
+fn a_pause_after_the_switch() {
+    let policy = Policy { restart_delay: Duration::from_secs(20), ..small() };
+    let scope = Scope { policy, ration: ration(0, 1, 1), ..Scope::default() };
+    explore(&scope, &["applied", "exit ok"]);
+}
+
+#[test]
+fn an_end_after_the_switch() {
+    let policy = Policy { restart_after_upgrade: false, ..small() };
+    let scope = Scope { policy, ration: ration(1, 1, 0), ..Scope::default() };
+    explore(&scope, &["applied", "exit ok"]);
+}

@@ -1,0 +1,126 @@
+//! When two worlds are the same for all that can follow: the same but for the time of day.
+
+use super::world::World;
+use super::*;
+use crate::machine::state::{Cleared, Recorded, Rested};
+use std::hash::{Hash, Hasher};
+
+/// Beyond this, how long ago something was makes no difference in the explored policies.
+const LONG_AGO: Duration = Duration::from_secs(12);
+
+/// A number that two worlds share if nothing can tell them apart but a clock on the wall.
+pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
+    let mut into = Mixer(0);
+    let World { record, link, head, pending, awaiting, process, job, end, schedule, truth, .. } = world;
+    (extra, record, link, head, pending, awaiting, process, job, end, schedule).hash(&mut into);
+    truth.timeless().hash(&mut into);
+    let since = |at: &Instant| match at.checked_duration_since(world.now) {
+        Some(ahead) => (ahead, Duration::ZERO),
+        None => (Duration::ZERO, world.now.duration_since(*at).min(LONG_AGO)),
+    };
+    truth.stopping_since.as_ref().map(since).hash(&mut into);
+    let Some(machine) = &world.machine else { return into.finish() };
+    let (mut state, mut prepared, mut stopped) =
+        (machine.state.clone(), machine.prepared.clone(), machine.stopped);
+    let mut times = of_state(&mut state);
+    times.extend(prepared.values_mut().filter_map(|preparation| match preparation {
+        Preparation::Failed { retry_at, .. } => Some(retry_at),
+        Preparation::Working { .. } | Preparation::Ready(_) => None,
+    }));
+    times.extend(&mut stopped);
+    for at in times {
+        since(at).hash(&mut into);
+        *at = world.epoch;
+    }
+    let Machine { record, schedule, forced, worker, wish, left, restarts, head, .. } = machine;
+    (state, prepared, stopped, record, schedule, forced, worker, wish, left, restarts, head).hash(&mut into);
+    into.finish()
+}
+
+impl World {
+    /// What a supervisor finds when it starts, as a number.
+    pub(super) fn facts(&self) -> u64 {
+        let mut into = Mixer(0);
+        (&self.record, &self.link, &self.schedule).hash(&mut into);
+        into.finish()
+    }
+}
+
+/// Mixes like SplitMix64; the default hasher takes most of the time of an exploration without optimization.
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let z = (self.0 ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.0 = (z ^ (z >> 29)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(u64::from(byte));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
+    }
+}
+
+/// Every time that a state remembers.
+fn of_state(state: &mut State) -> Vec<&mut Instant> {
+    let mut all = Vec::new();
+    match state {
+        State::Born | State::Spawning | State::Working { .. } | State::Linking { .. } | State::Ended => {}
+        State::Inspecting { node, .. } => all.extend(node.iter_mut().flat_map(of_node)),
+        State::Running(node) => all.extend(of_node(node)),
+        State::Clearing { since, then, .. } => {
+            all.push(since);
+            if let Cleared::Down { since, .. } = then {
+                all.push(since);
+            }
+        }
+        State::Recording { then, .. } => all.extend(of_recorded(then)),
+        State::Stopping { since, node, nagged, .. } => {
+            all.extend([since, nagged]);
+            all.extend(of_node(node));
+        }
+        State::Resting { until, then } => {
+            all.push(until);
+            if let Rested::Record(_, then, _) = then {
+                all.extend(of_recorded(then));
+            }
+        }
+    }
+    all
+}
+
+fn of_recorded(recorded: &mut Recorded) -> Vec<&mut Instant> {
+    match recorded {
+        Recorded::Terminate(node) | Recorded::Run(node) => of_node(node),
+        Recorded::Start(until) => until.iter_mut().collect(),
+        Recorded::Upgrade | Recorded::Link(_) | Recorded::Spawn | Recorded::End { .. } => Vec::new(),
+    }
+}
+
+fn of_node(node: &mut Node) -> Vec<&mut Instant> {
+    let Node { since, first_head, rose, asked, not_before, .. } = node;
+    let mut all = vec![since];
+    all.extend(first_head.iter_mut().map(|(at, _)| at));
+    all.extend(rose.iter_mut().map(|(at, _)| at));
+    all.extend(asked.iter_mut().chain(not_before));
+    all
+}
