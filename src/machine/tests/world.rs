@@ -129,7 +129,7 @@ impl World {
     /// Lets `input` happen. The error says which law the machine has broken.
     pub(super) fn step(&mut self, input: &Input) -> Result<(), String> {
         self.done.clear();
-        if *input != Input::Ok {
+        if matches!(input, Input::Head(_) | Input::Boot) {
             self.truth.inspected = None;
         }
         match input {
