@@ -22,11 +22,17 @@ struct Ration {
 
 /// What an input takes from the ration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cost {
+pub(super) enum Cost {
     Free,
     Fault,
     Death,
     Ask,
+}
+
+impl Cost {
+    pub(super) fn is_free(self) -> bool {
+        self == Cost::Free
+    }
 }
 
 impl Ration {
@@ -93,7 +99,7 @@ fn explore(scope: &Scope, expected: &[&str]) {
     let mut next = VecDeque::from([(world, scope.ration, None::<Rc<Step>>)]);
     let mut outcomes = HashMap::new();
     while let Some((world, ration, path)) = next.pop_front() {
-        for (input, cost) in possible(&world, scope) {
+        for (input, cost) in possible(&world, scope.heads, scope.faults) {
             let Some(ration) = ration.without(cost) else { continue };
             let mut world = world.clone();
             let mut result = world.step(&input);
@@ -111,7 +117,6 @@ fn explore(scope: &Scope, expected: &[&str]) {
             }
         }
     }
-    println!("{} worlds, with {seen:?}", known.len());
     for landmark in expected {
         assert!(seen.contains(*landmark), "{landmark} was not explored, only {seen:?}");
     }
@@ -168,8 +173,8 @@ fn report(scope: &Scope, law: &str, path: Option<Rc<Step>>) -> ! {
     panic!("broken law: {law}\n{}", story.told());
 }
 
-/// Whatever can happen next.
-fn possible(world: &World, scope: &Scope) -> Vec<(Input, Cost)> {
+/// Whatever can happen next, with nodes that tell `heads`.
+pub(super) fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(Input, Cost)> {
     let mut all = Vec::new();
     let orphan = world.process.as_ref().is_some_and(|p| p.orphan);
     if world.machine.is_none() {
@@ -188,7 +193,7 @@ fn possible(world: &World, scope: &Scope) -> Vec<(Input, Cost)> {
             Action::Inspect(_) => &[Class::Integrity],
             _ => &[Class::Environment, Class::Permanent],
         };
-        let faults = classes.iter().map(|class| Input::Fail(*class)).filter(scope.faults);
+        let faults = classes.iter().map(|class| Input::Fail(*class)).filter(is_fault);
         all.extend(faults.map(|input| (input, Cost::Fault)));
         return all;
     }
@@ -200,12 +205,12 @@ fn possible(world: &World, scope: &Scope) -> Vec<(Input, Cost)> {
     }
     jobs(world, &mut all);
     if !orphan {
-        nodes(world, scope, &mut all);
+        nodes(world, heads, &mut all);
     }
-    let name = scope.schedule[0].name.clone();
+    let name = name("v2");
     let asks = [Request::Stop, Request::Restart, Request::UpgradeNow(name.clone()), Request::Cancel(name)];
     all.extend(asks.map(|ask| (Input::Ask(ask), Cost::Ask)));
-    all.retain(|(input, cost)| *cost != Cost::Fault || (scope.faults)(input));
+    all.retain(|(input, cost)| *cost != Cost::Fault || is_fault(input));
     all
 }
 
@@ -233,7 +238,7 @@ fn jobs(world: &World, all: &mut Vec<(Input, Cost)>) {
     }
 }
 
-fn nodes(world: &World, scope: &Scope, all: &mut Vec<(Input, Cost)>) {
+fn nodes(world: &World, heads: &[u64], all: &mut Vec<(Input, Cost)>) {
     let Some(process) = &world.process else { return };
     if process.terminated {
         all.push((Input::Exit(Status::Code(0)), Cost::Free));
@@ -242,10 +247,11 @@ fn nodes(world: &World, scope: &Scope, all: &mut Vec<(Input, Cost)>) {
         return;
     }
     // A binary does not get past the forks of later ones.
-    let later = scope.schedule.iter().rev().take_while(|u| !process.target.is(&u.name));
+    let later = world.schedule.iter().rev().take_while(|u| !process.target.is(&u.name));
     let top = later.filter_map(|u| u.fork_height).min().map_or(u64::MAX, |fork| fork - 1);
-    let heads = scope.heads.iter().filter(|h| **h <= top);
-    let now = heads.clone().rfind(|h| **h <= world.head).unwrap_or(&scope.heads[0]);
+    let first = heads[0];
+    let heads = heads.iter().filter(|h| **h <= top);
+    let now = heads.clone().rfind(|h| **h <= world.head).unwrap_or(&first);
     let then = heads.clone().find(|h| **h > world.head);
     all.push((Input::Head(*now), Cost::Free));
     all.extend(then.map(|height| (Input::Head(*height), Cost::Free)));
@@ -307,7 +313,7 @@ fn three_crashes() {
 #[test]
 fn three_crashes_of_a_validator() {
     let policy = Policy { max_restarts: 3, validator: true, ..small() };
-    let (heads, ration) = (&[100, 101], ration(3, 0, 0));
+    let (heads, ration) = (&[100, 101], ration(2, 1, 0));
     let scope = Scope { policy, heads, ration, faults: is_crash, ..Scope::default() };
     explore(&scope, &["applied", "rolled-back", "exit halted"]);
 }

@@ -210,7 +210,7 @@ impl World {
 
     /// I7.
     fn check_old(&self, version: &Version) -> Result<(), String> {
-        let at_fork = |fork: Option<u64>| fork.is_some_and(|fork| self.truth.known + 1 >= fork);
+        let at_fork = |fork: Option<u64>| fork.is_some_and(|fork| self.truth.known.saturating_add(1) >= fork);
         let planned = self.schedule.iter().filter(|u| !self.truth.applied.contains(&u.name));
         let planned = planned.map(|u| (u.height, u.fork_height));
         let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);

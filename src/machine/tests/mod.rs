@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits, runs a process or touches a disk. [`world`] performs the machine's actions on a toy
 //! world of a disk, a node and a worker; [`laws`] says what must hold after each step. What happens next
-//! is chosen by hand in [`transcript`].
+//! is chosen by hand ([`transcript`]), or is all that can ([`explore`]).
 
 mod explore;
 mod fingerprint;
