@@ -9,7 +9,8 @@ use crate::name::Name;
 use std::time::Instant;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) enum State {
     /// Before [`super::Event::Boot`].
     Born,
@@ -48,7 +49,8 @@ pub(super) enum Cleared {
 }
 
 /// What follows when a record is durable.
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) enum Recorded {
     /// Send SIGTERM to the node, for the upgrade.
     Terminate(Node),
@@ -67,7 +69,8 @@ pub(super) enum Recorded {
 }
 
 /// What follows a rest.
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Rested {
     /// Start what the record says.
@@ -98,7 +101,8 @@ pub(super) enum Why {
 }
 
 /// A running node.
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) struct Node {
     /// Its process id.
     pub(super) pid: u32,

@@ -29,12 +29,6 @@ pub(super) enum Cost {
     Ask,
 }
 
-impl Cost {
-    pub(super) fn is_free(self) -> bool {
-        self == Cost::Free
-    }
-}
-
 impl Ration {
     fn without(self, cost: Cost) -> Option<Ration> {
         let Ration { faults, deaths, asks } = self;
@@ -217,7 +211,7 @@ pub(super) fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> boo
 fn deaths(world: &World, all: &mut Vec<(Input, Cost)>) {
     let effects: &[bool] = if world.pending.is_some() { &[false, true] } else { &[false] };
     for &effect in effects {
-        let spawns = effect && matches!(world.pending, Some(Action::Spawn(_)));
+        let spawns = effect && matches!(world.pending, Some(Action::Spawn { .. }));
         let runs = world.process.as_ref().is_some_and(|p| !p.orphan);
         let fates: &[Fate] =
             if spawns || runs { &[Fate::Dies, Fate::Lingers, Fate::Rises] } else { &[Fate::Dies] };
@@ -299,7 +293,8 @@ fn a_validator_at_the_fork() {
     let policy = Policy { validator: true, ..small() };
     let heads = &[100, 101];
     let scope = Scope { policy, schedule: forks_at(101), heads, ..Scope::default() };
-    explore(&scope, &["applied", "exit halted", "start_held"]);
+    // Nobody answers surveys here, so no validator's new binary proves itself.
+    explore(&scope, &["exit halted", "start_held"]);
 }
 
 #[test]
@@ -315,7 +310,7 @@ fn three_crashes_of_a_validator() {
     let policy = Policy { max_restarts: 3, validator: true, ..small() };
     let (heads, ration) = (&[100, 101], ration(2, 1, 0));
     let scope = Scope { policy, heads, ration, faults: is_crash, ..Scope::default() };
-    explore(&scope, &["applied", "rolled-back", "exit halted"]);
+    explore(&scope, &["attempt_failed", "exit halted"]);
 }
 
 #[test]
