@@ -50,6 +50,8 @@ pub(crate) enum Command {
     ResolveRollback { force: bool },
     ConfigShow { json: bool },
     ConfigCheck,
+    Consensus { json: bool, watch: bool },
+    Check,
     Version,
     Help,
 }
@@ -99,6 +101,8 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "restart" => Command::Restart,
         "upgrade" => upgrade(args)?,
         "plan" => Command::Plan(plan::plan(args)?),
+        "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
+        "check" => Command::Check,
         "wait-height" => Command::WaitHeight {
             timeout: opt(args, word, "--timeout", timeout)?,
             height: free(args, word, "HEIGHT", height)?,

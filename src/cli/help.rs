@@ -61,6 +61,8 @@ pub const COMMANDS: &[Usage] = &[
         "show how far a plan is; without NAME, how far all are that were executed",
     ),
     usage("plan wait NAME [--timeout DURATION]", "wait until a plan is done"),
+    usage("consensus [--json] [--watch]", "show the head, the validators and who is live, and the gates"),
+    usage("check", "say whether this node could be stopped now, as far as the network is concerned"),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage("resolve retry", "after a halt: let the next run try the upgrade again"),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),

@@ -3,6 +3,7 @@
 //! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
 
 mod args;
+mod consensus;
 mod fetch;
 mod help;
 mod home;
@@ -63,6 +64,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRetry => done(resolve::retry(&home)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
+        Command::Consensus { json, watch } => done(consensus::show(&loaded.config, &home, json, watch)),
+        Command::Check => consensus::check(&loaded.config, &home),
         Command::ConfigCheck => done(config_check(&loaded)),
         Command::Version | Command::Help => Ok(Exit::Ok.code()),
     }

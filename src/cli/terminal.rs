@@ -1,7 +1,11 @@
 //! What stdout is: how wide, whether coloured; and a screen of its own for what is redrawn in place.
 
 use crate::config::{Config, LogColor};
+use crate::error::{Error, Kind, Result};
+use crossbeam_channel::{Receiver, bounded};
 use rustix::termios::tcgetwinsize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal as _, Write as _};
 
 /// How wide a line on stdout may be, and whether there may be colours. What is no terminal takes lines
@@ -21,6 +25,21 @@ pub(super) fn size() -> (usize, usize) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
         Ok(_) | Err(_) => (80, 24),
     }
+}
+
+/// Signals that end or redraw something that is watched, as they come.
+pub(super) fn signals() -> Result<Receiver<i32>> {
+    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).map_err(failed)?;
+    let (sender, receiver) = bounded(16);
+    let body = move || {
+        for signal in signals.forever() {
+            // One that does not fit comes upon sixteen that say the same.
+            let _ = sender.try_send(signal);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
+    Ok(receiver)
 }
 
 /// One line on stderr about what is going on: redrawn on a terminal; elsewhere written once per subject.

@@ -141,7 +141,8 @@ fn survey(observer: &mut Observer, due: Option<u64>, check: Option<u64>) -> Resu
     };
     let now = SystemTime::now();
     let age = |block: &Decided| {
-        now.duration_since(UNIX_EPOCH + Duration::from_secs(block.timestamp)).unwrap_or_default()
+        let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
+        proposed.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
     };
     let looked_at = window.blocks().len().min(SEALS);
     let sealed = seen.own.map_or(0, |own| window.seals_of(&own, SEALS));

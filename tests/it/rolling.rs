@@ -156,3 +156,30 @@ fn a_supervisor_whose_node_does_not_answer_holds_nobody_else_up() {
     assert_eq!(fleet.homes[0].traces().signals().len(), 0, "the one that knows nothing is left alone");
     assert_eq!(fleet.homes[0].current(), "genesis");
 }
+
+#[test]
+fn the_consensus_is_shown_and_a_node_that_can_be_spared_is_told_from_one_that_cannot() {
+    let fleet = Fleet::new(4, None);
+    fleet.homes.iter().for_each(|home| drop(home.ok(&["upgrade", "cancel", "v2"])));
+    let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
+    let home = &fleet.homes[0];
+    let show = || -> serde_json::Value {
+        serde_json::from_slice(&home.output(&["consensus", "--json"]).stdout).unwrap_or_default()
+    };
+    until("four that are live", || (show()["consensus"]["live"] == 4).then_some(()));
+    let shown = show();
+    assert_eq!(
+        (&shown["consensus"]["quorum"], &shown["consensus"]["is_validator"]),
+        (&3.into(), &true.into()),
+        "{shown}"
+    );
+    until("a calm moment", || home.output(&["check"]).status.success().then_some(()));
+    assert!(home.ok(&["consensus"]).contains("4 of 4 live, quorum 3, margin 1"));
+    assert_eq!(visors[3].stop(), 0);
+    let why = until("a missing one", || {
+        let out = home.output(&["check"]);
+        let why = String::from_utf8(out.stderr).unwrap();
+        (out.status.code() == Some(5) && why.contains("need 3 without us")).then_some(why)
+    });
+    assert!(why.contains("3 of 4 live"), "{why}");
+}

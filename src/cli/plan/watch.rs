@@ -8,9 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
 use crate::time::rfc3339;
-use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGWINCH;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
@@ -20,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Shows how far plans are until nothing is to come, or somebody interrupts.
 pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> Result<()> {
-    let signals = signals()?;
+    let signals = terminal::signals()?;
     let mut view: Box<dyn View> = match (as_json, io::stdout().is_terminal()) {
         (false, true) => Box::new(Redrawn { screen: open()?, last: String::new(), config }),
         _ => Box::new(Lines { as_json, last: BTreeMap::new() }),
@@ -43,21 +41,6 @@ pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: 
             Ok(_) => return Ok(()),
         }
     }
-}
-
-/// Signals as they come.
-fn signals() -> Result<Receiver<i32>> {
-    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).map_err(failed)?;
-    let (sender, receiver) = bounded(16);
-    let body = move || {
-        for signal in signals.forever() {
-            // One that does not fit comes upon sixteen that say the same.
-            let _ = sender.try_send(signal);
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
-    Ok(receiver)
 }
 
 fn open() -> Result<Option<terminal::Screen>> {
