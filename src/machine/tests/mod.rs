@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits, runs a process or touches a disk. [`world`] performs the machine's actions on a toy
 //! world of a disk, a node and a worker; [`laws`] says what must hold after each step. What happens next
-//! is chosen by hand ([`transcript`]), or is all that can ([`explore`]).
+//! is chosen by hand ([`transcript`]), is all that can ([`explore`]), or is left to dice ([`random`]).
 
 mod explore;
 mod fingerprint;
@@ -14,6 +14,7 @@ mod crashes;
 mod failures;
 mod operator;
 mod plans;
+mod random;
 mod restarts;
 mod upgrades;
 
