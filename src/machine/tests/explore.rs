@@ -22,7 +22,7 @@ struct Ration {
 
 /// What an input takes from the ration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cost {
+enum Cost {
     Free,
     Fault,
     Death,
@@ -168,7 +168,7 @@ fn report(scope: &Scope, law: &str, path: Option<Rc<Step>>) -> ! {
 }
 
 /// Whatever can happen next, with nodes that tell `heads`.
-pub(super) fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(Input, Cost)> {
+fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(Input, Cost)> {
     let mut all = Vec::new();
     let orphan = world.process.as_ref().is_some_and(|p| p.orphan);
     if world.machine.is_none() {

@@ -94,7 +94,11 @@ impl Truth {
 
     /// A record is durable: I5, and that nothing that matters is ever forgotten.
     pub(super) fn recorded(&mut self, old: &Record, new: &Record) -> Result<(), String> {
-        match (&old.upgrade, &new.upgrade) {
+        // One whose stop had only begun may be forgotten, and another begun with the same record.
+        let other = new.upgrade.as_ref().map(|b| &b.name);
+        let forgotten = |a: &&Progress| a.phase == Phase::Stopping && other.is_some_and(|b| *b != a.name);
+        let before = old.upgrade.as_ref().filter(|a| !forgotten(a));
+        match (before, &new.upgrade) {
             (Some(a), Some(b)) => {
                 require(a.name == b.name, "one upgrade at a time")?;
                 require(b.phase >= a.phase, "I5: a phase does not regress")?;
