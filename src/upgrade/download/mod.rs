@@ -164,7 +164,7 @@ impl Downloader {
                 }
                 // It may be a page for people.
                 Err(e) if !configured.is_empty() && !cancel.is_cancelled() => {
-                    log::warn!("download info-ignored upgrade={}: {e}", order.upgrade.name);
+                    log::warn!("event=info_ignored name={} {e}", order.upgrade.name);
                 }
                 Err(e) => return Err(e),
             }
@@ -225,7 +225,7 @@ impl Downloader {
                 (Ok(value), _) => return Ok(value),
                 (Err(Failure::Fatal(e)), _) => return Err(e),
                 (Err(Failure::Mirror(fault, e)), advanced) => {
-                    log::warn!("download attempt-failed url={}: {e}", urls[mirror]);
+                    log::warn!("event=download_failed url={} {e}", urls[mirror]);
                     schedule.failed(mirror, fault, advanced, start.elapsed());
                     errors.insert(mirror, e);
                 }
@@ -258,7 +258,7 @@ impl Downloader {
                 }
                 // One of several answers may have been of another file, or the only one was cut short.
                 Err(why) if arrived.uncertain && !fresh => {
-                    log::warn!("download begun-again url={}: {why}", source.url);
+                    log::warn!("event=download_restarted url={} {why}", source.url);
                     partial.empty()?;
                     fresh = true;
                 }

@@ -66,7 +66,7 @@ impl Truth {
         }
         if options.skip_checksum {
             log::warn!(
-                "download unverified upgrade={} url={url}: nothing vouches for it and unsafe_skip_checksum is set",
+                "event=download_unverified name={} url={url} nothing vouches for it and unsafe_skip_checksum is set",
                 order.upgrade.name
             );
             return Ok(Truth { signed: None, digests, method: Verified::Unchecked });
@@ -164,7 +164,7 @@ fn find_checksum(client: &Client, url: &Url, cancel: &Cancel) -> Result<Option<D
             .map_err(|why| refuse(Kind::Verification, &at, format!("the checksum file is no use: {why}")))?;
         match found {
             Some(digest) => return Ok(Some(digest)),
-            None => log::warn!("download checksum-ignored url={at}: it does not list {}", url.file_name()),
+            None => log::warn!("event=checksum_ignored url={at} it does not list {}", url.file_name()),
         }
     }
     Ok(None)
