@@ -2,7 +2,7 @@
 
 use super::upgrade::refresh;
 use super::{print, print_json};
-use crate::config::Config;
+use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest};
@@ -27,6 +27,11 @@ pub(super) struct Wanted {
 }
 
 pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool) -> Result<()> {
+    let mut config = config.clone();
+    if wanted.url.is_some() {
+        // Who names a place wants to know whether it is good, and not what else there is.
+        config.download_urls = DownloadUrls::default();
+    }
     let upgrade = upgrade(home, wanted);
     let target = Target::Upgrade(upgrade.name.clone());
     match install::verify(home, &target, upgrade.digest.as_ref()) {
@@ -39,7 +44,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
     }
     let cancel = cancelled_by_signals()?;
     let mut bar = Bar::default();
-    let fetched = prepare::fetch(config, home, &upgrade, &mut |progress| bar.update(&progress), &cancel);
+    let fetched = prepare::fetch(&config, home, &upgrade, &mut |progress| bar.update(&progress), &cancel);
     bar.end();
     let manifest = match fetched {
         Err(_) if cancel.is_cancelled() => {

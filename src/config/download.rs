@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct DownloadUrls {
     /// Templates for one upgrade, mirrors in the order in which they are tried.
     pub by_name: BTreeMap<Name, Vec<String>>,
-    /// Templates for every upgrade that has none of its own.
+    /// Templates for every upgrade, tried after its own.
     pub default: Vec<String>,
 }
 

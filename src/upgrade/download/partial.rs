@@ -11,8 +11,8 @@ use crate::name::Name;
 use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The note: of which body the prefix is.
@@ -162,9 +162,7 @@ impl Partial {
     /// # Errors
     /// If writing fails.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let failed = |e| Error::io("write", &self.path, e);
-        self.file.seek(SeekFrom::Start(self.len)).map_err(failed)?;
-        self.file.write_all(bytes).map_err(failed)?;
+        self.file.write_all_at(bytes, self.len).map_err(|e| Error::io("write", &self.path, e))?;
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -194,22 +192,15 @@ impl Partial {
     ///
     /// # Errors
     /// If reading fails, or the file is shorter than it was.
-    pub(super) fn replay(&mut self, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let failed = |e| Error::io("read", &self.path, e);
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    pub(super) fn replay(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
         let mut chunk = vec![0; 128 * 1024];
-        let mut left = self.len;
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-            match self.file.read(&mut chunk[..most]) {
-                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => {
-                    take(&chunk[..n]);
-                    left -= n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(e)),
-            }
+        let mut at = 0;
+        while at < self.len {
+            let most = usize::try_from(self.len - at).unwrap_or(usize::MAX).min(chunk.len());
+            let read = self.file.read_exact_at(&mut chunk[..most], at);
+            read.map_err(|e| Error::io("read", &self.path, e))?;
+            take(&chunk[..most]);
+            at += most as u64;
         }
         Ok(())
     }
@@ -277,7 +268,7 @@ mod tests {
         Note::new("http://a/x".to_owned(), Some(etag.to_owned()), total)
     }
 
-    fn content(partial: &mut Partial) -> Vec<u8> {
+    fn content(partial: &Partial) -> Vec<u8> {
         let mut bytes = Vec::new();
         partial.replay(|chunk| bytes.extend_from_slice(chunk)).unwrap();
         bytes
@@ -292,10 +283,10 @@ mod tests {
         partial.append(b"he").unwrap();
         let mut partial = Partial::open(dir.path(), &name()).unwrap();
         assert_eq!(partial.note(), Some(&note("\"1\"", Some(5))));
-        assert_eq!(content(&mut partial), b"he");
+        assert_eq!(content(&partial), b"he");
         partial.append(b"llo").unwrap();
         assert!(partial.is_whole());
-        assert_eq!(content(&mut partial), b"hello");
+        assert_eq!(content(&partial), b"hello");
         partial.begin(note("\"2\"", None)).unwrap();
         partial.append(b"x").unwrap();
         assert!(!partial.is_whole());
