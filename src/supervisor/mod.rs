@@ -119,6 +119,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         spawned: Instant::now(),
         planned: Planned::default(),
         conflicts: BTreeSet::new(),
+        scheduled: String::new(),
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
@@ -230,6 +231,8 @@ struct Supervisor {
     spawned: Instant,
     planned: Planned,
     conflicts: BTreeSet<String>,
+    /// What the log was last told of the schedule.
+    scheduled: String,
     /// Who waits until what is on disk is in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
     /// Who waits for an answer, by number.
@@ -552,6 +555,12 @@ impl Supervisor {
             log::error!("event=plans_disagree {conflict}");
         }
         self.conflicts = conflicts;
+        let first = schedule.upgrades.first().map(|u| format!(" first={}@{}", u.name, u.height));
+        let summary = format!("upgrades={}{}", schedule.upgrades.len(), first.unwrap_or_default());
+        if self.scheduled != summary {
+            log::info!("event=scheduled {summary}");
+            self.scheduled = summary;
+        }
         self.feed(Event::Schedule(schedule.upgrades));
         for (binary, caller) in std::mem::take(&mut self.refreshing) {
             if let Some(name) = binary {

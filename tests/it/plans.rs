@@ -1,6 +1,7 @@
 //! Plans, as an operator uses them: the commands by themselves, and whole runs that follow plans.
 
 mod commands;
+mod fetch;
 mod runs;
 mod sync;
 mod trouble;

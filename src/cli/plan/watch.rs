@@ -67,9 +67,10 @@ impl View for Redrawn<'_> {
         let remark: Vec<String> = remark.iter().map(|r| r.chars().take(width).collect()).collect();
         // The head, a line for every plan, and one that is free.
         let free = rows.saturating_sub(remark.len() + 1).saturating_sub(4 * statuses.len());
-        let each = free / statuses.len().max(1);
-        let mut tables: Vec<String> =
-            statuses.iter().map(|s| table(&near(s, each.max(1)), width, colour)).collect();
+        let counts: Vec<usize> = statuses.iter().map(|s| s.upgrades.len()).collect();
+        let shares = shares(&counts, free);
+        let shown = statuses.iter().zip(shares).map(|(status, rows)| near(status, rows.max(1)));
+        let mut tables: Vec<String> = shown.map(|status| table(&status, width, colour)).collect();
         tables.extend(remark.iter().map(|r| format!("{r}\n")));
         if statuses.is_empty() {
             tables.insert(0, "no plan was executed\n".to_owned());
@@ -86,6 +87,18 @@ impl Drop for Redrawn<'_> {
         // It is the end, and nobody is left to tell.
         let _ = print(&self.last);
     }
+}
+
+/// How many of `free` rows each gets that would like so many: what the small ones leave, the others share.
+fn shares(wanted: &[usize], free: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|n| wanted[*n]);
+    let (mut shares, mut left) = (vec![0; wanted.len()], free);
+    for (done, n) in order.into_iter().enumerate() {
+        shares[n] = wanted[n].min(left / (wanted.len() - done));
+        left -= shares[n];
+    }
+    shares
 }
 
 /// The status with no more than `rows` of its upgrades: those around the active one.
@@ -200,6 +213,13 @@ mod tests {
         assert_eq!(shown(9), (9, "v48".to_owned()));
         assert_eq!(shown(90), (90, "v11".to_owned()));
         assert_eq!(shown(200), (100, "v1".to_owned()));
+    }
+
+    #[test]
+    fn small_plans_leave_their_rows_to_large_ones() {
+        assert_eq!(shares(&[10_000, 2, 7, 100], 29), [10, 2, 7, 10]);
+        assert_eq!(shares(&[5, 5], 7), [3, 4]);
+        assert_eq!(shares(&[], 7), [0; 0]);
     }
 
     #[test]
