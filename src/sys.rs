@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
+use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid};
 use std::ffi::{c_int, c_uint};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,7 +34,8 @@ pub fn at_birth(command: &mut Command, birth: Birth) {
             set_parent_process_death_signal(birth.parent_death)?;
             // The parent may have died before it was watched; then the signal would never come.
             if getppid() != Some(parent) {
-                return Err(Errno::SRCH.into());
+                // Nobody is left to whom an error could be reported.
+                kill_process(getpid(), Signal::KILL)?;
             }
         }
         for fd in &birth.inherit {

@@ -59,7 +59,7 @@ pub(super) fn restart(home: &Home) -> Result<()> {
 pub(super) fn accepted(reply: &Reply) -> Result<String> {
     match reply {
         Reply::Done(said) => Ok(said.clone()),
-        Reply::Refused(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
+        Reply::Refused(_) | Reply::NotFound(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
     }
 }
 
@@ -67,6 +67,7 @@ pub(super) fn accepted(reply: &Reply) -> Result<String> {
 pub(super) fn unasked(reply: &Reply) -> Error {
     match reply {
         Reply::Refused(why) => Error::new(Kind::Failed, why.clone()),
+        Reply::NotFound(why) => Error::new(Kind::NotFound, why.clone()),
         Reply::Done(_) | Reply::Status(_) | Reply::Head { .. } => {
             Error::new(Kind::Nonsense, "the supervisor answered what was not asked")
         }

@@ -1,14 +1,44 @@
 //! Our own log on stderr: one line per event, as text or as JSON.
+//!
+//! Lines are written by a thread of their own: a terminal on which output was stopped, or a service
+//! manager that does not read, must not keep an upgrade or a stop waiting. When too many lines wait
+//! the next are dropped and counted.
 
 use crate::config::{Config, LogColor, LogFormat, LogLevel};
+use crate::error::{Error, Kind, Result};
 use crate::time::rfc3339;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Record};
 use serde_json::json;
 use std::io::{self, IsTerminal as _, Write};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// Lines that may wait to be written.
+const WAITING: usize = 1024;
+/// How long the last lines have to be written before the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The log as long as somebody may write to it. Dropped, it gives the last lines their time.
+#[must_use]
+pub(super) struct Log {
+    lines: Sender<Line>,
+}
+
+/// What goes to the thread that writes.
+enum Line {
+    Text(Vec<u8>),
+    /// Says that everything before it was written.
+    Done(Sender<()>),
+}
 
 /// Starts logging as configured.
-pub(super) fn start(config: &Config) {
+///
+/// # Errors
+/// If no thread can be had.
+pub(super) fn start(config: &Config) -> Result<Log> {
     let level = match config.log_level {
         LogLevel::Error => LevelFilter::Error,
         LogLevel::Warn => LevelFilter::Warn,
@@ -30,8 +60,68 @@ pub(super) fn start(config: &Config) {
     // Libraries below are quiet: what matters of them we report ourselves.
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Error).filter_module("wemixvisor", level).format(format);
+    let (lines, waiting) = bounded(WAITING);
+    let lost = Arc::new(AtomicU64::new(0));
+    let outlet = Outlet { lines: lines.clone(), lost: Arc::clone(&lost) };
+    builder.target(env_logger::Target::Pipe(Box::new(outlet)));
+    let body = move || write_lines(&waiting, &lost, json);
+    let started = thread::Builder::new().name("log".to_owned()).spawn(body);
+    started.map_err(|e| Error::new(Kind::Io, "start the log thread").because(e))?;
     // It fails only when there is a logger already.
     let _ = builder.try_init();
+    Ok(Log { lines })
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let (done, written) = bounded(1);
+        if self.lines.send_timeout(Line::Done(done), LAST_WORDS).is_ok() {
+            // Whoever does not read for so long does not want to know.
+            let _ = written.recv_timeout(LAST_WORDS);
+        }
+    }
+}
+
+/// Where the logger writes: to the thread, which it never waits for.
+struct Outlet {
+    lines: Sender<Line>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Write for Outlet {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
+    let mut stderr = io::stderr();
+    for line in lines {
+        match line {
+            // If it cannot be written there is nobody to tell.
+            Line::Text(text) => drop(stderr.write_all(&text)),
+            Line::Done(done) => drop(done.send(())),
+        }
+        match lost.swap(0, Ordering::Relaxed) {
+            0 => {}
+            count => {
+                let text = format_args!("event=log_lines_lost count={count} nobody read them in time");
+                let record = Record::builder().level(Level::Warn).args(text).build();
+                let _ = if json {
+                    write_json(&mut stderr, &record)
+                } else {
+                    write_text(&mut stderr, &record, false)
+                };
+            }
+        }
+    }
 }
 
 fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Result<()> {
@@ -44,7 +134,17 @@ fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Re
     };
     let reset = if colour { "\x1b[0m" } else { "" };
     let time = rfc3339(SystemTime::now());
-    writeln!(out, "{time} {paint}{:<5}{reset} wemixvisor {}", record.level(), record.args())
+    let message = one_line(record.args().to_string());
+    writeln!(out, "{time} {paint}{:<5}{reset} wemixvisor {message}", record.level())
+}
+
+/// The same without control characters: what others have written must not look like lines of ours.
+fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    message.chars().map(escape).collect()
 }
 
 fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {

@@ -87,8 +87,14 @@ mod tests {
         let upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
         let mut view = Machine::at_rest(record, vec![upgrade]).view();
         view.planned[0].download = Some(Download { percent: Some(42), line: String::new() });
-        let status =
-            Status { running: false, pid: None, home: "/h".into(), view, problems: vec!["x".into()] };
+        let status = Status {
+            running: false,
+            pid: None,
+            home: "/h".into(),
+            view,
+            silence: None,
+            problems: vec!["x".into()],
+        };
         let page = render(&status);
         let values: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
         expect![[r#"

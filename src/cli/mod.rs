@@ -44,6 +44,19 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let home = Home::new(&loaded.config.daemon_home, loaded.config.daemon_name.as_str())?
         .with_data(loaded.config.data_dir(&[]))
         .with_backups(&loaded.config.daemon_data_backup_dir);
+    let works_without = matches!(
+        command,
+        Command::Init { .. }
+            | Command::ConfigShow { .. }
+            | Command::ConfigCheck
+            | Command::Version
+            | Command::Help
+    );
+    if !works_without && !home.dir().is_dir() {
+        return Err(Error::new(Kind::Config, "no home is laid out here")
+            .at(home.root().display())
+            .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"));
+    }
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
@@ -57,7 +70,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Fetch { name, url, digest, json } => {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }
-        Command::Now(name) => done(upgrade::now(&home, name)),
+        Command::Now(name) => done(upgrade::now(&loaded.config, &home, name)),
         Command::ResolveSign => done(resolve::sign(&home)),
         Command::Plan(command) => plan::run(command, &loaded.config, &home),
         Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),

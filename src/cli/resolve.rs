@@ -5,7 +5,7 @@ use super::print;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::SupervisorLock;
-use crate::machine::{NodeMark, Phase, Progress, Record};
+use crate::machine::{NodeMark, Phase, Record, objection};
 use crate::supervisor::{Request, ask};
 use crate::upgrade::journal::Journal;
 
@@ -26,12 +26,14 @@ pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
         let Some(progress) = &mut record.upgrade else {
             return Err(Error::new(Kind::NotMet, "no upgrade is under way, so there is no way back"));
         };
-        match forbids(progress, highest) {
+        match objection(progress, highest) {
             Some(reason) if !force => {
                 return Err(Error::new(Kind::NotMet, format!("going back may hurt: {reason}"))
                     .hint("if you know better, add --force"));
             }
-            _ => {}
+            // That is the operator's word on the fork, too: the old binary is not held back at it.
+            Some(_) => progress.fork_height = None,
+            None => {}
         }
         progress.phase = Phase::Reverting;
         progress.reason = Some("the operator decided so".to_owned());
@@ -56,22 +58,6 @@ pub(super) fn sign(home: &Home) -> Result<()> {
             print("the next `wemixvisor run` signs at once\n")
         }
         Err(e) => Err(e),
-    }
-}
-
-/// What speaks against running the old binary, if anything does.
-fn forbids(progress: &Progress, highest: Option<u64>) -> Option<String> {
-    let highest = highest.max(progress.stopped_at.as_ref().map(|b| b.height));
-    match (progress.fork_height, highest) {
-        (Some(fork), Some(height)) if height >= fork => {
-            Some(format!("head {height} is past the fork at {fork}"))
-        }
-        (Some(fork), None) => Some(format!("the head is unknown and there is a fork at {fork}")),
-        _ if progress.unclean => Some("the old node ended uncleanly".to_owned()),
-        _ if !progress.data_compat && progress.backup.is_none() => {
-            Some("the old binary cannot open the new data, and there is no backup".to_owned())
-        }
-        _ => None,
     }
 }
 

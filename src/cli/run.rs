@@ -6,10 +6,11 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::Status;
 use crate::supervisor;
+use crate::upgrade::journal::Journal;
 use std::ffi::OsString;
 
 pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsString>) -> Result<u8> {
-    super::logger::start(&loaded.config);
+    let _log = super::logger::start(&loaded.config)?;
     for warning in &loaded.warnings {
         log::warn!("event=config_warning {warning}");
     }
@@ -17,13 +18,6 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     let (problems, _) = loaded.check_disk();
     problems.into_result()?;
     let home = home.with_data(loaded.config.data_dir(&args));
-    log::info!(
-        "event=started version={} pid={} home={} data={}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id(),
-        home.root().display(),
-        home.data().display()
-    );
     let end = supervisor::run(loaded.config, sources, &home, args)?;
     let code = match (end.exit, end.node) {
         // Never 0: the node was not asked to end.
@@ -31,7 +25,9 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
         (Exit::Failed, Some(Status::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
         (exit, _) => exit.code(),
     };
+    let undecided = end.exit == Exit::Halted && Journal::open(&home).is_ok_and(|j| j.record.halted.is_some());
+    let hint = if undecided { "; decide with `wemixvisor resolve`" } else { "" };
     let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
-    log::log!(level, "event=ended code={code} {}", end.reason);
+    log::log!(level, "event=ended code={code} {}{hint}", end.reason);
     Ok(code)
 }

@@ -3,6 +3,7 @@
 use super::home::accepted;
 use super::{print, print_json, show};
 use crate::batch::Entry;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
@@ -94,7 +95,15 @@ pub(super) fn add(home: &Home, name: &Name, binary: &Path, force: bool) -> Resul
     print(&format!("{name} {what}: {}\n", staged.manifest().sha256))
 }
 
-pub(super) fn now(home: &Home, name: Name) -> Result<()> {
+pub(super) fn now(config: &Config, home: &Home, name: Name) -> Result<()> {
+    let can_be_had = config.daemon_allow_download_binaries
+        || install::staged(home)?.contains(&name)
+        || !Reader::new(home).read().heights(&name).is_empty();
+    if !can_be_had {
+        let what = format!("upgrade {name} is neither planned nor staged");
+        let hint = format!("stage its binary with `wemixvisor upgrade add {name} BINARY`");
+        return Err(Error::new(Kind::NotFound, what).hint(hint));
+    }
     print(&format!("{}\n", accepted(&ask(home, &Request::UpgradeNow { name })?.reply)?))
 }
 

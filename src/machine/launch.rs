@@ -28,7 +28,7 @@ impl Machine {
             return self.end(Exit::Halted, None, reason);
         }
         if recovery != Recovery::Start {
-            self.tell(Level::Warn, "recovering", format!("{recovery:?}"), true);
+            self.tell(Level::Warn, "recovering", recovery.to_string(), true);
         }
         self.clear(now, Cleared::Resume(recovery));
     }
@@ -409,7 +409,11 @@ impl Machine {
                 && fork.is_some_and(|fork| head.saturating_add(1) >= fork)
         })?;
         let fork = fork.unwrap_or_default();
-        Some(format!("the chain was at {head} and needs {name} from its fork at {fork} on"))
+        Some(format!(
+            "the chain was at {head} and needs {name} from its fork at {fork} on; \
+             to start {} all the same: wemixvisor restart",
+            self.record.current.target
+        ))
     }
 
     pub(super) fn drive_clearing(&mut self, now: Instant) {
@@ -455,7 +459,8 @@ impl Machine {
                 (StopTimeout::Abort | StopTimeout::Wait, _) => {}
             }
         }
-        if now.duration_since(*nagged) >= NAG {
+        let grace_is_over = waited >= grace && *nagged < *since + grace;
+        if grace_is_over || now.duration_since(*nagged) >= NAG {
             *nagged = now;
             self.warn("still_stopping", format!("waited={waited:?} the node has not ended after SIGTERM"));
         }

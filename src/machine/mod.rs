@@ -65,6 +65,7 @@ pub use event::{
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
+pub use rollback::objection;
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{Download, NodeView, Plan, View};
@@ -465,7 +466,7 @@ impl Machine {
                 _ => Err("no silent node is running".to_owned()),
             },
             Request::Dump => {
-                let text = format!("{:?}", self.view());
+                let text = self.view().to_string();
                 self.tell(Level::Info, "state", text, false);
                 Ok("the log has it".to_owned())
             }

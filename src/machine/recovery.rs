@@ -3,6 +3,7 @@
 //! The same facts give the same outcome, so recovery may itself be killed at any point.
 
 use super::journal::{NodeMark, Phase, Progress, Record, Target, Version};
+use std::fmt;
 
 /// The first thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +27,22 @@ pub enum Recovery {
     Revert,
     /// What is on disk cannot be explained; somebody has to look.
     Halt(String),
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Recovery::Start => "starting the node",
+            Recovery::Forget => "the stop for the upgrade was not finished; starting the old binary",
+            Recovery::Backup => "the node is down for the upgrade; going on with the backup",
+            Recovery::Hook => "the node is down for the upgrade; going on with the hook",
+            Recovery::Switch => "the node is down for the upgrade; going on with the switch",
+            Recovery::Try { failed: false } => "the switch is made; starting the new binary",
+            Recovery::Try { failed: true } => "the switch is made; the new binary's end was not seen",
+            Recovery::Revert => "going on with the way back to the old binary",
+            Recovery::Halt(reason) => reason,
+        })
+    }
 }
 
 /// Decides from the record and from what `current` really points at.

@@ -22,6 +22,17 @@ pub(super) struct Traces {
     pub signed: bool,
 }
 
+/// What speaks against running the old binary when nobody has watched the chain since the upgrade was halted.
+#[must_use]
+pub fn objection(progress: &Progress, highest: Option<u64>) -> Option<&'static str> {
+    // How far the chain is by now can only matter where there is a fork.
+    let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
+    match decide(progress, Traces { highest, signed: progress.signed }) {
+        Verdict::Halt(why) => Some(why),
+        Verdict::Old | Verdict::RestoreThenOld => None,
+    }
+}
+
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
 #[must_use]
 pub(super) fn decide(progress: &Progress, traces: Traces) -> Verdict {
@@ -88,6 +99,9 @@ mod tests {
         assert!(matches!(decide(&incompatible, traces(Some(150), false)), Verdict::Halt(_)));
         let saved = Progress { backup: Some("v2-1".into()), ..incompatible };
         assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
+        assert_eq!(objection(&Progress { fork_height: None, ..progress() }, None), None);
+        assert!(objection(&progress(), Some(150)).is_some());
+        assert!(objection(&Progress { fork_height: None, signed: true, ..progress() }, None).is_some());
         let no_fork = Progress { fork_height: None, ..progress() };
         assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
     }

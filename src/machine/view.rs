@@ -5,6 +5,7 @@ use super::state::{Cleared, Preparation, Recorded, Rested, State, Why};
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A snapshot of everything worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,28 @@ pub struct Download {
     pub percent: Option<u8>,
     /// In words.
     pub line: String,
+}
+
+/// One line of `key=value`, for the log.
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "state={} version={}", self.state, self.version.target)?;
+        if let Some(node) = &self.node {
+            write!(f, " node_pid={} node_age={}s", node.pid, node.age_ms / 1000)?;
+        }
+        if let Some(head) = &self.head {
+            write!(f, " head={} period={}ms", head.height, self.period_ms)?;
+        }
+        write!(f, " failures={}", self.failures)?;
+        if let Some(upgrade) = &self.upgrade {
+            write!(f, " upgrading={} phase={} attempt={}", upgrade.name, upgrade.phase, upgrade.attempt)?;
+        }
+        for plan in &self.planned {
+            write!(f, " planned={}@{}:{}", plan.name, plan.height, plan.binary)?;
+        }
+        self.silent.iter().try_for_each(|why| write!(f, " silent={why:?}"))?;
+        self.halted.iter().try_for_each(|why| write!(f, " halted={why:?}"))
+    }
 }
 
 impl Machine {

@@ -6,7 +6,8 @@
 //! through us and so never waits for us.
 //!
 //! Architecture invariant: called from the main thread only. The parent-death signal follows the
-//! thread that spawned (prctl(2)), and the main thread lives as long as the process.
+//! thread that spawned (prctl(2)), and the main thread lives as long as the process. When the whole
+//! process is killed, its threads die one by one and the node may get the signal a few times.
 
 use crate::children::{self, Owned};
 use crate::home::Home;

@@ -69,6 +69,8 @@ pub enum Reply {
     Done(String),
     /// It is not done, and why.
     Refused(String),
+    /// There is no such upgrade.
+    NotFound(String),
 }
 
 /// A snapshot of the supervisor.
@@ -83,6 +85,9 @@ pub struct Status {
     /// What the machine says.
     #[serde(flatten)]
     pub view: View,
+    /// Why the node tells no head, while it runs and does not.
+    #[serde(default)]
+    pub silence: Option<String>,
     /// What is wrong with the files that plan upgrades.
     pub problems: Vec<String>,
 }

@@ -90,6 +90,13 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     }
     let verified = Verified::default();
     let link = link_as_it_is(home, &verified, &opened.record, current.target)?;
+    log::info!(
+        "event=started version={} pid={} home={} data={}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        home.root().display(),
+        home.data().display()
+    );
 
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
@@ -120,6 +127,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         planned: Planned::default(),
         conflicts: BTreeSet::new(),
         scheduled: String::new(),
+        silence: None,
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
@@ -233,6 +241,8 @@ struct Supervisor {
     conflicts: BTreeSet<String>,
     /// What the log was last told of the schedule.
     scheduled: String,
+    /// Why the node tells no head, while it does not.
+    silence: Option<String>,
     /// Who waits until what is on disk is in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
     /// Who waits for an answer, by number.
@@ -342,7 +352,9 @@ impl Supervisor {
                 None
             }
             Action::Start(job) => {
-                log::info!("event=job_begun job={}", describe(&job));
+                // A preparation is told of by the machine, once; it may be tried many times.
+                let level = if matches!(job, Job::Prepare(_)) { log::Level::Debug } else { log::Level::Info };
+                log::log!(level, "event=job_begun job={}", describe(&job));
                 self.worker.begin(job, self.context.clone());
                 None
             }
@@ -433,7 +445,9 @@ impl Supervisor {
             Signal::Stop => machine::Request::Stop,
             Signal::Reload => return self.reload(),
             Signal::Dump => machine::Request::Dump,
-            Signal::Ignored(name) => return log::info!("event=signal_ignored signal={name}"),
+            Signal::Ignored(number) => {
+                return log::info!("event=signal_ignored signal={}", signals::name(number));
+            }
         };
         self.feed(Event::Request(Ask { reply_to: None, what: request }));
     }
@@ -445,6 +459,7 @@ impl Supervisor {
             Ok(None) => {}
             Ok(Some(status)) => {
                 self.child = None;
+                self.silence = None;
                 self.poller.rest();
                 let environment = self.disk_is_full();
                 self.feed(Event::Exited(Ending { status, environment }));
@@ -464,7 +479,10 @@ impl Supervisor {
     fn reload(&mut self) {
         let loaded = match Config::load(&self.sources) {
             Ok(loaded) => loaded,
-            Err(problems) => return log::error!("event=config_not_reloaded the old one stays: {problems}"),
+            Err(problems) => {
+                problems.0.iter().for_each(|problem| log::error!("event=config_problem {problem}"));
+                return log::error!("event=config_not_reloaded the old one stays in force");
+            }
         };
         let old = &self.context.config;
         let fixed = ["daemon_home", "daemon_name", "daemon_data_dir", "log_level", "log_format", "log_color"];
@@ -529,6 +547,7 @@ impl Supervisor {
                 log::info!("event=upgrade_cancelled name={name}");
                 Reply::Done(format!("upgrade {name} is cancelled"))
             }
+            Err(e) if e.kind() == Kind::NotFound => Reply::NotFound(e.to_string()),
             Err(e) => Reply::Refused(e.to_string()),
         };
         if let Some(to) = reply_to {
@@ -572,8 +591,15 @@ impl Supervisor {
 
     fn told(&mut self, told: poller::Told) {
         // What the previous process said is of no interest any more.
-        if self.child.as_ref().is_some_and(|c| c.pid() == told.pid) {
-            self.feed(Event::Head(told.head));
+        if self.child.as_ref().is_none_or(|c| c.pid() != told.pid) {
+            return;
+        }
+        match told.head {
+            Ok(head) => {
+                self.silence = None;
+                self.feed(Event::Head(head));
+            }
+            Err(why) => self.silence = Some(why),
         }
     }
 
@@ -620,6 +646,7 @@ impl Supervisor {
             pid: Some(std::process::id()),
             home: self.context.home.root().to_owned(),
             view,
+            silence: self.silence.clone(),
             problems,
         }
     }

@@ -9,16 +9,17 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, glob};
 use crate::machine::{Block, Head};
 use crate::wbft::{self, Client, Endpoint, Heads, RpcError};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendError, Sender, unbounded};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A head, and the node process that was running when it was told.
+/// A head or why there is none, and the node process that was running when it was told.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) pid: u32,
-    pub(super) head: Head,
+    pub(super) head: Result<Head, String>,
 }
 
 /// Whom to ask.
@@ -32,8 +33,9 @@ pub(super) struct Options {
 
 /// How long to wait before a node that did not answer is asked again: while it starts, and later.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Of so many failures in a row, one is reported, the first time after about ten seconds.
-const SILENT: u32 = 10;
+/// How long a node may be silent before that is reported, and how often it is reported then: one that is
+/// starting does not answer for a while.
+const SILENT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// A node without an IPC socket after this time is asked over HTTP, if no address was configured. Not
 /// earlier: the usual port may belong to another node on this machine.
 const SOCKET_COMES: Duration = Duration::from_secs(10);
@@ -79,8 +81,8 @@ enum Order {
     Pace(Duration),
     Confirm,
     Reconfigure(Options),
-    /// The subscription of this process has ended.
-    Lost(u32),
+    /// The subscription of this number has ended.
+    Lost(u64),
 }
 
 /// The handle of the thread. Dropped, the thread ends.
@@ -97,13 +99,15 @@ impl Poller {
     /// If no thread can be had.
     pub(super) fn start(options: Options, heads: Sender<Told>) -> Result<Self> {
         let (orders, receiver) = unbounded();
+        let teller = Teller { heads, announced: Arc::default() };
         let asker = Asker {
             options,
             orders: receiver,
             again: orders.clone(),
-            heads,
+            teller,
             pace: Duration::from_secs(1),
             node: None,
+            subscriptions: 0,
         };
         thread::Builder::new()
             .name("poller".to_owned())
@@ -151,19 +155,54 @@ struct Asker {
     orders: Receiver<Order>,
     /// For the subscription's own thread.
     again: Sender<Order>,
-    heads: Sender<Told>,
+    teller: Teller,
     pace: Duration,
     node: Option<Node>,
+    /// How many subscriptions there were.
+    subscriptions: u64,
+}
+
+/// Passes heads on, in their order: an answer that was on its way while a new head was announced is older.
+#[derive(Clone)]
+struct Teller {
+    heads: Sender<Told>,
+    /// How many heads were announced.
+    announced: Arc<Mutex<u64>>,
+}
+
+impl Teller {
+    fn count(&self) -> MutexGuard<'_, u64> {
+        // A panic elsewhere leaves a number whole.
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a head that the node has announced.
+    fn announce(&self, pid: u32, head: Head) -> Result<(), SendError<Told>> {
+        let mut count = self.count();
+        *count += 1;
+        self.heads.send(Told { pid, head: Ok(head) })
+    }
+
+    /// Tells what came of a question that was asked after `before` announcements.
+    fn answer(&self, before: u64, pid: u32, head: Result<Head, String>) {
+        let count = self.count();
+        if *count == before || head.is_err() {
+            // The receiver is gone only when the supervisor is.
+            let _ = self.heads.send(Told { pid, head });
+        }
+    }
 }
 
 /// The node process that is followed.
 struct Node {
     pid: u32,
     since: Instant,
+    /// Since when it has not answered, and when that was last reported.
+    silent: (Instant, Option<Instant>),
     failures: u32,
     client: Option<(Client, Endpoint)>,
-    /// Ends the thread that waits for new heads, when dropped.
-    subscription: Option<wbft::Stopper>,
+    /// Ends the thread that waits for new heads; with its number.
+    subscription: Option<(u64, wbft::Stopper)>,
 }
 
 impl Asker {
@@ -179,6 +218,7 @@ impl Asker {
                     self.node = Some(Node {
                         pid,
                         since: Instant::now(),
+                        silent: (Instant::now(), None),
                         failures: 0,
                         client: None,
                         subscription: None,
@@ -189,13 +229,14 @@ impl Asker {
                 Ok(Order::Confirm) | Err(RecvTimeoutError::Timeout) => self.ask(),
                 Ok(Order::Reconfigure(options)) => {
                     self.options = options;
-                    if let Some(node) = self.node.take() {
-                        self.stop();
-                        self.node = Some(Node { client: None, subscription: None, ..node });
+                    if let Some(node) = &mut self.node {
+                        node.client = None;
+                        node.unsubscribe();
                     }
                 }
-                Ok(Order::Lost(pid)) => {
-                    if let Some(node) = self.node.as_mut().filter(|n| n.pid == pid) {
+                Ok(Order::Lost(number)) => {
+                    let is_its = |node: &&mut Node| node.subscription.as_ref().is_some_and(|s| s.0 == number);
+                    if let Some(node) = self.node.as_mut().filter(is_its) {
                         node.subscription = None;
                         node.client = None;
                     }
@@ -216,8 +257,8 @@ impl Asker {
     }
 
     fn stop(&mut self) {
-        if let Some(stopper) = self.node.take().and_then(|n| n.subscription) {
-            stopper.stop();
+        if let Some(mut node) = self.node.take() {
+            node.unsubscribe();
         }
     }
 
@@ -225,8 +266,12 @@ impl Asker {
     fn ask(&mut self) {
         let Some(node) = self.node.as_mut().filter(|_| self.options.enabled) else { return };
         if let Some((client, endpoint)) = &mut node.client {
+            let before = *self.teller.count();
             match head(client) {
-                Ok(head) => return self.tell(head),
+                Ok(head) => {
+                    node.silent = (Instant::now(), None);
+                    return self.teller.answer(before, node.pid, Ok(head));
+                }
                 Err(e) => log::warn!("event=rpc_failed endpoint={endpoint} {e}"),
             }
             node.client = None;
@@ -239,30 +284,46 @@ impl Asker {
         let mut trouble = None;
         for endpoint in self.options.candidates(node.since.elapsed()) {
             let mut client = Client::new(&endpoint, wbft::Options::default());
+            let before = *self.teller.count();
             match head(&mut client) {
                 Ok(head) => {
                     log::info!("event=rpc_connected endpoint={endpoint} head={}", head.block.height);
                     node.failures = 0;
+                    node.silent = (Instant::now(), None);
+                    self.teller.answer(before, node.pid, Ok(head));
                     if node.subscription.is_none() {
-                        node.subscription = subscribe(&endpoint, node.pid, &self.heads, &self.again);
+                        self.subscriptions += 1;
+                        let (number, pid) = (self.subscriptions, node.pid);
+                        let stopper =
+                            subscribe(&endpoint, number, pid, self.teller.clone(), self.again.clone());
+                        node.subscription = stopper.map(|stopper| (number, stopper));
+                        if node.subscription.is_some() {
+                            // Blocks may have come between the answer and the subscription, and none may follow.
+                            let _ = self.again.send(Order::Confirm);
+                        }
                     }
                     node.client = Some((client, endpoint));
-                    return self.tell(head);
+                    return;
                 }
-                Err(e) => trouble = Some((endpoint, e)),
+                Err(e) => trouble = Some(e.to_string()),
             }
         }
         node.failures = node.failures.saturating_add(1);
-        // A node that is starting does not answer for a while; nobody wants to read that each time.
-        if let Some((endpoint, e)) = trouble.filter(|_| node.failures % 60 == SILENT) {
-            log::warn!("event=rpc_silent endpoint={endpoint} failures={} {e}", node.failures);
+        let trouble =
+            trouble.unwrap_or_else(|| format!("there is no socket {}", self.options.socket.display()));
+        let (since, reported) = node.silent;
+        if since.elapsed() >= SILENT.0 && reported.is_none_or(|at| at.elapsed() >= SILENT.1) {
+            node.silent.1 = Some(Instant::now());
+            log::warn!("event=rpc_silent for={:.0?} {trouble}", since.elapsed());
         }
+        self.teller.answer(0, node.pid, Err(trouble));
     }
+}
 
-    fn tell(&self, head: Head) {
-        if let Some(node) = &self.node {
-            // The receiver is gone only when the supervisor is.
-            let _ = self.heads.send(Told { pid: node.pid, head });
+impl Node {
+    fn unsubscribe(&mut self) {
+        if let Some((_, stopper)) = self.subscription.take() {
+            stopper.stop();
         }
     }
 }
@@ -279,9 +340,10 @@ fn convert(header: wbft::Header) -> Head {
 /// Waits for new heads in a thread of its own, where the transport can tell them; `None` where it cannot.
 fn subscribe(
     endpoint: &Endpoint,
+    number: u64,
     pid: u32,
-    heads: &Sender<Told>,
-    again: &Sender<Order>,
+    teller: Teller,
+    again: Sender<Order>,
 ) -> Option<wbft::Stopper> {
     if !endpoint.can_subscribe() {
         return None;
@@ -294,19 +356,19 @@ fn subscribe(
         }
     };
     let stopper = subscription.stopper();
-    let (heads, again, endpoint) = (heads.clone(), again.clone(), endpoint.clone());
+    let endpoint = endpoint.clone();
     let body = move || {
         loop {
             match subscription.next(None) {
                 Ok(Some(header)) => {
-                    if heads.send(Told { pid, head: convert(header) }).is_err() {
+                    if teller.announce(pid, convert(header)).is_err() {
                         return;
                     }
                 }
                 Ok(None) => {}
                 Err(e) => {
                     log::debug!("event=rpc_subscription_ended endpoint={endpoint} {e}");
-                    let _ = again.send(Order::Lost(pid));
+                    let _ = again.send(Order::Lost(number));
                     return;
                 }
             }

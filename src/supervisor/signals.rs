@@ -21,8 +21,8 @@ pub(super) enum Signal {
     Reload,
     /// Log the state (SIGUSR1).
     Dump,
-    /// Nothing (all others); the name is for the log.
-    Ignored(&'static str),
+    /// Nothing (all others).
+    Ignored(i32),
 }
 
 /// Signals that are caught so that they do not end us, and mean nothing else.
@@ -41,6 +41,9 @@ const IGNORED: [i32; 12] = [
     SIGPWR,
 ];
 
+/// Signals without a meaning of their own; the C library keeps those below for itself.
+const REALTIME: std::ops::RangeInclusive<i32> = 35..=64;
+
 /// Numbers of Linux that the signal library does not name.
 const SIGSTKFLT: i32 = 16;
 const SIGPWR: i32 = 30;
@@ -53,7 +56,7 @@ pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
     let meant =
         [signal::SIGCHLD, signal::SIGTERM, signal::SIGINT, signal::SIGQUIT, signal::SIGHUP, signal::SIGUSR1];
     let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
-    let mut signals = Signals::new(meant.iter().chain(&IGNORED)).map_err(failed)?;
+    let mut signals = Signals::new(meant.into_iter().chain(IGNORED).chain(REALTIME)).map_err(failed)?;
     let body = move || {
         for number in &mut signals {
             if facts.send(meaning(number)).is_err() {
@@ -71,6 +74,11 @@ fn meaning(number: i32) -> Signal {
         signal::SIGTERM | signal::SIGINT | signal::SIGQUIT => Signal::Stop,
         signal::SIGHUP => Signal::Reload,
         signal::SIGUSR1 => Signal::Dump,
-        _ => Signal::Ignored(signal_name(number).unwrap_or("unknown")),
+        _ => Signal::Ignored(number),
     }
+}
+
+/// The name of a signal, or else its number.
+pub(super) fn name(number: i32) -> String {
+    signal_name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }

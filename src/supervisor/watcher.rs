@@ -13,7 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -113,7 +113,8 @@ impl Watch {
         }
     }
 
-    /// Watches every directory that exists; says whether all do. Adding one again changes nothing.
+    /// Watches every directory, or where it does not exist its parent for its coming; says whether all exist.
+    /// Adding one again changes nothing.
     fn add_watches(&self) -> bool {
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::MOVED_TO
@@ -122,8 +123,16 @@ impl Watch {
             | WatchFlags::CREATE
             | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
-        let watched = |dir: &PathBuf| inotify::add_watch(&self.inotify, dir, flags).is_ok();
-        self.directories().iter().filter(|dir| !watched(dir)).count() == 0
+        let watched = |dir: &Path| inotify::add_watch(&self.inotify, dir, flags).is_ok();
+        let missing = |dir: &&PathBuf| {
+            let missing = !watched(dir);
+            if missing && dir.parent().is_some_and(watched) {
+                // It may have come just before its parent was watched.
+                return !watched(dir);
+            }
+            missing
+        };
+        self.directories().iter().filter(missing).count() == 0
     }
 
     fn directories(&self) -> [PathBuf; 3] {
@@ -162,8 +171,8 @@ impl Watch {
     fn is_relevant(&self, name: &[u8]) -> bool {
         use std::os::unix::ffi::OsStrExt as _;
         let name = OsStr::from_bytes(name);
-        let one_of_ours =
-            [self.home.trigger(), self.home.schedule()].iter().any(|p| p.file_name() == Some(name));
+        let files = [self.home.trigger(), self.home.schedule()];
+        let one_of_ours = files.iter().chain(&self.directories()).any(|p| p.file_name() == Some(name));
         // Plans end in .json like the journal, which we write all the time ourselves.
         let journal =
             [self.home.journal(), self.home.journal_prev()].iter().any(|p| p.file_name() == Some(name));

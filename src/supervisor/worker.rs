@@ -83,6 +83,10 @@ fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
     match job {
         Job::Prepare(upgrade) => {
             let ready = prepare::prepare(config, home, verified, downloads, upgrade, cancel);
+            // A backup that is not possible is better known now than when the node is down.
+            let wants_backup = !config.unsafe_skip_backup && home.data().exists();
+            let ready = ready
+                .and_then(|ready| if wants_backup { backup::check(home).map(|_| ready) } else { Ok(ready) });
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
         }
         Job::Backup(progress) => {

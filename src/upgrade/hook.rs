@@ -18,6 +18,8 @@ use std::time::Duration;
 const ABORT: i32 = 30;
 const RETRY: i32 = 31;
 const GRACE: Duration = Duration::from_secs(10);
+/// No more lines of a hook's output than this are logged.
+const SHOWN: usize = 100;
 
 /// The upgrade that a hook runs for.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +62,10 @@ pub fn call(hook: &Path, home: &Home, occasion: Occasion<'_>, timeout: Duration,
         Ok(ran) => ran,
         Err(err) => return HookEnd::Failed(classify(&err, Some(cancel))),
     };
-    let file = hook.file_name().unwrap_or_default().display();
-    for line in ran.output.lines() {
-        info!("hook_output hook={file} name={} {}", occasion.name, line.trim_end());
-    }
+    show(
+        &ran.output,
+        &format!("hook={} name={}", hook.file_name().unwrap_or_default().display(), occasion.name),
+    );
     let words = ran.last_words();
     let failed = |class, why: String| {
         HookEnd::Failed(Failure::new(class, format!("{}: {why}: {words}", hook.display())))
@@ -76,6 +78,19 @@ pub fn call(hook: &Path, home: &Home, occasion: Occasion<'_>, timeout: Duration,
         End::Signalled(signal) => failed(Class::Permanent, format!("signal {signal}")),
         End::TimedOut => failed(Class::Transient, format!("took longer than {} s", timeout.as_secs())),
         End::Cancelled => failed(Class::Cancelled, "cancelled".to_owned()),
+    }
+}
+
+/// Logs the beginning and the end of what a hook has printed.
+fn show(output: &str, whose: &str) {
+    let lines: Vec<&str> = output.lines().collect();
+    let (begin, end) = (SHOWN / 2, lines.len().saturating_sub(SHOWN / 2));
+    for (number, line) in lines.iter().enumerate() {
+        if number < begin || number >= end {
+            info!("event=hook_output {whose} {}", line.trim_end());
+        } else if number == begin {
+            info!("event=hook_output {whose} [{} lines left out]", end - begin);
+        }
     }
 }
 

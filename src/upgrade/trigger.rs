@@ -102,6 +102,7 @@ pub fn check_heights(upgrade: &Upgrade) -> Result<(), String> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with name and height")]
 struct File {
     name: Name,
     height: Height,

@@ -4,12 +4,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod backup;
+mod control;
 mod docs;
 mod download;
 mod fleet;
+mod homes;
+mod hooks;
 mod house;
 mod plans;
+mod recovery;
+mod restart;
 mod rig;
 mod rolling;
+mod rpc;
+mod signals;
 mod simnode;
+mod trigger;
 mod upgrade;
+mod usage;

@@ -251,7 +251,7 @@ fn a_validator_that_ran_unseen_may_have_signed() {
     let mut story = trying(Policy { validator: true, ..policy() }, v2());
     story.then(Input::Die { effect: false, node: Fate::Rises }).then(Input::Follow).then(Input::Boot);
     story.check(&expect![[r#"
-        boot                         → warn recovering (history): try { failed: true }
+        boot                         → warn recovering (history): the switch is made; the new binary's end was not seen
                                      → await release
         release                      → error attempt_failed (history): attempt=1 of=3 its end was not seen, the supervisor had died
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1 signed]

@@ -48,7 +48,7 @@ fn stop_while_the_node_stops_for_an_upgrade() {
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → exit Ok: asked to stop
-        boot                         → warn recovering (history): backup
+        boot                         → warn recovering (history): the node is down for the upgrade; going on with the backup
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → back up
@@ -65,7 +65,7 @@ fn stop_during_the_backup_and_go_on_later() {
         failed(cancelled)            → exit Ok: asked to stop; the upgrade goes on at the next start
     "#]]);
     story.then(Input::Boot).then(Input::Done).check(&expect![[r#"
-        boot                         → warn recovering (history): backup
+        boot                         → warn recovering (history): the node is down for the upgrade; going on with the backup
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → back up
@@ -90,7 +90,7 @@ fn stop_in_probation_is_not_the_new_binarys_failure() {
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=1 forgiven]
         recorded                     → exit Ok: asked to stop
-        boot                         → warn recovering (history): try { failed: false }
+        boot                         → warn recovering (history): the switch is made; starting the new binary
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=2 forgiven]
         recorded                     → spawn upgrades/v2
@@ -257,8 +257,8 @@ fn a_node_that_does_not_stop_is_waited_for() {
     story.blocks(100, 101).forget();
     story.then(Input::Tick).then(after(95)).then(CLEAN).check(&expect![[r#"
         (+60.0s) tick: still stopping → warn still_stopping: waited=60s the node has not ended after sigterm
-        (+60.0s) pass                → warn still_stopping: waited=120s the node has not ended after sigterm
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=120s
+        (+30.0s) pass                → warn still_stopping: waited=90s the node has not ended after sigterm
+        exited, exit code 0          → info node_stopped: status=exit code 0 after=90s
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2

@@ -200,11 +200,11 @@ fn an_old_binary_is_not_started_at_the_fork() {
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release
-        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on
+        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on; to start genesis all the same: wemixvisor restart
         (+7.3s) tick: prepare again  → prepare v2
         (+19.8s) pass                → prepare v2
         (+32.9s) pass                → await release
-        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on
+        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on; to start genesis all the same: wemixvisor restart
     "#]]);
     story.then(Input::Done).check(&expect![[r#"
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
@@ -252,7 +252,7 @@ fn a_failed_upgrade_still_has_its_fork() {
                                      → await release
         release                      → record [genesis StoppedClean | v2 aborted]
         recorded                     → await release
-        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on
+        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on; to start genesis all the same: wemixvisor restart
     "#]]);
 }
 

@@ -240,7 +240,7 @@ fn without_a_start_after_the_switch() {
                                      → exit Ok: switched; daemon_restart_after_upgrade is off
     "#]]);
     story.then(Input::Boot).check(&expect![[r#"
-        boot                         → warn recovering (history): try { failed: false }
+        boot                         → warn recovering (history): the switch is made; starting the new binary
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → spawn upgrades/v2

@@ -5,17 +5,31 @@
 
 use super::sim::{PATIENCE, Traces, stamp, until};
 use serde_json::Value;
+use std::cell::Cell;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use tempfile::TempDir;
+use wemixvisor::home::Home;
+use wemixvisor::supervisor::{Reply, Request, ask};
+use wemixvisor::sys::{Birth, at_birth};
+use wemixvisor::upgrade::install::digest_of;
+use wemixvisor::upgrade::journal::Journal;
+use wemixvisor::upgrade::{Cancel, backup};
 
 /// A home and the binaries for it.
 pub(crate) struct Rig {
     dir: TempDir,
     /// More environment for every command.
     env: Vec<(String, String)>,
+    /// Whether a supervisor was killed, so that a node may have got a second SIGTERM.
+    killed: Cell<bool>,
+    /// Whether the test has broken the home on purpose.
+    broken: Cell<bool>,
 }
 
 /// The options of every simulated node here: a block every 20 ms.
@@ -37,7 +51,12 @@ impl Rig {
 
     /// A directory with nothing in it yet.
     pub(crate) fn empty() -> Rig {
-        let rig = Rig { dir: tempfile::tempdir().unwrap(), env: Vec::new() };
+        let rig = Rig {
+            dir: tempfile::tempdir_in(scratch()).unwrap(),
+            env: Vec::new(),
+            killed: Cell::new(false),
+            broken: Cell::new(false),
+        };
         rig.set("DAEMON_PROBATION_TIME", "100ms").set("DAEMON_PROBATION_BLOCKS", "3")
     }
 
@@ -70,7 +89,7 @@ impl Rig {
 
     /// What the nodes have left behind.
     pub(crate) fn traces(&self) -> Traces {
-        Traces::new(&self.data())
+        Traces::new(self.data())
     }
 
     /// The node's IPC socket.
@@ -86,15 +105,35 @@ impl Rig {
     }
 
     /// Stages such a binary as an upgrade.
+    #[track_caller]
     pub(crate) fn stage(&self, name: &str, options: &[(&str, &str)]) {
         let binary = self.binary(name, options);
         self.ok(&["upgrade", "add", name, binary.to_str().unwrap()]);
+    }
+
+    /// Plans an upgrade.
+    #[track_caller]
+    pub(crate) fn schedule(&self, name: &str, height: u64) -> String {
+        self.ok(&["upgrade", "schedule", name, &height.to_string()])
+    }
+
+    /// Writes a hook of an upgrade: `pre-upgrade` or `post-upgrade`, a shell script.
+    pub(crate) fn hook(&self, upgrade: &str, which: &str, script: &str) {
+        let path = self.of(&format!("upgrades/{upgrade}/{which}"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_script(&path, script);
     }
 
     /// Writes the trigger file.
     pub(crate) fn trigger(&self, text: &str) {
         fs::create_dir_all(self.data()).unwrap();
         fs::write(self.data().join("upgrade-info.json"), text).unwrap();
+    }
+
+    /// Makes the running node, and every later one, behave otherwise.
+    pub(crate) fn script(&self, options: &Value) {
+        fs::create_dir_all(self.data()).unwrap();
+        self.traces().script(options);
     }
 
     /// What `current` points at.
@@ -108,6 +147,55 @@ impl Rig {
         slot["record"].clone()
     }
 
+    /// What the history says, oldest first: the event and its detail.
+    pub(crate) fn history(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.of("state/history.jsonl")).unwrap_or_default();
+        let line = |line: &str| {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", entry["event"].as_str().unwrap(), entry["detail"].as_str().unwrap())
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// The names of the backups.
+    pub(crate) fn backups(&self) -> Vec<String> {
+        let listed = backup::list(&self.as_home()).unwrap();
+        listed.into_iter().map(|backup| backup.name).collect()
+    }
+
+    /// The home as the library knows it.
+    fn as_home(&self) -> Home {
+        Home::new(self.home(), "simnode").unwrap()
+    }
+
+    /// Says that the home is broken on purpose, so that it is not checked at the end.
+    pub(crate) fn is_broken_on_purpose(&self) {
+        self.broken.set(true);
+    }
+
+    /// Checks what has to hold at any time, whatever was done (DESIGN, section 3).
+    fn check_invariants(&self) {
+        let home = self.as_home();
+        if !home.current().exists() || self.broken.get() {
+            return;
+        }
+        // I1: `current` is complete and what the journal says.
+        let current = home.read_current().unwrap();
+        let record = Journal::open(&home).unwrap().record;
+        let versions = record.upgrade.iter().flat_map(|u| [&u.from, &u.to]).chain([&record.current]);
+        let known: Vec<_> = versions.filter(|v| v.target == current.target).map(|v| v.sha256).collect();
+        assert!(known.contains(&digest_of(&current.binary).unwrap()), "current is {current:?}: {record:?}");
+        // I2 and I8.
+        assert_eq!(self.traces().overlaps().len(), 0, "two nodes at once: {:?}", self.traces().overlaps());
+        let pids: Vec<_> = self.traces().signals().iter().map(|s| s["pid"].clone()).collect();
+        let once = pids.iter().all(|pid| pids.iter().filter(|other| *other == pid).count() == 1);
+        assert!(once || self.killed.get(), "a node got two signals: {:?}", self.traces().signals());
+        // I6.
+        for listed in backup::list(&home).unwrap_or_default() {
+            backup::verify(&home, &listed, &Cancel::new().unwrap()).unwrap();
+        }
+    }
+
     /// The program under test, with these arguments and a clean environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wemixvisor"));
@@ -118,8 +206,23 @@ impl Rig {
     }
 
     /// Runs a command to its end.
+    #[track_caller]
     pub(crate) fn output(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        let mut command = self.command(args);
+        at_birth(&mut command, dies_with_us());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (pid, (ended, is_over)) = (child.id(), channel::<()>());
+        std::thread::scope(|scope| {
+            // One that does not end is a failure, and not the end of all tests.
+            scope.spawn(move || {
+                if is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    send(pid, rustix::process::Signal::TERM);
+                }
+            });
+            let out = child.wait_with_output().unwrap();
+            drop(ended);
+            out
+        })
     }
 
     /// Runs a command that has to succeed, and returns its stdout.
@@ -148,19 +251,59 @@ impl Rig {
         let data = self.data();
         let mut args = vec!["run"];
         args.extend(flags);
-        args.extend(["--", "--datadir", data.to_str().unwrap()]);
+        args.extend(["--", "--datadir", data.to_str().unwrap(), "--verbosity", "2"]);
         args.extend(node);
         // One file for all runs: it tells the whole story when a test fails.
         let log =
             |name: &str| File::options().create(true).append(true).open(self.path().join(name)).unwrap();
         let begin = fs::metadata(self.log()).map_or(0, |m| usize::try_from(m.len()).unwrap());
-        let child = self.command(&args).stdout(log("node.out")).stderr(log("visor.log")).spawn().unwrap();
-        Visor { rig: self, child, begin }
+        let mut command = self.command(&args);
+        command.stdout(log("node.out")).stderr(log("visor.log"));
+        self.spawn(command, begin)
+    }
+
+    /// Starts the supervisor with a command that was made ready elsewhere.
+    pub(crate) fn spawn(&self, mut command: Command, begin: usize) -> Visor<'_> {
+        at_birth(&mut command, dies_with_us());
+        Visor { rig: self, child: command.spawn().unwrap(), begin }
     }
 
     fn log(&self) -> PathBuf {
         self.path().join("visor.log")
     }
+}
+
+/// Should this process be killed, nothing stays behind.
+fn dies_with_us() -> Birth {
+    Birth { parent_death: Some(rustix::process::Signal::TERM), ..Birth::default() }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_invariants();
+        }
+    }
+}
+
+/// Writes a shell script that can be executed.
+pub(crate) fn write_script(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// Where homes are laid out: in memory where that is possible, because a sync of a disk that others write to
+/// takes as long as they like. What a test means by `TMPDIR` comes first.
+fn scratch() -> &'static Path {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let memory = Path::new("/dev/shm");
+        let usable = rustix::fs::statvfs(memory).is_ok_and(|fs| {
+            let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+            free >= 2 << 30 && !fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC)
+        });
+        if usable && std::env::var_os("TMPDIR").is_none() { memory.to_owned() } else { std::env::temp_dir() }
+    })
 }
 
 fn show(args: &[&str], out: &Output) -> String {
@@ -201,9 +344,9 @@ impl Visor<'_> {
             let ended = self.child.try_wait().unwrap();
             // What it wrote last may have come after we looked.
             if let (Some(status), None) = (ended, self.log().lines().find(is_it)) {
-                panic!("it ended ({status}) without {words:?}:\n{}", self.log());
+                panic!("it ended ({status}) without {words:?}");
             }
-            assert!(std::time::Instant::now() < deadline, "waited in vain for {words:?}:\n{}", self.log());
+            assert!(std::time::Instant::now() < deadline, "waited in vain for {words:?}");
             std::thread::sleep(std::time::Duration::from_millis(3));
         }
     }
@@ -217,16 +360,60 @@ impl Visor<'_> {
     /// What `status --json` says.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        serde_json::from_str(&self.rig.ok(&["status", "--json"])).unwrap()
+        self.wait_status("a status", |status| Some(status.clone()))
     }
 
     /// Waits until `status` says something that `look` likes.
     #[track_caller]
     pub(crate) fn wait_status<T>(&self, what: &str, mut look: impl FnMut(&Value) -> Option<T>) -> T {
+        let home = self.rig.as_home();
+        // Asked without a process in between: it is done many times.
         until(what, || {
-            let out = self.rig.output(&["status", "--json"]);
-            look(&serde_json::from_slice(&out.stdout).ok()?)
+            let Reply::Status(status) = ask(&home, &Request::Status).ok()?.reply else { return None };
+            look(&serde_json::to_value(status).unwrap())
         })
+    }
+
+    /// Waits until its log has this many lines with all of these words.
+    #[track_caller]
+    pub(crate) fn wait_count(&mut self, count: usize, words: &[&str]) {
+        self.wait(words);
+        until(&format!("{count} lines with {words:?}"), || (self.count(words) >= count).then_some(()));
+    }
+
+    /// Waits until its node follows the chain.
+    #[track_caller]
+    pub(crate) fn wait_node(&mut self) -> u64 {
+        self.wait(&["event=rpc_connected"]);
+        self.wait_status("a head", |status| status["head"]["height"].as_u64())
+    }
+
+    /// Waits until the head is at least `height`, as it sees it.
+    #[track_caller]
+    pub(crate) fn wait_head(&self, height: u64) -> u64 {
+        let reached = |status: &Value| status["head"]["height"].as_u64().filter(|head| *head >= height);
+        self.wait_status(&format!("height {height}"), reached)
+    }
+
+    /// Waits until an upgrade has ended, and asserts how.
+    #[track_caller]
+    pub(crate) fn wait_outcome(&mut self, name: &str, outcome: &str) -> String {
+        let line = self.wait(&["event=upgrade_ended", &format!("name={name} ")]);
+        assert!(line.contains(&format!(" outcome={outcome} ")), "{line}");
+        line
+    }
+
+    /// The processes that are children of the supervisor, with their states; its threads are not.
+    pub(crate) fn children(&self) -> Vec<(u32, char)> {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let of_ours = |pid: u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit(')').next()?.split_whitespace();
+            let state = fields.next()?.chars().next()?;
+            (fields.next()?.parse() == Ok(self.pid())).then_some((pid, state))
+        };
+        pids.filter_map(of_ours).collect()
     }
 
     /// The node's process id.
@@ -244,6 +431,17 @@ impl Visor<'_> {
     /// Waits for its end: its exit code, or 128 plus the signal that killed it.
     #[track_caller]
     pub(crate) fn end(&mut self) -> i32 {
+        let code = self.end_beside();
+        let nodes = self.rig.traces().starts().into_iter().filter_map(|s| s["pid"].as_u64());
+        let alive = |pid: &u32| is_alive(*pid) && works_on(*pid, self.rig.path());
+        let left: Vec<u32> = nodes.filter_map(|pid| u32::try_from(pid).ok()).filter(alive).collect();
+        assert_eq!(left, [0; 0], "it has left its node behind");
+        code
+    }
+
+    /// The same where another supervisor may run.
+    #[track_caller]
+    pub(crate) fn end_beside(&mut self) -> i32 {
         let status = until("the supervisor's end", || self.child.try_wait().unwrap());
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
@@ -257,6 +455,7 @@ impl Visor<'_> {
 
     /// Kills it as nothing but kill -9 can.
     pub(crate) fn kill(&mut self) {
+        self.rig.killed.set(true);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -265,7 +464,12 @@ impl Visor<'_> {
 impl Drop for Visor<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the supervisor\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().filter(|line| line.len() < 1000).collect();
+            eprintln!("--- log of the supervisor\n{}", lines.join("\n"));
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.rig.killed.set(true);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

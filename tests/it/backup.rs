@@ -1,0 +1,182 @@
+//! Backups around an upgrade, and the ways back.
+
+use super::rig::sim::{until, wait_head};
+use super::rig::visor::Rig;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+/// Every file below a directory, by its path.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => open.push(entry.path()),
+                false => found.push(entry.path().strip_prefix(root).unwrap().display().to_string()),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_backup_is_made_before_the_switch_and_has_no_keys() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.hook("v2", "pre-upgrade", "ls backups > seen");
+    rig.schedule("v2", 10);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    let backups = rig.backups();
+    assert_eq!(backups.len(), 1, "{backups:?}");
+    assert!(backups[0].starts_with("v2-"), "{backups:?}");
+    assert_eq!(fs::read_to_string(rig.home().join("seen")).unwrap().trim(), backups[0]);
+    let copied = files(&rig.home().join("backups").join(&backups[0]));
+    assert!(copied.iter().any(|f| f == "data/simnode/chaindata/blocks.jsonl"), "{copied:?}");
+    let key = |f: &&String| ["nodekey", "keystore", "jwtsecret"].iter().any(|k| f.contains(k));
+    assert_eq!(copied.iter().filter(key).count(), 0, "{copied:?}");
+}
+
+#[test]
+fn an_operator_can_do_without() {
+    let rig = Rig::new().set("UNSAFE_SKIP_BACKUP", "true");
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    assert!(!rig.home().join("backups").exists());
+}
+
+#[test]
+fn a_backup_that_is_not_possible_is_known_before_the_node_is_stopped() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    fs::write(rig.home().join("backups"), "a file").unwrap();
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    visor.wait(&["event=upgrade_not_ready", "name=v2", "backups"]);
+    visor.wait_head(15);
+    assert_eq!(rig.traces().signals().len(), 0);
+    fs::remove_file(rig.home().join("backups")).unwrap();
+    rig.ok(&["upgrade", "add", "v2", rig.path().join("v2").to_str().unwrap()]);
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_backup_that_fails_keeps_the_old_binary() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.script(&json!({"freeze": 10}));
+    rig.schedule("v2", 11);
+    let mut visor = rig.run();
+    visor.wait(&["event=upgrade_ready"]);
+    // What was possible then is not any more.
+    std::os::unix::fs::symlink("/etc/passwd", rig.data().join("elsewhere")).unwrap();
+    rig.script(&json!({}));
+    assert!(visor.wait_outcome("v2", "failed").contains("leads out of it"));
+    visor.wait_count(2, &["event=node_started", "version=genesis"]);
+    wait_head(&rig.ipc(), 15);
+    assert_eq!(visor.stop(), 0);
+    assert_eq!((rig.backups().len(), rig.current().as_str()), (0, "genesis"));
+}
+
+#[test]
+fn a_new_binary_that_dies_three_times_gives_way_to_the_old_one() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    rig.stage("v2", &[("end", "7")]);
+    rig.schedule("v2", 10);
+    let mut visor = rig.run_with(&[], &["--mine", "--sim.name", "a b"]);
+    assert!(visor.wait_outcome("v2", "rolled-back").contains("exit code 7"));
+    visor.wait_count(2, &["event=node_started", "version=genesis"]);
+    let starts = rig.traces().starts();
+    let versions: Vec<_> = starts.iter().map(|s| s["version"].clone()).collect();
+    assert_eq!(versions[..4], ["v1", "v2", "v2", "v2"]);
+    until("v1 to be back", || (rig.traces().starts().len() == 5).then_some(()));
+    let starts = rig.traces().starts();
+    assert!(starts.iter().all(|s| s["args"] == starts[0]["args"]), "{starts:?}");
+    let status = visor.wait_status("the old one", |s| (s["state"] == "running").then(|| s.clone()));
+    assert_eq!((&status["version"]["target"], &status["upgrade"]), (&json!("genesis"), &json!(null)));
+    assert_eq!(status["ended"][0]["outcome"], "rolled-back");
+    assert_eq!(visor.stop(), 0);
+
+    assert_eq!(
+        (rig.current().as_str(), rig.journal()["current"]["target"].as_str()),
+        ("genesis", Some("genesis"))
+    );
+    let history = rig.history();
+    let events: Vec<&str> = history.iter().filter_map(|line| line.split(' ').next()).collect();
+    let attempts = ["attempt_failed"; 3];
+    assert_eq!(events[..3], ["upgrade_due", "backed_up", "switched"]);
+    assert_eq!(events[3..6], attempts, "{history:?}");
+    assert_eq!(events.last(), Some(&"upgrade_ended"), "{history:?}");
+    // It has ended, so the next start does not try it again.
+    let mut visor = rig.run();
+    visor.wait_node();
+    assert_eq!(visor.count(&["event=upgrade_due"]), 0);
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn data_that_the_old_binary_cannot_read_is_put_back() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    rig.stage("v2", &[("db", "9"), ("end", "1+100"), ("freeze", "10")]);
+    rig.trigger("{\"name\":\"v2\",\"height\":10,\"data_compat\":false}");
+    let mut visor = rig.run();
+    visor.wait(&["event=backed_up"]);
+    let key = fs::read(rig.data().join("simnode/nodekey")).unwrap();
+    let blocks = |data: &Path| fs::read_to_string(data.join("simnode/chaindata/blocks.jsonl")).unwrap();
+    let saved = blocks(&rig.home().join("backups").join(&rig.backups()[0]).join("data"));
+    visor.wait_outcome("v2", "rolled-back");
+    visor.wait(&["event=restored"]);
+    let aside = visor.wait(&["event=data_replaced"]);
+    visor
+        .wait_status("the old one", |s| (s["head"]["height"] == 10 && s["state"] == "running").then_some(()));
+    assert_eq!((saved.lines().count(), blocks(&rig.data())), (10, saved));
+    assert_eq!(fs::read(rig.data().join("simnode/nodekey")).unwrap(), key);
+    assert_eq!(fs::read_to_string(rig.data().join("simnode/chaindata/VERSION")).unwrap().trim(), "8");
+    // Nothing is thrown away.
+    let aside = Path::new(aside.rsplit(' ').next().unwrap());
+    assert_eq!(fs::read_to_string(aside.join("simnode/chaindata/VERSION")).unwrap().trim(), "9");
+    // The trigger file came back with the data, and is no reason to try again.
+    visor.wait_status("the trigger", |s| (s["planned"] == json!([])).then_some(()));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn past_the_fork_there_is_no_way_back() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    rig.stage("v2", &[("end", "1")]);
+    rig.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", "11"]);
+    let mut visor = rig.run();
+    assert_eq!(visor.end(), 79);
+    assert_eq!((rig.current().as_str(), rig.traces().starts().len()), ("upgrades/v2", 4));
+    let status = String::from_utf8(rig.output(&["status"]).stdout).unwrap();
+    assert!(status.contains("halted") && status.contains("wemixvisor resolve"), "{status}");
+    // Nothing is started until somebody decides.
+    let said = {
+        let mut visor = rig.run();
+        assert_eq!(visor.end(), 79);
+        visor.log()
+    };
+    assert!(said.contains("wemixvisor resolve"), "{said}");
+    assert_eq!(rig.traces().starts().len(), 4);
+
+    // Going back is refused unless it is the operator's own will.
+    assert!(rig.fails(5, &["resolve", "rollback"]).contains("--force"));
+    rig.ok(&["resolve", "retry"]);
+    rig.fails(5, &["resolve", "retry"]);
+    let mut visor = rig.run();
+    assert_eq!(visor.end(), 79);
+    assert_eq!(rig.traces().starts().len(), 7, "three more attempts");
+    rig.ok(&["resolve", "rollback", "--force"]);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "rolled-back");
+    visor.wait_node();
+    assert_eq!((rig.current().as_str(), visor.status()["state"].as_str()), ("genesis", Some("running")));
+    assert_eq!(visor.stop(), 0);
+}

@@ -1,0 +1,156 @@
+//! Homes: laid out, broken, missing; and what is said about them.
+
+use super::rig::visor::Rig;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+/// Runs on a home that must not be run on: nothing is started, and the message has these parts.
+#[track_caller]
+fn is_refused(rig: &Rig, code: i32, parts: &[&str]) {
+    let before = fs::read_link(rig.of("current")).ok();
+    let mut visor = rig.run();
+    let ended = visor.end_beside();
+    let log = visor.log();
+    assert_eq!(ended, code, "{log}");
+    for part in parts {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert_eq!(rig.traces().starts().len(), 0);
+    assert_eq!(fs::read_link(rig.of("current")).ok(), before, "it is left alone");
+}
+
+#[test]
+fn a_current_that_proves_nothing_starts_nothing() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.is_broken_on_purpose();
+    let current = rig.of("current");
+    let relink = |target: &str| {
+        fs::remove_file(&current).unwrap();
+        symlink(target, &current).unwrap();
+    };
+    relink("upgrades/v2");
+    is_refused(&rig, 79, &["current points at upgrades/v2 but the journal says genesis", "point it back"]);
+    relink("upgrades/v9");
+    is_refused(&rig, 79, &["does not resolve", "upgrades/v9/bin/simnode"]);
+    relink("/bin");
+    is_refused(&rig, 79, &["points neither to"]);
+    fs::remove_file(&current).unwrap();
+    is_refused(&rig, 79, &["is missing", "ln -s"]);
+    rig.ok(&["init"]);
+    assert_eq!(rig.current(), "genesis", "the node has never run, so init may finish its work");
+
+    // Not the bytes that were installed.
+    let binary = rig.of("genesis/bin/simnode");
+    fs::rename(rig.binary("other", &[]), &binary).unwrap();
+    is_refused(&rig, 79, &["is not the one that was installed", "put it back"]);
+    fs::remove_file(&binary).unwrap();
+    is_refused(&rig, 79, &["does not resolve", "put the binary back"]);
+    symlink("/bin/true", &binary).unwrap();
+    is_refused(&rig, 79, &["outside the home"]);
+}
+
+#[test]
+fn a_journal_that_proves_nothing_starts_nothing() {
+    let rig = Rig::new();
+    rig.is_broken_on_purpose();
+    let journal = rig.of("state/journal.json");
+    let good = fs::read(&journal).unwrap();
+    fs::write(&journal, &good[..good.len() / 2]).unwrap();
+    is_refused(&rig, 79, &["no journal can be read", "journal.json"]);
+    fs::remove_file(&journal).unwrap();
+    is_refused(&rig, 79, &["no journal can be read", "init --import"]);
+    // One of two slots is enough.
+    fs::write(&journal, "{").unwrap();
+    fs::write(rig.of("state/journal.prev.json"), &good).unwrap();
+    let mut visor = rig.run();
+    visor.wait(&["event=journal_slot_bad", "journal.json"]);
+    visor.wait_node();
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_home_that_is_not_there_asks_for_init() {
+    let rig = Rig::empty();
+    for args in [
+        &["run"][..],
+        &["status"],
+        &["status", "--json"],
+        &["upgrade", "list"],
+        &["upgrade", "schedule", "v2", "5"],
+        &["upgrade", "now", "v2"],
+        &["upgrade", "cancel", "v2"],
+        &["stop"],
+        &["resolve", "retry"],
+    ] {
+        let out = rig.output(args);
+        let (stdout, stderr) =
+            (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+        assert_eq!(out.status.code(), Some(78), "{args:?}");
+        assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{args:?}: {stderr}");
+        assert!(stderr.contains("wemixvisor init BINARY"), "{args:?}: {stderr}");
+        assert!(!rig.home().exists(), "{args:?} has made something");
+    }
+}
+
+#[test]
+fn init_lays_out_once_and_checks_afterwards() {
+    let rig = Rig::empty();
+    let v1 = rig.binary("v1", &[]);
+    let made = rig.ok(&["init", v1.to_str().unwrap()]);
+    assert!(made.lines().all(|line| line.starts_with("made ")), "{made}");
+    let mode = |path: &str| fs::metadata(rig.of(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("."), mode("state"), mode("config.yaml")), (0o700, 0o700, 0o600));
+    assert_eq!(mode("genesis/bin/simnode"), 0o555);
+    let again = rig.ok(&["init", v1.to_str().unwrap()]);
+    assert!(again.lines().all(|line| line.starts_with("kept ")), "{again}");
+    rig.ok(&["init"]);
+    // Another binary is not what was installed.
+    let other = rig.binary("other", &[]);
+    assert!(
+        rig.fails(1, &["init", other.to_str().unwrap()]).contains("another binary is staged there already")
+    );
+    // A link that an upgrade has moved is not reset.
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 3);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    rig.ok(&["init", v1.to_str().unwrap()]);
+    assert_eq!(rig.current(), "upgrades/v2");
+    fs::remove_file(rig.of("current")).unwrap();
+    assert!(rig.fails(79, &["init"]).contains("ln -s upgrades/v2 current"));
+    rig.is_broken_on_purpose();
+}
+
+#[test]
+fn init_takes_only_programs_for_this_machine() {
+    let rig = Rig::empty();
+    let file = |name: &str, content: &[u8], mode: u32| {
+        let path = rig.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut foreign = fs::read(super::rig::sim::program()).unwrap()[..4096].to_vec();
+    foreign[18] = 0xf3; // RISC-V
+    let directory = rig.path().to_str().unwrap().to_owned();
+    for (path, code) in [
+        (file("empty", b"", 0o755), 65),
+        (file("script", b"#!/bin/sh\n", 0o755), 65),
+        (file("plain", &fs::read(super::rig::sim::program()).unwrap(), 0o644), 65),
+        (file("foreign", &foreign, 0o755), 65),
+        (directory, 65),
+        (rig.path().join("missing").to_str().unwrap().to_owned(), 74),
+    ] {
+        let said = rig.fails(code, &["init", &path]);
+        assert!(said.lines().count() == 1 && said.contains(&path), "{said}");
+        assert!(!rig.of("current").exists() && !rig.of("genesis/bin").exists(), "{path}");
+    }
+    // What was begun is finished by a better one.
+    let v1 = rig.binary("v1", &[]);
+    rig.ok(&["init", v1.to_str().unwrap()]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    assert_eq!(visor.stop(), 0);
+}

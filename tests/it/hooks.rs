@@ -1,0 +1,99 @@
+//! What an upgrade's hooks are told, what they can say, and what they cannot do.
+
+use super::rig::sim::until;
+use super::rig::visor::{Rig, is_alive, write_script};
+use serde_json::json;
+use std::fs;
+
+#[test]
+fn hooks_decide_over_an_upgrade() {
+    let rig = Rig::new().set("DAEMON_PREUPGRADE_MAX_RETRIES", "2");
+    let end = |code| format!("echo \"it is $UPGRADE_HEIGHT\"; exit {code}");
+    for (name, height, script) in [
+        ("abort", 5, end(30)),
+        ("fail", 10, end(5)),
+        ("retry", 15, end(31)),
+        ("good", 20, "echo again >> tries; [ \"$(wc -l < tries)\" -gt 2 ] || exit 31".to_owned()),
+    ] {
+        rig.stage(name, &[]);
+        rig.hook(name, "pre-upgrade", &script);
+        rig.schedule(name, height);
+    }
+    let mut visor = rig.run();
+    assert!(visor.wait_outcome("abort", "aborted").contains("it is 5"));
+    assert!(visor.wait_outcome("fail", "failed").contains("exit code 5: it is 10"));
+    assert!(visor.wait_outcome("retry", "failed").contains("asked for another try 3 times: it is 15"));
+    visor.wait_outcome("good", "applied");
+    let versions: Vec<_> = rig.traces().starts().iter().map(|s| s["version"].clone()).collect();
+    assert_eq!(versions, ["v1", "v1", "v1", "v1", "good"]);
+    let args: Vec<_> = rig.traces().starts().iter().map(|s| s["args"].clone()).collect();
+    assert!(args.iter().all(|a| *a == args[0]), "{args:?}");
+    // Each try once more, after the node was down, and never again.
+    assert_eq!(visor.count(&["hook_output", "name=retry"]), 3);
+    assert_eq!(fs::read_to_string(rig.home().join("tries")).unwrap().lines().count(), 3);
+    let list = rig.ok(&["upgrade", "list"]);
+    for part in ["abort", "aborted: pre-upgrade hook asked to abort: it is 5", "good", "applied: "] {
+        assert!(list.contains(part), "{list}");
+    }
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn the_configured_hook_is_told_everything() {
+    let rig = Rig::empty();
+    let hook = rig.path().join("any hook");
+    write_script(&hook, "env > env; pwd >> env; ls -d data/simnode/LOCK >> env; cat >> env");
+    let rig = rig.set("DAEMON_PREUPGRADE", hook.to_str().unwrap());
+    let v1 = rig.binary("v1", &[]);
+    rig.ok(&["init", v1.to_str().unwrap()]);
+    rig.stage("v2", &[]);
+    rig.trigger("{\"name\":\"v2\",\"height\":5,\"info\":{\"a\":[1]},\"more\":\"x\"}");
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    let env = fs::read_to_string(rig.home().join("env")).unwrap();
+    for line in [
+        &format!("DAEMON_HOME={}", rig.home().display()),
+        "DAEMON_NAME=simnode",
+        "UPGRADE_NAME=v2",
+        "UPGRADE_HEIGHT=5",
+        "UPGRADE_INFO={\"a\":[1],\"more\":\"x\"}",
+        rig.home().to_str().unwrap(),
+    ] {
+        assert!(env.lines().any(|l| l == line), "{line}: {env}");
+    }
+}
+
+#[test]
+fn a_hook_has_its_time_and_takes_nothing_along() {
+    let rig = Rig::new().set("DAEMON_PREUPGRADE_TIMEOUT", "1s");
+    rig.stage("v2", &[]);
+    let script = "sleep 1000 & echo $! > child; yes | head -c 3000000; echo $$ > self; exec sleep 1000";
+    rig.hook("v2", "pre-upgrade", script);
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    assert!(visor.wait_outcome("v2", "failed").contains("took longer than 1 s"));
+    visor.wait_count(2, &["event=node_started", "version=genesis"]);
+    for file in ["self", "child"] {
+        let pid = fs::read_to_string(rig.home().join(file)).unwrap().trim().parse().unwrap();
+        until("the end of the hook's processes", || (!is_alive(pid)).then_some(()));
+    }
+    let (log, node) = (visor.log().len(), visor.node());
+    assert!(log < 100_000, "its output is limited: {log} bytes");
+    assert!(visor.log().contains(" lines left out]"));
+    assert!(visor.children().iter().all(|(pid, _)| *pid == node), "{:?}", visor.children());
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_hook_that_cannot_run_keeps_the_old_binary() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    fs::write(rig.of("upgrades/v2/pre-upgrade"), "exit 0").unwrap();
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    assert!(visor.wait_outcome("v2", "failed").contains("not executable"));
+    visor.wait_count(2, &["event=node_started", "version=genesis"]);
+    assert_eq!(visor.stop(), 0);
+    assert_eq!(rig.journal()["ended"][0]["outcome"], json!("failed"));
+}

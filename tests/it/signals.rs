@@ -1,0 +1,140 @@
+//! Signals, and the deaths of the supervisor: the node is told once, and is never there twice.
+
+use super::rig::sim::until;
+use super::rig::visor::{Rig, is_alive, send};
+use rustix::process::Signal;
+use std::fs;
+
+/// The SIGTERMs and SIGINTs that all nodes have got, in order.
+fn signals(rig: &Rig) -> Vec<String> {
+    rig.traces().signals().iter().map(|s| s["signal"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_stop_reaches_the_node_once_and_we_leave_after_it() {
+    for (first, later) in
+        [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM), (Signal::QUIT, Signal::TERM)]
+    {
+        let rig = Rig::with(&[("stop", "300")]);
+        let mut visor = rig.run();
+        visor.wait_node();
+        let node = visor.node();
+        visor.signal(first);
+        until("the node's SIGTERM", || (signals(&rig).len() == 1).then_some(()));
+        visor.signal(later);
+        visor.signal(first);
+        assert!(is_alive(visor.pid()), "it waits for its node");
+        assert_eq!(visor.end(), 0);
+        assert!(!is_alive(node));
+        assert_eq!(signals(&rig), ["SIGTERM"]);
+        let log = visor.log();
+        let order = ["event=signal_sent signal=SIGTERM", "event=node_stopped", "event=ended code=0"];
+        assert!(order.map(|line| log.find(line).expect(line)).is_sorted(), "{log}");
+        assert_eq!(rig.journal()["node"], "stopped-clean");
+    }
+}
+
+#[test]
+fn nothing_but_a_stop_ends_us() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_node();
+    let node = visor.node();
+    let (realtime, harmless) =
+        (35..=64, [1, 10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
+    for number in harmless.into_iter().chain(realtime) {
+        let kill = [format!("-{number}"), visor.pid().to_string()];
+        assert!(std::process::Command::new("/bin/kill").args(&kill).status().unwrap().success(), "{kill:?}");
+    }
+    visor.wait(&["event=signal_ignored", "signal=SIGUSR2"]);
+    visor.wait(&["event=signal_ignored", "signal=64"]);
+    visor.wait(&["event=config_reloaded"]);
+    let state = visor.wait(&["event=state"]);
+    assert!(state.contains("state=running") && state.contains(&format!("node_pid={node}")), "{state}");
+    assert_eq!((visor.node(), rig.traces().starts().len(), signals(&rig).len()), (node, 1, 0));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn the_configuration_is_read_again() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_node();
+    let node = visor.node();
+    let config = rig.of("config.yaml");
+    let template = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{template}\ndaemon_max_restarts: 7\nlog_level: debug\n")).unwrap();
+    visor.signal(Signal::HUP);
+    visor.wait(&["event=config_changed", "key=daemon_max_restarts"]);
+    visor.wait(&["event=config_needs_restart", "key=log_level"]);
+    visor.wait(&["event=config_reloaded"]);
+
+    fs::write(&config, format!("{template}\ndaemon_max_restart: 8\ndaemon_shutdown_grace: soon\n")).unwrap();
+    visor.signal(Signal::HUP);
+    let first = template.lines().count() + 2;
+    visor.wait(&["event=config_problem", &format!("config.yaml:{first}: "), "daemon_max_restarts"]);
+    visor.wait(&["event=config_problem", &format!("config.yaml:{}: ", first + 1), "soon"]);
+    visor.wait(&["event=config_not_reloaded"]);
+    assert_eq!((visor.node(), rig.traces().starts().len()), (node, 1));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_no_second_node_possible() {
+    let rig = Rig::with(&[("stop", "400")]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    let node = visor.node();
+    visor.kill();
+    let mut next = rig.run();
+    next.wait(&["event=waiting_for_locks"]);
+    next.wait_node();
+    assert!(!is_alive(node));
+    let (signals, starts) = (rig.traces().signals(), rig.traces().starts());
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    // The kernel sends one for each of our threads that is left when another dies; a node bears ten.
+    assert!((1..=10).contains(&signals.len()), "{signals:?}");
+    assert!(signals.iter().all(|s| s["signal"] == "SIGTERM" && s["pid"] == node), "{signals:?}");
+    assert!(starts[1]["ms"].as_u64() >= signals[0]["ms"].as_u64().map(|ms| ms + 400));
+    assert_eq!(starts[0]["args"], starts[1]["args"]);
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn what_a_node_leaves_behind_keeps_the_next_one_waiting() {
+    let rig = Rig::with(&[("grandchild", "1000")]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    let orphan: u32 = fs::read_to_string(rig.data().join("sim.grandchild")).unwrap().trim().parse().unwrap();
+    visor.kill();
+    let mut next = rig.run();
+    next.wait(&["event=waiting_for_locks", "a process of the previous node is alive"]);
+    next.wait(&["event=node_started"]);
+    assert!(!is_alive(orphan));
+    // The grandchild of the second node becomes ours when that node ends, and is no zombie afterwards.
+    next.wait_node();
+    rig.ok(&["restart"]);
+    next.wait_count(2, &["event=waiting_for_locks"]);
+    next.wait_count(2, &["event=node_started"]);
+    let node = next.node();
+    let children = next.children();
+    assert!(children.iter().all(|(pid, state)| *pid == node && *state != 'Z'), "{children:?}");
+    send(node, Signal::TERM);
+    next.wait(&["event=node_exited"]);
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_node_that_is_only_waited_for() {
+    let rig = Rig::with(&[("grandchild", "600000")]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    let orphan: u32 = fs::read_to_string(rig.data().join("sim.grandchild")).unwrap().trim().parse().unwrap();
+    visor.kill();
+    let mut next = rig.run();
+    next.wait(&["event=waiting_for_locks"]);
+    assert_eq!(next.status()["state"], "waiting-for-locks");
+    assert_eq!(next.stop(), 0);
+    send(orphan, Signal::KILL);
+    assert_eq!(rig.traces().starts().len(), 1);
+}

@@ -1,0 +1,88 @@
+//! The command line as a user meets it: every mistake has its exit code and one line that helps.
+
+use super::rig::visor::Rig;
+use std::fs;
+
+/// Runs a command that has to fail with one line on stderr and nothing on stdout.
+#[track_caller]
+fn fails(rig: &Rig, code: i32, args: &[&str], parts: &[&str]) {
+    let out = rig.output(args);
+    let (stdout, stderr) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
+    assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{args:?}: {stderr}");
+    assert!(stderr.starts_with("wemixvisor: "), "{args:?}: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{args:?}: {part}: {stderr}");
+    }
+}
+
+#[test]
+fn every_mistake_has_its_code_and_one_line() {
+    let rig = Rig::new();
+    let text = rig.path().join("text");
+    fs::write(&text, "no program").unwrap();
+    let text = text.to_str().unwrap();
+    for (code, args, parts) in [
+        (2, &["frobnicate"][..], &["frobnicate", "wemixvisor help"][..]),
+        (2, &["statsu"], &["did you mean `wemixvisor status`?"]),
+        (2, &["upgrade", "schedule", "../../x", "5"], &["../../x", "is not a name"]),
+        (2, &["upgrade", "schedule", "v2", "0"], &["is not a height"]),
+        (2, &["upgrade", "schedule", "v2", "0x10"], &["is not a height"]),
+        (2, &["upgrade", "schedule", "v2", "18446744073709551616"], &["is not a height"]),
+        (
+            2,
+            &["upgrade", "schedule", "v2", "9", "--fork-height", "9"],
+            &["fork_height 9 is not above height 9"],
+        ),
+        (2, &["upgrade", "schedule", "v2", "9", "--sha256", "12"], &["--sha256"]),
+        (2, &["upgrade", "add", "../x", text], &["../x", "is not a name"]),
+        (2, &["upgrade", "cancel", "a/b"], &["a/b", "is not a name"]),
+        (2, &["upgrade", "now", ".."], &["is not a name"]),
+        (2, &["upgrade", "list", "--jsno"], &["--jsno"]),
+        (2, &["run", "--daemon-name"], &["needs a value"]),
+        (2, &["init", "--import", text], &["--import takes no BINARY"]),
+        (3, &["stop"], &["no supervisor is running"]),
+        (4, &["upgrade", "cancel", "v9"], &["no upgrade v9 is planned", "upgrade list"]),
+        (5, &["resolve", "retry"], &["nothing to resolve"]),
+        (5, &["resolve", "rollback"], &["nothing to resolve"]),
+        (65, &["upgrade", "add", "v2", text], &[text]),
+        (74, &["upgrade", "add", "v2", "missing"], &["missing"]),
+        (78, &["status", "--daemon-shutdown-grace", "soon"], &["--daemon-shutdown-grace", "soon"]),
+        (78, &["status", "--home", "nowhere"], &["no home is laid out here", "nowhere"]),
+        (78, &["status", "--config", "none.yaml"], &["none.yaml"]),
+        (78, &["run", "--daemon-data-backup-dir", "home/data/backups"], &["lies in the data directory"]),
+        (78, &["run", "--validator-mode", "--unsafe-skip-checksum"], &["--unsafe-skip-checksum"]),
+    ] {
+        fails(&rig, code, args, parts);
+    }
+    assert_eq!(rig.traces().starts().len(), 0);
+    assert!(!rig.path().join("x").exists() && !rig.home().join("x").exists());
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_named_with_its_line() {
+    let rig = Rig::new();
+    let config = rig.of("config.yaml");
+    fs::write(&config, "daemon_name: simnode\ndaemon_shutdwon_grace: 5m\nlog_level: loud\n").unwrap();
+    let said = rig.fails(78, &["config", "check"]);
+    for part in ["config.yaml:2: ", "did you mean daemon_shutdown_grace?", "config.yaml:3: ", "loud"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // No command works on half a configuration, and nothing is started.
+    rig.fails(78, &["run"]);
+    rig.fails(78, &["status"]);
+    fs::write(&config, "daemon_name: simnode\ndaemon_shutdown_grace: 5m\n").unwrap();
+    rig.ok(&["config", "check"]);
+    let shown: serde_json::Value = serde_json::from_str(&rig.ok(&["config", "show", "--json"])).unwrap();
+    assert!(shown.to_string().contains("config.yaml:2"), "{shown}");
+}
+
+#[test]
+fn help_and_version_need_no_home() {
+    let rig = Rig::empty();
+    for args in [&["help"][..], &["--help"], &[], &["upgrade", "schedule", "--help"]] {
+        assert!(rig.ok(args).contains("upgrade schedule NAME HEIGHT"), "{args:?}");
+    }
+    assert_eq!(rig.ok(&["version"]), format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(rig.ok(&["--version"]), rig.ok(&["version"]));
+}
