@@ -1,4 +1,8 @@
 //! TLS, proxies and credentials: who is spoken to, and who gets to know what.
+//!
+//! The certificates in `tests/data/tls` were made once with openssl and are valid from 2020 to 2120: an
+//! authority whose key is gone, and what it signed for this machine, for another name, and for a
+//! time that has passed, each with its key. They protect nothing.
 
 use super::{Rig, program, slow_to_go_on};
 use crate::rig::server::{Content, Server};
