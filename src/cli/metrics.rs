@@ -92,7 +92,7 @@ mod tests {
             pid: None,
             home: "/h".into(),
             view,
-            silence: None,
+            rpc_trouble: None,
             problems: vec!["x".into()],
         };
         let page = render(&status);

@@ -33,7 +33,7 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
 fn at_rest(home: &Home) -> Result<Status> {
     let record = Journal::open(home)?.record;
     let (view, problems) = super::upgrade::view_at_rest(home, record);
-    Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, silence: None, problems })
+    Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, rpc_trouble: None, problems })
 }
 
 fn show(status: &Status) -> String {
@@ -55,8 +55,8 @@ fn show(status: &Status) -> String {
             seconds(view.period_ms)
         );
     }
-    if let Some(silence) = &status.silence {
-        let _ = writeln!(text, "silence     the node tells no head: {silence}");
+    if let Some(rpc_trouble) = &status.rpc_trouble {
+        let _ = writeln!(text, "rpc         the node tells no head: {rpc_trouble}");
     }
     if view.failures > 0 {
         let _ = writeln!(text, "failures    {} in a row", view.failures);

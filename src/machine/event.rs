@@ -277,6 +277,8 @@ pub enum Action {
         /// What was done, or why not.
         reply: Result<String, String>,
     },
+    /// Run the post-upgrade hook of an upgrade that was applied. Nothing depends on what comes of it.
+    AfterUpgrade(Progress),
     /// Tell people.
     Tell(Notice),
     /// End the supervisor.

@@ -324,6 +324,10 @@ impl Machine {
         match then {
             Recorded::Terminate(node) => self.terminate(now, node, Why::Upgrade),
             Recorded::Run(node) => self.state = State::Running(node),
+            Recorded::Applied(node, progress) => {
+                self.state = State::Running(node);
+                self.actions.push(Action::AfterUpgrade(*progress));
+            }
             Recorded::Start(None) => self.clear(now, Cleared::Start),
             Recorded::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
             Recorded::Upgrade => self.go_on(),
@@ -346,7 +350,7 @@ impl Machine {
         self.tell(Level::Error, "journal_not_written", failure.detail.clone(), false);
         let record = std::mem::replace(&mut self.record, *old);
         match then {
-            Recorded::Terminate(mut node) | Recorded::Run(mut node) => {
+            Recorded::Terminate(mut node) | Recorded::Run(mut node) | Recorded::Applied(mut node, _) => {
                 node.not_before = Some(now + LEAVE_ALONE);
                 self.state = State::Running(node);
             }

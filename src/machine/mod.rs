@@ -516,7 +516,11 @@ impl Machine {
             State::Running(node) | State::Stopping { node, .. } => Some(node),
             State::Inspecting { node, .. } => node.as_ref(),
             State::Recording {
-                then: state::Recorded::Terminate(node) | state::Recorded::Run(node), ..
+                then:
+                    state::Recorded::Terminate(node)
+                    | state::Recorded::Run(node)
+                    | state::Recorded::Applied(node, _),
+                ..
             } => Some(node),
             State::Born
             | State::Resting { .. }

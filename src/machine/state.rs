@@ -2,7 +2,7 @@
 
 use super::council::Council;
 use super::event::{Ending, Job, Notice, Ready, Status};
-use super::journal::{Record, Target};
+use super::journal::{Progress, Record, Target};
 use super::recovery::Recovery;
 use crate::exit::Exit;
 use crate::name::Name;
@@ -56,6 +56,8 @@ pub(super) enum Recorded {
     Terminate(Node),
     /// Go on running: nothing but the record has changed.
     Run(Node),
+    /// Go on running: the upgrade is applied.
+    Applied(Node, Box<Progress>),
     /// Start what the record says, now or later.
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.

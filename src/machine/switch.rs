@@ -395,11 +395,12 @@ impl Machine {
                 let text = format!("name={} outcome={} {detail}", progress.name, Outcome::Applied);
                 let current = progress.to.clone();
                 let news = Notice::history(Level::Info, "upgrade_ended", text);
+                let then = Recorded::Applied(node, Box::new(progress.clone()));
                 self.restarts.forgive();
                 let mut record = Record { current, ..self.record.clone() };
                 record.end(Outcome::Applied, detail);
                 self.note_head(&mut record);
-                self.save_and_tell(record, Recorded::Run(node), Some(news));
+                self.save_and_tell(record, then, Some(news));
             }
             Proof::Trace => {
                 let mut record = self.record.clone();

@@ -87,7 +87,7 @@ pub struct Status {
     pub view: View,
     /// Why the node tells no head, while it runs and does not.
     #[serde(default)]
-    pub silence: Option<String>,
+    pub rpc_trouble: Option<String>,
     /// What is wrong with the files that plan upgrades.
     pub problems: Vec<String>,
 }

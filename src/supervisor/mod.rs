@@ -14,6 +14,7 @@
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
 
+mod afterwards;
 mod child;
 mod control;
 mod poller;
@@ -43,6 +44,7 @@ use crate::upgrade::history;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
 use crate::upgrade::prepare::{Downloads, Verified};
+use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
@@ -101,7 +103,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
     control::serve(home, channels.calls.0.clone())?;
-    let watcher = watcher::watch(home, channels.planned.0.clone())?;
+    let watcher = watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?;
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
     let surveyor = Surveyor::start(channels.answers.0.clone())?;
     let worker = Worker::start(channels.jobs.0.clone())?;
@@ -127,7 +129,8 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         planned: Planned::default(),
         conflicts: BTreeSet::new(),
         scheduled: String::new(),
-        silence: None,
+        rpc_trouble: None,
+        afterwards: Afterwards::default(),
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
@@ -241,8 +244,10 @@ struct Supervisor {
     conflicts: BTreeSet<String>,
     /// What the log was last told of the schedule.
     scheduled: String,
+    /// Hooks of upgrades that were applied.
+    afterwards: Afterwards,
     /// Why the node tells no head, while it does not.
-    silence: Option<String>,
+    rpc_trouble: Option<String>,
     /// Who waits until what is on disk is in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
     /// Who waits for an answer, by number.
@@ -259,6 +264,7 @@ impl Supervisor {
         self.feed(Event::Boot(facts));
         loop {
             if let Some(end) = self.end.take() {
+                self.afterwards.end();
                 return end;
             }
             let timer = self.machine.deadline().map_or_else(never, |(when, _)| at(when));
@@ -386,6 +392,10 @@ impl Supervisor {
                 self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done));
                 None
             }
+            Action::AfterUpgrade(progress) => {
+                self.afterwards.begin(self.context.clone(), progress);
+                None
+            }
             Action::Tell(notice) => {
                 self.tell(notice);
                 None
@@ -459,7 +469,7 @@ impl Supervisor {
             Ok(None) => {}
             Ok(Some(status)) => {
                 self.child = None;
-                self.silence = None;
+                self.rpc_trouble = None;
                 self.poller.rest();
                 let environment = self.disk_is_full();
                 self.feed(Event::Exited(Ending { status, environment }));
@@ -495,6 +505,7 @@ impl Supervisor {
         }
         log::info!("event=config_reloaded");
         self.context.config = Arc::new(loaded.config);
+        self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
         self.feed(Event::Policy(policy(&self.context.config)));
     }
@@ -596,10 +607,10 @@ impl Supervisor {
         }
         match told.head {
             Ok(head) => {
-                self.silence = None;
+                self.rpc_trouble = None;
                 self.feed(Event::Head(head));
             }
-            Err(why) => self.silence = Some(why),
+            Err(why) => self.rpc_trouble = Some(why),
         }
     }
 
@@ -646,7 +657,7 @@ impl Supervisor {
             pid: Some(std::process::id()),
             home: self.context.home.root().to_owned(),
             view,
-            silence: self.silence.clone(),
+            rpc_trouble: self.rpc_trouble.clone(),
             problems,
         }
     }

@@ -19,9 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How long the net may take to notice what inotify does not tell.
-const NET: Duration = Duration::from_secs(30);
-/// The same while a directory to be watched does not exist yet.
+/// How long the net may take to notice anything while a directory to be watched does not exist yet.
 const NET_MISSING: Duration = Duration::from_secs(1);
 
 /// What the files said, and as of when.
@@ -41,6 +39,8 @@ pub(super) struct Watcher {
 struct Shared {
     /// Rises when everything read before it is outdated.
     edition: AtomicU64,
+    /// How long the net may take to notice what inotify does not tell, in milliseconds.
+    net: AtomicU64,
     /// Readable when the thread should look at once.
     nudge: OwnedFd,
 }
@@ -56,6 +56,12 @@ impl Watcher {
         seen.edition == self.shared.edition.load(Ordering::Acquire)
     }
 
+    /// Has the thread look this often without being told to; in force after its next look.
+    pub(super) fn pace(&self, net: Duration) {
+        let millis = u64::try_from(net.as_millis()).unwrap_or(u64::MAX);
+        self.shared.net.store(millis, Ordering::Release);
+    }
+
     /// Has the thread look at once, and report even if nothing has changed.
     pub(super) fn look(&self) {
         // It fails only when the counter is full, and then the thread has been told often enough.
@@ -63,19 +69,22 @@ impl Watcher {
     }
 }
 
-/// Starts the watch; what the files say is sent at the beginning and after every change.
+/// Starts the watch; what the files say is sent at the beginning and after every change, of which the
+/// thread learns after the time `net` even where inotify is blind.
 ///
 /// # Errors
 /// If inotify or a thread cannot be had.
-pub(super) fn watch(home: &Home, seen: Sender<Seen>) -> Result<Watcher> {
+pub(super) fn watch(home: &Home, net: Duration, seen: Sender<Seen>) -> Result<Watcher> {
     let failed = |e: std::io::Error| Error::io("watch", home.root(), e);
     let inotify =
         inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
     let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
-    let shared = Arc::new(Shared { edition: AtomicU64::new(0), nudge });
-    let watch = Watch { inotify, shared: Arc::clone(&shared), home: home.clone(), seen };
+    let shared = Arc::new(Shared { edition: AtomicU64::new(0), net: AtomicU64::new(0), nudge });
+    let watcher = Watcher { shared: Arc::clone(&shared) };
+    watcher.pace(net);
+    let watch = Watch { inotify, shared, home: home.clone(), seen };
     thread::Builder::new().name("watcher".to_owned()).spawn(move || watch.run()).map_err(failed)?;
-    Ok(Watcher { shared })
+    Ok(watcher)
 }
 
 struct Watch {
@@ -109,8 +118,12 @@ impl Watch {
                     return;
                 }
             }
-            wake = self.wait(if complete { NET } else { NET_MISSING });
+            wake = self.wait(if complete { self.net() } else { self.net().min(NET_MISSING) });
         }
+    }
+
+    fn net(&self) -> Duration {
+        Duration::from_millis(self.shared.net.load(Ordering::Acquire))
     }
 
     /// Watches every directory, or where it does not exist its parent for its coming; says whether all exist.
@@ -141,7 +154,7 @@ impl Watch {
 
     /// Returns when a file of interest was touched, somebody asks, or the net's time is up.
     fn wait(&self, net: Duration) -> Wake {
-        let limit = Timespec::try_from(net).expect("half a minute is a time");
+        let limit = Timespec::try_from(net).expect("the configuration limits it to minutes");
         loop {
             let mut fds =
                 [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.nudge, PollFlags::IN)];

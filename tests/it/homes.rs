@@ -154,3 +154,18 @@ fn init_takes_only_programs_for_this_machine() {
     visor.wait_node();
     assert_eq!(visor.stop(), 0);
 }
+
+#[test]
+fn a_home_may_have_a_long_and_strange_path() {
+    // Longer than the address of a socket can be.
+    let rig = Rig::new().moved_to(&format!("{}/a home, \"of mine\"/ü%s", "deep/".repeat(25)));
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 5);
+    let socket = rig.path().join("ipc");
+    let rig = rig.set("DAEMON_RPC_ADDRESS", socket.to_str().unwrap());
+    let mut visor = rig.run_with(&[], &["--mine", "--ipcpath", socket.to_str().unwrap()]);
+    visor.wait_outcome("v2", "applied");
+    assert!(rig.ok(&["status"]).contains("ü%s"));
+    rig.ok(&["stop"]);
+    assert_eq!(visor.end(), 0);
+}

@@ -97,3 +97,35 @@ fn a_hook_that_cannot_run_keeps_the_old_binary() {
     assert_eq!(visor.stop(), 0);
     assert_eq!(rig.journal()["ended"][0]["outcome"], json!("failed"));
 }
+
+#[test]
+fn after_an_upgrade_its_own_hook_runs_and_decides_nothing() {
+    let rig = Rig::new();
+    for (name, height) in [("v2", 5), ("v3", 1_000_000)] {
+        rig.stage(name, &[]);
+        rig.schedule(name, height);
+    }
+    rig.hook("v2", "post-upgrade", "readlink wemixvisor/current > after; echo bad luck; exit 1");
+    rig.hook("v3", "post-upgrade", "echo $$ > self; exec sleep 1000");
+    let mut visor = rig.run();
+    visor.wait(&["event=post_upgrade_failed", "name=v2", "exit code 1: bad luck"]);
+    assert_eq!(fs::read_to_string(rig.home().join("after")).unwrap(), "upgrades/v2\n");
+    assert_eq!(visor.status()["ended"][0]["outcome"], "applied");
+    rig.ok(&["upgrade", "now", "v3"]);
+    let pid =
+        until("the hook", || fs::read_to_string(rig.home().join("self")).ok()?.trim().parse::<u32>().ok());
+    // The node and everything else goes on meanwhile.
+    visor.wait_outcome("v3", "applied");
+    let head = visor.wait_head(0);
+    visor.wait_head(head + 5);
+    assert_eq!(visor.stop(), 0);
+    assert!(!is_alive(pid));
+    let history = rig.history();
+    assert_eq!(
+        history.iter().filter(|line| line.starts_with("post_upgrade_failed")).count(),
+        2,
+        "{history:?}"
+    );
+    let versions: Vec<_> = rig.traces().starts().iter().map(|s| s["version"].clone()).collect();
+    assert_eq!(versions, ["v1", "v2", "v3"]);
+}

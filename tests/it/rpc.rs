@@ -42,7 +42,7 @@ fn answers_that_are_none_are_never_a_height() {
                 let mut visor = rig.run_with(&[], &HTTP);
                 visor.wait(&["event=upgrade_ready"]);
                 let status =
-                    visor.wait_status("its silence", |s| s["silence"].is_string().then(|| s.clone()));
+                    visor.wait_status("its silence", |s| s["rpc_trouble"].is_string().then(|| s.clone()));
                 assert_eq!((&status["state"], &status["head"]), (&json!("running"), &json!(null)), "{how}");
                 assert_eq!(rig.traces().signals().len(), 0, "{how}");
                 rig.script(&json!({}));
@@ -57,8 +57,8 @@ fn answers_that_are_none_are_never_a_height() {
 fn a_node_without_rpc_is_no_error() {
     let rig = Rig::with(&[("rpc", "off")]);
     let mut visor = rig.run();
-    visor.wait_status("its silence", |s| s["silence"].as_str()?.contains("*.ipc").then_some(()));
-    assert!(rig.ok(&["status"]).contains("silence     the node tells no head: there is no socket"));
+    visor.wait_status("its silence", |s| s["rpc_trouble"].as_str()?.contains("*.ipc").then_some(()));
+    assert!(rig.ok(&["status"]).contains("rpc         the node tells no head: there is no socket"));
     assert_eq!((visor.status()["state"].clone(), rig.traces().starts().len()), (json!("running"), 1));
     assert_eq!(visor.count(&["ERROR"]), 0);
     assert_eq!(visor.stop(), 0);

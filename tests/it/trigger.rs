@@ -84,7 +84,10 @@ fn files_that_make_no_sense_are_reported_once_and_harmless() {
         (&huge, "larger than 1 MiB"),
     ] {
         for _ in 0..3 {
-            rig.trigger(text);
+            // In one step, so that it is never seen half-written.
+            let whole = rig.data().join("upgrade-info.json.whole");
+            fs::write(&whole, text).unwrap();
+            fs::rename(&whole, &path).unwrap();
             let line = visor.wait(&["event=plan_unreadable", "upgrade-info.json", why]);
             assert!(line.len() < 500, "{line}");
         }
@@ -137,6 +140,21 @@ fn a_file_is_judged_by_its_content_wherever_it_comes_from() {
     fs::rename(&elsewhere, rig.data().join("upgrade-info.json")).unwrap();
     visor.wait_outcome("v2", "applied");
     assert_eq!(fs::read_to_string(rig.home().join("info")).unwrap(), "{\"note\": \"hi\"}\n");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn where_nothing_tells_of_a_change_it_is_noticed_all_the_same() {
+    let rig = Rig::new().set("DAEMON_POLL_INTERVAL", "100ms");
+    rig.stage("v2", &[]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    let mut file = fs::File::create(rig.data().join("upgrade-info.json")).unwrap();
+    visor.wait(&["event=plan_unreadable", "it is empty"]);
+    // Written to and never closed: inotify is not asked to tell that.
+    file.write_all(info("v2", 3).as_bytes()).unwrap();
+    visor.wait_outcome("v2", "applied");
+    drop(file);
     assert_eq!(visor.stop(), 0);
 }
 

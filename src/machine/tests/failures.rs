@@ -367,6 +367,7 @@ fn the_head_stands_still_where_no_way_leads_back() {
     story.blocks(106, 130).check(&expect![[r#"
         (+16.0s) head 121            → record [upgrades/v2 Running | v2 applied]
         recorded                     → info upgrade_ended (history): name=v2 outcome=applied blocks=20 lived=141s head=121
+                                     → after the upgrade to v2
     "#]]);
 }
 

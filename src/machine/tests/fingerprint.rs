@@ -116,7 +116,7 @@ fn of_state(state: &mut State) -> Vec<&mut Instant> {
 
 fn of_recorded(recorded: &mut Recorded) -> Vec<&mut Instant> {
     match recorded {
-        Recorded::Terminate(node) | Recorded::Run(node) => of_node(node),
+        Recorded::Terminate(node) | Recorded::Run(node) | Recorded::Applied(node, _) => of_node(node),
         Recorded::Start(until) => until.iter_mut().collect(),
         Recorded::Upgrade | Recorded::Link(_) | Recorded::Spawn | Recorded::End { .. } => Vec::new(),
     }

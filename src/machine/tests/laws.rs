@@ -171,6 +171,14 @@ impl World {
                 &format!("as the loop keeps its contract: {notice:?}"),
             ),
             Action::Exit { exit, reason, .. } => self.check_exit(*exit, reason),
+            Action::AfterUpgrade(progress) => {
+                let ended = self.record.ended(&progress.name);
+                let applied = ended.is_some_and(|e| e.outcome == Outcome::Applied);
+                require(
+                    applied && self.record.upgrade.is_none(),
+                    "an upgrade is over when its last hook runs",
+                )
+            }
             Action::Strike { .. } | Action::Answer { .. } => Ok(()),
         }
     }

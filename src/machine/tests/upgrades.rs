@@ -36,6 +36,7 @@ fn at_its_height_and_never_again() {
     story.blocks(100, 120).then(after(60)).blocks(121, 140).check(&expect![[r#"
         (+60.0s) pass                → record [upgrades/v2 Running | v2 applied]
         recorded                     → info upgrade_ended (history): name=v2 outcome=applied blocks=20 lived=60s head=120
+                                     → after the upgrade to v2
     "#]]);
     // The schedule still has it, but it has been applied.
     story.then(Input::Die { effect: false, node: Fate::Dies }).then(Input::Boot).blocks(141, 142);
@@ -167,6 +168,7 @@ fn a_second_upgrade_does_not_wait_for_the_probation_of_the_first() {
         (+10.0s) head 110            → confirm
         (+1.0s) head 111             → record [upgrades/v2 Running | v2 applied]
         recorded                     → info upgrade_ended (history): name=v2 outcome=applied blocks=10 lived=11s head=111 cut short by the next upgrade
+                                     → after the upgrade to v2
                                      → inspect upgrades/v3
         inspected                    → record [upgrades/v2 Running | v3 Stopping attempt=0 | v2 applied]
         recorded                     → info upgrade_due (history): name=v3 height=110 head=111
@@ -210,6 +212,7 @@ fn a_chain_that_stops_by_itself() {
         spawned                      → info node_started: pid=1 version=upgrades/v2
         (+60.0s) tick: probation     → record [upgrades/v2 Running | v2 applied]
         recorded                     → info upgrade_ended (history): name=v2 outcome=applied lived=60s
+                                     → after the upgrade to v2
     "#]]);
 }
 

@@ -24,6 +24,8 @@ use wemixvisor::upgrade::{Cancel, backup};
 /// A home and the binaries for it.
 pub(crate) struct Rig {
     dir: TempDir,
+    /// `$DAEMON_HOME`.
+    home: PathBuf,
     /// More environment for every command.
     env: Vec<(String, String)>,
     /// Whether a supervisor was killed, so that a node may have got a second SIGTERM.
@@ -51,8 +53,10 @@ impl Rig {
 
     /// A directory with nothing in it yet.
     pub(crate) fn empty() -> Rig {
+        let dir = tempfile::tempdir_in(scratch()).unwrap();
         let rig = Rig {
-            dir: tempfile::tempdir_in(scratch()).unwrap(),
+            home: dir.path().join("home"),
+            dir,
             env: Vec::new(),
             killed: Cell::new(false),
             broken: Cell::new(false),
@@ -74,7 +78,16 @@ impl Rig {
 
     /// `$DAEMON_HOME`.
     pub(crate) fn home(&self) -> PathBuf {
-        self.path().join("home")
+        self.home.clone()
+    }
+
+    /// The same home at another path, below the directory that everything is in.
+    pub(crate) fn moved_to(mut self, path: &str) -> Rig {
+        let home = self.path().join(path);
+        fs::create_dir_all(home.parent().unwrap()).unwrap();
+        fs::rename(&self.home, &home).unwrap();
+        self.home = home;
+        self
     }
 
     /// A path below `$DAEMON_HOME/wemixvisor`.
