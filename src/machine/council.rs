@@ -6,8 +6,9 @@
 
 use super::event::{Action, Failure, Level, Notice, Survey};
 use super::gates::{self, Due, Gate, Reason, Rules, Verdict};
-use super::journal::{Block, Phase, Record};
+use super::journal::{Phase, Record};
 use super::state::{Node, Recorded, State, Why};
+use super::witness::Witness;
 use super::{Machine, Upgrade};
 use std::time::{Duration, Instant};
 
@@ -101,9 +102,8 @@ impl Machine {
         if waiting || !(moved || old) || !self.needs_survey(&node) {
             return node;
         }
-        let check = self.witness();
         let due = self.next().map(|u| u.height);
-        self.actions.push(Action::Survey { due, check: check.map(|b| b.height) });
+        self.actions.push(Action::Survey { due });
         let mut node = node;
         node.council.asked = Some(now);
         node.council.asked_at = Some(head);
@@ -117,13 +117,6 @@ impl Machine {
         let gated = || self.due(Some(node)).is_some_and(|(upgrade, _)| !self.is_forced(&upgrade));
         let under_way = || self.record.silent || self.record.upgrade.is_some();
         self.policy.validator && self.policy.watch_height && (under_way() || gated())
-    }
-
-    /// The block that the chain must still have: the one at which the old binary was stopped, or the
-    /// highest that was recorded.
-    fn witness(&self) -> Option<Block> {
-        let stopped_at = self.record.upgrade.as_ref().and_then(|p| p.stopped_at.clone());
-        if self.record.silent { self.record.highest.clone() } else { stopped_at }
     }
 
     fn is_forced(&self, upgrade: &Upgrade) -> bool {
@@ -219,10 +212,11 @@ impl Machine {
         }
     }
 
-    /// What the network says against a new binary that looks good otherwise; `None` if nothing.
+    /// What its chain and the network say against a new binary that looks good otherwise; `None` if nothing.
     pub(super) fn objection(&self, node: &Node) -> Option<Objection> {
-        if !self.policy.validator {
-            return None;
+        let other_chain = node.witness.as_ref().and_then(Witness::objection);
+        if other_chain.is_some() || !self.policy.validator {
+            return other_chain;
         }
         let Some((_, survey)) = &node.council.survey else {
             let why = node.council.failure.clone();
@@ -230,9 +224,6 @@ impl Machine {
                 why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
             ));
         };
-        if let Some(objection) = self.witness().and_then(|block| other_chain(&block, survey)) {
-            return Some(objection);
-        }
         let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
         if let (Some(fork), Some(known)) = (fork, &survey.forks)
             && !known.contains(&fork)
@@ -311,7 +302,7 @@ impl Machine {
         if survey.sample.head_age > survey.sample.period * 3 {
             return Some(format!("the head is {:?} old", survey.sample.head_age));
         }
-        match highest.and_then(|block| other_chain(block, survey)) {
+        match node.witness.as_ref().and_then(Witness::objection) {
             Some(Objection::Unknown(why) | Objection::Wrong(why)) => Some(why),
             None => None,
         }
@@ -364,21 +355,6 @@ pub(super) enum Objection {
     Unknown(String),
     /// It follows another chain, or will not follow this one.
     Wrong(String),
-}
-
-/// Whether the node's chain lacks a block that it had.
-fn other_chain(block: &Block, survey: &Survey) -> Option<Objection> {
-    let expected = block.hash.as_ref()?;
-    match &survey.checked {
-        Some(found) if found.height == block.height => match &found.hash {
-            Some(hash) if hash.eq_ignore_ascii_case(expected) => None,
-            hash => {
-                let now = hash.as_deref().unwrap_or("no block");
-                Some(Objection::Wrong(format!("block {} was {expected} and is {now}", block.height)))
-            }
-        },
-        _ => Some(Objection::Unknown(format!("block {} is not known yet", block.height))),
-    }
 }
 
 /// A node whose head stands still while it knows that the network's goes on.

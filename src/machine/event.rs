@@ -48,6 +48,8 @@ pub enum Event {
     Head(Head),
     /// What was asked of the network is known, or cannot be.
     Surveyed(Result<Survey, Failure>),
+    /// What the node has at the height asked for (without a hash if it has no block there), or why that is not known.
+    Recalled(Result<Block, Failure>),
     /// The node was asked to seal: it does, or could not be told.
     Signing(Result<(), Failure>),
     /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
@@ -91,8 +93,6 @@ pub struct Survey {
     pub own_seals: (u32, u32),
     /// The age of the newest of these.
     pub own_seal_age: Option<Duration>,
-    /// The block at the height asked for; without a hash if the node has none there.
-    pub checked: Option<Block>,
     /// The highest head that the node has heard of from others.
     pub network_head: Option<u64>,
     /// What the node calls itself.
@@ -252,12 +252,15 @@ pub enum Action {
     CancelJob,
     /// Ask the node for its head at once. → `Head`.
     Confirm,
-    /// Ask the node about the network: who seals, and what is at these heights. → `Surveyed`.
+    /// Ask the node about the network. → `Surveyed`.
     Survey {
         /// The height whose validator set is wanted.
         due: Option<u64>,
-        /// The height whose block is wanted.
-        check: Option<u64>,
+    },
+    /// Ask the node which block it has at this height. → `Recalled`.
+    Recall {
+        /// The height.
+        height: u64,
     },
     /// Have the node seal. → `Signing`.
     Sign,

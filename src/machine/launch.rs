@@ -5,6 +5,7 @@ use super::journal::{NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{Cleared, Node, Preparation, Recorded, Rested, State, Why, Wish};
+use super::witness::Witness;
 use super::{Machine, NAG, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -147,7 +148,7 @@ impl Machine {
     pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
         let State::Spawning = self.state else { return self.unexpected("spawned") };
         self.tell(Level::Info, "node_started", format!("pid={pid} version={}", self.version().target), false);
-        self.state = State::Running(Node::new(pid, now));
+        self.state = State::Running(Node::new(pid, now, Witness::of(&self.record)));
     }
 
     pub(super) fn spawn_failed(&mut self, now: Instant, failure: Failure) {

@@ -54,6 +54,7 @@ mod state;
 mod switch;
 mod upgrade;
 mod view;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -249,6 +250,7 @@ impl Machine {
             Event::Head(head) => self.see(now, head),
             Event::Surveyed(result) => self.surveyed(now, result),
             Event::Signing(result) => self.signing(result),
+            Event::Recalled(result) => self.recalled(result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
             Event::Request(ask) => self.asked(now, ask),

@@ -78,8 +78,8 @@ impl Machine {
         let confirm = asked.map(|at| (at + self.policy.poll_interval, "confirm"));
         let consider = node.not_before.map(|at| (at, "consider again"));
         let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
-        let council = self.council_deadline(node);
-        [confirm, consider, lived, told, council]
+        let (witness, council) = (self.witness_deadline(node), self.council_deadline(node));
+        [confirm, consider, lived, told, witness, council]
             .into_iter()
             .flatten()
             .filter(|(at, _)| self.is_ahead(*at))

@@ -4,6 +4,7 @@ use super::council::Council;
 use super::event::{Ending, Job, Notice, Ready, Status};
 use super::journal::{Progress, Record, Target};
 use super::recovery::Recovery;
+use super::witness::Witness;
 use crate::exit::Exit;
 use crate::name::Name;
 use std::time::Instant;
@@ -122,6 +123,8 @@ pub(super) struct Node {
     pub(super) not_before: Option<Instant>,
     /// Whether people know that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
+    /// The block by which its chain is known again, where one is.
+    pub(super) witness: Option<Witness>,
     /// What is known of the network.
     pub(super) council: Council,
 }
@@ -160,7 +163,7 @@ pub(super) enum Preparation {
 }
 
 impl Node {
-    pub(super) fn new(pid: u32, since: Instant) -> Self {
+    pub(super) fn new(pid: u32, since: Instant, witness: Option<Witness>) -> Self {
         Node {
             pid,
             since,
@@ -170,6 +173,7 @@ impl Node {
             asked: None,
             not_before: None,
             overdue: false,
+            witness,
             council: Council::default(),
         }
     }

@@ -23,6 +23,7 @@ impl Machine {
             Wish::Run => {}
         }
         let node = self.confirm(now, node);
+        let node = self.ask_witness(now, node);
         let Some(node) = self.attend(now, node) else { return };
         if node.not_before.is_some_and(|at| now < at) {
             return;

@@ -372,16 +372,20 @@ impl Supervisor {
                 self.poller.confirm();
                 None
             }
-            Action::Survey { due, check } => {
-                self.survey(Order::Survey { due, check });
+            Action::Survey { due } => {
+                self.ask_node(Order::Survey { due });
+                None
+            }
+            Action::Recall { height } => {
+                self.ask_node(Order::Recall { height });
                 None
             }
             Action::Sign => {
-                self.survey(Order::Sign);
+                self.ask_node(Order::Sign);
                 None
             }
             Action::Leave => {
-                self.survey(Order::Leave);
+                self.ask_node(Order::Leave);
                 None
             }
             Action::Strike { name, reply_to } => {
@@ -411,7 +415,7 @@ impl Supervisor {
         crate::home::durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
 
-    fn survey(&self, order: Order) {
+    fn ask_node(&self, order: Order) {
         if let Some(child) = &self.child {
             let options = poller::Options::new(&self.context.config, &self.context.home);
             self.surveyor.order(child.pid(), self.spawned, options, order);

@@ -24,7 +24,8 @@ pub(super) struct Answer {
 /// What the thread is asked to do, for a node process that was started at a time.
 #[derive(Debug)]
 pub(super) enum Order {
-    Survey { due: Option<u64>, check: Option<u64> },
+    Survey { due: Option<u64> },
+    Recall { height: u64 },
     Sign,
     Leave,
 }
@@ -64,8 +65,11 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
         }
         let endpoints = candidates(&options, since);
         let event = match order {
-            Order::Survey { due, check } => {
-                Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due, check))))
+            Order::Survey { due } => {
+                Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due))))
+            }
+            Order::Recall { height } => {
+                Some(Event::Recalled(node.ask(&endpoints, |observer| block(observer, height))))
             }
             Order::Sign => {
                 Some(Event::Signing(node.ask(&endpoints, |observer| observer.client().miner_start())))
@@ -122,21 +126,20 @@ impl Node {
     }
 }
 
+/// The node's block at a height.
+fn block(observer: &mut Observer, height: u64) -> Result<Block, RpcError> {
+    let header = observer.client().header(height)?;
+    Ok(Block { height, hash: header.map(|header| header.hash.to_string()) })
+}
+
 /// What the node says of the network.
-fn survey(observer: &mut Observer, due: Option<u64>, check: Option<u64>) -> Result<Survey, RpcError> {
+fn survey(observer: &mut Observer, due: Option<u64>) -> Result<Survey, RpcError> {
     let seen = observer.observe()?;
     let (window, client) = (&seen.window, observer.client());
     let head = window.head();
     // Beyond the next block nobody knows the set yet; it is asked for again when the time has come.
     let due_set = match due.filter(|height| *height <= head.number) {
         Some(height) => client.validators(height)?,
-        None => None,
-    };
-    let checked = match check {
-        Some(height) => {
-            let hash = client.header(height)?.map(|header| header.hash.to_string());
-            Some(Block { height, hash })
-        }
         None => None,
     };
     let now = SystemTime::now();
@@ -152,7 +155,6 @@ fn survey(observer: &mut Observer, due: Option<u64>, check: Option<u64>) -> Resu
         sample: window.sample(seen.head_age, seen.timing.period),
         own_seals: (count(sealed), count(looked_at)),
         own_seal_age: seen.own.and_then(|own| window.last_seal_of(&own)).map(age),
-        checked,
         network_head: match seen.syncing {
             Syncing::Active { highest, .. } => Some(highest),
             Syncing::Idle => None,

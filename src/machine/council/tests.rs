@@ -1,8 +1,8 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
 use super::super::{
-    Ask, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, Policy, Ready, Request, Status, Target,
-    Version,
+    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, Policy, Ready, Request, Status,
+    Target, Version,
 };
 use super::*;
 use crate::digest::Digest;
@@ -49,7 +49,6 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         },
         own_seals: (20, 20),
         own_seal_age: None,
-        checked: None,
         network_head: None,
         client_version: None,
         forks: None,
@@ -58,10 +57,14 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
 
 impl Rig {
     fn new(policy: Policy, node: NodeMark, highest: u64) -> Rig {
+        Rig::with(Policy { validator: true, ..policy }, node, highest)
+    }
+
+    fn with(policy: Policy, node: NodeMark, highest: u64) -> Rig {
         let mut record = Record::new(version(Target::Genesis));
         record.node = node;
         record.highest = Some(Block { height: highest, hash: Some(hash(highest)) });
-        let policy = Policy { validator: true, backup: false, ..policy };
+        let policy = Policy { backup: false, ..policy };
         let machine = Machine::new(policy, 0, record.clone());
         let mut rig = Rig { machine, now: Instant::now(), record: record.clone(), said: Vec::new() };
         rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis) }));
@@ -112,6 +115,10 @@ impl Rig {
         self.feed(Event::Surveyed(Ok(survey)));
     }
 
+    fn recalls(&mut self, height: u64, hash: String) {
+        self.feed(Event::Recalled(Ok(Block { height, hash: Some(hash) })));
+    }
+
     fn exits(&mut self, status: Status) {
         self.feed(Event::Exited(Ending { status, environment: None }));
     }
@@ -143,7 +150,7 @@ fn running() -> Rig {
 fn a_validator_stops_when_the_network_can_spare_it() {
     let mut rig = running();
     rig.head(H);
-    assert_eq!(rig.said.last(), Some(&Action::Survey { due: Some(H), check: None }));
+    assert_eq!(rig.said.last(), Some(&Action::Survey { due: Some(H) }));
     assert_eq!(rig.stops(), 0, "not before it knows");
     rig.surveyed(survey(H, &[]));
     assert_eq!(rig.stops(), 1);
@@ -254,23 +261,21 @@ fn after_a_kill(policy: Policy) -> Rig {
     Rig::new(policy, NodeMark::StoppedUnclean, 200)
 }
 
-fn past_the_old_head() -> Survey {
-    Survey { checked: Some(Block { height: 200, hash: Some(hash(200)) }), ..survey(202, &[1]) }
-}
-
 #[test]
 fn after_an_unclean_stop_it_is_silent_until_it_is_past_everything_final() {
     let mut rig = after_a_kill(Policy::default());
     assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: true, .. })), 1);
     assert!(rig.record.silent, "a restart of ours must not forget it");
     rig.head(150);
-    assert_eq!(rig.said.last(), Some(&Action::Survey { due: None, check: Some(200) }));
+    assert_eq!(rig.said.last(), Some(&Action::Survey { due: None }));
     rig.surveyed(survey(150, &[1]));
     rig.head(201);
-    rig.surveyed(Survey { checked: past_the_old_head().checked, ..survey(201, &[1]) });
+    assert!(rig.said.contains(&Action::Recall { height: 200 }));
+    rig.recalls(200, hash(200));
+    rig.surveyed(survey(201, &[1]));
     assert_eq!(rig.count(|a| *a == Action::Sign), 0);
     rig.head(202);
-    rig.surveyed(past_the_old_head());
+    rig.surveyed(survey(202, &[1]));
     assert_eq!(rig.count(|a| *a == Action::Sign), 1);
     rig.feed(Event::Signing(Ok(())));
     assert!(!rig.record.silent && rig.told("sealing"));
@@ -280,8 +285,8 @@ fn after_an_unclean_stop_it_is_silent_until_it_is_past_everything_final() {
 fn another_block_where_ours_was_keeps_it_silent() {
     let mut rig = after_a_kill(Policy::default());
     rig.head(210);
-    let other = Block { height: 200, hash: Some(hash(7)) };
-    rig.surveyed(Survey { checked: Some(other), ..survey(210, &[1]) });
+    rig.recalls(200, hash(7));
+    rig.surveyed(survey(210, &[1]));
     assert_eq!(rig.count(|a| *a == Action::Sign), 0);
     assert!(rig.machine.view().silent.unwrap().contains("block 200 was"));
 }
@@ -347,12 +352,12 @@ fn applied(rig: &Rig) -> bool {
 fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
     let mut rig = upgraded();
     rig.head(H + 1);
-    let same = Some(Block { height: H, hash: Some(hash(H)) });
-    rig.surveyed(Survey { checked: same.clone(), own_seals: (2, 20), ..survey(H + 1, &[]) });
+    rig.recalls(H, hash(H));
+    rig.surveyed(Survey { own_seals: (2, 20), ..survey(H + 1, &[]) });
     rig.pass(60);
     rig.head(H + 30);
     assert!(!applied(&rig), "it does not seal");
-    rig.surveyed(Survey { checked: same, own_seals: (12, 20), ..survey(H + 30, &[]) });
+    rig.surveyed(Survey { own_seals: (12, 20), ..survey(H + 30, &[]) });
     assert!(applied(&rig));
 }
 
@@ -360,8 +365,7 @@ fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
 fn a_new_binary_on_another_chain_is_stopped() {
     let mut rig = upgraded();
     rig.head(H + 1);
-    let other = Some(Block { height: H, hash: Some(hash(5)) });
-    rig.surveyed(Survey { checked: other, ..survey(H + 1, &[]) });
+    rig.recalls(H, hash(5));
     assert_eq!(rig.stops(), 2);
     assert!(rig.told("unproven") && !applied(&rig));
 }
@@ -374,8 +378,8 @@ fn a_new_binary_that_does_not_know_its_fork_is_stopped() {
     rig.surveyed(survey(H, &[]));
     rig.exits(Status::Code(0));
     rig.head(H + 1);
-    let same = Some(Block { height: H, hash: Some(hash(H)) });
-    rig.surveyed(Survey { checked: same, forks: Some(vec![0, 7]), ..survey(H + 1, &[]) });
+    rig.recalls(H, hash(H));
+    rig.surveyed(Survey { forks: Some(vec![0, 7]), ..survey(H + 1, &[]) });
     assert_eq!(rig.stops(), 2);
 }
 
@@ -388,4 +392,40 @@ fn the_head_of_a_validator_is_made_durable_now_and_then() {
     assert_eq!(rig.record.highest.as_ref().map(|b| b.height), Some(71));
     rig.head(72);
     assert_eq!(rig.record.highest.as_ref().map(|b| b.height), Some(71), "not every block");
+}
+
+/// A node that seals nothing, upgraded at `H`.
+fn upgraded_bystander() -> Rig {
+    let mut rig = Rig::with(Policy::default(), NodeMark::StoppedClean, 50);
+    rig.schedule(None);
+    rig.head(H);
+    rig.exits(Status::Code(0));
+    rig.pass(60);
+    rig
+}
+
+#[test]
+fn whoever_seals_nothing_has_to_have_the_old_blocks_too() {
+    let mut rig = upgraded_bystander();
+    rig.head(3);
+    rig.head(40);
+    assert!(!applied(&rig), "20 blocks of another chain prove nothing");
+    assert_eq!(rig.count(|a| matches!(a, Action::Recall { .. })), 0, "it cannot have the block yet");
+    rig.head(H + 5);
+    rig.feed(Event::Recalled(Err(Failure::new(Class::Transient, "no answer"))));
+    assert!(!applied(&rig));
+    rig.pass(5);
+    rig.feed(Event::Tick);
+    assert_eq!(rig.count(|a| *a == Action::Recall { height: H }), 2);
+    rig.recalls(H, hash(H));
+    assert!(applied(&rig));
+}
+
+#[test]
+fn another_chain_is_no_upgrade_of_this_one() {
+    let mut rig = upgraded_bystander();
+    rig.head(H + 30);
+    rig.recalls(H, hash(7));
+    assert_eq!(rig.stops(), 2);
+    assert!(rig.told("unproven") && !applied(&rig));
 }

@@ -163,9 +163,11 @@ impl World {
             Action::CancelJob => {
                 require(self.job.as_ref().is_some_and(|(_, c)| !c), "a job is asked to end once")
             }
-            Action::Confirm | Action::Survey { .. } | Action::Sign | Action::Leave => {
-                require(!down, "nobody can be asked")
-            }
+            Action::Confirm
+            | Action::Survey { .. }
+            | Action::Recall { .. }
+            | Action::Sign
+            | Action::Leave => require(!down, "nobody can be asked"),
             Action::Tell(notice) => require(
                 notice.event != "unexpected_event",
                 &format!("as the loop keeps its contract: {notice:?}"),

@@ -170,6 +170,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::CancelJob => "cancel job".to_owned(),
         Action::Confirm => "confirm".to_owned(),
         Action::Survey { .. } => "survey".to_owned(),
+        Action::Recall { height } => format!("recall {height}"),
         Action::Sign => "sign".to_owned(),
         Action::Leave => "leave".to_owned(),
         Action::Strike { name, .. } => format!("strike {name}"),

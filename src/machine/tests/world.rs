@@ -286,7 +286,7 @@ impl World {
             }
             Action::Strike { name, .. } => self.schedule.retain(|u| u.name != *name),
             Action::Exit { exit, reason, .. } => self.end = Some((*exit, reason.clone())),
-            Action::Survey { .. } | Action::Sign | Action::Leave => {}
+            Action::Survey { .. } | Action::Recall { .. } | Action::Sign | Action::Leave => {}
             Action::Confirm | Action::Answer { .. } | Action::Tell(_) | Action::AfterUpgrade(_) => {}
         }
         Ok(())
