@@ -56,6 +56,7 @@ SPAWNED=()
 workspace() {
     WORK=$(mktemp -d "${TMPDIR:-/tmp}/wemixvisor-${0##*/}.XXXXXX")
     trap leave EXIT
+    trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
 }
