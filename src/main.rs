@@ -1,5 +1,7 @@
 //! Entry point: parse, dispatch, report once, exit code.
 
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use wemixvisor::{cli, exit::Exit};
@@ -10,7 +12,7 @@ fn main() -> ExitCode {
     match catch_unwind(AssertUnwindSafe(|| cli::dispatch(argv))) {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(e)) => {
-            eprintln!("wemixvisor: {e}");
+            cli::tell(format_args!("wemixvisor: {e}"));
             ExitCode::from(e.kind().exit().code())
         }
         Err(_) => ExitCode::from(Exit::Bug.code()),

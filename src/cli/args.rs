@@ -7,14 +7,16 @@ mod plan;
 
 pub(crate) use plan::{NewPlan, PlanCommand};
 
-use super::help::COMMANDS;
+use super::help::{COMMANDS, Usage};
 use crate::batch::Entry;
 use crate::config::keys;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
 use crate::time::parse_duration;
+use crate::url::{check, redact};
 use pico_args::Arguments;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,28 +34,55 @@ pub(crate) struct Invocation {
 /// What is to be done.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
-    Init { binary: Option<PathBuf>, import: bool },
-    Run { args: Vec<OsString> },
+    Init {
+        binary: Option<PathBuf>,
+        import: bool,
+    },
+    Run {
+        args: Vec<OsString>,
+    },
     Status(Format),
     Stop,
     Restart,
     Schedule(Box<Entry>),
-    List { json: bool },
+    List {
+        json: bool,
+    },
     Cancel(Name),
-    Add { name: Name, binary: PathBuf, force: bool },
+    Add {
+        name: Name,
+        binary: PathBuf,
+        force: bool,
+    },
     Now(Name),
-    Fetch { name: Name, url: Option<String>, digest: Option<Digest>, json: bool },
+    Fetch {
+        name: Name,
+        url: Option<String>,
+        digest: Option<Digest>,
+        json: bool,
+    },
     Plan(PlanCommand),
-    WaitHeight { height: u64, timeout: Option<Duration> },
+    WaitHeight {
+        height: u64,
+        timeout: Option<Duration>,
+    },
     ResolveRetry,
     ResolveSign,
-    ResolveRollback { force: bool },
-    ConfigShow { json: bool },
+    ResolveRollback {
+        force: bool,
+    },
+    ConfigShow {
+        json: bool,
+    },
     ConfigCheck,
-    Consensus { json: bool, watch: bool },
+    Consensus {
+        json: bool,
+        watch: bool,
+    },
     Check,
     Version,
-    Help,
+    /// Help about everything, or about the commands that begin with these words.
+    Help(Option<String>),
 }
 
 /// How a result is shown.
@@ -78,19 +107,27 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         return Ok(ours.invoke(Command::Run { args }));
     }
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
+    let word = in_full(word, &args);
     if args.contains(["-h", "--help"]) {
-        return Ok(ours.invoke(Command::Help));
+        let topic = COMMANDS.iter().any(|c| c.begins_with(&word)).then_some(word);
+        return Ok(ours.invoke(Command::Help(topic)));
     }
-    let command = command(&word, &mut args)?;
+    let command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
     match args.finish().first() {
         None => Ok(ours.invoke(command)),
-        Some(extra) => Err(misused(&word, &format!("unexpected argument {:?}", extra.to_string_lossy()))),
+        Some(extra) => Err(superfluous(&word, &extra.to_string_lossy())),
     }
+}
+
+/// The words of the command that begins with `word`: `upgrade list` and not only `upgrade`.
+fn in_full(word: String, args: &Arguments) -> String {
+    let sub = args.clone().subcommand().ok().flatten().map(|sub| format!("{word} {sub}"));
+    sub.filter(|full| COMMANDS.iter().any(|c| c.words() == *full)).unwrap_or(word)
 }
 
 fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     Ok(match word {
-        "init" => Command::Init { import: args.contains("--import"), binary: opt_free(args, word)? },
+        "init" => Command::Init { import: args.contains("--import"), binary: binary(args, word)? },
         "status" => Command::Status(match (args.contains("--json"), args.contains("--metrics")) {
             (false, false) => Format::Text,
             (true, false) => Format::Json,
@@ -119,9 +156,24 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             other => return Err(unknown(&format!("config {other}"))),
         },
         "version" | "--version" | "-V" => Command::Version,
-        "help" | "--help" | "-h" => Command::Help,
+        "help" => Command::Help(topic(args)?),
+        "--help" | "-h" => Command::Help(None),
         other => return Err(unknown(other)),
     })
+}
+
+/// What help is wanted about: the words of a command, or the first of them.
+fn topic(args: &mut Arguments) -> Result<Option<String>> {
+    let mut topic = Vec::new();
+    while let Some(word) = opt_free::<OsString>(args, "help")? {
+        topic.push(word.to_string_lossy().into_owned());
+    }
+    let topic = topic.join(" ");
+    match COMMANDS.iter().any(|c| c.begins_with(&topic)) {
+        _ if topic.is_empty() => Ok(None),
+        true => Ok(Some(topic)),
+        false => Err(unknown(&topic)),
+    }
 }
 
 fn upgrade(args: &mut Arguments) -> Result<Command> {
@@ -140,11 +192,11 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
         "add" => {
             let force = args.contains("--force");
             let name = free(args, &word, "NAME", name)?;
-            let binary = opt_free(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
+            let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add { name, binary, force }
         }
         "fetch" => Command::Fetch {
-            url: opt(args, &word, "--url", |s| Ok(s.to_owned()))?,
+            url: opt(args, &word, "--url", url)?,
             digest: opt(args, &word, "--sha256", digest)?,
             json: args.contains("--json"),
             name: free(args, &word, "NAME", name)?,
@@ -165,7 +217,12 @@ fn entry(
     let data_incompatible = args.contains("--data-incompatible");
     let sha256 = opt(args, word, "--sha256", |text| digest_by(Algorithm::Sha256, text))?;
     let sha512 = opt(args, word, "--sha512", |text| digest_by(Algorithm::Sha512, text))?;
-    let places = args.values_from_fn("--url", place).map_err(|e| misused(word, &e.to_string()))?;
+    let mut binaries = BTreeMap::new();
+    while let Some((platform, url)) = opt(args, word, "--url", place)? {
+        if binaries.insert(platform.clone(), url).is_some() {
+            return Err(misused(word, &format!("--url: there are two for {platform}")));
+        }
+    }
     let info = opt(args, word, "--info", |s| Ok(s.to_owned()))?;
     if sha256.is_some() && sha512.is_some() {
         return Err(misused(word, "give --sha256 or --sha512, not both"));
@@ -175,7 +232,7 @@ fn entry(
     entry.deadline_height = deadline_height;
     entry.data_compat = data_incompatible.then_some(false);
     entry.digest = sha256.or(sha512);
-    entry.binaries = places.into_iter().collect();
+    entry.binaries = binaries;
     entry.info = info.map(Into::into);
     Ok(entry)
 }
@@ -224,7 +281,12 @@ impl Ours {
             }
         };
         if flag.name == "--config" {
-            self.config = Some(PathBuf::from(value));
+            if value.is_empty() {
+                return Err(usage_error("--config needs a value".to_owned()));
+            }
+            if self.config.replace(PathBuf::from(value)).is_some() {
+                return Err(usage_error("--config is given twice".to_owned()));
+            }
         } else {
             self.flags.push((flag.name, value));
         }
@@ -278,9 +340,17 @@ fn opt_free<T: From<OsString>>(args: &mut Arguments, word: &str) -> Result<Optio
     let free = args.opt_free_from_os_str(|s| Ok::<_, String>(s.to_owned()));
     match free.map_err(|e| misused(word, &e.to_string()))? {
         Some(text) if text.to_string_lossy().starts_with('-') => {
-            Err(misused(word, &format!("unknown flag {:?}", text.to_string_lossy())))
+            Err(superfluous(word, &text.to_string_lossy()))
         }
         text => Ok(text.map(T::from)),
+    }
+}
+
+/// The file of a binary.
+fn binary(args: &mut Arguments, word: &str) -> Result<Option<PathBuf>> {
+    match opt_free::<PathBuf>(args, word)? {
+        Some(path) if path.as_os_str().is_empty() => Err(misused(word, "BINARY is empty")),
+        path => Ok(path),
     }
 }
 
@@ -290,7 +360,11 @@ fn opt<T>(
     flag: &'static str,
     read: fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>> {
-    args.opt_value_from_fn(flag, read).map_err(|e| misused(word, &e.to_string()))
+    let text = args.opt_value_from_fn(flag, |s| Ok::<_, String>(s.to_owned())).map_err(|e| match e {
+        pico_args::Error::NonUtf8Argument => misused(word, &format!("{flag} is not UTF-8")),
+        _ => misused(word, &format!("{flag} needs a value")),
+    })?;
+    text.map(|text| read(&text).map_err(|e| misused(word, &format!("{flag}: {e}")))).transpose()
 }
 
 fn name(text: &str) -> Result<Name, String> {
@@ -315,7 +389,14 @@ fn place(text: &str) -> Result<(String, String), String> {
         Some((platform, url)) => (platform, url),
         None => ("any", text),
     };
-    Ok((platform.to_owned(), url.to_owned()))
+    Ok((platform.to_owned(), self::url(url)?))
+}
+
+fn url(text: &str) -> Result<String, String> {
+    match check(text, &["http", "https"]) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(why) => Err(format!("{:?} is not a URL: {why}", redact(text))),
+    }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -323,36 +404,71 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn height(text: &str) -> Result<u64, String> {
-    match text.parse::<u64>() {
-        Ok(height) if height > 0 => Ok(height),
-        _ => Err(format!("{text:?} is not a height: a whole number from 1 on")),
-    }
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
+        let start: String = text.chars().take(40).collect();
+        format!("{start:?} is not a height: a whole number from 1 on")
+    })
 }
 
 fn usage_error(what: String) -> Error {
     Error::new(Kind::Usage, what).hint("see `wemixvisor help`")
 }
 
-/// The words of a synopsis that have to be typed as they are.
-fn words(synopsis: &str) -> String {
-    let is_word = |w: &&str| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !w.starts_with('-');
-    synopsis.split(' ').take_while(is_word).collect::<Vec<_>>().join(" ")
-}
-
 fn unknown(word: &str) -> Error {
     let what = format!("there is no command or flag {word:?}");
-    match keys::nearest(word, COMMANDS.iter().map(|c| words(c.synopsis))) {
+    let near = match word.strip_prefix('-') {
+        Some(_) => nearest_flag(word, COMMANDS.iter().map(|c| c.synopsis)),
+        None => keys::nearest(word, COMMANDS.iter().map(Usage::words)),
+    };
+    match near {
+        Some(near) if near.starts_with('-') => {
+            Error::new(Kind::Usage, what).hint(format!("did you mean {near}? see `wemixvisor help`"))
+        }
         Some(near) => Error::new(Kind::Usage, what).hint(format!("did you mean `wemixvisor {near}`?")),
         None => usage_error(what),
     }
 }
 
+/// The flag of these synopses, or of every command, that was most likely meant.
+fn nearest_flag(word: &str, synopses: impl Iterator<Item = &'static str>) -> Option<String> {
+    let own = synopses.flat_map(flags).map(str::to_owned);
+    let everywhere = keys::KEYS.iter().map(keys::Key::flag).chain(["--config".to_owned()]);
+    keys::nearest(word.split('=').next().unwrap_or_default(), own.chain(everywhere))
+}
+
+/// The flags of a synopsis.
+fn flags(synopsis: &'static str) -> impl Iterator<Item = &'static str> {
+    synopsis.split([' ', '[', ']']).filter(|w| w.starts_with("--") && w.len() > 2)
+}
+
+fn synopses_of(word: &str) -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().filter(move |c| c.begins_with(word)).map(|c| c.synopsis)
+}
+
 /// A command that was not used as its synopsis says.
 fn misused(word: &str, what: &str) -> Error {
-    let is_meant = |synopsis: &&str| format!("{} ", words(synopsis)).starts_with(&format!("{word} "));
-    let synopses: Vec<&str> = COMMANDS.iter().map(|c| c.synopsis).filter(is_meant).collect();
+    let synopses: Vec<&str> = synopses_of(word).collect();
+    if synopses.is_empty() {
+        return usage_error(format!("{word}: {what}"));
+    }
     Error::new(Kind::Usage, format!("{word}: {what}"))
         .hint(format!("usage: wemixvisor {}", synopses.join(" | ")))
+}
+
+/// A command that was given more than it takes.
+fn superfluous(word: &str, extra: &str) -> Error {
+    let flag = extra.split('=').next().unwrap_or_default();
+    if !extra.starts_with('-') {
+        return misused(word, &format!("unexpected argument {extra:?}"));
+    }
+    if synopses_of(word).flat_map(flags).any(|own| own == flag) {
+        return misused(word, &format!("{flag} is given twice"));
+    }
+    match nearest_flag(extra, synopses_of(word)) {
+        Some(near) => misused(word, &format!("unknown flag {flag:?}, did you mean {near}?")),
+        None => misused(word, &format!("unknown flag {flag:?}")),
+    }
 }
 
 #[cfg(test)]
@@ -416,6 +532,8 @@ mod tests {
             "--home",
             "init a b",
             "resolve maybe",
+            "help frobnicate",
+            "--help extra",
         ] {
             let err = read(line).unwrap_err();
             assert_eq!(err.kind(), Kind::Usage, "{line}: {err}");
@@ -425,9 +543,68 @@ mod tests {
     }
 
     #[test]
+    fn a_value_may_follow_an_equals_sign() {
+        let line = "upgrade schedule v2 100 --fork-height=200 --url=http://x/v2 --info=a=b";
+        let Command::Schedule(entry) = read(line).unwrap().command else { panic!() };
+        assert_eq!((entry.fork_height, entry.binaries["any"].as_str()), (Some(200), "http://x/v2"));
+        assert_eq!(entry.info, Some("a=b".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_argument_is_said_of_that_argument() {
+        for (line, says) in [
+            (
+                "upgrade list extra",
+                "upgrade list: unexpected argument \"extra\"; usage: wemixvisor upgrade list",
+            ),
+            (
+                "upgrade list --json --json",
+                "upgrade list: --json is given twice; usage: wemixvisor upgrade list",
+            ),
+            ("upgrade schedule v2 9 --fork-height 10 --fork-height=11", "--fork-height is given twice"),
+            ("upgrade schedule --info a --info b v2 9", "--info is given twice"),
+            ("upgrade schedule v2 9 --fork-height --info x", "--fork-height: \"--info\" is not a height"),
+            ("upgrade schedule v2 9 --fork-height", "--fork-height needs a value"),
+            ("upgrade schedule v2 9 --fork-hieght 10", "did you mean --fork-height?"),
+            ("upgrade schedule v2 +9", "\"+9\" is not a height"),
+            ("upgrade schedule v2 9 --sha256=", "--sha256 needs a value"),
+            ("upgrade schedule v2 9 --url v2", "--url: \"v2\" is not a URL: it has no scheme"),
+            (
+                "upgrade schedule v2 9 --url linux/amd64=ftp://x",
+                "\"ftp://x\" is not a URL: ftp is not one of",
+            ),
+            ("upgrade schedule v2 9 --url http://a --url http://b", "--url: there are two for any"),
+            ("upgrade fetch v2 --url http://u:secret@", "--url: \"http://***@\" is not a URL"),
+            ("status --daemon-shutdwon-grace 5m", "did you mean --daemon-shutdown-grace?"),
+            ("--daemon-shutdwon-grace=5m status", "did you mean --daemon-shutdown-grace?"),
+            ("--config a --config b status", "--config is given twice"),
+            ("--config= status", "--config needs a value"),
+        ] {
+            let said = read(line).unwrap_err().to_string();
+            assert!(said.contains(says), "{line}: {said}");
+        }
+        let empty =
+            |words: &[&str]| parse(words.iter().map(OsString::from).collect()).unwrap_err().to_string();
+        assert!(empty(&["init", ""]).contains("BINARY is empty"));
+        assert!(empty(&["upgrade", "add", "v2", ""]).contains("BINARY is empty"));
+        assert!(empty(&["upgrade", "schedule", "v2", &"9".repeat(5000)]).len() < 400);
+    }
+
+    #[test]
     fn help_is_given_wherever_it_is_asked_for() {
-        for line in ["", "help", "--help", "status --help", "upgrade schedule -h v2"] {
-            assert_eq!(read(line).unwrap().command, Command::Help, "{line}");
+        for (line, topic) in [
+            ("", None),
+            ("help", None),
+            ("--help", None),
+            ("-h", None),
+            ("frobnicate --help", None),
+            ("status --help", Some("status")),
+            ("upgrade schedule -h v2", Some("upgrade schedule")),
+            ("upgrade --help", Some("upgrade")),
+            ("help upgrade", Some("upgrade")),
+            ("help upgrade list", Some("upgrade list")),
+        ] {
+            assert_eq!(read(line).unwrap().command, Command::Help(topic.map(str::to_owned)), "{line}");
         }
     }
 }

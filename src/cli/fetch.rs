@@ -138,7 +138,8 @@ impl Bar {
 
     pub(super) fn end(&mut self) {
         if self.terminal && self.drawn {
-            eprintln!();
+            // Nothing is lost where this cannot be shown.
+            let _ = writeln!(io::stderr());
         }
     }
 }

@@ -14,6 +14,20 @@ pub struct Usage {
     pub about: &'static str,
 }
 
+impl Usage {
+    /// The words that have to be typed as they are.
+    pub(super) fn words(&self) -> String {
+        let is_word =
+            |w: &&str| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !w.starts_with('-');
+        self.synopsis.split(' ').take_while(is_word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether it begins with these words, or is a command of this word.
+    pub(super) fn begins_with(&self, words: &str) -> bool {
+        format!("{} ", self.words()).starts_with(&format!("{words} "))
+    }
+}
+
 const fn usage(synopsis: &'static str, about: &'static str) -> Usage {
     Usage { synopsis, about }
 }
@@ -70,8 +84,18 @@ pub const COMMANDS: &[Usage] = &[
     usage("config show [--json]", "show the effective configuration and where each value came from"),
     usage("config check", "check the configuration"),
     usage("version", "show the version of wemixvisor"),
-    usage("help", "show this help"),
+    usage("help [COMMAND]", "show this help, or that of a command"),
 ];
+
+/// Help about the commands that begin with the words of `topic`.
+pub(super) fn help_about(topic: &str) -> String {
+    let mut text = String::new();
+    for command in COMMANDS.iter().filter(|c| c.begins_with(topic)) {
+        let _ = writeln!(text, "wemixvisor {}\n    {}", command.synopsis, command.about);
+    }
+    text.push_str("\nflags, keys and exit codes: wemixvisor help; everything: man wemixvisor\n");
+    text
+}
 
 /// The whole help.
 #[must_use]

@@ -1,6 +1,6 @@
 //! Commands about the home and the supervisor as a whole: `init`, `stop`, `restart`.
 
-use super::print;
+use super::{print, tell};
 use crate::config::{Config, keys};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -37,7 +37,7 @@ fn show(report: &Report) -> Result<()> {
             Line::Made(text) => print(&format!("made  {text}\n"))?,
             Line::Kept(text) => print(&format!("kept  {text}\n"))?,
             Line::Note(text) => print(&format!("note  {text}\n"))?,
-            Line::Problem(problem) => eprintln!("wemixvisor: {problem}"),
+            Line::Problem(problem) => tell(format_args!("wemixvisor: {problem}")),
         }
     }
     Ok(())
@@ -46,7 +46,7 @@ fn show(report: &Report) -> Result<()> {
 /// Asks for the end, and waits for it.
 pub(super) fn stop(home: &Home) -> Result<()> {
     let answered = ask(home, &Request::Stop)?;
-    eprintln!("{}", accepted(&answered.reply)?);
+    tell(accepted(&answered.reply)?);
     answered.wait_for_end();
     print("stopped\n")
 }

@@ -139,7 +139,7 @@ fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Re
 }
 
 /// The same without control characters: what others have written must not look like lines of ours.
-fn one_line(message: String) -> String {
+pub(super) fn one_line(message: String) -> String {
     if !message.contains(char::is_control) {
         return message;
     }

@@ -25,6 +25,7 @@ use crate::exit::Exit;
 use crate::home::Home;
 use args::{Command, Invocation};
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write as _};
 
 /// Does what the command line asks for; `argv` is without the program's own name. The result is the
@@ -36,7 +37,9 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let Invocation { command, config, flags } = args::parse(argv)?;
     match command {
         Command::Version => return done(print(&format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")))),
-        Command::Help => return done(print(&help())),
+        Command::Help(topic) => {
+            return done(print(&topic.as_deref().map_or_else(help, help::help_about)));
+        }
         _ => {}
     }
     let sources = Sources::of_process(config, flags);
@@ -50,7 +53,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             | Command::ConfigShow { .. }
             | Command::ConfigCheck
             | Command::Version
-            | Command::Help
+            | Command::Help(_)
     );
     if !works_without && !home.dir().is_dir() {
         return Err(Error::new(Kind::Config, "no home is laid out here")
@@ -80,7 +83,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Consensus { json, watch } => done(consensus::show(&loaded.config, &home, json, watch)),
         Command::Check => consensus::check(&loaded.config, &home),
         Command::ConfigCheck => done(config_check(&loaded)),
-        Command::Version | Command::Help => Ok(Exit::Ok.code()),
+        Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
     }
 }
 
@@ -95,7 +98,7 @@ fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
 fn config_check(loaded: &Loaded) -> Result<()> {
     let (problems, warnings) = loaded.check_disk();
     for warning in loaded.warnings.iter().chain(&warnings) {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     problems.into_result()?;
     let file = loaded.file.as_ref().map_or_else(|| "no file".to_owned(), |f| f.display().to_string());
@@ -111,6 +114,14 @@ fn print(text: &str) -> Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Writes a message to stderr, without control characters, since it may hold what others have written.
+/// That nobody can read it changes neither what is done nor the exit code.
+pub fn tell(message: impl fmt::Display) {
+    let lines = message.to_string();
+    let text: String = lines.lines().map(|line| logger::one_line(line.to_owned()) + "\n").collect();
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {

@@ -12,7 +12,7 @@ pub(super) use situation::Situation;
 
 use super::args::PlanCommand;
 use super::show::table;
-use super::{print, print_json, terminal, wait};
+use super::{print, print_json, tell, terminal, wait};
 use crate::batch::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stored, validate_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -77,7 +77,7 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
         }
         print(&text)?;
         if let Some(unchecked) = unchecked {
-            eprintln!("wemixvisor: {unchecked}");
+            tell(format_args!("wemixvisor: {unchecked}"));
         }
     }
     let errors = report.findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -215,7 +215,7 @@ fn status(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> R
             false => print(&tables.join("\n"))?,
         }
         if !situation.running && statuses.iter().any(|s| s.pending > 0) {
-            eprintln!("wemixvisor: no supervisor is running, so nothing will happen");
+            tell(format_args!("wemixvisor: no supervisor is running, so nothing will happen"));
         }
     }
     chosen.trouble.map_or(Ok(()), Err)
@@ -246,7 +246,7 @@ fn chosen(home: &Home, situation: &Situation<'_>, plan: Option<&Name>) -> Result
             Err(e) => Some(e),
         };
         match trouble {
-            Some(trouble) if chosen.trouble.is_some() => eprintln!("wemixvisor: {trouble}"),
+            Some(trouble) if chosen.trouble.is_some() => tell(format_args!("wemixvisor: {trouble}")),
             trouble => chosen.trouble = chosen.trouble.or(trouble),
         }
     }

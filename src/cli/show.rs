@@ -1,6 +1,7 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
 use super::args::Format;
+use super::terminal::clean;
 use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
@@ -74,6 +75,8 @@ fn show(status: &Status) -> String {
     for problem in &status.problems {
         let _ = writeln!(text, "problem     {problem}");
     }
+    // What nodes and files say goes to a terminal here.
+    let mut text: String = text.lines().map(|line| clean(line) + "\n").collect();
     text.push('\n');
     text.push_str(&upgrades(view));
     text
@@ -114,7 +117,7 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut text = String::new();
     for row in rows {
         let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        let _ = writeln!(text, "{}", line.trim_end());
+        let _ = writeln!(text, "{}", clean(line.trim_end()));
     }
     text
 }

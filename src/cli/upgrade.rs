@@ -1,7 +1,7 @@
 //! Commands about upgrades: schedule, list, cancel, add, now.
 
 use super::home::accepted;
-use super::{print, print_json, show};
+use super::{print, print_json, show, tell};
 use crate::batch::Entry;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -57,7 +57,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
         Err(e) => return Err(e),
     };
     for problem in &problems {
-        eprintln!("wemixvisor: {problem}");
+        tell(format_args!("wemixvisor: {problem}"));
     }
     if as_json {
         return print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}));

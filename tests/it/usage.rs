@@ -1,7 +1,8 @@
 //! The command line as a user meets it: every mistake has its exit code and one line that helps.
 
 use super::rig::visor::Rig;
-use std::fs;
+use std::fs::{self, File};
+use std::process::Stdio;
 
 /// Runs a command that has to fail with one line on stderr and nothing on stdout.
 #[track_caller]
@@ -78,11 +79,49 @@ fn every_problem_of_a_configuration_is_named_with_its_line() {
 }
 
 #[test]
+fn what_nobody_can_read_changes_no_exit_code() {
+    let rig = Rig::new();
+    for (code, args) in
+        [(3, &["stop"][..]), (2, &["frobnicate"]), (5, &["resolve", "retry"]), (0, &["version"])]
+    {
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let to_full = rig.command(args).stdout(Stdio::null()).stderr(full()).status().unwrap();
+        assert_eq!(to_full.code(), Some(code), "{args:?} > /dev/full");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = rig.command(args);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        assert_eq!(command.status().unwrap().code(), Some(code), "{args:?} | true");
+    }
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(rig.command(&["version"]).stdout(full).output().unwrap().status.code(), Some(74));
+    // Not even the end of the supervisor depends on who listens.
+    let mut visor = rig.run();
+    visor.wait_node();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(rig.command(&["stop"]).stderr(full).output().unwrap().stdout, b"stopped\n");
+    assert_eq!(visor.end(), 0);
+}
+
+#[test]
+fn what_others_have_written_does_not_steer_the_terminal() {
+    let rig = Rig::new();
+    let said = rig.fails(74, &["upgrade", "add", "v2", "\x1b[2Jnone\r"]);
+    assert!(said.contains("\\u{1b}[2Jnone\\r"), "{said:?}");
+    let said = rig.moved_to("\x1b[2J").output(&["status"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("[2J") && !said.contains('\x1b'), "{said:?}");
+}
+
+#[test]
 fn help_and_version_need_no_home() {
     let rig = Rig::empty();
-    for args in [&["help"][..], &["--help"], &[], &["upgrade", "schedule", "--help"]] {
+    for args in [&["help"][..], &["--help"], &[], &["upgrade", "schedule", "--help"], &["help", "upgrade"]] {
         assert!(rig.ok(args).contains("upgrade schedule NAME HEIGHT"), "{args:?}");
     }
+    assert!(rig.ok(&["help"]).contains("--daemon-shutdown-grace"));
+    assert_eq!(rig.ok(&["stop", "--help"]).matches("wemixvisor stop\n").count(), 1);
+    assert!(!rig.ok(&["stop", "--help"]).contains("upgrade"));
     assert_eq!(rig.ok(&["version"]), format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(rig.ok(&["--version"]), rig.ok(&["version"]));
 }

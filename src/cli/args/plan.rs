@@ -103,8 +103,7 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
 fn create(args: &mut Arguments, word: &str) -> Result<NewPlan> {
     let description = opt(args, word, "--description", |s| Ok(s.to_owned()))?;
     let chain_id = opt(args, word, "--chain-id", chain_id)?;
-    let from = args.opt_value_from_os_str("--from", |s| Ok::<_, String>(PathBuf::from(s)));
-    let from = from.map_err(|e| misused(word, &e.to_string()))?;
+    let from = opt(args, word, "--from", |s| Ok(PathBuf::from(s)))?;
     let name = free(args, word, "NAME", name)?;
     let mut upgrades = Vec::new();
     while let Some(entry) = some(args, word, "NAME:HEIGHT", str::parse::<Entry>)? {
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn a_plan_is_made_of_a_file_and_of_words() {
         let PlanCommand::Create(new) =
-            read("plan create p v2:100 --description spring --from f.json v3:200 --chain-id 1112").unwrap()
+            read("plan create p v2:100 --description spring --from=f.json v3:200 --chain-id 1112").unwrap()
         else {
             panic!()
         };

@@ -5,7 +5,7 @@ use super::situation::World;
 use super::{Situation, plans, under_way, upgrades};
 use crate::batch::{Activation, Context, Entry, Finding, Plan, Severity, read_file, validate};
 use crate::cli::home::accepted;
-use crate::cli::print;
+use crate::cli::{print, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -37,7 +37,7 @@ pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
         return print(&format!("plan {name} is made, without upgrades; {hint}\n"));
     }
     for finding in validate(&plan, &World::look(config, home).context()).findings {
-        eprintln!("wemixvisor: {finding}");
+        tell(format_args!("wemixvisor: {finding}"));
     }
     let next = format!("follow it with `wemixvisor plan execute {name}`");
     print(&format!("plan {name} is made, with {}; {next}\n", upgrades(plan.upgrades.len())))
@@ -84,10 +84,10 @@ pub(super) fn take_out(home: &Home, plan: &Name, upgrade: &Name) -> Result<()> {
 /// Says what a change means for a plan that is being followed.
 fn tell_of_change(home: &Home, plan: &Name) -> Result<()> {
     if Agenda::load(home)?.plan(plan).is_some() {
-        eprintln!(
+        tell(format_args!(
             "wemixvisor: plan {plan} was being followed, and is not any more now that it has changed; to follow \
              it as it is: wemixvisor plan execute {plan}"
-        );
+        ));
     }
     put_in_force(home)
 }

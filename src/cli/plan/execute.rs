@@ -7,7 +7,7 @@ use super::situation::World;
 use super::{Situation, next_in_words, plans, upgrades};
 use crate::batch::{Binary, Entry, Status, Stored, validate};
 use crate::cli::fetch::{Bar, cancelled_by_signals};
-use crate::cli::{print, terminal};
+use crate::cli::{print, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -36,10 +36,10 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name) -> Result<()> {
         return Err(Error::new(Kind::BadInput, what).at(plans(home).path(name).display()).because(report));
     }
     for finding in &report.findings {
-        eprintln!("wemixvisor: {finding}");
+        tell(format_args!("wemixvisor: {finding}"));
     }
     if let Some(unchecked) = world.unchecked(&stored.plan) {
-        eprintln!("wemixvisor: {unchecked}");
+        tell(format_args!("wemixvisor: {unchecked}"));
     }
     Agenda::edit(home, |agenda| {
         agenda.activate(name, stored.sha256);
@@ -117,7 +117,7 @@ fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> 
     let target = Target::Upgrade(entry.name.clone());
     let is_missing = !home.binary(&target).exists();
     if is_missing && config.daemon_allow_download_binaries {
-        eprintln!("{}: downloading", entry.name);
+        tell(format_args!("{}: downloading", entry.name));
         let mut bar = Bar::default();
         let fetched = fetch(config, home, &upgrade, &mut |progress| bar.update(&progress), cancel);
         bar.end();
