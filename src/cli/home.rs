@@ -22,6 +22,13 @@ pub(super) fn init(config: &Config, home: &Home, binary: Option<&Path>, import: 
             );
         }
         (true, None) => import::import(home, &text)?,
+        (false, None) if let Some(foreign) = import::unadopted(home) => {
+            return Err(Error::new(Kind::NotFound, "there is only a home of Cosmovisor here")
+                .at(foreign.display())
+                .hint(
+                    "adopt it with `wemixvisor init --import`, or begin anew with `wemixvisor init BINARY`",
+                ));
+        }
         (false, binary) => lay_out(home, binary, &text)?,
     };
     show(&report)?;

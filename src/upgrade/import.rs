@@ -17,7 +17,7 @@ use crate::name::Name;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The directory of Cosmovisor below its `DAEMON_HOME`.
 const COSMOVISOR: &str = "cosmovisor";
@@ -29,10 +29,15 @@ const COSMOVISOR: &str = "cosmovisor";
 /// [`Kind::NotFound`] if there is nothing to adopt; [`Kind::Halted`] if `current` is broken; [`Kind::Busy`] if
 /// a supervisor of ours runs. The home is then unchanged, or can be adopted again.
 pub fn import(home: &Home, config: &str) -> Result<Report> {
-    let foreign = home.root().join(COSMOVISOR);
+    let foreign = foreign(home);
     if home.dir().is_dir() {
-        if Journal::exists(home) {
+        if Journal::exists(home)? {
             return init(home, None, config);
+        }
+        if foreign.is_dir() && is_bare(home) {
+            return Err(Error::new(Kind::Failed, "there is a home already, without any version of the node")
+                .at(home.dir().display())
+                .hint(format!("to adopt {}, remove it first", foreign.display())));
         }
         return adopt(home, &home.dir(), config);
     }
@@ -42,6 +47,22 @@ pub fn import(home: &Home, config: &str) -> Result<Report> {
     Err(Error::new(Kind::NotFound, "nothing to import")
         .at(home.root().display())
         .hint("there is neither wemixvisor/ nor cosmovisor/; begin with `wemixvisor init BINARY`"))
+}
+
+fn foreign(home: &Home) -> PathBuf {
+    home.root().join(COSMOVISOR)
+}
+
+/// The home of Cosmovisor that is there and was not adopted, where nothing of ours is.
+#[must_use]
+pub fn unadopted(home: &Home) -> Option<PathBuf> {
+    Some(foreign(home)).filter(|dir| dir.is_dir() && !home.dir().exists())
+}
+
+/// Whether a home was laid out, but never got a binary.
+fn is_bare(home: &Home) -> bool {
+    let has_genesis = fs::symlink_metadata(home.binary(&Target::Genesis)).is_ok();
+    !has_genesis && install::staged(home).is_ok_and(|names| names.is_empty())
 }
 
 /// Builds the whole home beside its place and moves it there in one step.
@@ -90,16 +111,16 @@ fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
 fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     let mut report = Report::default();
     let target = read_foreign_current(home, origin)?;
-    binary::open(&home.binary(&target)).map_err(|e| broken(&home.binary(&target)).because(e))?;
+    binary::open(&binary_in(origin, home, &target)).map_err(|e| broken().because(e))?;
     let _lock = SupervisorLock::acquire(home)?;
     lay_out(home, config, &mut report)?;
-    let manifest = adopt_binary(home, &target)?;
+    let manifest = adopt_binary(home, origin, &target)?;
     report.kept(&format!("{target}/bin/{}", home.daemon()), &manifest.sha256.to_string());
     let names = upgrade_names(home, &mut report)?;
     for other in
         names.iter().map(|n| Target::Upgrade(n.clone())).chain([Target::Genesis]).filter(|t| *t != target)
     {
-        match adopt_binary(home, &other) {
+        match adopt_binary(home, origin, &other) {
             Ok(manifest) => {
                 report.kept(&format!("{other}/bin/{}", home.daemon()), &manifest.sha256.to_string())
             }
@@ -121,7 +142,7 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
 
 /// What `current` means. Others write it relative or absolute, and make it only when they first run.
 fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
-    let link = home.current();
+    let link = origin.join("current");
     let text = match fs::read_link(&link) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -130,38 +151,48 @@ fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
                 return Ok(Target::Genesis);
             }
             return Err(Error::new(Kind::Halted, "`current` is missing, and there are upgrades")
-                .at(origin.join("current").display())
+                .at(link.display())
                 .hint("link it to the version that ran last: ln -s genesis current, or ln -s upgrades/NAME current"));
         }
-        Err(e) => return Err(broken(&link).because(e)),
+        Err(e) => return Err(broken().at(link.display()).because(e)),
     };
-    let real = fs::canonicalize(origin).ok();
-    let below =
-        [Some(origin), real.as_deref()].into_iter().flatten().find_map(|dir| text.strip_prefix(dir).ok());
     // Going through the components takes a final slash and single dots away.
-    let plain: PathBuf =
-        below.unwrap_or(&text).components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
-    plain.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| {
-        broken(&link).because(format!("{} is neither `genesis` nor `upgrades/<name>`", text.display()))
+    let named = |path: &Path| {
+        let plain: PathBuf = path.components().filter(|c| !matches!(c, Component::CurDir)).collect();
+        plain.to_str()?.parse().ok()
+    };
+    // What is written counts. Where it leads counts too: the home may have had another path then.
+    let leads_to =
+        || fs::canonicalize(&link).ok()?.strip_prefix(fs::canonicalize(origin).ok()?).ok().and_then(named);
+    named(text.strip_prefix(origin).unwrap_or(&text)).or_else(leads_to).ok_or_else(|| {
+        broken()
+            .at(link.display())
+            .because(format!("{} is neither `genesis` nor `upgrades/<name>`", text.display()))
     })
 }
 
-fn broken(path: &Path) -> Error {
+fn broken() -> Error {
     Error::new(Kind::Halted, "cannot adopt a home whose `current` is broken")
-        .at(path.display())
         .hint("repair it first; nothing was changed")
 }
 
+/// Where the binary of a target was before it was copied.
+fn binary_in(origin: &Path, home: &Home, target: &Target) -> PathBuf {
+    origin.join(target.to_string()).join("bin").join(home.daemon())
+}
+
 /// Checks a binary against its manifest, or writes the manifest that it lacks.
-fn adopt_binary(home: &Home, target: &Target) -> Result<Manifest> {
-    let path = home.binary(target);
+fn adopt_binary(home: &Home, origin: &Path, target: &Target) -> Result<Manifest> {
+    let (path, source) = (home.binary(target), binary_in(origin, home, target));
+    // What is wrong is wrong with the one that people know.
+    drop(binary::open(&source)?);
     let file = binary::open(&path)?;
     if Manifest::load(&home.manifest(target))?.is_some() {
         return install::verify(home, target, None);
     }
     let size = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
     let manifest =
-        Manifest::new(install::digest_of(&path)?, size, path.display().to_string(), Verified::Import);
+        Manifest::new(install::digest_of(&path)?, size, source.display().to_string(), Verified::Import);
     file.set_permissions(Permissions::from_mode(0o555)).map_err(|e| Error::io("chmod", &path, e))?;
     manifest.save(&home.manifest(target))?;
     Ok(manifest)
@@ -247,8 +278,9 @@ mod tests {
 
     #[test]
     fn a_go_home_is_adopted_in_place_whichever_way_its_link_is_written() {
-        for current in ["genesis", "./genesis/", "BASE/genesis"] {
-            let (_temp, home) = laid_out("wemixvisor", Some(current));
+        for current in ["genesis", "./genesis/", "BASE/genesis", "BASE/../alias/genesis/"] {
+            let (temp, home) = laid_out("wemixvisor", Some(current));
+            symlink("wemixvisor", temp.path().join("alias")).unwrap();
             let report = import(&home, "# text").unwrap();
             assert!(report.is_good(), "{report}");
             runs(&home, "genesis", b"one");
@@ -265,6 +297,8 @@ mod tests {
         let report = import(&home, "").unwrap();
         assert!(report.to_string().contains("genesis/link is not a file"), "{report}");
         runs(&home, "upgrades/v2", b"two");
+        let manifest = Manifest::load(&home.manifest(&Target::Genesis)).unwrap().unwrap();
+        assert_eq!(Path::new(&manifest.source), temp.path().join("cosmovisor/genesis/bin/node"));
         let ended = Journal::open(&home).unwrap().record.ended;
         assert_eq!((ended.len(), ended[0].name.as_str(), ended[0].height), (1, "v2", 7));
         assert_eq!(fs::read(home.genesis().join("note")).unwrap(), b"kept");
@@ -290,9 +324,43 @@ mod tests {
         {
             let (temp, home) = laid_out(dir, Some(current));
             let before = walk(temp.path(), &|_| true).unwrap().len();
-            assert_eq!(import(&home, "").unwrap_err().kind(), Kind::Halted);
+            let err = import(&home, "").unwrap_err();
+            let place = temp.path().join(dir).display().to_string();
+            assert!(err.kind() == Kind::Halted && err.to_string().contains(&place), "{err}");
             assert_eq!(walk(temp.path(), &|_| true).unwrap().len(), before);
         }
+    }
+
+    #[test]
+    fn a_binary_that_is_a_link_is_named_by_the_path_that_people_know() {
+        for dir in ["wemixvisor", "cosmovisor"] {
+            let (temp, home) = laid_out(dir, Some("genesis"));
+            for version in ["genesis", "upgrades/v2"] {
+                let binary = temp.path().join(dir).join(version).join("bin/node");
+                fs::rename(&binary, temp.path().join("elsewhere")).unwrap();
+                symlink(temp.path().join("elsewhere"), &binary).unwrap();
+            }
+            let said = import(&home, "").unwrap_err().to_string();
+            let binary = temp.path().join(dir).join("genesis/bin/node");
+            assert!(said.contains(&format!("symbolic link: {}", binary.display())), "{said}");
+            fs::remove_file(&binary).unwrap();
+            fs::copy(temp.path().join("elsewhere"), &binary).unwrap();
+            let said = import(&home, "").unwrap().to_string();
+            let binary = temp.path().join(dir).join("upgrades/v2/bin/node");
+            assert!(said.contains(&format!("symbolic link: {}", binary.display())), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_home_of_ours_without_a_binary_is_no_home_to_adopt() {
+        let (_temp, home) = laid_out("cosmovisor", Some("genesis"));
+        assert!(unadopted(&home).is_some());
+        init(&home, None, "").unwrap();
+        let err = import(&home, "").unwrap_err();
+        assert!(err.to_string().contains("remove it first") && unadopted(&home).is_none(), "{err}");
+        fs::remove_dir_all(home.dir()).unwrap();
+        import(&home, "").unwrap();
+        runs(&home, "genesis", b"one");
     }
 
     #[test]

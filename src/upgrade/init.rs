@@ -43,7 +43,7 @@ pub fn init(home: &Home, binary: Option<&Path>, config: &str) -> Result<Report> 
     let mut report = Report::default();
     lay_out(home, config, &mut report)?;
     let genesis = stage_genesis(home, binary, &mut report);
-    match (Journal::exists(home), fs::symlink_metadata(home.current()).is_ok()) {
+    match (Journal::exists(home)?, fs::symlink_metadata(home.current()).is_ok()) {
         (false, false) => {
             if let Some(version) = genesis {
                 let _lock = SupervisorLock::acquire(home)?;
@@ -339,6 +339,6 @@ mod tests {
         fs::remove_file(home.journal()).unwrap();
         let report = init(&home, Some(&binary), "").unwrap();
         assert_eq!(report.problems().map(Error::kind).collect::<Vec<_>>(), [Kind::Halted]);
-        assert!(!Journal::exists(&home));
+        assert!(!Journal::exists(&home).unwrap());
     }
 }

@@ -72,9 +72,18 @@ enum Slot {
 
 impl Journal {
     /// Whether there is any trace of a journal.
-    #[must_use]
-    pub fn exists(home: &Home) -> bool {
-        [home.journal(), home.journal_prev()].iter().any(|slot| fs::symlink_metadata(slot).is_ok())
+    ///
+    /// # Errors
+    /// If that cannot be told: what may not be seen may be there.
+    pub fn exists(home: &Home) -> Result<bool> {
+        for slot in [home.journal(), home.journal_prev()] {
+            match fs::symlink_metadata(&slot) {
+                Ok(_) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("inspect", &slot, e)),
+            }
+        }
+        Ok(false)
     }
 
     /// Begins the journal of a home that has none.
@@ -82,7 +91,7 @@ impl Journal {
     /// # Errors
     /// If there is one, or writing fails.
     pub fn create(home: &Home, record: &Record) -> Result<Self> {
-        if Journal::exists(home) {
+        if Journal::exists(home)? {
             return Err(Error::new(Kind::Failed, "the journal exists already").at(home.journal().display()));
         }
         let mut journal = Journal { slot: home.journal(), prev: home.journal_prev(), seq: 0, keep: false };

@@ -34,9 +34,17 @@ fn filled() -> (tempfile::TempDir, Home) {
 }
 
 #[test]
+fn a_journal_that_may_not_be_seen_may_be_there() {
+    let (_dir, home) = home();
+    std::fs::remove_dir_all(home.state()).unwrap();
+    std::fs::write(home.state(), "in the way").unwrap();
+    Journal::exists(&home).unwrap_err();
+}
+
+#[test]
 fn what_was_written_last_is_read() {
     let (_dir, home) = home();
-    assert!(!Journal::exists(&home));
+    assert!(!Journal::exists(&home).unwrap());
     let mut journal = Journal::create(&home, &record(1)).unwrap();
     assert_eq!(Journal::open(&home).unwrap().record, record(1));
     for h in 2..6 {
