@@ -4,9 +4,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use wemixvisor::{cli, exit::Exit};
+use wemixvisor::{cli, exit::Exit, sys};
 
 fn main() -> ExitCode {
+    sys::keep_files_private();
     let argv = std::env::args_os().skip(1).collect();
     // A bug of ours ends us in good order: the node then gets its parent-death signal and stops.
     match catch_unwind(AssertUnwindSafe(|| cli::dispatch(argv))) {

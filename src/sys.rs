@@ -4,13 +4,28 @@
 
 #![allow(unsafe_code)]
 
+use rustix::fs::Mode;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid, umask,
+};
 use std::ffi::{c_int, c_uint};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::OnceLock;
+
+/// The umask that we were started with.
+static INHERITED_UMASK: OnceLock<Mode> = OnceLock::new();
+
+/// Has every file that is made from now on belong to our user alone, and have the mode that it is given,
+/// whatever umask we were started with. Children get that one back at birth.
+pub fn keep_files_private() {
+    let inherited = umask(Mode::RWXG | Mode::RWXO);
+    // Only the first call finds what was inherited.
+    let _ = INHERITED_UMASK.set(inherited);
+}
 
 /// What a child does to itself between fork and exec.
 #[derive(Debug, Default)]
@@ -26,7 +41,9 @@ pub struct Birth {
 /// Has every child of `command` do `birth` to itself before it executes its program.
 pub fn at_birth(command: &mut Command, birth: Birth) {
     let parent = getpid();
+    let inherited = INHERITED_UMASK.get().copied();
     let prepare = move || {
+        inherited.map(umask);
         if birth.session {
             setsid()?;
         }

@@ -1,8 +1,9 @@
 //! Homes: laid out, broken, missing; and what is said about them.
 
 use super::rig::visor::Rig;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
 
 /// Runs on a home that must not be run on: nothing is started, and the message has these parts.
 #[track_caller]
@@ -121,6 +122,36 @@ fn init_lays_out_once_and_checks_afterwards() {
     fs::remove_file(rig.of("current")).unwrap();
     assert!(rig.fails(79, &["init"]).contains("ln -s upgrades/v2 current"));
     rig.is_broken_on_purpose();
+}
+
+#[test]
+fn no_umask_opens_or_locks_the_home_and_the_node_keeps_its_own() {
+    let rig = Rig::empty();
+    let under = |umask: &str, args: &[&str]| {
+        let own = rig.command(args);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "umask $0; exec \"$@\"", umask]).arg(own.get_program()).args(args);
+        shell.env_clear().envs(own.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(rig.path());
+        shell
+    };
+    let v1 = rig.binary("v1", &[]);
+    for umask in ["0", "0777"] {
+        assert!(under(umask, &["init", v1.to_str().unwrap()]).output().unwrap().status.success());
+        let mode = |path: &str| fs::metadata(rig.of(path)).unwrap().permissions().mode() & 0o7777;
+        let modes =
+            ["..", ".", "state", "genesis/bin", "config.yaml", "state/journal.json", "lock"].map(mode);
+        assert_eq!(modes, [0o700, 0o700, 0o700, 0o700, 0o600, 0o600, 0o600], "{umask}");
+        if umask == "0" {
+            fs::remove_dir_all(rig.home()).unwrap();
+        }
+    }
+    let mut command = under("0027", &["run", "--", "--datadir", rig.data().to_str().unwrap()]);
+    command.stderr(File::create(rig.path().join("visor.log")).unwrap());
+    let mut visor = rig.spawn(command, 0);
+    let pid = visor.wait_status("a node", |status| status["node"]["pid"].as_u64());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("Umask:\t0027\n"), "{status}");
+    assert_eq!(visor.stop(), 0);
 }
 
 #[test]
