@@ -95,7 +95,9 @@ impl Setting for RpcAddress {
                 check(text, &["ws", "wss"]).map_err(|why| format!("{text:?}: {why}"))?;
                 Ok(RpcAddress::Ws(text.to_owned()))
             } else {
-                HttpUrl::parse(text).map(RpcAddress::Http).map_err(|e| format!("{e}, nor /path/to.ipc"))
+                HttpUrl::parse(text)
+                    .map(RpcAddress::Http)
+                    .map_err(|e| format!("{e}; a socket is /path/to.ipc"))
             }
         })
     }

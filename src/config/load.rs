@@ -100,7 +100,9 @@ impl Config {
             .map(|(bytes, path)| loader.file(path, bytes))
             .unwrap_or_default();
         let home = given_home.or_else(|| loader.home(&in_file, Path::new("")));
-        if home.is_none() && loader.problems.0.is_empty() {
+        let is_named =
+            [&flags, &env, &in_file].into_iter().flatten().any(|(key, ..)| key.name == "daemon_home");
+        if !is_named && loader.problems.0.is_empty() {
             let unset = Problem::new("daemon_home", "it is not set");
             loader.problems.add(unset.hint("give --home DIR or set DAEMON_HOME"));
         }
@@ -189,7 +191,7 @@ impl Loader {
             Ok(_) => Some(bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => None,
             Err(e) => {
-                self.problems.add(Problem::new(path.display(), format!("cannot be read: {e}")));
+                self.problems.add(Problem::unreadable(path, &e));
                 None
             }
         }

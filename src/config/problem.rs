@@ -5,6 +5,8 @@
 
 use crate::error::{Error, Kind};
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// One thing that is wrong, or worth a warning, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Problem {
     pub what: String,
     /// What to do next, where that is not obvious.
     pub hint: Option<String>,
+    /// Whether it is a matter of permission and not of what is written.
+    pub denied: bool,
 }
 
 /// Everything that is wrong with a configuration; never empty when returned as an error.
@@ -24,7 +28,18 @@ pub struct Problems(pub Vec<Problem>);
 impl Problem {
     /// A problem at a place.
     pub fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
-        Problem { place: place.to_string(), what: what.into(), hint: None }
+        Problem { place: place.to_string(), what: what.into(), hint: None, denied: false }
+    }
+
+    /// A file that the operating system does not let us read.
+    pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
+        let problem = Problem::new(path.display(), format!("cannot be read: {err}"));
+        match err.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Problem { denied: true, ..problem }.hint("run as the user that the home belongs to")
+            }
+            _ => problem,
+        }
     }
 
     /// What to do next, as an instruction.
@@ -80,7 +95,8 @@ impl From<Problems> for Error {
                 format!("the configuration has {} problems:{lines}", many.len())
             }
         };
-        Error::new(Kind::Config, what)
+        let denied = problems.0.iter().any(|p| p.denied);
+        Error::new(if denied { Kind::Permission } else { Kind::Config }, what)
     }
 }
 
@@ -99,5 +115,15 @@ mod tests {
             "the configuration has 2 problems:\n  config.yaml:3: bad; mend it\n  --home: worse"
         );
         assert_eq!(two.kind(), Kind::Config);
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_a_matter_of_permission() {
+        let denied = Problem::unreadable(Path::new("/c"), &io::ErrorKind::PermissionDenied.into());
+        let err = Error::from(Problems(vec![denied, Problem::new("--home", "worse")]));
+        assert_eq!(err.kind(), Kind::Permission);
+        assert!(err.to_string().contains("/c: cannot be read: permission denied; run as the user"), "{err}");
+        let gone = Problem::unreadable(Path::new("/c"), &io::ErrorKind::NotFound.into());
+        assert_eq!(Error::from(Problems(vec![gone])).kind(), Kind::Config);
     }
 }

@@ -251,6 +251,7 @@ impl Setting for PathBuf {
     fn read(raw: &Raw, base: &Path) -> Read<Self> {
         raw.parse(|text| match text {
             "" => Err("expected a path"),
+            _ if Path::new(text).starts_with("~") => Err("~ means nothing here: write the path out"),
             _ if text.contains('\0') => Err("a NUL byte cannot be part of a path"),
             _ => Ok(tidy(&base.join(text))),
         })
@@ -467,6 +468,8 @@ mod tests {
         assert_eq!(read("a/./b/"), Ok(PathBuf::from("/base/a/b")));
         assert_eq!(read("/x"), Ok(PathBuf::from("/x")));
         assert!(read::<PathBuf>("").is_err());
+        assert_eq!(read::<PathBuf>("~/x").unwrap_err(), "~ means nothing here: write the path out");
+        assert_eq!(read("~x"), Ok(PathBuf::from("/base/~x")));
         assert_eq!(read::<Option<PathBuf>>(""), Ok(None));
     }
 

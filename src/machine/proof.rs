@@ -31,14 +31,14 @@ impl Machine {
         let lived = now.duration_since(node.since);
         let long_enough = lived >= self.policy.probation_time;
         if !self.policy.watch_height {
-            return if long_enough { Proof::Good(format!("lived={lived:?}")) } else { Proof::NotYet };
+            return if long_enough { Proof::Good(format!("lived={lived:.0?}")) } else { Proof::NotYet };
         }
         let Some((told, first)) = node.first_head else {
             let patient = lived < self.policy.start_timeout;
             return if patient {
                 Proof::NotYet
             } else {
-                Proof::Bad(format!("no head was told within {lived:?}"))
+                Proof::Bad(format!("no head was told within {lived:.0?}"))
             };
         };
         if self.leaves_trace(progress) {
@@ -47,7 +47,7 @@ impl Machine {
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
-        let report = format!("blocks={blocks} lived={lived:?} head={top}{said}");
+        let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
         let objection = self.objection(node);
         if let Some(Objection::Wrong(why)) = objection {
             return Proof::Bad(why);
