@@ -38,6 +38,8 @@ fn the_man_page_says_what_the_program_says() {
     page = put(&page, "keys", &keys());
     page = put(&page, "exit codes", &exit_codes());
     expect_file!["../../man/wemixvisor.1"].assert_eq(&page);
+    let long = page.lines().find(|line| !line.starts_with('.') && line.len() > WIDTH);
+    assert_eq!(long, None, "mandoc(1) wants shorter lines");
 }
 
 /// A list item or a line between items, as mdoc.
@@ -119,14 +121,34 @@ fn marked_up(synopsis: &str) -> String {
     line.trim_end().to_owned()
 }
 
-/// Words of the program as sentences, one to a line.
+/// How long a line of text may be for mandoc(1).
+const WIDTH: usize = 80;
+
+/// Words of the program as sentences, each on lines of its own.
 fn prose(words: &str) -> String {
     let mut text = words.replace(". ", ".\n").replace("--", "\\-\\-");
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
     }
     text.truncate(text.trim_end_matches('.').len());
-    text + ".\n"
+    text.push_str(".\n");
+    let mut folded = String::new();
+    for line in text.lines() {
+        let mut column = 0;
+        for word in line.split(' ') {
+            let gap = if column == 0 {
+                ""
+            } else if column + word.len() < WIDTH {
+                " "
+            } else {
+                "\n"
+            };
+            column = if gap == " " { column + 1 + word.len() } else { word.len() };
+            folded = folded + gap + word;
+        }
+        folded.push('\n');
+    }
+    folded
 }
 
 /// The page with what the program says in the place that is kept for it.
