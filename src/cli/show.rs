@@ -84,7 +84,11 @@ fn show(status: &Status) -> String {
 
 /// Planned and past upgrades as a table.
 pub(super) fn upgrades(view: &View) -> String {
-    let mut rows = vec![["UPGRADE", "HEIGHT", "WHEN", "BINARY", "PLANNED BY"].map(ToOwned::to_owned)];
+    let mut rows = vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY"].map(ToOwned::to_owned)];
+    if let Some(begun) = &view.upgrade {
+        let how = format!("under way: {}, attempt {}", begun.phase, begun.attempt);
+        rows.push([begun.name.to_string(), begun.height.to_string(), how, String::new(), String::new()]);
+    }
     for plan in &view.planned {
         let when = match (plan.blocks_left, plan.left_ms) {
             (Some(0), _) => "due".to_owned(),
@@ -98,7 +102,7 @@ pub(super) fn upgrades(view: &View) -> String {
             (None, Some(hold)) => format!("{}: {hold}", plan.binary),
             (None, None) => plan.binary.clone(),
         };
-        rows.push([plan.name.to_string(), plan.height.to_string(), when, binary, plan.origin.clone()]);
+        rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary]);
     }
     for ended in &view.ended {
         let how = format!("{}: {}", ended.outcome, ended.detail);
@@ -110,9 +114,13 @@ pub(super) fn upgrades(view: &View) -> String {
     table(&rows)
 }
 
-/// Rows with columns aligned to the left, two spaces apart.
+/// Rows with columns aligned to the left, two spaces apart. What has nothing to its right may be of any length.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let goes_on = |row: &[String; N], column: usize| row[column + 1..].iter().any(|cell| !cell.is_empty());
+    let width = |column: usize| {
+        let inner = rows.iter().filter(|row| goes_on(row, column));
+        inner.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -124,4 +132,16 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 fn seconds(ms: u64) -> f64 {
     Duration::from_millis(ms).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_last_cell_moves_no_column() {
+        let rows = [["A", "B", "C"], ["1", "two", "3"], ["1", "long and longer", ""]];
+        let rows = rows.map(|row| row.map(ToOwned::to_owned));
+        assert_eq!(table(&rows), "A  B    C\n1  two  3\n1  long and longer\n");
+    }
 }
