@@ -28,10 +28,10 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
 
 /// The URL without user and password, fit for a log. A user alone is hidden too: it may be a token.
 pub(crate) fn redact(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}{tail}"),
+        Some((_, host)) => format!("{scheme}***@{host}{tail}"),
         None => url.to_owned(),
     }
 }
@@ -65,5 +65,6 @@ mod tests {
         assert_eq!(redact("https://u:p@a/x@y"), "https://***@a/x@y");
         assert_eq!(redact("https://token@a?x=/@"), "https://***@a?x=/@");
         assert_eq!(redact("https://a/x"), "https://a/x");
+        assert_eq!(redact("u:p@a:1"), "***@a:1");
     }
 }

@@ -259,7 +259,7 @@ impl<'a> Judge<'a> {
                 None => self.error(&pointer, "expected a URL"),
                 Some(place) => {
                     if let Err(why) = url::check(place, &["http", "https"]) {
-                        self.error(&pointer, format!("{place:?} is not a URL: {why}"));
+                        self.error(&pointer, format!("{:?} is not a URL: {why}", url::redact(place)));
                     }
                 }
             }

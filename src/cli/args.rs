@@ -18,6 +18,7 @@ use crate::url::{check, redact};
 use pico_args::Arguments;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::iter::Peekable;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -257,7 +258,7 @@ impl Ours {
 
     /// Takes flags of ours from wherever they stand before `--`.
     fn take_anywhere(&mut self, argv: Vec<OsString>) -> Result<Vec<OsString>> {
-        let mut rest = argv.into_iter();
+        let mut rest = argv.into_iter().peekable();
         let mut others = Vec::new();
         while let Some(arg) = rest.next() {
             if arg == "--" {
@@ -271,10 +272,14 @@ impl Ours {
         Ok(others)
     }
 
-    fn take(&mut self, flag: Flag, rest: &mut impl Iterator<Item = OsString>) -> Result<()> {
+    fn take(&mut self, flag: Flag, rest: &mut Peekable<impl Iterator<Item = OsString>>) -> Result<()> {
         let value = match flag.value {
             Some(value) => value,
-            None if flag.switch => "true".to_owned(),
+            // A word that would turn it off must not turn it on, and go to the node besides.
+            None if flag.switch => match rest.next_if(|next| next == "true" || next == "false") {
+                Some(word) => word.to_string_lossy().into_owned(),
+                None => "true".to_owned(),
+            },
             None => {
                 let value = rest.next().ok_or_else(|| usage_error(format!("{} needs a value", flag.name)))?;
                 value.into_string().map_err(|v| usage_error(format!("{}: {v:?} is not UTF-8", flag.name)))?
@@ -501,6 +506,20 @@ mod tests {
         assert_eq!(invocation.config, Some("c.yaml".into()));
         let flags = [("--home", "/h"), ("--daemon-name", "gwemix")];
         assert_eq!(invocation.flags, flags.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_switch_may_have_a_value_or_none() {
+        for (line, value) in [
+            ("run --unsafe-skip-backup false -- --mine", "false"),
+            ("run --unsafe-skip-backup=false -- --mine", "false"),
+            ("run --unsafe-skip-backup true --mine", "true"),
+            ("run --unsafe-skip-backup --mine", "true"),
+        ] {
+            assert_eq!(run_args(line), ["--mine"], "{line}");
+            assert_eq!(read(line).unwrap().flags, [("--unsafe-skip-backup".to_owned(), value.to_owned())]);
+        }
+        assert_eq!(read("config show --validator-mode false").unwrap().flags[0].1, "false");
     }
 
     #[test]

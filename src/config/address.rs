@@ -38,8 +38,9 @@ impl HttpUrl {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         check(&full, &["http", "https"])
-            .map_err(|why| format!("{text:?} is not host:port or an http(s) URL: {why}"))?;
+            .map_err(|why| format!("{:?} is not host:port or an http(s) URL: {why}", redact(text)))?;
         if !text.contains("://") && !has_port(&full) {
+            let text = redact(text);
             return Err(format!("{text:?} has no port: write it as {text}:8545 or as a URL"));
         }
         Ok(HttpUrl(full))
@@ -92,7 +93,7 @@ impl Setting for RpcAddress {
             if text.starts_with('/') {
                 Ok(RpcAddress::Ipc(PathBuf::from(text)))
             } else if text.starts_with("ws://") || text.starts_with("wss://") {
-                check(text, &["ws", "wss"]).map_err(|why| format!("{text:?}: {why}"))?;
+                check(text, &["ws", "wss"]).map_err(|why| format!("{:?}: {why}", redact(text)))?;
                 Ok(RpcAddress::Ws(text.to_owned()))
             } else {
                 HttpUrl::parse(text)
@@ -153,5 +154,8 @@ mod tests {
         assert_eq!(url.as_str(), "http://me:secret@proxy:3128");
         assert_eq!(url.to_string(), "http://***@proxy:3128");
         assert!(!format!("{url:?}").contains("secret"));
+        for bad in ["http://me:secret@x:y", "me:secret@proxy", "ws://me:secret@x:y"] {
+            assert!(!rpc(bad).unwrap_err().contains("secret"), "{bad}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
 use super::value::{HeightSource, StopTimeoutAction};
+use crate::url::redact;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,7 +27,7 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
     }
     let mirrors = config.download_urls.by_name.values().flatten().chain(&config.download_urls.default);
     for url in mirrors.filter(|url| config.daemon_download_require_https && !url.starts_with("https:")) {
-        let plain = at("download_urls", &format!("daemon_download_require_https forbids {url}"));
+        let plain = at("download_urls", &format!("daemon_download_require_https forbids {}", redact(url)));
         problems.add(plain);
     }
 

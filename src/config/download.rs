@@ -45,9 +45,11 @@ impl PublicKey {
 fn check_template(text: &str) -> Result<String, String> {
     let filled = PLACEHOLDERS.iter().fold(text.to_owned(), |url, hole| url.replace(hole, "x"));
     if filled.contains(['{', '}']) {
+        let text = url::redact(text);
         return Err(format!("{text:?} has an unknown placeholder: there are {}", PLACEHOLDERS.join(" ")));
     }
-    url::check(&filled, &["http", "https"]).map_err(|why| format!("{text:?} is not a URL: {why}"))?;
+    url::check(&filled, &["http", "https"])
+        .map_err(|why| format!("{:?} is not a URL: {why}", url::redact(text)))?;
     Ok(text.to_owned())
 }
 
@@ -99,10 +101,11 @@ impl Setting for DownloadUrls {
 
     fn show(&self) -> Value {
         let mut map = Map::new();
+        let shown = |urls: &[String]| urls.iter().map(|url| json!(url::redact(url))).collect();
         if !self.default.is_empty() {
-            map.insert("default".to_owned(), json!(self.default));
+            map.insert("default".to_owned(), shown(&self.default));
         }
-        map.extend(self.by_name.iter().map(|(name, urls)| (name.to_string(), json!(urls))));
+        map.extend(self.by_name.iter().map(|(name, urls)| (name.to_string(), shown(urls))));
         Value::Object(map)
     }
 }
@@ -146,6 +149,18 @@ mod tests {
         assert_eq!(bad.len(), 4, "{bad:?}");
         assert!(bad[0].contains("unknown placeholder"), "{bad:?}");
         assert!(bad[1].contains("is not a name"), "{bad:?}");
+    }
+
+    #[test]
+    fn a_password_is_used_but_never_shown() {
+        let urls = read("http://u:secret@a/x").unwrap();
+        assert_eq!(
+            (&*urls.default[0], urls.show()["default"][0].as_str()),
+            ("http://u:secret@a/x", Some("http://***@a/x"))
+        );
+        for bad in ["http://u:secret@a/{x}", "ftp://u:secret@a/x"] {
+            assert!(!read(bad).unwrap_err()[0].contains("secret"), "{bad}");
+        }
     }
 
     #[test]
