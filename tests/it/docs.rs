@@ -210,6 +210,19 @@ fn every_variable_and_key_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_variable_that_the_program_reads_is_in_the_man_page() {
+    let (page, mut read_by_name) = (read("man/wemixvisor.1"), 0);
+    for file in files_below("src") {
+        for rest in read(&file).split("env::var_os(\"").skip(1) {
+            let name = rest.split('"').next().unwrap_or_default();
+            assert!(page.contains(&format!("\n.It Ev {name}\n")), "{}: {name}", file.display());
+            read_by_name += 1;
+        }
+    }
+    assert!(read_by_name > 0, "variables are read in another way now");
+}
+
+#[test]
 fn every_command_that_the_readme_shows_exists() {
     let readme = read("README.md");
     let mut shown = 0;
