@@ -102,6 +102,10 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     let word = word.to_string_lossy().into_owned();
     if word == "run" {
         let mut args = ours.take_leading(rest)?;
+        // Who wants the node's own help puts `--` before it.
+        if args.first().is_some_and(|a| a == "--help" || a == "-h") {
+            return Ok(ours.invoke(Command::Help(Some(word))));
+        }
         if args.first().is_some_and(|a| a == "--") {
             args.remove(0);
         }
@@ -495,6 +499,8 @@ mod tests {
     fn the_nodes_arguments_are_left_alone() {
         assert_eq!(run_args("run --datadir x --mine"), ["--datadir", "x", "--mine"]);
         assert_eq!(run_args("run -- --home x -- y"), ["--home", "x", "--", "y"]);
+        assert_eq!(run_args("run -- --help"), ["--help"]);
+        assert_eq!(run_args("run --mine --help"), ["--mine", "--help"]);
         assert_eq!(run_args("run --home /h --validator-mode --http --home z"), ["--http", "--home", "z"]);
         assert_eq!(run_args("--home /h run"), [""; 0]);
     }
@@ -620,6 +626,8 @@ mod tests {
             ("status --help", Some("status")),
             ("upgrade schedule -h v2", Some("upgrade schedule")),
             ("upgrade --help", Some("upgrade")),
+            ("run --help", Some("run")),
+            ("run --home /h -h", Some("run")),
             ("help upgrade", Some("upgrade")),
             ("help upgrade list", Some("upgrade list")),
         ] {
