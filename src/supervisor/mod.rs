@@ -17,6 +17,7 @@
 mod afterwards;
 mod child;
 mod control;
+mod essential;
 mod poller;
 mod release;
 mod signals;
@@ -31,8 +32,8 @@ use crate::children;
 use crate::config::{Config, HeightSource, RpcAddress, SignAfterUnclean, Sources, StopTimeoutAction};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
-use crate::home::Home;
 use crate::home::lock::SupervisorLock;
+use crate::home::{Home, durable};
 use crate::machine::gates::Rules;
 use crate::machine::{
     self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Policy,
@@ -49,6 +50,7 @@ use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use poller::Poller;
+use release::Release;
 use signals::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -107,6 +109,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
     let surveyor = Surveyor::start(channels.answers.0.clone())?;
     let worker = Worker::start(channels.jobs.0.clone())?;
+    let release = Release::start(home, channels.released.0.clone())?;
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());
     let supervisor = Supervisor {
@@ -135,7 +138,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         callers: BTreeMap::new(),
         next_caller: 0,
         notices: Vec::new(),
-        release: channels.released.0.clone(),
+        release,
         end: None,
     };
     Ok(supervisor.run(&channels, Facts { record: opened.record, link }))
@@ -255,7 +258,7 @@ struct Supervisor {
     next_caller: u64,
     /// History that is written when the machine is done with its turn: never between stop and start.
     notices: Vec<Notice>,
-    release: Sender<()>,
+    release: Release,
     end: Option<End>,
 }
 
@@ -346,7 +349,7 @@ impl Supervisor {
             }),
             Action::AwaitRelease => {
                 let pattern = self.data_path(&self.context.config.daemon_node_lock);
-                release::watch(&self.context.home, pattern, self.release.clone());
+                self.release.watch(pattern);
                 None
             }
             Action::Terminate => {
@@ -412,7 +415,7 @@ impl Supervisor {
     }
 
     fn link(&self, target: &Target) -> Result<()> {
-        crate::home::durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
+        durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
 
     fn ask_node(&self, order: Order) {

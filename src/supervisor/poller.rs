@@ -4,6 +4,7 @@
 //! asked, as often as the machine says. Any answer that is not a well-formed head is an error and never
 //! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
 
+use super::essential;
 use crate::config::{Config, RpcAddress};
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, glob};
@@ -12,7 +13,6 @@ use crate::wbft::{self, Client, Endpoint, Heads, RpcError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendError, Sender, unbounded};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// A head or why there is none, and the node process that was running when it was told.
@@ -109,9 +109,7 @@ impl Poller {
             node: None,
             subscriptions: 0,
         };
-        thread::Builder::new()
-            .name("poller".to_owned())
-            .spawn(move || asker.run())
+        essential::spawn("poller", move || asker.run())
             .map_err(|e| Error::new(Kind::Io, "start the poller thread").because(e))?;
         Ok(Poller { orders, pace: Duration::ZERO })
     }
@@ -374,8 +372,8 @@ fn subscribe(
             }
         }
     };
-    match thread::Builder::new().name("heads".to_owned()).spawn(body) {
-        Ok(_) => Some(stopper),
+    match essential::spawn("heads", body) {
+        Ok(()) => Some(stopper),
         Err(e) => {
             log::warn!("event=no_thread the node is polled instead: {e}");
             None

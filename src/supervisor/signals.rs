@@ -3,12 +3,12 @@
 //! Every signal that would end a process and can be caught is caught: nothing may end us and leave
 //! the node. What a signal means is decided elsewhere.
 
+use super::essential;
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::Sender;
 use signal_hook::consts::signal;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
-use std::thread;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,7 @@ pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
             }
         }
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
-    Ok(())
+    essential::spawn("signals", body).map_err(failed)
 }
 
 fn meaning(number: i32) -> Signal {

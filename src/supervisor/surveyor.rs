@@ -3,12 +3,12 @@
 //! Each order is answered by one fact. It asks over the same addresses as the poller, those first over
 //! which a node tells more than over plain HTTP: IPC has every method, HTTP rarely more than `eth`.
 
+use super::essential;
 use super::poller::Options;
 use crate::error::{Error, Kind, Result};
 use crate::machine::{Block, Class, Event, Failure, Survey};
 use crate::wbft::{self, Client, Decided, Endpoint, Observer, RpcError, Syncing};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The last blocks in which our own seal is looked for, as a probation asks for it.
@@ -43,9 +43,7 @@ impl Surveyor {
     /// If no thread can be had.
     pub(super) fn start(answers: Sender<Answer>) -> Result<Self> {
         let (orders, receiver) = unbounded();
-        thread::Builder::new()
-            .name("surveyor".to_owned())
-            .spawn(move || run(&receiver, &answers))
+        essential::spawn("surveyor", move || run(&receiver, &answers))
             .map_err(|e| Error::new(Kind::Io, "start the surveyor thread").because(e))?;
         Ok(Surveyor { orders })
     }

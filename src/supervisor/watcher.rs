@@ -4,6 +4,7 @@
 //! inotify is blind. What counts is the content of the files, never their times. The thread reads and
 //! reports; what the content means is decided elsewhere.
 
+use super::essential;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::upgrade::planned::{Planned, Reader};
@@ -16,7 +17,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// How long the net may take to notice anything while a directory to be watched does not exist yet.
@@ -83,7 +83,7 @@ pub(super) fn watch(home: &Home, net: Duration, seen: Sender<Seen>) -> Result<Wa
     let watcher = Watcher { shared: Arc::clone(&shared) };
     watcher.pace(net);
     let watch = Watch { inotify, shared, home: home.clone(), seen };
-    thread::Builder::new().name("watcher".to_owned()).spawn(move || watch.run()).map_err(failed)?;
+    essential::spawn("watcher", move || watch.run()).map_err(failed)?;
     Ok(watcher)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A job that panics is a failed job: the thread and the supervisor go on.
 
+use super::essential;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -11,7 +12,6 @@ use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often long work tells how far it is.
@@ -29,6 +29,7 @@ pub(super) struct Context {
 /// The handle of the worker thread. Dropped, the thread ends after its job.
 pub(super) struct Worker {
     jobs: Sender<(Job, Context, Cancel)>,
+    done: Sender<JobEnd>,
     cancel: Option<Cancel>,
 }
 
@@ -39,11 +40,10 @@ impl Worker {
     /// If no thread can be had.
     pub(super) fn start(done: Sender<JobEnd>) -> Result<Self> {
         let (jobs, work) = unbounded();
-        thread::Builder::new()
-            .name("worker".to_owned())
-            .spawn(move || run(&work, &done))
+        let ends = done.clone();
+        essential::spawn("worker", move || run(&work, &ends))
             .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
-        Ok(Worker { jobs, cancel: None })
+        Ok(Worker { jobs, done, cancel: None })
     }
 
     /// Hands a job over.
@@ -54,7 +54,11 @@ impl Worker {
                 // The thread outlives the handle, so somebody receives it.
                 let _ = self.jobs.send((job, context, cancel));
             }
-            Err(e) => log::error!("event=job_not_begun {e}"),
+            Err(e) => {
+                let why = format!("the job cannot be begun: {e}");
+                // The loop waits for an end of every job.
+                let _ = self.done.send(failed(&job, Failure::new(Class::Environment, why)));
+            }
         }
     }
 
