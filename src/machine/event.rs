@@ -17,7 +17,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one event lives at a time")]
 pub enum Event {
-    /// The first event: what is on disk.
+    /// What is on disk. Nothing but [`Event::Schedule`] comes before it: what is planned decides what may be started.
     Boot(Facts),
     /// The record is durable.
     Recorded,

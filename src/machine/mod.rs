@@ -25,7 +25,7 @@
 //! ```
 //!
 //! States, and what they wait for:
-//! - `Born`: for `Boot`.
+//! - `Born`: for the plans, and then for `Boot`.
 //! - `Clearing`: no node of ours runs; until nothing holds the previous one's locks (I2).
 //! - `Recording`: for the journal. An intent is durable before its effect, always.
 //! - `Spawning`, `Linking`, `Inspecting`: for the outcome of one prompt action.

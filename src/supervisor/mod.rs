@@ -264,6 +264,8 @@ struct Supervisor {
 
 impl Supervisor {
     fn run(mut self, channels: &Channels, facts: Facts) -> End {
+        // First what is planned, then the start: an old binary must not be started at the fork of the next.
+        channels.planned.1.recv().into_iter().for_each(|seen| self.planned(seen));
         self.feed(Event::Boot(facts));
         loop {
             if let Some(end) = self.end.take() {

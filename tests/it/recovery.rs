@@ -220,6 +220,37 @@ fn a_chain_that_stops_by_itself_is_upgraded() {
 }
 
 #[test]
+fn an_old_binary_is_not_started_at_the_fork_that_was_planned_meanwhile() {
+    let rig = Rig::with(&[("freeze", "9")]);
+    let mut visor = rig.run();
+    visor.wait_head(9);
+    assert_eq!(visor.stop(), 0);
+    rig.stage("v2", &[]);
+    rig.ok(&["upgrade", "schedule", "v2", "5", "--fork-height", "10"]);
+    let mut visor = rig.run();
+    visor.wait(&["event=start_held", "fork at 10"]);
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    let versions: Vec<_> = rig.traces().starts().iter().map(|s| s["version"].clone()).collect();
+    assert_eq!(versions, [json!("v1"), json!("v2")]);
+}
+
+#[test]
+fn a_chain_that_stopped_by_itself_is_not_started_again_with_the_old_binary() {
+    let rig = Rig::with(&[("freeze", "9")]).set("DAEMON_HEIGHT_SOURCE", "none");
+    let mut visor = rig.run();
+    until("the node", || (rig.traces().starts().len() == 1).then_some(()));
+    assert_eq!(visor.stop(), 0);
+    rig.stage("v2", &[]);
+    rig.trigger("{\"name\":\"v2\",\"height\":10}");
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.stop(), 0);
+    let versions: Vec<_> = rig.traces().starts().iter().map(|s| s["version"].clone()).collect();
+    assert_eq!(versions, [json!("v1"), json!("v2")]);
+}
+
+#[test]
 fn a_chain_that_stops_by_itself_waits_for_its_binary() {
     let rig = Rig::with(&[("end", "upgrade:v2@10")]).set("DAEMON_HEIGHT_SOURCE", "none");
     let mut visor = rig.run();

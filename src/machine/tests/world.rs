@@ -240,8 +240,8 @@ impl World {
         self.truth.forgets(&self.record);
         self.machine = Some(Machine::new(self.policy.clone(), 7, self.record.clone()));
         let facts = Facts { record: self.record.clone(), link: version(&self.link) };
-        self.feed(Event::Boot(facts))?;
-        if self.end.is_none() { self.feed(Event::Schedule(self.schedule.clone())) } else { Ok(()) }
+        self.feed(Event::Schedule(self.schedule.clone()))?;
+        self.feed(Event::Boot(facts))
     }
 
     fn feed(&mut self, event: Event) -> Result<(), String> {
