@@ -84,6 +84,9 @@ pub struct End {
 /// refuses what is needed to begin. Nothing was started then.
 pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -> Result<End> {
     let _lock = SupervisorLock::acquire(home)?;
+    for dir in [home.dir(), home.state()] {
+        durable::sweep(&dir);
+    }
     // Orphans of the node come to us, so that they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;

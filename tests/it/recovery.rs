@@ -251,6 +251,18 @@ fn a_chain_that_stopped_by_itself_is_not_started_again_with_the_old_binary() {
 }
 
 #[test]
+fn what_a_killed_supervisor_was_writing_is_swept_away() {
+    let rig = Rig::new();
+    // Beyond the highest process id that Linux can give.
+    let left = ["state/.journal.json.2147483647-7.tmp", ".current.2147483647-8.tmp"].map(|name| rig.of(name));
+    left.iter().for_each(|path| fs::write(path, "").unwrap());
+    let mut visor = rig.run();
+    visor.wait(&["event=started"]);
+    assert_eq!(visor.stop(), 0);
+    assert!(left.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn a_chain_that_stops_by_itself_waits_for_its_binary() {
     let rig = Rig::with(&[("end", "upgrade:v2@10")]).set("DAEMON_HEIGHT_SOURCE", "none");
     let mut visor = rig.run();
