@@ -167,7 +167,8 @@ impl Machine {
             return Verdict::Go(Reason::Fork { height: upgrade.fork_height.unwrap_or(head) });
         }
         let unknown = |missing: String| Verdict::Hold(vec![Gate::Unknown { missing }]);
-        let Some((_, survey)) = node.council.survey.as_ref().filter(|(_, s)| s.sample.head + 1 >= head)
+        let Some((_, survey)) =
+            node.council.survey.as_ref().filter(|(_, s)| s.sample.head.saturating_add(1) >= head)
         else {
             return unknown(
                 node.council.failure.clone().unwrap_or_else(|| "an answer from the node".to_owned()),
@@ -295,7 +296,7 @@ impl Machine {
             );
         };
         let highest = self.record.highest.as_ref();
-        let goal = highest.map_or(0, |b| b.height + BEYOND);
+        let goal = highest.map_or(0, |b| b.height.saturating_add(BEYOND));
         if survey.sample.head < goal {
             return Some(format!("the head is {} and has to be {goal}", survey.sample.head));
         }

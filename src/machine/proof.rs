@@ -34,9 +34,10 @@ impl Machine {
             return if long_enough { Proof::Good(format!("lived={lived:.0?}")) } else { Proof::NotYet };
         }
         let Some((told, first)) = node.first_head else {
-            let patient = lived < self.policy.start_timeout;
-            return if patient {
+            return if lived < self.policy.start_timeout {
                 Proof::NotYet
+            } else if !progress.signed && self.may_seal_unheard(node) {
+                Proof::Trace
             } else {
                 Proof::Bad(format!("no head was told within {lived:.0?}"))
             };
@@ -67,6 +68,9 @@ impl Machine {
         let still = now.duration_since(node.rose.map_or(told, |(at, _)| at));
         if still < self.patience(node) {
             return Proof::NotYet;
+        }
+        if !progress.signed && self.may_seal_unheard(node) {
+            return Proof::Trace;
         }
         let reason = format!("the head has stood at {top} for {still:?}");
         if self.way_back_is_open(progress, now) { Proof::Bad(reason) } else { Proof::Overdue(reason) }
@@ -115,6 +119,11 @@ impl Machine {
         let rose = self.head.as_ref().is_some_and(|h| h.block.height > stopped_at);
         let ran = progress.attempt > 0;
         progress.signed || self.policy.validator && ran && (rose || !self.policy.watch_height)
+    }
+
+    /// Whether this is a validator that does not tell what it does: it may seal, whatever its head was last.
+    pub(super) fn may_seal_unheard(&self, node: &Node) -> bool {
+        self.policy.validator && (node.first_head.is_none() || node.council.failure.is_some())
     }
 
     fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {

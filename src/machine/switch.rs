@@ -406,6 +406,9 @@ impl Machine {
             Proof::Trace => {
                 let mut record = self.record.clone();
                 self.note_head(&mut record);
+                if let Some(progress) = &mut record.upgrade {
+                    progress.signed |= self.may_seal_unheard(&node);
+                }
                 self.save(record, Recorded::Run(node));
             }
             Proof::NotYet => {}

@@ -429,3 +429,15 @@ fn another_chain_is_no_upgrade_of_this_one() {
     assert_eq!(rig.stops(), 2);
     assert!(rig.told("unproven") && !applied(&rig));
 }
+
+#[test]
+fn no_height_is_too_great_to_be_compared() {
+    let mut rig = running();
+    rig.head(u64::MAX);
+    rig.surveyed(survey(u64::MAX, &[]));
+    assert!(!rig.hold().contains("unknown"), "{}", rig.hold());
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedUnclean, u64::MAX);
+    rig.head(150);
+    rig.surveyed(survey(150, &[1]));
+    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
+}

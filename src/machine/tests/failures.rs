@@ -349,6 +349,30 @@ fn the_new_binary_never_tells_a_head() {
 }
 
 #[test]
+fn a_validator_that_is_not_heard_may_have_signed() {
+    let policy = Policy { start_timeout: secs(120), validator: true, ..policy() };
+    let mut story = trying(policy, v2());
+    story.all([Input::Tick, Input::Tick]).then(CLEAN).check(&expect![[r#"
+        (+120.0s) tick: start timeout → record [genesis Running | v2 Trying attempt=1 signed]
+        recorded                     → warn unproven: no head was told within 120s
+                                     → SIGTERM
+        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+                                     → await release
+        release                      → error attempt_failed (history): attempt=1 of=3 no head was told within 120s
+                                     → record [genesis StoppedClean | v2 Trying attempt=1 signed]
+    "#]]);
+    story.all([Input::Tick, CRASH, Input::Tick]).forget().then(CRASH).check(&expect![[r#"
+        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+                                     → await release
+        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+                                     → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
+                                     → record [genesis StoppedUnclean | v2 Trying attempt=3 signed | halted]
+        recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the new binary may have signed blocks, so the old one must not run
+                                     → exit Halted: upgrade v2 failed 3 times (the new binary ended: exit code 2), and the new binary may have signed blocks, so the old one must not run
+    "#]]);
+}
+
+#[test]
 fn the_head_of_the_new_binary_stands_still() {
     let mut story = trying(Policy { start_timeout: secs(120), ..policy() }, v2());
     story.blocks(101, 105).all([Input::Tick, Input::Tick]).check(&expect![[r#"
