@@ -199,8 +199,14 @@ struct Node {
     silent: (Instant, Option<Instant>),
     failures: u32,
     client: Option<(Client, Endpoint)>,
-    /// Ends the thread that waits for new heads; with its number.
-    subscription: Option<(u64, wbft::Stopper)>,
+    subscription: Option<Subscription>,
+}
+
+/// The thread that waits for new heads.
+struct Subscription {
+    number: u64,
+    since: Instant,
+    stopper: wbft::Stopper,
 }
 
 impl Asker {
@@ -233,10 +239,8 @@ impl Asker {
                     }
                 }
                 Ok(Order::Lost(number)) => {
-                    let is_its = |node: &&mut Node| node.subscription.as_ref().is_some_and(|s| s.0 == number);
-                    if let Some(node) = self.node.as_mut().filter(is_its) {
-                        node.subscription = None;
-                        node.client = None;
+                    if let Some(node) = &mut self.node {
+                        node.lose(number);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
@@ -268,6 +272,9 @@ impl Asker {
             match head(client) {
                 Ok(head) => {
                     node.silent = (Instant::now(), None);
+                    if node.subscription.is_none() {
+                        node.failures = 0;
+                    }
                     return self.teller.answer(before, node.pid, Ok(head));
                 }
                 Err(e) => log::warn!("event=rpc_failed endpoint={endpoint} {e}"),
@@ -279,14 +286,13 @@ impl Asker {
 
     fn connect(&mut self) {
         let Some(node) = &mut self.node else { return };
-        let mut trouble = None;
+        let mut troubles = Vec::new();
         for endpoint in self.options.candidates(node.since.elapsed()) {
             let mut client = Client::new(&endpoint, wbft::Options::default());
             let before = *self.teller.count();
             match head(&mut client) {
                 Ok(head) => {
                     log::info!("event=rpc_connected endpoint={endpoint} head={}", head.block.height);
-                    node.failures = 0;
                     node.silent = (Instant::now(), None);
                     self.teller.answer(before, node.pid, Ok(head));
                     if node.subscription.is_none() {
@@ -294,7 +300,10 @@ impl Asker {
                         let (number, pid) = (self.subscriptions, node.pid);
                         let stopper =
                             subscribe(&endpoint, number, pid, self.teller.clone(), self.again.clone());
-                        node.subscription = stopper.map(|stopper| (number, stopper));
+                        node.subscription = stopper.map(|stopper| {
+                            let since = Instant::now();
+                            Subscription { number, since, stopper }
+                        });
                         if node.subscription.is_some() {
                             // Blocks may have come between the answer and the subscription, and none may follow.
                             let _ = self.again.send(Order::Confirm);
@@ -303,12 +312,14 @@ impl Asker {
                     node.client = Some((client, endpoint));
                     return;
                 }
-                Err(e) => trouble = Some(e.to_string()),
+                Err(e) => troubles.push(e.to_string()),
             }
         }
         node.failures = node.failures.saturating_add(1);
-        let trouble =
-            trouble.unwrap_or_else(|| format!("there is no socket {}", self.options.socket.display()));
+        if troubles.is_empty() {
+            troubles.push(format!("there is no socket {}", self.options.socket.display()));
+        }
+        let trouble = troubles.join("; ");
         let (since, reported) = node.silent;
         if since.elapsed() >= SILENT.0 && reported.is_none_or(|at| at.elapsed() >= SILENT.1) {
             node.silent.1 = Some(Instant::now());
@@ -320,9 +331,17 @@ impl Asker {
 
 impl Node {
     fn unsubscribe(&mut self) {
-        if let Some((_, stopper)) = self.subscription.take() {
-            stopper.stop();
+        if let Some(subscription) = self.subscription.take() {
+            subscription.stopper.stop();
         }
+    }
+
+    /// The subscription of this number has ended. One that always ends soon is renewed ever less eagerly.
+    fn lose(&mut self, number: u64) {
+        let Some(lost) = self.subscription.take_if(|s| s.number == number) else { return };
+        let lasted = lost.since.elapsed() >= AGAIN.1;
+        self.failures = if lasted { 0 } else { self.failures.saturating_add(1) };
+        self.client = None;
     }
 }
 
@@ -378,5 +397,59 @@ fn subscribe(
             log::warn!("event=no_thread the node is polled instead: {e}");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::thread;
+
+    /// A node that answers, and ends every subscription as soon as it has begun.
+    fn serve(stream: &UnixStream, subscribed: &Sender<()>) -> std::io::Result<()> {
+        let zeros = |digits| format!("0x{}", "0".repeat(digits));
+        let header = json!({
+            "number": "0x5", "hash": zeros(64), "parentHash": zeros(64), "timestamp": "0x1",
+            "miner": zeros(40), "extraData": "0x",
+        });
+        for line in BufReader::new(stream).lines() {
+            let call: Value = serde_json::from_str(&line?)?;
+            let subscribes = call["method"] == "eth_subscribe";
+            let result = if subscribes { json!("0x1") } else { header.clone() };
+            let reply = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
+            (&*stream).write_all(format!("{reply}\n").as_bytes())?;
+            if subscribes {
+                // The test may have seen enough.
+                let _ = subscribed.send(());
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_subscription_that_always_ends_soon_is_renewed_ever_less_eagerly() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("node.ipc");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (subscribed, subscriptions) = unbounded();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let subscribed = subscribed.clone();
+                thread::spawn(move || serve(&stream, &subscribed).ok());
+            }
+        });
+        let (heads, told) = unbounded();
+        let options =
+            Options { addresses: vec![Endpoint::Ipc(socket)], socket: PathBuf::new(), enabled: true };
+        let poller = Poller::start(options, heads).unwrap();
+        poller.follow(1);
+        let times: Vec<Instant> = subscriptions.iter().take(4).map(|()| Instant::now()).collect();
+        assert_eq!(told.recv().unwrap().head.unwrap().block.height, 5);
+        let (first, last) = (times[0], times[3]);
+        assert!(last - first >= AGAIN.0 * (2 + 4 + 8), "renewed in {:?}", last - first);
     }
 }
