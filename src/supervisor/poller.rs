@@ -342,6 +342,8 @@ impl Node {
         let lasted = lost.since.elapsed() >= AGAIN.1;
         self.failures = if lasted { 0 } else { self.failures.saturating_add(1) };
         self.client = None;
+        // It has told its heads until now.
+        self.silent = (Instant::now(), None);
     }
 }
 
@@ -430,10 +432,9 @@ mod tests {
         Ok(())
     }
 
-    #[test]
-    fn a_subscription_that_always_ends_soon_is_renewed_ever_less_eagerly() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("node.ipc");
+    /// The socket of such a node, and where it says that somebody has subscribed.
+    fn node(dir: &std::path::Path) -> (Endpoint, Receiver<()>) {
+        let socket = dir.join("node.ipc");
         let listener = UnixListener::bind(&socket).unwrap();
         let (subscribed, subscriptions) = unbounded();
         thread::spawn(move || {
@@ -442,9 +443,30 @@ mod tests {
                 thread::spawn(move || serve(&stream, &subscribed).ok());
             }
         });
+        (Endpoint::Ipc(socket), subscriptions)
+    }
+
+    #[test]
+    fn a_node_is_silent_since_its_subscription_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (endpoint, _subscriptions) = node(dir.path());
+        let stopper = Heads::subscribe(&endpoint, &wbft::Options::default()).unwrap().stopper();
+        let long_ago = Instant::now();
+        let subscription = Some(Subscription { number: 1, since: long_ago, stopper });
+        let silent = (long_ago, Some(long_ago));
+        let mut node = Node { pid: 1, since: long_ago, silent, failures: 7, client: None, subscription };
+        node.lose(2);
+        assert_eq!((node.subscription.is_some(), node.silent), (true, silent));
+        node.lose(1);
+        assert!(node.subscription.is_none() && node.silent.0 > long_ago && node.silent.1.is_none());
+    }
+
+    #[test]
+    fn a_subscription_that_always_ends_soon_is_renewed_ever_less_eagerly() {
+        let dir = tempfile::tempdir().unwrap();
+        let (endpoint, subscriptions) = node(dir.path());
         let (heads, told) = unbounded();
-        let options =
-            Options { addresses: vec![Endpoint::Ipc(socket)], socket: PathBuf::new(), enabled: true };
+        let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true };
         let poller = Poller::start(options, heads).unwrap();
         poller.follow(1);
         let times: Vec<Instant> = subscriptions.iter().take(4).map(|()| Instant::now()).collect();
