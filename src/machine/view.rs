@@ -1,7 +1,7 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
 use super::journal::{Block, Ended, Progress, Version};
-use super::state::{Cleared, Preparation, Recorded, Rested, State, Why};
+use super::state::{Preparation, Recorded, Rested, State, Why};
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -157,8 +157,7 @@ impl Machine {
     fn word(&self) -> &'static str {
         match &self.state {
             State::Born => "stopped",
-            State::Clearing { then: Cleared::Start | Cleared::Resume(_), .. } => "waiting-for-locks",
-            State::Clearing { then: Cleared::Down { .. }, .. } => "stopped",
+            State::Clearing { .. } => "waiting-for-locks",
             State::Spawning | State::Recording { then: Recorded::Spawn, .. } => "starting",
             State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => "probation",
             State::Running(_) | State::Inspecting { .. } => "running",

@@ -117,7 +117,10 @@ fn a_failed_exec_does_not_make_an_unclean_end_clean() {
 #[test]
 fn a_stray_process_holds_the_locks() {
     let mut story = Story::running(policy(), vec![]);
-    story.only(Input::Exit(Status::Signal(9))).only(Input::Tick).only(Input::Ask(Request::Stop));
+    story.only(Input::Exit(Status::Signal(9))).only(Input::Tick);
+    let view = story.world.machine.as_ref().unwrap().view();
+    assert_eq!((&*view.state, view.node), ("waiting-for-locks", None));
+    story.only(Input::Ask(Request::Stop));
     story.check(&expect![[r#"
         (+60.0s) exited, signal 9    → warn node_exited: status=signal 9 after=60s
                                      → await release
