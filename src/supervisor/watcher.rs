@@ -1,7 +1,7 @@
 //! The thread that notices when the files that plan upgrades change.
 //!
 //! inotify tells at once; a slow look now and then is the net below it, for file systems on which
-//! inotify is blind. What counts is the content of the files, never their times. The thread reads and
+//! inotify is blind, and for machines that have none left. What counts is the content of the files, never their times. The thread reads and
 //! reports; what the content means is decided elsewhere.
 
 use super::essential;
@@ -73,22 +73,24 @@ impl Watcher {
 /// thread learns after the time `net` even where inotify is blind.
 ///
 /// # Errors
-/// If inotify or a thread cannot be had.
+/// If a thread cannot be had.
 pub(super) fn watch(home: &Home, net: Duration, seen: Sender<Seen>) -> Result<Watcher> {
     let failed = |e: std::io::Error| Error::io("watch", home.root(), e);
-    let inotify =
-        inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).inspect_err(|e| {
+        log::warn!("event=no_inotify changes of plans are noticed within {net:?}: {e}");
+    });
     let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
     let shared = Arc::new(Shared { edition: AtomicU64::new(0), net: AtomicU64::new(0), nudge });
     let watcher = Watcher { shared: Arc::clone(&shared) };
     watcher.pace(net);
-    let watch = Watch { inotify, shared, home: home.clone(), seen };
+    let watch = Watch { inotify: inotify.ok(), shared, home: home.clone(), seen };
     essential::spawn("watcher", move || watch.run()).map_err(failed)?;
     Ok(watcher)
 }
 
 struct Watch {
-    inotify: OwnedFd,
+    /// `None` where the machine has none left: many programs want one, and their number is limited.
+    inotify: Option<OwnedFd>,
     shared: Arc<Shared>,
     home: Home,
     seen: Sender<Seen>,
@@ -129,6 +131,7 @@ impl Watch {
     /// Watches every directory, or where it does not exist its parent for its coming; says whether all exist.
     /// Adding one again changes nothing.
     fn add_watches(&self) -> bool {
+        let Some(inotify) = &self.inotify else { return true };
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::MOVED_TO
             | WatchFlags::MOVED_FROM
@@ -136,7 +139,7 @@ impl Watch {
             | WatchFlags::CREATE
             | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
-        let watched = |dir: &Path| inotify::add_watch(&self.inotify, dir, flags).is_ok();
+        let watched = |dir: &Path| inotify::add_watch(inotify, dir, flags).is_ok();
         let missing = |dir: &&PathBuf| {
             let missing = !watched(dir);
             if missing && dir.parent().is_some_and(watched) {
@@ -156,8 +159,8 @@ impl Watch {
     fn wait(&self, net: Duration) -> Wake {
         let limit = Timespec::try_from(net).expect("the configuration limits it to minutes");
         loop {
-            let mut fds =
-                [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.shared.nudge, PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&self.shared.nudge, PollFlags::IN)];
+            fds.extend(self.inotify.as_ref().map(|inotify| PollFd::new(inotify, PollFlags::IN)));
             match poll(&mut fds, Some(&limit)) {
                 Ok(0) => return Wake::Net,
                 Ok(_) if rustix::io::read(&self.shared.nudge, &mut [0; 8]).is_ok() => return Wake::Nudged,
@@ -169,8 +172,9 @@ impl Watch {
 
     /// Takes all notifications; says whether any concerns a file of interest.
     fn drain(&self) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
+        let mut reader = inotify::Reader::new(inotify.as_fd(), &mut buffer);
         let mut relevant = false;
         while let Ok(event) = reader.next() {
             // An event without a name is about a directory itself: it may have been replaced.
@@ -191,5 +195,32 @@ impl Watch {
             [self.home.journal(), self.home.journal_prev()].iter().any(|p| p.file_name() == Some(name));
         let plan = name.as_bytes().ends_with(b".json") && !name.as_bytes().starts_with(b".") && !journal;
         one_of_ours || plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+    use std::fs;
+
+    #[test]
+    fn without_inotify_the_net_notices() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.data()).unwrap();
+        let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let shared = Arc::new(Shared { edition: AtomicU64::new(0), net: AtomicU64::new(5), nudge });
+        let (sender, seen) = unbounded();
+        let watcher = Watcher { shared: Arc::clone(&shared) };
+        let watch = Watch { inotify: None, shared, home: home.clone(), seen: sender };
+        let thread = std::thread::spawn(move || watch.run());
+        assert_eq!(seen.recv().unwrap().planned, Planned::default());
+        fs::write(home.trigger(), "{\"name\":\"v2\",\"height\":5}").unwrap();
+        // It may be looked at while it is being written.
+        while seen.recv().unwrap().planned.upgrades.is_empty() {}
+        drop(seen);
+        watcher.look();
+        thread.join().unwrap();
     }
 }
