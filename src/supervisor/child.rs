@@ -14,6 +14,7 @@ use crate::home::Home;
 use crate::home::lock::NodeLock;
 use crate::machine::{Class, Failure, Status};
 use crate::sys::{Birth, at_birth};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::io;
@@ -66,11 +67,28 @@ impl Child {
     }
 }
 
-/// Whose fault a failed execution is. What the kernel says of the file itself is the binary's.
+/// Whose fault a failed execution is. What the kernel says of the file itself is the binary's, the rest is
+/// the machine's: no more processes, memory or descriptors are to be had.
 fn class(err: &io::Error) -> Class {
     use io::ErrorKind::{ExecutableFileBusy, OutOfMemory, ResourceBusy, StorageFull, WouldBlock};
-    match err.kind() {
-        ExecutableFileBusy | OutOfMemory | ResourceBusy | StorageFull | WouldBlock => Class::Environment,
+    match (err.kind(), err.raw_os_error().map(Errno::from_raw_os_error)) {
+        (ExecutableFileBusy | OutOfMemory | ResourceBusy | StorageFull | WouldBlock, _)
+        | (_, Some(Errno::MFILE | Errno::NFILE | Errno::IO)) => Class::Environment,
         _ => Class::Permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_is_not_the_fault_of_a_binary() {
+        for lacking in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY, Errno::IO] {
+            assert_eq!(class(&lacking.into()), Class::Environment, "{lacking}");
+        }
+        for bad in [Errno::NOEXEC, Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::TOOBIG] {
+            assert_eq!(class(&bad.into()), Class::Permanent, "{bad}");
+        }
     }
 }
