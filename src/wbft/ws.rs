@@ -10,7 +10,7 @@ use super::fault::{Fault, excerpt};
 use super::session::Wire;
 use super::sha1::sha1;
 use super::socket::{Handle, Socket};
-use std::fmt::Write as _;
+use crate::base64;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl WebSocket {
         let port = uri.port_u16().unwrap_or(80);
         let mut socket = Socket::tcp(host.trim_matches(['[', ']']), port, timeout)?;
         let nonce = [random().to_le_bytes(), random().to_le_bytes()].concat();
-        let key = base64(&nonce);
+        let key = base64::encode(&nonce);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -217,23 +217,10 @@ fn check_upgrade(head: &[u8], key: &str) -> Result<(), Fault> {
 
 /// What a server that agrees says to the client with this key.
 pub(super) fn accept(key: &str) -> String {
-    base64(&sha1(format!("{key}{GUID}").as_bytes()))
+    base64::encode(&sha1(format!("{key}{GUID}").as_bytes()))
 }
 
 /// Numbers that differ from call to call and from process to process, which is all that is needed here.
 fn random() -> u64 {
     RandomState::new().hash_one(0u8)
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |g, b| g << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = group >> (18 - 6 * digit) & 63;
-            let _ = text.write_char(if digit <= chunk.len() { DIGITS[index as usize] as char } else { '=' });
-        }
-    }
-    text
 }

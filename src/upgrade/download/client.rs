@@ -3,8 +3,7 @@
 //! Redirects are followed here and not by the library, which reads their bodies without a limit and
 //! would go from https to http and on to credentials of another host. Each request has an agent of its
 //! own: shutting that down is how a transfer ends at once, when it is cancelled or too slow, also
-//! in the middle of a TLS record. A name lookup or TCP connect under way is not interrupted, but has
-//! its own time limit.
+//! in the middle of a TLS record.
 
 use super::failure::{Failure, cancelled, passing, refuse};
 use super::retry::{Fault, retry_after};
@@ -12,6 +11,7 @@ use super::roots::Roots;
 use super::url::Url;
 use super::{Limits, Options};
 use crate::error::{Error, Kind, Result};
+use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::cell::OnceCell;
@@ -19,11 +19,12 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, Request, header};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Proxy, ProxyProtocol};
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 const REDIRECTS: usize = 5;
 const CHUNK: usize = 64 * 1024;
@@ -130,23 +131,21 @@ impl Client {
             return Err(refuse(Kind::Config, url, "daemon_download_require_https forbids http"));
         }
         let agent = self.agent(url)?;
-        let mut request = Request::get(url.as_str()).header(header::ACCEPT_ENCODING, "identity");
+        let (bare, login) = url.split_login();
+        let mut request = Request::get(bare).header(header::ACCEPT_ENCODING, "identity");
+        if let Some(login) = login {
+            request = request.header(header::AUTHORIZATION, login);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(()).map_err(|e| refuse(Kind::BadInput, url, e))?;
-        let (answer, ended) = watched(&agent, cancel, None, || agent.run(request))?;
-        match (answer, ended) {
-            (_, Some(Ended::Cancelled)) => Err(cancelled(url).into()),
-            (Err(e), _) => Err(self.explain(url, e)),
-            (Ok(response), _) => {
-                let (parts, body) = response.into_parts();
-                let (status, headers) = (parts.status.as_u16(), parts.headers);
-                let body = Box::new(body.into_reader());
-                let (agent, limits) = (Some(agent), self.limits);
-                Ok(Response { status, headers, agent, limits, body, origin: url.clone() })
-            }
-        }
+        let Some(answer) = run(&agent, request, cancel)? else { return Err(cancelled(url).into()) };
+        let (parts, body) = answer.map_err(|e| self.explain(url, e))?.into_parts();
+        let (status, headers) = (parts.status.as_u16(), parts.headers);
+        let body = Box::new(body.into_reader());
+        let (agent, limits) = (Some(agent), self.limits);
+        Ok(Response { status, headers, agent, limits, body, origin: url.clone() })
     }
 
     fn agent(&self, url: &Url) -> Result<Agent, Failure> {
@@ -198,7 +197,7 @@ impl Client {
                 Error::new(Kind::Unreachable, what).at(url).because(certificate.to_owned()).hint(hint);
             return Failure::Mirror(Fault::Lasting, error);
         }
-        match err {
+        let failure = match err {
             ureq::Error::Timeout(which) => {
                 passing(Kind::Unreachable, url, format!("no answer in time ({which})"))
             }
@@ -211,6 +210,14 @@ impl Client {
             }
             ureq::Error::BadUri(_) | ureq::Error::Tls(_) => refuse(Kind::BadInput, url, err),
             other => passing(Kind::Unreachable, url, other),
+        };
+        match (failure, &self.proxy) {
+            (Failure::Mirror(fault, e), Some(proxy)) => {
+                let way =
+                    format!("it was asked for through download_proxy {}:{}", proxy.host(), proxy.port());
+                Failure::Mirror(fault, e.hint(way))
+            }
+            (failure, _) => failure,
         }
     }
 }
@@ -255,6 +262,10 @@ impl Response {
         match self.status {
             408 | 425 | 429 | 500 | 502 | 503 | 504 => {
                 let retry_after = self.header("retry-after").and_then(|v| retry_after(v, SystemTime::now()));
+                let error = match retry_after.filter(|asked| *asked > self.limits.retry.longest_asked) {
+                    Some(asked) => error.hint(format!("it asks to wait for {}", show_duration(asked))),
+                    None => error,
+                };
                 Failure::Mirror(Fault::Passing { retry_after }, error)
             }
             401 | 403 => Failure::Mirror(Fault::Lasting, error.hint("check the credentials in the URL")),
@@ -288,7 +299,7 @@ impl Response {
             }
         };
         let Some(agent) = &self.agent else { return work() };
-        let (outcome, ended) = watched(agent, cancel, Some((&received, limits)), work)?;
+        let (outcome, ended) = watched(agent, cancel, &received, limits, work)?;
         // A connection that we shut down may look like one that has come to its end.
         match ended {
             Some(Ended::Cancelled) => Err(cancelled(origin).into()),
@@ -301,22 +312,46 @@ impl Response {
     }
 }
 
-/// Does blocking work of an agent while a second thread ends it if it is cancelled or, where a
-/// count of received bytes is given, too slow.
+/// What the server answers, or `None` if that is not waited for any longer because of `cancel`.
+///
+/// The request is made by a thread of its own. A name lookup or TCP connect cannot be interrupted; one that
+/// is under way then ends by its own time limit, with nobody to wait for it.
+fn run(agent: &Agent, request: Request<()>, cancel: &Cancel) -> Result<Option<Answer>, Failure> {
+    let done = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| no_thread(e.into()))?);
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let (asking, signal) = (agent.clone(), Arc::clone(&done));
+    let ask = move || {
+        let _signal = Signal(&signal);
+        // Nobody receives it who was cancelled.
+        let _ = sender.send(asking.run(request));
+    };
+    thread::Builder::new().name("download-ask".to_owned()).spawn(ask).map_err(no_thread)?;
+    match watch(agent, cancel, &done, None) {
+        Some(_) => Ok(None),
+        None => Ok(Some(receiver.recv().expect("it signals after it has sent"))),
+    }
+}
+
+type Answer = Result<ureq::http::Response<Body>, ureq::Error>;
+
+fn no_thread(e: io::Error) -> Failure {
+    Failure::Fatal(Error::new(Kind::Io, "start a thread of a download").because(e))
+}
+
+/// Does blocking work of an agent while a second thread ends it if it is cancelled or too slow, by the
+/// count of received bytes.
 fn watched<T>(
     agent: &Agent,
     cancel: &Cancel,
-    pace: Option<(&AtomicU64, Limits)>,
+    received: &AtomicU64,
+    limits: Limits,
     work: impl FnOnce() -> T,
 ) -> Result<(T, Option<Ended>), Failure> {
-    let no_thread = |e: io::Error| {
-        Failure::Fatal(Error::new(Kind::Io, "start the thread that watches a download").because(e))
-    };
     let done = eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| no_thread(e.into()))?;
     thread::scope(|scope| {
         let watcher = thread::Builder::new()
             .name("download-watch".to_owned())
-            .spawn_scoped(scope, || watch(agent, cancel, &done, pace))
+            .spawn_scoped(scope, || watch(agent, cancel, &done, Some(Pace::new(received, limits))))
             .map_err(no_thread)?;
         let result = {
             let _signal = Signal(&done);
@@ -337,31 +372,20 @@ impl Drop for Signal<'_> {
     }
 }
 
-fn watch(
-    agent: &Agent,
-    cancel: &Cancel,
-    done: &OwnedFd,
-    pace: Option<(&AtomicU64, Limits)>,
-) -> Option<Ended> {
-    let mut seen = 0;
+fn watch(agent: &Agent, cancel: &Cancel, done: &OwnedFd, mut pace: Option<Pace<'_>>) -> Option<Ended> {
     loop {
         let mut fds = [PollFd::new(done, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
-        let window = pace.map(|(_, limits)| timespec(limits.rate_window));
-        let ready = poll(&mut fds, window.as_ref());
+        let wait = pace.as_ref().map(Pace::wait);
+        let ready = poll(&mut fds, wait.as_ref());
         if !fds[0].revents().is_empty() {
             return None;
         }
-        let ended = match (ready, pace) {
+        let ended = match (ready, &mut pace) {
             (Err(rustix::io::Errno::INTR), _) => continue,
-            (Ok(0), Some((received, limits))) => {
-                let now = received.load(Ordering::Relaxed);
-                let least = limits.min_rate as f64 * limits.rate_window.as_secs_f64();
-                if (now - seen) as f64 >= least {
-                    seen = now;
-                    continue;
-                }
-                Ended::TooSlow
-            }
+            (Ok(0), Some(pace)) => match pace.keeps_up() {
+                true => continue,
+                false => Ended::TooSlow,
+            },
             _ => Ended::Cancelled,
         };
         agent.clone().shutdown();
@@ -369,6 +393,107 @@ fn watch(
     }
 }
 
+/// Whether enough arrives, over every stretch of the window's length: it is measured in steps, so that a
+/// transfer that stalls is not found out an almost whole window later.
+struct Pace<'a> {
+    received: &'a AtomicU64,
+    limits: Limits,
+    /// How much had arrived at the end of each of the last steps; the oldest is at `next`.
+    counts: [u64; Pace::STEPS as usize],
+    next: usize,
+    is_full: bool,
+}
+
+impl<'a> Pace<'a> {
+    const STEPS: u32 = 6;
+
+    fn new(received: &'a AtomicU64, limits: Limits) -> Self {
+        let counts = [received.load(Ordering::Relaxed); Pace::STEPS as usize];
+        Pace { received, limits, counts, next: 0, is_full: false }
+    }
+
+    /// How long a step is.
+    fn wait(&self) -> Timespec {
+        timespec(self.limits.rate_window / Pace::STEPS)
+    }
+
+    /// Looks at the end of a step whether enough has arrived.
+    fn keeps_up(&mut self) -> bool {
+        let now = self.received.load(Ordering::Relaxed);
+        let before = std::mem::replace(&mut self.counts[self.next], now);
+        self.next = (self.next + 1) % self.counts.len();
+        // The count from before the first step is that of a whole window ago for the first time now.
+        self.is_full |= self.next == 0;
+        let least = self.limits.min_rate as f64 * self.limits.rate_window.as_secs_f64();
+        !self.is_full || (now - before) as f64 >= least
+    }
+}
+
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use ureq::config::Config;
+    use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+    use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+    /// A name lookup that tells that it has begun, and takes until the other end is dropped.
+    #[derive(Debug)]
+    struct Endless(Sender<()>, Mutex<Receiver<()>>);
+
+    impl Resolver for Endless {
+        fn resolve(
+            &self,
+            _: &ureq::http::Uri,
+            _: &Config,
+            _: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            self.0.send(()).unwrap();
+            let _ = self.1.lock().unwrap().recv();
+            Err(ureq::Error::HostNotFound)
+        }
+    }
+
+    #[test]
+    fn a_lookup_that_does_not_end_is_not_waited_for() {
+        let (begun, has_begun) = channel();
+        let (end, ends) = channel();
+        let resolver = Endless(begun, Mutex::new(ends));
+        let agent = Agent::with_parts(Config::default(), DefaultConnector::default(), resolver);
+        let cancel = Cancel::new().unwrap();
+        let token = cancel.clone();
+        let canceller = thread::spawn(move || {
+            has_begun.recv().unwrap();
+            token.cancel();
+        });
+        let request = Request::get("http://made.up/").body(()).unwrap();
+        assert!(run(&agent, request, &cancel).unwrap().is_none());
+        canceller.join().unwrap();
+        drop(end);
+    }
+
+    #[test]
+    fn too_little_is_found_out_within_a_window_of_the_last_bytes() {
+        let limits = Limits { min_rate: 10, rate_window: Duration::from_secs(30), ..Limits::default() };
+        let received = AtomicU64::new(0);
+        // So many bytes in each step of 5 seconds; 300 in six of them are just enough.
+        let slow_at = |arrives: &[u64]| {
+            received.store(0, Ordering::Relaxed);
+            let mut pace = Pace::new(&received, limits);
+            arrives.iter().position(|bytes| {
+                received.fetch_add(*bytes, Ordering::Relaxed);
+                !pace.keeps_up()
+            })
+        };
+        assert_eq!(slow_at(&[50; 100]), None);
+        assert_eq!(slow_at(&[0; 100]), Some(5));
+        assert_eq!(slow_at(&[0, 0, 0, 0, 0, 300, 0, 0, 0, 0, 0, 299]), Some(11));
+        assert_eq!(slow_at(&[&[1_000_000; 20][..], &[0; 20]].concat()), Some(25));
+        assert_eq!(slow_at(&[&[50; 7][..], &[49; 20]].concat()), Some(7));
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! The form is checked by the URI parser of the HTTP client. What is here is only what that parser
 //! lacks: references relative to a URL (RFC 3986 section 5), parameters, and the file's name. A user and
-//! password in a URL go to that server alone, never to a log or a redirect.
+//! password in a URL, and its query, go to that server alone, never to a log or a redirect.
 
+use crate::base64;
 use crate::url::{check, redact};
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +24,20 @@ impl Url {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The URL without credentials, and these as the `Authorization` header has them (RFC 7617): what is
+    /// escaped in a URL, as `@` and `/` in a password must be, is not escaped there.
+    #[must_use]
+    pub fn split_login(&self) -> (String, Option<String>) {
+        let start = if self.is_https() { "https://" } else { "http://" }.len();
+        let Some((login, host)) = self.text[start..self.path].rsplit_once('@') else {
+            return (self.text.clone(), None);
+        };
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        let login = base64::encode(format!("{}:{}", decode(user), decode(password)).as_bytes());
+        let bare = format!("{}{host}{}", &self.text[..start], &self.text[self.path..]);
+        (bare, Some(format!("Basic {login}")))
     }
 
     /// Whether the connection is encrypted.
@@ -156,7 +171,7 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim().split('#').next().unwrap_or_default();
-        let bad = |why: String| format!("{:?} is not an http or https URL: {why}", redact(text));
+        let bad = |why: String| format!("{:?} is not an http or https URL: {why}", shown(text));
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("it has no scheme".to_owned()))?;
         let mut text = format!("{}://{rest}", scheme.to_ascii_lowercase());
         check(&text, &["http", "https"]).map_err(bad)?;
@@ -170,15 +185,25 @@ impl FromStr for Url {
     }
 }
 
+/// A URL fit for a log: the query may hold a token or the signature of a redirect, just as the authority
+/// may hold a password.
+fn shown(url: &str) -> String {
+    let url = redact(url);
+    match url.split_once('?') {
+        Some((place, query)) if !query.is_empty() => format!("{place}?***"),
+        _ => url,
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact(&self.text))
+        f.write_str(&shown(&self.text))
     }
 }
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redact(&self.text))
+        write!(f, "{:?}", shown(&self.text))
     }
 }
 
@@ -262,8 +287,21 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_unescaped_for_the_header() {
+        for (text, bare, login) in [
+            ("https://a/x@y", "https://a/x@y", None),
+            ("https://user:secret@a:1/x?y", "https://a:1/x?y", Some("Basic dXNlcjpzZWNyZXQ=")),
+            ("http://u:p%40ss%2f%3a@[::1]/", "http://[::1]/", Some("Basic dTpwQHNzLzo=")),
+            ("http://token@a", "http://a/", Some("Basic dG9rZW46")),
+        ] {
+            assert_eq!(url(text).split_login(), (bare.to_owned(), login.map(ToOwned::to_owned)));
+        }
+    }
+
+    #[test]
     fn credentials_are_not_shown() {
         assert_eq!(url("https://user:secret@a/x@y").to_string(), "https://***@a/x@y");
+        assert_eq!(url("https://a/x?sig=secret").to_string(), "https://a/x?***");
         assert_eq!(format!("{:?}", url("https://secret@a")), "\"https://***@a/\"");
         assert!(!"https://user:secret@:x/".parse::<Url>().unwrap_err().contains("secret"));
     }

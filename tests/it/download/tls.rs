@@ -6,6 +6,7 @@
 
 use super::{Rig, program, slow_to_go_on};
 use crate::rig::server::{Content, Server};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +109,17 @@ fn a_server_without_tls_and_one_that_breaks_it_off() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_the_greeting_is_not_waited_for() {
+    // It accepts connections by its backlog, and never looks at them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut rig = rig(format!("https://{}/node", listener.local_addr().unwrap()));
+    rig.options.limits.connect = Duration::from_millis(250);
+    let err = rig.refuse();
+    assert_eq!(err.kind(), Kind::Unreachable);
+    assert!(err.to_string().contains("no answer in time"), "{err}");
+}
+
+#[test]
 fn a_record_that_trickles_in_is_too_slow() {
     // The records of the real server pass through a proxy that slows them down. No read of the client
     // ends within a record, so nothing but the watch over the whole can see how slow it is.
@@ -153,7 +165,8 @@ fn a_proxy_that_refuses_is_named() {
     let mut rig = rig(server.url("/node"));
     rig.options.proxy = Some(proxy.url(""));
     let err = rig.refuse();
-    assert!(err.to_string().contains("CONNECT"), "{err}");
+    let text = err.to_string();
+    assert!(text.contains("CONNECT") && text.contains(&format!("download_proxy {}", proxy.addr())), "{text}");
     assert_eq!(server.asked().len(), 0);
 }
 
@@ -165,16 +178,16 @@ fn credentials_go_to_their_server_alone() {
     }));
     let target = elsewhere.url("/file");
     let server = Server::start(move |asked, conn| {
-        assert_eq!(asked.header("authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+        assert_eq!(asked.header("authorization"), Some("Basic dXNlcjpzZWNAcmV0"));
         conn.answer("302 Found", &[("Location", &target), ("Set-Cookie", "a=b")], b"")
     });
     let staged = {
-        let mut rig = Rig::new([server.url("/node").replace("//", "//user:secret@")]);
+        let mut rig = Rig::new([server.url("/node?token=sec%40ret").replace("//", "//user:sec%40ret@")]);
         rig.options.limits.retry.attempts = 1;
         rig.install(&program())
     };
     assert_eq!(elsewhere.asked().len(), 1);
-    assert!(!staged.manifest().source.contains("secret"));
+    assert!(!staged.manifest().source.contains("ret"), "{}", staged.manifest().source);
     let missing = Server::start(|_, conn| conn.answer("403 Forbidden", &[], b""));
     let err = Rig::new([missing.url("/node").replace("//", "//user:secret@")]).refuse();
     assert!(!err.to_string().contains("secret"), "{err}");

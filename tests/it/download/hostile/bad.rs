@@ -29,10 +29,14 @@ pub(super) fn bad() -> Vec<Behaviour> {
         behaviour("always busy", Fails(Kind::Unreachable, "503"), |_, conn, _| {
             conn.answer("503 Service Unavailable", &[], b"")
         }),
-        behaviour("asks to come back tomorrow", Fails(Kind::Unreachable, "429"), |asked, conn, _| {
-            assert_eq!(asked.nth, 0);
-            conn.answer("429 Too Many Requests", &[("Retry-After", "86400")], b"")
-        }),
+        behaviour(
+            "asks to come back tomorrow",
+            Fails(Kind::Unreachable, "wait for 24h"),
+            |asked, conn, _| {
+                assert_eq!(asked.nth, 0);
+                conn.answer("429 Too Many Requests", &[("Retry-After", "86400")], b"")
+            },
+        ),
         behaviour("asks to come back in the year 9999", Fails(Kind::Unreachable, "503"), |asked, conn, _| {
             assert_eq!(asked.nth, 0);
             let date = [("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT")];
@@ -102,6 +106,18 @@ pub(super) fn bad() -> Vec<Behaviour> {
             conn.head("200 OK", &[("Content-Length", "-1")])?;
             conn.raw(&file.body)
         }),
+        behaviour("two lengths that differ", Fails(Kind::Nonsense, "content-length"), |_, conn, file| {
+            conn.answer("200 OK", &[("Content-Length", "5")], &file.body)
+        }),
+        behaviour(
+            "chunks that are longer than the length",
+            Fails(Kind::BadInput, "more than 5"),
+            |_, conn, file| {
+                conn.head("200 OK", &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")])?;
+                chunked(conn, &file.body)?;
+                conn.raw("0\r\n\r\n")
+            },
+        ),
         behaviour("compressed for the way", Fails(Kind::Nonsense, "gzip"), |asked, conn, file| {
             assert_eq!(asked.header("accept-encoding"), Some("identity"));
             conn.answer("200 OK", &[("Content-Encoding", "gzip")], &file.body)
