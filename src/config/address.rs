@@ -37,11 +37,11 @@ impl HttpUrl {
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let shown = redact(text);
         check(&full, &["http", "https"])
-            .map_err(|why| format!("{:?} is not host:port or an http(s) URL: {why}", redact(text)))?;
+            .map_err(|why| format!("{shown:?} is not host:port or an http(s) URL: {why}"))?;
         if !text.contains("://") && !has_port(&full) {
-            let text = redact(text);
-            return Err(format!("{text:?} has no port: write it as {text}:8545 or as a URL"));
+            return Err(format!("{shown:?} has no port: write it as {shown}:8545 or as a URL"));
         }
         Ok(HttpUrl(full))
     }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(url.as_str(), "http://me:secret@proxy:3128");
         assert_eq!(url.to_string(), "http://***@proxy:3128");
         assert!(!format!("{url:?}").contains("secret"));
-        for bad in ["http://me:secret@x:y", "me:secret@proxy", "ws://me:secret@x:y"] {
+        for bad in ["http://me:secret@proxy:x", "me:secret@proxy", "ws://me:secret@"] {
             assert!(!rpc(bad).unwrap_err().contains("secret"), "{bad}");
         }
     }

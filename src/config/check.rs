@@ -26,7 +26,8 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         problems.add(blind.hint("set it to rpc"));
     }
     let mirrors = config.download_urls.by_name.values().flatten().chain(&config.download_urls.default);
-    for url in mirrors.filter(|url| config.daemon_download_require_https && !url.starts_with("https:")) {
+    let is_plain = |url: &&String| url.get(..6).is_none_or(|scheme| !scheme.eq_ignore_ascii_case("https:"));
+    for url in mirrors.filter(|url| config.daemon_download_require_https && is_plain(url)) {
         let plain = at("download_urls", &format!("daemon_download_require_https forbids {}", redact(url)));
         problems.add(plain);
     }
@@ -238,9 +239,11 @@ mod tests {
     fn https_only_means_every_mirror() {
         let flags = [
             ("--daemon-download-require-https", "true"),
-            ("--download-urls", "http://a/x,https://b/x,v2=http://c/x"),
+            ("--download-urls", "http://u:secret@a/x,HTTPS://b/x,v2=http://c/x"),
         ];
-        assert_eq!(load(Path::new("/h"), &flags).unwrap_err().0.len(), 2);
+        let problems = load(Path::new("/h"), &flags).unwrap_err();
+        assert_eq!(problems.0.len(), 2);
+        assert!(!problems.to_string().contains("secret"), "{problems}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::value::{Data, Raw, Read, Setting};
 use crate::name::Name;
-use crate::url;
+use crate::url::{check, redact};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,12 +44,11 @@ impl PublicKey {
 /// Checks that a template is a URL whatever its placeholders become.
 fn check_template(text: &str) -> Result<String, String> {
     let filled = PLACEHOLDERS.iter().fold(text.to_owned(), |url, hole| url.replace(hole, "x"));
+    let shown = redact(text);
     if filled.contains(['{', '}']) {
-        let text = url::redact(text);
-        return Err(format!("{text:?} has an unknown placeholder: there are {}", PLACEHOLDERS.join(" ")));
+        return Err(format!("{shown:?} has an unknown placeholder: there are {}", PLACEHOLDERS.join(" ")));
     }
-    url::check(&filled, &["http", "https"])
-        .map_err(|why| format!("{:?} is not a URL: {why}", url::redact(text)))?;
+    check(&filled, &["http", "https"]).map_err(|why| format!("{shown:?} is not a URL: {why}"))?;
     Ok(text.to_owned())
 }
 
@@ -100,12 +99,12 @@ impl Setting for DownloadUrls {
     }
 
     fn show(&self) -> Value {
+        let list = |urls: &[String]| urls.iter().map(|url| Value::String(redact(url))).collect();
         let mut map = Map::new();
-        let shown = |urls: &[String]| urls.iter().map(|url| json!(url::redact(url))).collect();
         if !self.default.is_empty() {
-            map.insert("default".to_owned(), shown(&self.default));
+            map.insert("default".to_owned(), list(&self.default));
         }
-        map.extend(self.by_name.iter().map(|(name, urls)| (name.to_string(), shown(urls))));
+        map.extend(self.by_name.iter().map(|(name, urls)| (name.to_string(), list(urls))));
         Value::Object(map)
     }
 }
@@ -152,14 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_used_but_never_shown() {
-        let urls = read("http://u:secret@a/x").unwrap();
-        assert_eq!(
-            (&*urls.default[0], urls.show()["default"][0].as_str()),
-            ("http://u:secret@a/x", Some("http://***@a/x"))
-        );
-        for bad in ["http://u:secret@a/{x}", "ftp://u:secret@a/x"] {
-            assert!(!read(bad).unwrap_err()[0].contains("secret"), "{bad}");
+    fn credentials_are_not_shown() {
+        let urls = read("https://u:secret@a/{name},v2=https://secret@b").unwrap();
+        assert_eq!(urls.default, ["https://u:secret@a/{name}"]);
+        assert_eq!(urls.show(), json!({"default": ["https://***@a/{name}"], "v2": ["https://***@b"]}));
+        for bad in ["https://u:secret@a/{nmae}", "ftp://u:secret@a"] {
+            let faults = read(bad).unwrap_err();
+            assert!(!faults[0].contains("secret"), "{faults:?}");
         }
     }
 
