@@ -135,6 +135,7 @@ impl<'a> Sink<'a> {
             if self.cancel.is_cancelled() {
                 return Err(Trouble::Ours(cancelled(self.path.display())));
             }
+            require_space(&self.file, self.path, n as u64).map_err(Trouble::Ours)?;
             self.hasher.update(&chunk[..n]);
             self.file.write_all(&chunk[..n]).map_err(|e| Trouble::Ours(Error::io("write", self.path, e)))?;
         }

@@ -162,6 +162,8 @@ impl Partial {
     /// # Errors
     /// If writing fails.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        // A size that was announced had room when the download began, and others have written since.
+        self.require_space(bytes.len() as u64)?;
         self.file.write_all_at(bytes, self.len).map_err(|e| Error::io("write", &self.path, e))?;
         self.len += bytes.len() as u64;
         Ok(())
@@ -221,6 +223,9 @@ impl Partial {
     }
 }
 
+/// A download leaves so much of the disk free: the node may write to the same one, and ends when it is full.
+const RESERVE: u64 = 32 * 1024 * 1024;
+
 /// Checks that the file system of an open file has room for so many bytes more.
 ///
 /// # Errors
@@ -228,11 +233,16 @@ impl Partial {
 pub(super) fn require_space(file: &File, path: &Path, bytes: u64) -> Result<()> {
     let stat = fstatvfs(file).map_err(|e| Error::io("inspect the file system of", path, e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if bytes <= free {
+    if has_room(bytes, free) {
         return Ok(());
     }
-    Err(Error::io("not enough space", path, io::ErrorKind::StorageFull.into())
-        .hint(format!("{bytes} bytes are needed and {free} are free")))
+    Err(Error::io("not enough space", path, io::ErrorKind::StorageFull.into()).hint(format!(
+        "{bytes} bytes are needed and {free} are free, of which {RESERVE} are left to the node"
+    )))
+}
+
+fn has_room(bytes: u64, free: u64) -> bool {
+    bytes.checked_add(RESERVE).is_some_and(|needed| needed <= free)
 }
 
 /// Opens a file of ours for reading and writing, and never anything else that stands there.
@@ -349,5 +359,11 @@ mod tests {
         partial.require_space(1).unwrap();
         let err = partial.require_space(u64::MAX).unwrap_err();
         assert_eq!(err.os().unwrap().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn the_last_of_the_disk_is_left_to_the_node() {
+        assert!(has_room(10, RESERVE + 10) && !has_room(10, RESERVE + 9));
+        assert!(!has_room(0, RESERVE - 1) && !has_room(u64::MAX, u64::MAX));
     }
 }
