@@ -147,36 +147,44 @@ impl Downloader {
         Ok(Fetched::new(found, order, claim))
     }
 
-    /// Where the binary of an upgrade may be, in the order in which it is tried. A document that
-    /// `info` leads to is fetched first.
+    /// Where the binary of an upgrade may be, in the order in which it is tried; the same place is not tried
+    /// twice. A document that `info` leads to is fetched first.
     ///
     /// # Errors
-    /// [`Kind::Config`] if there is no source at all; [`Kind::BadInput`] if one is not a URL.
+    /// [`Kind::Config`] if there is no source at all; [`Kind::BadInput`] if none of them is a URL.
     pub fn sources(&self, order: &Order<'_>, cancel: &Cancel) -> Result<Vec<Source>> {
         let platform = platform();
-        let mut sources = Vec::new();
-        let configured = candidates(order.upgrade, order.urls, platform)?;
+        let mut places = candidates(order.upgrade, order.urls, platform);
         if let Some(url) = source::document(order.upgrade) {
             match self.document(order, url, cancel) {
                 Ok(binaries) => {
                     let upgrade = Upgrade { binaries, ..order.upgrade.clone() };
-                    sources = candidates(&upgrade, &DownloadUrls::default(), platform)?;
+                    places.splice(0..0, candidates(&upgrade, &DownloadUrls::default(), platform));
                 }
                 // It may be a page for people.
-                Err(e) if !configured.is_empty() && !cancel.is_cancelled() => {
+                Err(e) if !places.is_empty() && !cancel.is_cancelled() => {
                     log::warn!("event=info_ignored name={} {e}", order.upgrade.name);
                 }
                 Err(e) => return Err(e),
             }
         }
-        sources.extend(configured.into_iter().filter(|s| !sources.contains(s)).collect::<Vec<_>>());
+        let (mut sources, mut faults) = (Vec::new(), Vec::new());
+        for place in places {
+            match place {
+                Ok(source) if sources.contains(&source) => {}
+                Ok(source) => sources.push(source),
+                Err(e) => faults.push(e),
+            }
+        }
         if sources.is_empty() {
             let (os, arch) = platform;
-            return Err(Error::new(
-                Kind::Config,
-                format!("nothing says where the binary of {} for {os}/{arch} is", order.upgrade.name),
-            )
-            .hint("give it with --url, in the plan, or in download_urls"));
+            let what = format!("nothing says where the binary of {} for {os}/{arch} is", order.upgrade.name);
+            let none =
+                Error::new(Kind::Config, what).hint("give it with --url, in the plan, or in download_urls");
+            return Err(faults.into_iter().next().unwrap_or(none));
+        }
+        for e in faults {
+            log::warn!("event=source_ignored name={} {e}", order.upgrade.name);
         }
         Ok(sources)
     }
@@ -225,8 +233,13 @@ impl Downloader {
                 (Ok(value), _) => return Ok(value),
                 (Err(Failure::Fatal(e)), _) => return Err(e),
                 (Err(Failure::Mirror(fault, e)), advanced) => {
-                    log::warn!("event=download_failed url={} {e}", urls[mirror]);
-                    schedule.failed(mirror, fault, advanced, start.elapsed());
+                    let now = start.elapsed();
+                    schedule.failed(mirror, fault, advanced, now);
+                    let next = match schedule.next(now) {
+                        Next::Try { mirror, wait } => format!("next={} wait={wait:.1?}", urls[mirror]),
+                        Next::GiveUp => "next=none".to_owned(),
+                    };
+                    log::warn!("event=download_failed url={} {next} {e}", urls[mirror]);
                     errors.insert(mirror, e);
                 }
             }

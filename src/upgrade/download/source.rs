@@ -49,27 +49,20 @@ pub fn platform() -> (&'static str, &'static str) {
 }
 
 /// The places of an upgrade in the order in which they are tried: what the plan names for this
-/// platform, then `download_urls` of its name, then its defaults. The same place is not tried twice.
-///
-/// # Errors
-/// [`Kind::BadInput`] if one of them is not a URL, or carries a checksum that is none.
-pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &str)) -> Result<Vec<Source>> {
+/// platform, then `download_urls` of its name, then its defaults. One that cannot be read, because it is
+/// not a URL or carries a checksum that is none, stands in the way of no other.
+#[must_use]
+pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &str)) -> Vec<Result<Source>> {
     let planned = for_platform(&upgrade.binaries, (os, arch));
     let configured = urls.by_name.get(&upgrade.name).into_iter().flatten().chain(&urls.default);
-    let mut sources: Vec<Source> = Vec::new();
-    for template in planned.into_iter().chain(configured) {
-        let source = Source::parse(&fill(template, &upgrade.name, os, arch))?;
-        if !sources.contains(&source) {
-            sources.push(source);
-        }
-    }
-    Ok(sources)
+    let templates = planned.into_iter().chain(configured);
+    templates.map(|template| Source::parse(&fill(template, &upgrade.name, os, arch))).collect()
 }
 
 /// Whether anything says where the binary of an upgrade can be had for this machine.
 #[must_use]
 pub fn has_source(upgrade: &Upgrade, urls: &DownloadUrls) -> bool {
-    document(upgrade).is_some() || candidates(upgrade, urls, platform()).map_or(true, |c| !c.is_empty())
+    document(upgrade).is_some() || !candidates(upgrade, urls, platform()).is_empty()
 }
 
 /// What a map of binaries has for a platform: its own entry, else that for `any`.
@@ -141,15 +134,14 @@ mod tests {
     }
 
     fn found(upgrade: &Upgrade, urls: &DownloadUrls) -> Vec<String> {
-        let sources = candidates(upgrade, urls, LINUX).unwrap();
-        sources.iter().map(|s| s.url.as_str().to_owned()).collect()
+        let sources = candidates(upgrade, urls, LINUX);
+        sources.into_iter().map(|s| s.unwrap().url.as_str().to_owned()).collect()
     }
 
     #[test]
     fn plan_before_name_before_default() {
         let upgrade = upgrade(&[("linux/amd64", "https://p/x"), ("any", "https://p/any")]);
-        let urls =
-            urls(&["https://a/{version}", "http://b/x"], &["https://d/{name}/{os}_{arch}", "http://b/x"]);
+        let urls = urls(&["https://a/{version}", "http://b/x"], &["https://d/{name}/{os}_{arch}"]);
         assert_eq!(
             found(&upgrade, &urls),
             ["https://p/x", "https://a/v2", "http://b/x", "https://d/v2/linux_amd64"]

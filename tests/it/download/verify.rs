@@ -293,6 +293,29 @@ fn no_source_at_all_is_a_matter_of_configuration() {
 }
 
 #[test]
+fn a_place_that_cannot_be_read_stands_in_the_way_of_no_other() {
+    let server = serve(&[("/node", &program())]);
+    let bad = server.url("/node?checksum=md5:d41d8cd98f00b204e9800998ecf8427e");
+    for (urls, asked) in [
+        (vec![bad.clone(), "ftp://127.0.0.1/node".to_owned(), server.url("/node")], 1),
+        (vec![server.url("/node"), bad.clone(), server.url("/node")], 2),
+    ] {
+        Rig::new(urls).install(&program());
+        assert_eq!(server.count("/node"), asked);
+    }
+    assert_eq!(Rig::new([bad]).refuse().kind(), Kind::BadInput);
+}
+
+#[test]
+fn the_same_place_is_tried_once() {
+    let server = serve(&[]);
+    let mut rig = Rig::new([server.url("/{name}"), server.url("/{version}"), server.url("/v2")]);
+    rig.upgrade.binaries = [("any".to_owned(), server.url("/v2"))].into();
+    assert_eq!(rig.refuse().kind(), Kind::Unreachable);
+    assert_eq!(server.count("/v2"), 1);
+}
+
+#[test]
 fn a_second_fetch_of_a_whole_download_asks_for_nothing() {
     let server = serve(&[("/node", &program())]);
     let mut rig = rig(&server);
