@@ -1,7 +1,7 @@
 //! `upgrade fetch`: the download that `run` does by itself, by hand, with a progress bar.
 
 use super::upgrade::refresh;
-use super::{print, print_json};
+use super::{print, print_json, terminal};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -12,6 +12,7 @@ use crate::upgrade::download::Progress;
 use crate::upgrade::download::progress::Meter;
 use crate::upgrade::planned::Reader;
 use crate::upgrade::{Cancel, install, prepare};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::termios::tcgetwinsize;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -34,13 +35,16 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
     }
     let upgrade = upgrade(home, wanted);
     let target = Target::Upgrade(upgrade.name.clone());
+    show_warnings();
     match install::verify(home, &target, upgrade.digest.as_ref()) {
         Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", as_json),
         Err(e) if e.kind() == Kind::NotFound => {}
-        Err(e) => {
+        // A good one that somebody wanted there is not ours to move.
+        Err(e) if install::verify(home, &target, None).is_ok() => {
             let hint = format!("to replace it, remove {}", home.upgrade(&upgrade.name).display());
             return Err(Error::new(Kind::Failed, "another binary is staged").because(e).hint(hint));
         }
+        Err(e) => prepare::put_aside(home, &upgrade.name, e)?,
     }
     let cancel = cancelled_by_signals()?;
     let mut bar = Bar::default();
@@ -89,6 +93,34 @@ pub(super) fn cancelled_by_signals() -> Result<Cancel> {
         .spawn(move || signals.forever().for_each(|_| token.cancel()))
         .map_err(failed)?;
     Ok(cancel)
+}
+
+/// Shows on stderr what `run` would log as a warning: mirrors that fail, and what nothing vouches for.
+pub(super) fn show_warnings() {
+    struct Warnings;
+
+    impl Log for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.level() <= Level::Warn && metadata.target().starts_with("wemixvisor")
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            if self.enabled(record.metadata()) {
+                let mut stderr = io::stderr().lock();
+                // In the place of the bar, which is drawn again below.
+                let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
+                let text = terminal::clean(&record.args().to_string());
+                let _ = writeln!(stderr, "{clear}warning: {text}");
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    // A logger that is there already shows them.
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
 }
 
 /// Shows a download on stderr: a bar on a terminal, a line now and then elsewhere.

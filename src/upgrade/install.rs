@@ -186,7 +186,8 @@ impl Stamp {
     }
 }
 
-/// Moves a staged binary that failed its check out of the way, and returns where it is now.
+/// Moves a staged binary that failed its check out of the way, and returns where it is now. Nothing
+/// vouches for it, so it is not executable there.
 ///
 /// # Errors
 /// If the version is in use, nothing is there, or moving fails.
@@ -195,7 +196,13 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
     refuse_in_use(home, &target, None)?;
     let time = rfc3339(SystemTime::now()).replace([':', '.'], "-");
     let to = home.upgrades().join(format!(".quarantine-{name}-{time}"));
-    durable::promote(&home.binary(&target), &to)?;
+    let from = home.binary(&target);
+    // Not through a link that somebody put there.
+    if fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
+        let mode = Permissions::from_mode(0o400);
+        fs::set_permissions(&from, mode).map_err(|e| Error::io("chmod", &from, e))?;
+    }
+    durable::promote(&from, &to)?;
     durable::remove(&home.manifest(&target))?;
     Ok(to)
 }
@@ -450,7 +457,8 @@ mod tests {
         let rig = Rig::new();
         rig.add("one", false).unwrap();
         let moved = quarantine(&rig.home, &"v2".parse().unwrap()).unwrap();
-        assert_eq!(fs::read(moved).unwrap(), elf(b"one"));
+        assert_eq!(fs::read(&moved).unwrap(), elf(b"one"));
+        assert_eq!(fs::metadata(&moved).unwrap().permissions().mode() & 0o777, 0o400);
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap_err().kind(), Kind::NotFound);
         assert_eq!(staged(&rig.home).unwrap(), []);
     }

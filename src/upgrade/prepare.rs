@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How often a download tells the log how far it is.
 const REPORT: Duration = Duration::from_secs(5);
+/// A download of which nothing arrives for so long has no rate worth telling.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Fetches if need be, verifies and smoke-tests the binary of `upgrade`; `downloads` shows how far a
 /// download is.
@@ -41,13 +43,8 @@ pub fn prepare(
         Ok(version) => version,
         Err(e) if !config.daemon_allow_download_binaries => return Err(e),
         Err(e) => {
-            match e.kind() {
-                Kind::NotFound => {}
-                Kind::Verification | Kind::BadInput => {
-                    let aside = install::quarantine(home, &upgrade.name)?;
-                    log::warn!("event=quarantined name={} moved to {}: {e}", upgrade.name, aside.display());
-                }
-                _ => return Err(e),
+            if e.kind() != Kind::NotFound {
+                put_aside(home, &upgrade.name, e)?;
             }
             let shown = downloads.show(&upgrade.name);
             fetch(config, home, upgrade, &mut |progress| shown.update(&progress), cancel)?;
@@ -58,6 +55,19 @@ pub fn prepare(
     log::info!("event=smoke_tested name={} said={said:?}", upgrade.name);
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
     Ok(Ready { version, hook })
+}
+
+/// Moves a staged binary out of the way if `why` says that it is not what it should be.
+///
+/// # Errors
+/// `why` itself if that says something else; as [`install::quarantine`].
+pub fn put_aside(home: &Home, name: &Name, why: Error) -> Result<()> {
+    if !matches!(why.kind(), Kind::Verification | Kind::BadInput) {
+        return Err(why);
+    }
+    let aside = install::quarantine(home, name)?;
+    log::warn!("event=quarantined name={name} moved to {}: {why}", aside.display());
+    Ok(())
 }
 
 /// Fetches, verifies, smoke-tests and stages the binary of `upgrade`.
@@ -131,41 +141,58 @@ impl Verified {
 
 /// The downloads that are under way, for whoever wants to see them.
 #[derive(Debug, Clone, Default)]
-pub struct Downloads(Arc<Mutex<BTreeMap<Name, Download>>>);
+pub struct Downloads(Arc<Mutex<BTreeMap<Name, Seen>>>);
+
+/// How far a download was when something arrived last.
+#[derive(Debug)]
+struct Seen {
+    meter: Meter,
+    percent: Option<u8>,
+    at: Instant,
+}
 
 /// A download that is shown as long as this value lives.
 struct Shown {
     downloads: Downloads,
     name: Name,
     begun: Instant,
-    meter: Mutex<Meter>,
 }
 
 impl Downloads {
     /// How far the download for this upgrade is, if there is one.
     #[must_use]
     pub fn of(&self, name: &Name) -> Option<Download> {
-        lock(&self.0).get(name).cloned()
+        self.at(name, Instant::now())
+    }
+
+    fn at(&self, name: &Name, now: Instant) -> Option<Download> {
+        let downloads = lock(&self.0);
+        let seen = downloads.get(name)?;
+        let quiet = now.saturating_duration_since(seen.at);
+        let line = if quiet < QUIET { seen.meter.line() } else { seen.meter.line_when_quiet(quiet) };
+        Some(Download { percent: seen.percent, line })
     }
 
     fn show(&self, name: &Name) -> Shown {
-        Shown { downloads: self.clone(), name: name.clone(), begun: Instant::now(), meter: Mutex::default() }
+        Shown { downloads: self.clone(), name: name.clone(), begun: Instant::now() }
     }
 }
 
 impl Shown {
     fn update(&self, progress: &Progress<'_>) {
-        let now = self.begun.elapsed();
-        let mut meter = lock(&self.meter);
-        meter.update(now, progress);
-        let line = meter.line();
-        if meter.is_due(now, REPORT) {
-            log::info!("event=downloading name={} url={} {line}", self.name, progress.url);
-        }
+        let at = Instant::now();
+        let now = at.duration_since(self.begun);
         let percent = progress.total.filter(|total| *total > 0).map(|total| {
             u8::try_from(u128::from(progress.received) * 100 / u128::from(total)).unwrap_or(100).min(100)
         });
-        lock(&self.downloads.0).insert(self.name.clone(), Download { percent, line });
+        let mut downloads = lock(&self.downloads.0);
+        let begin = || Seen { meter: Meter::default(), percent, at };
+        let seen = downloads.entry(self.name.clone()).or_insert_with(begin);
+        (seen.percent, seen.at) = (percent, at);
+        seen.meter.update(now, progress);
+        if seen.meter.is_due(now, REPORT) {
+            log::info!("event=downloading name={} url={} {}", self.name, progress.url, seen.meter.line());
+        }
     }
 }
 
@@ -178,4 +205,23 @@ impl Drop for Shown {
 /// Every change under these locks is one call, so a panic elsewhere leaves what they guard whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_of_which_nothing_arrives_says_so() {
+        let (downloads, name) = (Downloads::default(), "v2".parse::<Name>().unwrap());
+        let shown = downloads.show(&name);
+        assert_eq!(downloads.of(&name), None);
+        let url = "http://a/x".parse().unwrap();
+        shown.update(&Progress { url: &url, received: 512, total: Some(1024) });
+        let line = |after| downloads.at(&name, Instant::now() + after).unwrap().line;
+        assert_eq!(line(Duration::ZERO), "512 B of 1.0 KiB (50 %)");
+        assert!(line(Duration::from_secs(60)).starts_with("512 B of 1.0 KiB (50 %), nothing for 1m"));
+        drop(shown);
+        assert_eq!(downloads.of(&name), None);
+    }
 }

@@ -4,6 +4,7 @@
 //! that was not verified and staged.
 
 mod cancel;
+mod command;
 mod cuts;
 mod hostile;
 mod memory;

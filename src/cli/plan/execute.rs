@@ -6,7 +6,7 @@
 use super::situation::World;
 use super::{Situation, next_in_words, plans, upgrades};
 use crate::batch::{Binary, Entry, Status, Stored, validate};
-use crate::cli::fetch::{Bar, cancelled_by_signals};
+use crate::cli::fetch::{Bar, cancelled_by_signals, show_warnings};
 use crate::cli::{print, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -94,6 +94,7 @@ fn prepare_all(
     stored: &Stored,
     situation: &Situation<'_>,
 ) -> Result<BTreeMap<Name, Error>> {
+    show_warnings();
     let cancel = cancelled_by_signals()?;
     let status = situation.status(stored);
     let wanted = status.upgrades.iter().zip(&stored.plan.upgrades).filter(|(u, _)| u.phase.is_to_come());

@@ -79,10 +79,7 @@ impl Meter {
     /// One line without an end, for a log: `12.0 MiB of 96.0 MiB (12 %), 4.0 MiB/s, 21s left`.
     #[must_use]
     pub fn line(&self) -> String {
-        let mut line = show_bytes(self.received);
-        if let Some(total) = self.total {
-            line += &format!(" of {} ({} %)", show_bytes(total), self.percent(total));
-        }
+        let mut line = self.position();
         if let Some(rate) = self.rate() {
             line += &format!(", {}/s", show_bytes(rate));
         }
@@ -92,7 +89,23 @@ impl Meter {
         line
     }
 
-    /// The same with a bar before it, for a terminal of so many columns.
+    /// The same when nothing has arrived for some time, because the server stalls or is to be asked again
+    /// later: `12.0 MiB of 96.0 MiB (12 %), nothing for 7s`.
+    #[must_use]
+    pub fn line_when_quiet(&self, quiet: Duration) -> String {
+        format!("{}, nothing for {}", self.position(), show_duration(Duration::from_secs(quiet.as_secs())))
+    }
+
+    fn position(&self) -> String {
+        match self.total {
+            Some(total) => {
+                format!("{} of {} ({} %)", show_bytes(self.received), show_bytes(total), self.percent(total))
+            }
+            None => show_bytes(self.received),
+        }
+    }
+
+    /// The [line](Meter::line) with a bar before it, for a terminal of so many columns.
     #[must_use]
     pub fn bar(&self, columns: usize) -> String {
         let line = self.line();
@@ -152,6 +165,10 @@ mod tests {
         assert_eq!(meter.line(), "12.0 MiB of 96.0 MiB (12 %), 4.0 MiB/s, 21s left");
         assert_eq!(meter.bar(80), format!("[###{}] {}", ".".repeat(25), meter.line()));
         assert_eq!(meter.bar(20), "12.0 MiB of 96.0 MiB");
+        assert_eq!(
+            meter.line_when_quiet(Duration::from_millis(7900)),
+            "12.0 MiB of 96.0 MiB (12 %), nothing for 7s"
+        );
     }
 
     #[test]
