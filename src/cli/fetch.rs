@@ -44,7 +44,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
             let hint = format!("to replace it, remove {}", home.upgrade(&upgrade.name).display());
             return Err(Error::new(Kind::Failed, "another binary is staged").because(e).hint(hint));
         }
-        Err(e) => prepare::put_aside(home, &upgrade.name, e)?,
+        Err(e) => prepare::put_aside(&config, home, &upgrade, e)?,
     }
     let cancel = cancelled_by_signals()?;
     let mut bar = Bar::default();

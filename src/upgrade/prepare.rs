@@ -5,7 +5,7 @@
 //! the node about to stop, takes microseconds.
 
 use super::download::progress::Meter;
-use super::download::{Downloader, Options, Order, Progress};
+use super::download::{Downloader, Options, Order, Progress, has_source};
 use super::install::{self, Stamp};
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
@@ -44,7 +44,7 @@ pub fn prepare(
         Err(e) if !config.daemon_allow_download_binaries => return Err(e),
         Err(e) => {
             if e.kind() != Kind::NotFound {
-                put_aside(home, &upgrade.name, e)?;
+                put_aside(config, home, upgrade, e)?;
             }
             let shown = downloads.show(&upgrade.name);
             fetch(config, home, upgrade, &mut |progress| shown.update(&progress), cancel)?;
@@ -57,16 +57,19 @@ pub fn prepare(
     Ok(Ready { version, hook })
 }
 
-/// Moves a staged binary out of the way if `why` says that it is not what it should be.
+/// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is
+/// not what it should be.
 ///
 /// # Errors
-/// `why` itself if that says something else; as [`install::quarantine`].
-pub fn put_aside(home: &Home, name: &Name, why: Error) -> Result<()> {
-    if !matches!(why.kind(), Kind::Verification | Kind::BadInput) {
+/// `why` itself if that says something else, or there is no place to fetch another one from; as
+/// [`install::quarantine`].
+pub fn put_aside(config: &Config, home: &Home, upgrade: &Upgrade, why: Error) -> Result<()> {
+    let is_bad = matches!(why.kind(), Kind::Verification | Kind::BadInput);
+    if !is_bad || !has_source(upgrade, &config.download_urls) {
         return Err(why);
     }
-    let aside = install::quarantine(home, name)?;
-    log::warn!("event=quarantined name={name} moved to {}: {why}", aside.display());
+    let aside = install::quarantine(home, &upgrade.name)?;
+    log::warn!("event=quarantined name={} moved to {}: {why}", upgrade.name, aside.display());
     Ok(())
 }
 

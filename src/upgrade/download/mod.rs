@@ -236,7 +236,9 @@ impl Downloader {
                     let now = start.elapsed();
                     schedule.failed(mirror, fault, advanced, now);
                     let next = match schedule.next(now) {
-                        Next::Try { mirror, wait } => format!("next={} wait={wait:.1?}", urls[mirror]),
+                        Next::Try { mirror, wait } => {
+                            format!("next={} wait={:.1}s", urls[mirror], wait.as_secs_f64())
+                        }
                         Next::GiveUp => "next=none".to_owned(),
                     };
                     log::warn!("event=download_failed url={} {next} {e}", urls[mirror]);

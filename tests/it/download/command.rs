@@ -106,6 +106,9 @@ fn a_staged_binary_that_has_changed_is_put_aside_and_fetched_again() {
     let mut changed = fs::read(&binary).unwrap();
     changed[5000] ^= 1;
     fs::write(&binary, &changed).unwrap();
+    // Not where there is no other.
+    let nowhere = ["upgrade", "fetch", "v2", "--sha256", &digest];
+    assert!(rig.fails(66, &nowhere).contains("not the one that was staged"));
     let out = rig.output(&args);
     assert!(out.status.success() && stderr(&out).contains("event=quarantined name=v2"), "{out:?}");
     assert_eq!(Digest::sha256(&fs::read(&binary).unwrap()).hex(), digest);
