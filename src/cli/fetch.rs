@@ -8,8 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest};
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
-use crate::upgrade::download::Progress;
 use crate::upgrade::download::progress::Meter;
+use crate::upgrade::download::{Progress, Rests};
 use crate::upgrade::planned::Reader;
 use crate::upgrade::{Cancel, install, prepare};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -48,7 +48,14 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
     }
     let cancel = cancelled_by_signals()?;
     let mut bar = Bar::default();
-    let fetched = prepare::fetch(&config, home, &upgrade, &mut |progress| bar.update(&progress), &cancel);
+    let fetched = prepare::fetch(
+        &config,
+        home,
+        Rests::default(),
+        &upgrade,
+        &mut |progress| bar.update(&progress),
+        &cancel,
+    );
     bar.end();
     let manifest = match fetched {
         Err(_) if cancel.is_cancelled() => {

@@ -5,7 +5,7 @@
 //! the node about to stop, takes microseconds.
 
 use super::download::progress::Meter;
-use super::download::{Downloader, Options, Order, Progress, has_source};
+use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
 use super::install::{self, Stamp};
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
@@ -47,7 +47,8 @@ pub fn prepare(
                 put_aside(config, home, upgrade, e)?;
             }
             let shown = downloads.show(&upgrade.name);
-            fetch(config, home, upgrade, &mut |progress| shown.update(&progress), cancel)?;
+            let rests = downloads.rests.clone();
+            fetch(config, home, rests, upgrade, &mut |progress| shown.update(&progress), cancel)?;
             verified.verify(home, &target, upgrade.digest.as_ref())?
         }
     };
@@ -80,13 +81,14 @@ pub fn put_aside(config: &Config, home: &Home, upgrade: &Upgrade, why: Error) ->
 pub fn fetch(
     config: &Config,
     home: &Home,
+    rests: Rests,
     upgrade: &Upgrade,
     progress: &mut dyn FnMut(Progress<'_>),
     cancel: &Cancel,
 ) -> Result<Manifest> {
     let urls: &DownloadUrls = &config.download_urls;
-    let fetched =
-        Downloader::new(Options::from(config))?.fetch(&Order { home, upgrade, urls }, progress, cancel)?;
+    let downloader = Downloader::new(Options::from(config), rests)?;
+    let fetched = downloader.fetch(&Order { home, upgrade, urls }, progress, cancel)?;
     // Verified, so it may be executed; it is still below downloads/.
     fs::set_permissions(&fetched.path, Permissions::from_mode(0o500))
         .map_err(|e| Error::io("make executable", &fetched.path, e))?;
@@ -142,9 +144,12 @@ impl Verified {
     }
 }
 
-/// The downloads that are under way, for whoever wants to see them.
+/// The downloads that are under way, for whoever wants to see them, and what outlives them.
 #[derive(Debug, Clone, Default)]
-pub struct Downloads(Arc<Mutex<BTreeMap<Name, Seen>>>);
+pub struct Downloads {
+    seen: Arc<Mutex<BTreeMap<Name, Seen>>>,
+    rests: Rests,
+}
 
 /// How far a download was when something arrived last.
 #[derive(Debug)]
@@ -169,7 +174,7 @@ impl Downloads {
     }
 
     fn at(&self, name: &Name, now: Instant) -> Option<Download> {
-        let downloads = lock(&self.0);
+        let downloads = lock(&self.seen);
         let seen = downloads.get(name)?;
         let quiet = now.saturating_duration_since(seen.at);
         let line = if quiet < QUIET { seen.meter.line() } else { seen.meter.line_when_quiet(quiet) };
@@ -188,7 +193,7 @@ impl Shown {
         let percent = progress.total.filter(|total| *total > 0).map(|total| {
             u8::try_from(u128::from(progress.received) * 100 / u128::from(total)).unwrap_or(100).min(100)
         });
-        let mut downloads = lock(&self.downloads.0);
+        let mut downloads = lock(&self.downloads.seen);
         let begin = || Seen { meter: Meter::default(), percent, at };
         let seen = downloads.entry(self.name.clone()).or_insert_with(begin);
         (seen.percent, seen.at) = (percent, at);
@@ -201,7 +206,7 @@ impl Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        lock(&self.downloads.0).remove(&self.name);
+        lock(&self.downloads.seen).remove(&self.name);
     }
 }
 

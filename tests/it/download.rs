@@ -23,7 +23,7 @@ use wemixvisor::home::{Home, durable};
 use wemixvisor::machine::{Origin, Target, Upgrade};
 use wemixvisor::upgrade::Cancel;
 use wemixvisor::upgrade::download::retry::Policy;
-use wemixvisor::upgrade::download::{Downloader, Fetched, Limits, Options, Order};
+use wemixvisor::upgrade::download::{Downloader, Fetched, Limits, Options, Order, Rests};
 use wemixvisor::upgrade::install::Staged;
 
 /// What is fetched: a program for this machine, of 64 KiB and with every byte different from its neighbours.
@@ -62,6 +62,7 @@ pub(crate) struct Rig {
     pub(crate) urls: DownloadUrls,
     pub(crate) options: Options,
     pub(crate) cancel: Cancel,
+    pub(crate) rests: Rests,
 }
 
 impl Rig {
@@ -85,13 +86,21 @@ impl Rig {
             validator_mode: false,
             limits: patient(),
         };
-        Rig { _dir: dir, home, upgrade, urls, options, cancel: Cancel::new().unwrap() }
+        Rig {
+            _dir: dir,
+            home,
+            upgrade,
+            urls,
+            options,
+            cancel: Cancel::new().unwrap(),
+            rests: Rests::default(),
+        }
     }
 
     /// Fetches, and checks that nothing is executable afterwards.
     pub(crate) fn fetch(&self) -> Result<Fetched> {
         let order = Order { home: &self.home, upgrade: &self.upgrade, urls: &self.urls };
-        let downloader = Downloader::new(self.options.clone())?;
+        let downloader = Downloader::new(self.options.clone(), self.rests.clone())?;
         let fetched = downloader.fetch(&order, &mut |_| {}, &self.cancel);
         assert_eq!(executables(self.home.root()), Vec::<PathBuf>::new());
         assert_eq!(fs::read_dir(self.home.upgrades()).unwrap().count(), 0);

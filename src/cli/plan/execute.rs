@@ -14,8 +14,9 @@ use crate::home::Home;
 use crate::machine::{self, Origin, Target};
 use crate::name::Name;
 use crate::upgrade::agenda::Agenda;
+use crate::upgrade::download::{self, Rests};
 use crate::upgrade::prepare::{Downloads, Verified, fetch, prepare};
-use crate::upgrade::{Cancel, download, install};
+use crate::upgrade::{Cancel, install};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::thread;
@@ -120,7 +121,8 @@ fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> 
     if is_missing && config.daemon_allow_download_binaries {
         tell(format_args!("{}: downloading", entry.name));
         let mut bar = Bar::default();
-        let fetched = fetch(config, home, &upgrade, &mut |progress| bar.update(&progress), cancel);
+        let rests = Rests::default();
+        let fetched = fetch(config, home, rests, &upgrade, &mut |progress| bar.update(&progress), cancel);
         bar.end();
         fetched?;
     }

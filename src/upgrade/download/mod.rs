@@ -19,6 +19,7 @@ mod failure;
 mod options;
 mod partial;
 pub mod progress;
+mod rests;
 pub mod retry;
 mod roots;
 mod signature;
@@ -30,6 +31,7 @@ mod zip;
 
 pub use options::{Limits, Options};
 pub use progress::Progress;
+pub use rests::Rests;
 pub use source::{Form, Source, candidates, has_source, platform};
 pub use url::Url;
 
@@ -38,6 +40,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Target, Upgrade};
+use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::install::{self, Staged};
 use client::Client;
@@ -96,20 +99,21 @@ pub struct Fetched {
 pub struct Downloader {
     options: Options,
     client: Client,
+    rests: Rests,
 }
 
 impl Downloader {
-    /// A downloader with these options.
+    /// A downloader with these options, which leaves alone who has asked for that.
     ///
     /// # Errors
     /// [`Kind::Config`] if they contradict each other, or the proxy is no URL.
-    pub fn new(options: Options) -> Result<Self> {
+    pub fn new(options: Options, rests: Rests) -> Result<Self> {
         if options.skip_checksum && options.validator_mode {
             return Err(Error::new(Kind::Config, "unsafe_skip_checksum is refused for a validator")
                 .hint("pin a digest, or put a checksum file beside the binary"));
         }
         let client = Client::new(&options)?;
-        Ok(Downloader { options, client })
+        Ok(Downloader { options, client, rests })
     }
 
     /// Fetches and verifies the binary of an upgrade. Whether downloads are allowed at all is for the
@@ -224,6 +228,13 @@ impl Downloader {
         let start = Instant::now();
         let mut schedule = Schedule::new(urls.len(), self.options.limits.retry, seed());
         let mut errors: BTreeMap<usize, Error> = BTreeMap::new();
+        for (mirror, url) in urls.iter().enumerate() {
+            let Some(left) = self.rests.left(url, start) else { continue };
+            schedule.failed(mirror, Fault::Passing { retry_after: Some(left) }, false, Duration::ZERO);
+            let why = format!("that is over in {}", show_duration(Duration::from_secs(left.as_secs() + 1)));
+            let what = "the server has asked to be left alone";
+            errors.insert(mirror, Error::new(Kind::Unreachable, what).at(url).because(why));
+        }
         loop {
             let Next::Try { mirror, wait } = schedule.next(start.elapsed()) else {
                 return Err(sum_up(errors));
@@ -233,6 +244,9 @@ impl Downloader {
                 (Ok(value), _) => return Ok(value),
                 (Err(Failure::Fatal(e)), _) => return Err(e),
                 (Err(Failure::Mirror(fault, e)), advanced) => {
+                    if let Fault::Passing { retry_after: Some(asked) } = fault {
+                        self.rests.note(urls[mirror], asked, Instant::now());
+                    }
                     let now = start.elapsed();
                     schedule.failed(mirror, fault, advanced, now);
                     let next = match schedule.next(now) {

@@ -84,7 +84,8 @@ fn what_has_arrived_is_continued_later() {
         rig.cancel.clone(),
         wemixvisor::upgrade::download::Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls },
     );
-    let downloader = wemixvisor::upgrade::download::Downloader::new(rig.options.clone()).unwrap();
+    let downloader =
+        wemixvisor::upgrade::download::Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap();
     let stop_at_half = &mut |progress: wemixvisor::upgrade::download::Progress<'_>| {
         if progress.received == 20_000 {
             cancel.cancel();

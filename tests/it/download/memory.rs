@@ -23,7 +23,11 @@ fn child() {
         rig.options.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/ca.pem").into());
         rig.upgrade.digest = digest.parse().ok();
         let order = Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls };
-        let fetched = Downloader::new(rig.options.clone()).unwrap().fetch(&order, &mut |_| {}, &rig.cancel);
+        let fetched = Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap().fetch(
+            &order,
+            &mut |_| {},
+            &rig.cancel,
+        );
         println!("{url}: {}", fetched.map_or_else(|e| e.to_string(), |f| format!("{} bytes", f.size)));
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();

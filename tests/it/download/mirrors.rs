@@ -5,6 +5,7 @@ use crate::rig::server::{Content, Server};
 use std::sync::Arc;
 use wemixvisor::digest::Digest;
 use wemixvisor::error::Kind;
+use wemixvisor::upgrade::download::Rests;
 
 fn good(content: &Content) -> Server {
     let content = content.clone();
@@ -82,6 +83,24 @@ fn mirrors_that_all_die_midway_complete_each_other() {
     for (index, server) in servers.iter().enumerate().skip(1) {
         assert_eq!(server.asked()[0].range(), Some(len * index / 8));
     }
+}
+
+#[test]
+fn a_server_that_asks_for_a_long_wait_is_left_alone_by_the_next_fetch_too() {
+    let content = Content::new(program());
+    let busy = Server::start(move |asked, conn| match asked.nth {
+        0 => conn.answer("503 Service Unavailable", &[("Retry-After", "3600")], b""),
+        _ => content.serve(asked, conn),
+    });
+    let gone = Server::start(|_, conn| conn.answer("404 Not Found", &[], b""));
+    let mut rig = Rig::new([busy.url("/node"), gone.url("/node")]);
+    assert!(rig.refuse().to_string().contains("wait for 1h"));
+    let text = rig.refuse().to_string();
+    assert!(text.contains("left alone") && text.contains("over in "), "{text}");
+    assert_eq!((busy.count("/node"), gone.count("/node")), (1, 2));
+    // Another process knows nothing of it.
+    rig.rests = Rests::default();
+    rig.install(&program());
 }
 
 #[test]

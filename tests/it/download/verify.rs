@@ -9,7 +9,7 @@ use wemixvisor::config::{Config, PublicKey, Sources};
 use wemixvisor::digest::{Algorithm, Digest};
 use wemixvisor::error::Kind;
 use wemixvisor::home::Verified;
-use wemixvisor::upgrade::download::Downloader;
+use wemixvisor::upgrade::download::{Downloader, Rests};
 
 /// Serves files by path, and nothing else.
 fn serve(files: &[(&str, &[u8])]) -> Server {
@@ -176,7 +176,7 @@ fn checks_can_be_switched_off_but_not_for_a_validator() {
     let mut rig = rig(&server);
     rig.options.skip_checksum = true;
     rig.options.validator_mode = true;
-    assert_eq!(Downloader::new(rig.options.clone()).err().unwrap().kind(), Kind::Config);
+    assert_eq!(Downloader::new(rig.options.clone(), Rests::default()).err().unwrap().kind(), Kind::Config);
     rig.options.validator_mode = false;
     assert_eq!(rig.install(&program()).manifest().verified, Verified::Unchecked);
 }
