@@ -137,6 +137,7 @@ impl Downloader {
         let dir = order.home.downloads();
         durable::mkdir(&dir)?;
         let claim = Claim::take(&dir, &order.upgrade.name)?;
+        partial::sweep(&dir, SystemTime::now());
         let mut partial = Partial::open(&dir, &order.upgrade.name)?;
         let mut known: Vec<Option<Truth>> = sources.iter().map(|_| None).collect();
         let urls: Vec<&Url> = sources.iter().map(|s| &s.url).collect();

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// The note: of which body the prefix is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +224,29 @@ impl Partial {
     }
 }
 
+/// What nobody has gone on with for so long is of an upgrade that was cancelled, or came another way.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Removes what is left of other downloads that were forgotten. Left over once more it does no harm.
+pub(super) fn sweep(dir: &Path, now: SystemTime) {
+    durable::sweep(dir);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN);
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|file| {
+            let suffixes = [".partial", ".partial.json", ".binary"];
+            suffixes.iter().find_map(|suffix| file.strip_suffix(suffix))?.parse::<Name>().ok()
+        });
+        let Some(name) = name.filter(|_| entry.metadata().and_then(|m| m.modified()).is_ok_and(is_old))
+        else {
+            continue;
+        };
+        if Claim::take(dir, &name).is_ok() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A download leaves so much of the disk free: the node may write to the same one, and ends when it is full.
 const RESERVE: u64 = 32 * 1024 * 1024;
 
@@ -350,6 +374,36 @@ mod tests {
         Claim::take(dir.path(), &"v3".parse().unwrap()).unwrap();
         drop(claim);
         Claim::take(dir.path(), &name()).unwrap();
+    }
+
+    #[test]
+    fn what_was_forgotten_is_removed_unless_somebody_is_at_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let month = FORGOTTEN + Duration::from_secs(60);
+        for (file, age) in [
+            ("old.partial", month),
+            ("old.partial.json", month),
+            ("old.binary", month),
+            ("claimed.partial", month),
+            ("new.partial", FORGOTTEN - Duration::from_secs(60)),
+            ("ahead.partial", Duration::ZERO),
+            ("notes.txt", month),
+            (".hidden.partial", month),
+        ] {
+            let file = File::create(dir.path().join(file)).unwrap();
+            file.set_modified(now - age).unwrap();
+        }
+        let claim = Claim::take(dir.path(), &"claimed".parse().unwrap()).unwrap();
+        sweep(dir.path(), now);
+        drop(claim);
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.retain(|name| !name.ends_with(".lock"));
+        left.sort();
+        assert_eq!(left, [".hidden.partial", "ahead.partial", "claimed.partial", "new.partial", "notes.txt"]);
     }
 
     #[test]
