@@ -211,7 +211,7 @@ impl Machine {
         let mut record = self.record.clone();
         let graceful = match (&why, ending.status) {
             // A chain whose node stops by itself does so with any code once its data is closed.
-            (Why::Crash, Status::Code(code)) => code == 0 || self.stops_by_itself(),
+            (Why::Crash, Status::Code(code)) => code == 0 || self.triggered().is_some(),
             (Why::Crash, Status::Signal(_)) => false,
             (_, status) => status.is_graceful(),
         };
@@ -398,7 +398,7 @@ impl Machine {
         if self.record.upgrade.is_some() {
             return None;
         }
-        if let Some(upgrade) = self.next().filter(|_| self.stops_by_itself())
+        if let Some(upgrade) = self.triggered()
             && matches!(self.prepared.get(&upgrade.name), None | Some(Preparation::Working { .. }))
         {
             return Some(format!("the binary of {} is not ready yet", upgrade.name));

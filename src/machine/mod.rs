@@ -417,7 +417,11 @@ impl Machine {
             std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
         let before: BTreeMap<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
         let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
-        let changed = |name: &&Name| before.get(*name) != after.get(*name).copied();
+        // Its binary is the same one, whoever else names the upgrade now.
+        let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
+            (Some(old), Some(new)) => Upgrade { origin: new.origin.clone(), ..old.clone() } != **new,
+            (old, new) => old.is_some() != new.is_some(),
+        };
         let changed: Vec<Name> = self.prepared.keys().filter(changed).cloned().collect();
         self.sift();
         for name in changed {

@@ -42,9 +42,10 @@ pub struct Claim {
 
 /// Unites what is planned.
 ///
-/// Where the same upgrade is planned more than once, the first of `planned` lends it its origin and its
-/// text; whatever only one of them knows (digest, fork height, places of binaries) the united one has;
-/// the earlier deadline and the more careful `data_compat` count.
+/// Where the same upgrade is planned more than once, the first of `planned` lends it its text; whatever
+/// only one of them knows (digest, fork height, places of binaries) the united one has; the earlier
+/// deadline and the more careful `data_compat` count. Its origin is the trigger file, if that is one of
+/// them, since a node that stops by itself has named it there; else that of the first.
 ///
 /// An upgrade that was cancelled at its height, or has ended at it in whichever way, is left out. One
 /// that was applied at another height, or lies below an upgrade that was applied, is refused.
@@ -150,6 +151,9 @@ fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
         };
         one.data_compat &= other.data_compat;
         one.info = one.info.or_else(|| other.info.clone());
+        if other.origin == Origin::TriggerFile {
+            one.origin = Origin::TriggerFile;
+        }
     }
     for (platform, url) in others.iter().flat_map(|other| &other.binaries) {
         let known = one.binaries.entry(platform.clone()).or_insert_with(|| url.clone());
@@ -250,8 +254,10 @@ mod tests {
         b.info = Some("text".into());
         b.binaries.insert("any".into(), "https://x/v2".into());
         let schedule = merge([a, b.clone()], &[], &[]);
-        let united = Upgrade { digest: Some(digest), origin: Origin::Schedule, ..b };
-        assert_eq!(schedule, Schedule { upgrades: vec![united], conflicts: vec![] });
+        let united = Upgrade { digest: Some(digest), ..b };
+        assert_eq!(schedule, Schedule { upgrades: vec![united.clone()], conflicts: vec![] });
+        // Where no heights are known only the trigger file says that it is time.
+        assert_eq!(united.origin, Origin::TriggerFile);
     }
 
     #[test]
@@ -292,7 +298,7 @@ mod tests {
         let apart = merge([ours.clone(), pinned(Origin::TriggerFile, b"other", "https://ours/v2")], &[], &[]);
         assert_eq!(shown(&apart), [""; 0]);
         let same = merge([ours.clone(), pinned(Origin::TriggerFile, b"v2", "https://theirs/v2")], &[], &[]);
-        assert_eq!(same.upgrades, [ours]);
+        assert_eq!(same.upgrades, [Upgrade { origin: Origin::TriggerFile, ..ours }]);
     }
 
     #[test]

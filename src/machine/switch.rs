@@ -65,14 +65,13 @@ impl Machine {
     /// The upgrade to switch to now, with its binary: the one that the operator wants now, or else the next.
     /// One whose binary is not ready does not keep the other from its turn.
     pub(super) fn due(&self, node: Option<&Node>) -> Option<(Upgrade, Ready)> {
-        let reached = |upgrade: &&Upgrade| match (self.policy.watch_height, node) {
-            (true, Some(node)) => node.sightings(upgrade.height) == 2,
+        let reached = |upgrade: &&Upgrade| match node {
+            Some(node) => node.sightings(upgrade.height) == 2,
             // The last head of a node that has ended since is as good as one seen twice: it was below
             // the upgrade's height, or the upgrade was not ready, or the node ended in between.
-            (true, None) => self.highest().is_some_and(|height| height >= upgrade.height),
-            (false, _) => upgrade.origin == Origin::TriggerFile,
+            None => self.highest().is_some_and(|height| height >= upgrade.height),
         };
-        let planned = self.next().filter(reached);
+        let planned = if self.policy.watch_height { self.next().filter(reached) } else { self.triggered() };
         self.forced.iter().chain(planned).find_map(|upgrade| match self.prepared.get(&upgrade.name)? {
             Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
             Preparation::Working { .. } | Preparation::Failed { .. } => None,
@@ -84,9 +83,10 @@ impl Machine {
         if self.record.upgrade.is_none() { self.due(None) } else { None }
     }
 
-    /// Whether the chain is one whose node stops by itself, and it has named the upgrade to stop for.
-    pub(super) fn stops_by_itself(&self) -> bool {
-        !self.policy.watch_height && self.next().is_some_and(|u| u.origin == Origin::TriggerFile)
+    /// Where the node stops by itself: the upgrade that it has named in the trigger file. What others plan
+    /// before that one waits for a height, of which nobody tells.
+    pub(super) fn triggered(&self) -> Option<&Upgrade> {
+        self.open().find(|upgrade| !self.policy.watch_height && upgrade.origin == Origin::TriggerFile)
     }
 
     pub(super) fn inspected(&mut self, now: Instant) {

@@ -232,6 +232,22 @@ fn the_trigger_is_the_file_where_no_height_is_known() {
 }
 
 #[test]
+fn the_trigger_file_counts_whoever_else_plans_the_same_or_something_before() {
+    let by_plan = |upgrade| Upgrade { origin: Origin::Plan(name("p")), ..upgrade };
+    let planned = vec![by_plan(upgrade("v1b", 50)), by_plan(v2())];
+    let mut story = Story::running(Policy { watch_height: false, ..policy() }, planned.clone());
+    story.forget();
+    // As the schedule has it when the file names what the plan has too. The binary is ready already.
+    let told = merge(planned.into_iter().chain([Upgrade { origin: Origin::TriggerFile, ..v2() }]), &[], &[]);
+    story.then(Input::Plan(told.upgrades)).check(&expect![[r#"
+        (+60.0s) schedule v1b@50 v2@100 → inspect upgrades/v2
+        inspected                    → record [genesis Running | v2 Stopping attempt=0]
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=99
+                                     → SIGTERM
+    "#]]);
+}
+
+#[test]
 fn without_a_start_after_the_switch() {
     let mut story = Story::running(Policy { restart_after_upgrade: false, ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(CLEAN).check(&expect![[r#"

@@ -28,6 +28,17 @@ fn a_plan_and_the_trigger_file_name_the_same_upgrade() {
 }
 
 #[test]
+fn a_node_that_stops_by_itself_names_an_upgrade_of_the_plan() {
+    let rig = Rig::with(&[("end", "upgrade:v2@10")]).set("DAEMON_HEIGHT_SOURCE", "none");
+    rig.stage("v2", &[]);
+    rig.follow("p", &["early:5", "v2:10"]);
+    let mut visor = rig.run();
+    wait_applied(&mut visor, "v2");
+    assert_eq!(phases(&rig.plan_status("p")), ["refused", "applied"]);
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_plan_and_the_trigger_file_disagree() {
     let rig = Rig::new();
     rig.stage("v2", &[]);
