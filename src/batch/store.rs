@@ -5,17 +5,17 @@
 
 use super::plan::Plan;
 use super::validate::{Context, validate, validate_json};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
 use crate::name::Name;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Larger than a plan of 10,000 upgrades with everything said about each.
-const MAX_FILE: u64 = 64 << 20;
+const MAX_FILE: u64 = 16 << 20;
 
 /// The directory of plans.
 #[derive(Debug, Clone)]
@@ -88,14 +88,7 @@ impl Plans {
     /// it belongs to somebody else; [`Kind::BadInput`] with every problem if it is no plan.
     pub fn load(&self, name: &Name) -> Result<Stored> {
         let path = self.path(name);
-        let stored = read(&path, true).map_err(|e| missing(e, name, &path))?;
-        if stored.plan.name == *name {
-            Ok(stored)
-        } else {
-            let what = format!("/name: the plan calls itself {}", stored.plan.name);
-            let hint = "give file and plan the same name";
-            Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because(what).hint(hint))
-        }
+        named(name, &path, slurp(&self.open(name)?, &path)?)
     }
 
     /// Reads the file of a plan, whatever is in it.
@@ -103,8 +96,7 @@ impl Plans {
     /// # Errors
     /// Those of [`Plans::load`], but for what the text means.
     pub fn text(&self, name: &Name) -> Result<Vec<u8>> {
-        let path = self.path(name);
-        bytes(&path, true).map_err(|e| missing(e, name, &path))
+        slurp(&self.open(name)?, &self.path(name))
     }
 
     /// Reads a plan that was activated.
@@ -113,17 +105,33 @@ impl Plans {
     /// Those of [`Plans::load`]; [`Kind::Verification`] if the file is not the one that was activated;
     /// [`Kind::BadInput`] if it is, but makes no sense.
     pub fn follow(&self, name: &Name, activated: &Digest) -> Result<Plan> {
-        let stored = self.load(name)?;
+        let path = self.path(name);
+        // What was not activated is not taken into memory, let alone understood: it may be anything.
+        let mut file = self.unchanged(name, activated)?;
+        file.rewind().map_err(|e| Error::io("read plan", &path, e))?;
+        let stored = named(name, &path, slurp(&file, &path)?)?;
         if stored.sha256 != *activated {
-            return Err(Error::new(Kind::Verification, "the plan has changed since it was activated")
-                .at(self.path(name).display())
-                .hint(format!("activate it as it is now: wemixvisor plan execute {name}")));
+            return Err(has_changed(name, &path));
         }
         let report = validate(&stored.plan, &Context::default());
         if report.is_valid() {
             Ok(stored.plan)
         } else {
-            Err(Error::new(Kind::BadInput, "follow plan").at(self.path(name).display()).because(report))
+            Err(Error::new(Kind::BadInput, "follow plan").at(path.display()).because(report))
+        }
+    }
+
+    /// Makes sure that the file of a plan is the one with this digest, however large it is, and returns it.
+    ///
+    /// # Errors
+    /// [`Kind::Verification`] if it is another; else those of [`Plans::load`] but for its content.
+    pub fn unchanged(&self, name: &Name, sha256: &Digest) -> Result<File> {
+        let path = self.path(name);
+        let file = self.open(name)?;
+        let found = Digest::of_reader(Algorithm::Sha256, (&file).take(MAX_FILE + 1));
+        match found.map_err(|e| Error::io("read plan", &path, e))? {
+            found if found == *sha256 => Ok(file),
+            _ => Err(has_changed(name, &path)),
         }
     }
 
@@ -161,6 +169,14 @@ impl Plans {
         durable::remove(&path)
     }
 
+    /// Opens the file of a plan, if nobody else can have written it.
+    fn open(&self, name: &Name) -> Result<File> {
+        let path = self.path(name);
+        let (file, meta) = open(&path).map_err(|e| missing(e, name, &path))?;
+        guard(&path, &meta)?;
+        Ok(file)
+    }
+
     fn write(&self, plan: &Plan) -> Result<Stored> {
         let json = plan.to_json();
         durable::put(&self.path(&plan.name), json.as_bytes(), 0o600)?;
@@ -183,7 +199,7 @@ impl Plans {
 /// # Errors
 /// [`Kind::BadInput`] with every problem if it is no plan; else if reading fails.
 pub fn read_file(path: &Path) -> Result<Stored> {
-    read(path, false)
+    understand(path, slurp(&open(path)?.0, path)?)
 }
 
 /// Reads the text of such a file, whatever is in it.
@@ -191,7 +207,7 @@ pub fn read_file(path: &Path) -> Result<Stored> {
 /// # Errors
 /// If it is no regular file, or reading fails.
 pub fn read_text(path: &Path) -> Result<Vec<u8>> {
-    bytes(path, false)
+    slurp(&open(path)?.0, path)
 }
 
 /// A plan whose file is missing is one that does not exist.
@@ -205,8 +221,24 @@ fn missing(err: Error, name: &Name, path: &Path) -> Error {
     }
 }
 
-fn read(path: &Path, guarded: bool) -> Result<Stored> {
-    let bytes = bytes(path, guarded)?;
+fn has_changed(name: &Name, path: &Path) -> Error {
+    Error::new(Kind::Verification, "the plan has changed since it was activated")
+        .at(path.display())
+        .hint(format!("activate it as it is now: wemixvisor plan execute {name}"))
+}
+
+/// The plan in a file that is to have this name.
+fn named(name: &Name, path: &Path, bytes: Vec<u8>) -> Result<Stored> {
+    let stored = understand(path, bytes)?;
+    if stored.plan.name == *name {
+        return Ok(stored);
+    }
+    let what = format!("/name: the plan calls itself {}", stored.plan.name);
+    let hint = "give file and plan the same name";
+    Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because(what).hint(hint))
+}
+
+fn understand(path: &Path, bytes: Vec<u8>) -> Result<Stored> {
     let plan = serde_json::from_slice(&bytes).map_err(|_| {
         let (_, report) = validate_json(&bytes, &Context::default());
         Error::new(Kind::BadInput, "read plan").at(path.display()).because(report)
@@ -214,23 +246,25 @@ fn read(path: &Path, guarded: bool) -> Result<Stored> {
     Ok(Stored { plan, sha256: Digest::sha256(&bytes) })
 }
 
-fn bytes(path: &Path, guarded: bool) -> Result<Vec<u8>> {
+fn open(path: &Path) -> Result<(File, fs::Metadata)> {
     // Not to wait for a writer if it is a pipe.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
     let file = file.map_err(|e| Error::io("open plan", path, e))?;
     let meta = file.metadata().map_err(|e| Error::io("inspect plan", path, e))?;
-    let bad = |why: &str| Error::new(Kind::BadInput, "read plan").at(path.display()).because(why);
-    if !meta.is_file() {
-        return Err(bad("it is not a regular file"));
+    if meta.is_file() {
+        Ok((file, meta))
+    } else {
+        Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because("it is not a regular file"))
     }
-    if guarded {
-        guard(path, &meta)?;
-    }
+}
+
+fn slurp(file: &File, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read plan", path, e))?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(bad("it is larger than 64 MiB"));
+        let error = Error::new(Kind::BadInput, "read plan").at(path.display());
+        return Err(error.because("it is larger than 16 MiB"));
     }
     Ok(bytes)
 }
@@ -334,6 +368,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_activated_is_not_taken_into_memory() {
+        let (_dir, plans) = plans();
+        let activated = plans.create(&plan("p")).unwrap().sha256;
+        let file = File::create(plans.path(&name("p"))).unwrap();
+        file.set_len(MAX_FILE + 2).unwrap();
+        for refusal in [
+            plans.follow(&name("p"), &activated).unwrap_err(),
+            plans.unchanged(&name("p"), &activated).unwrap_err(),
+        ] {
+            assert_eq!(refusal.kind(), Kind::Verification, "{refusal}");
+        }
+        assert_eq!(plans.load(&name("p")).unwrap_err().kind(), Kind::BadInput);
+    }
+
+    #[test]
     fn a_plan_without_upgrades_can_be_edited_but_not_followed() {
         let (_dir, plans) = plans();
         let empty = plans.create(&Plan::new(name("p"), "")).unwrap();
@@ -389,5 +438,9 @@ mod tests {
         assert_eq!(listed, [("p".into(), true), ("q".into(), false), ("r".into(), false)]);
         plans.remove(&name("p")).unwrap();
         assert_eq!(plans.load(&name("p")).unwrap_err().kind(), Kind::NotFound);
+        std::os::unix::fs::symlink("nowhere", plans.path(&name("p"))).unwrap();
+        assert_eq!(plans.load(&name("p")).unwrap_err().kind(), Kind::NotFound);
+        plans.remove(&name("p")).unwrap();
+        plans.create(&plan("p")).unwrap();
     }
 }

@@ -43,6 +43,8 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name) -> Result<()> {
         tell(format_args!("wemixvisor: {unchecked}"));
     }
     Agenda::edit(home, |agenda| {
+        // Who was slower must not undo what another has just activated of a newer file.
+        plans(home).unchanged(name, &stored.sha256)?;
         agenda.activate(name, stored.sha256);
         Ok(())
     })?;

@@ -118,7 +118,7 @@ fn a_plan_that_others_may_write_or_that_is_gone_stops_no_other() {
     fs::write(file("torn"), "{\"version\": \"1.0\"").unwrap();
     visor.wait(&["event=plan_unreadable", "open.json", "others than its owner may write it (mode 664)"]);
     visor.wait(&["event=plan_unreadable", "there is no plan gone"]);
-    visor.wait(&["event=plan_unreadable", "torn.json", "not JSON"]);
+    visor.wait(&["event=plan_unreadable", "has changed since it was activated", "torn.json"]);
     assert_eq!(visor.node(), node);
     wait_applied(&mut visor, "v3");
     assert_eq!(rig.versions(), ["v1", "v3"]);
