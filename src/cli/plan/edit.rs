@@ -126,28 +126,23 @@ pub(super) fn resume(home: &Home, plan: &Name) -> Result<()> {
 /// Deletes a plan. One with something to come has to be paused first: a slip must not cost an upgrade.
 pub(super) fn remove(config: &Config, home: &Home, plan: &Name) -> Result<()> {
     let mut also = String::new();
-    match plans(home).load(plan) {
-        Ok(stored) => {
-            let situation = Situation::look(config, home)?;
-            let status = situation.status(&stored);
-            if status.activation == Activation::Active && status.pending > 0 {
-                let what =
-                    format!("plan {plan} is being followed, with {} to come", upgrades(status.pending));
-                let hint = format!("hold it back first: wemixvisor plan pause {plan}");
-                return Err(Error::new(Kind::Failed, what).hint(hint));
-            }
-            if let Some(upgrade) = under_way(&situation, &stored.plan) {
-                also = format!("; {upgrade} had begun already, and goes on");
-            }
+    // Whatever is wrong with it, it can be removed; and one that was executed can be forgotten.
+    if let Ok(stored) = plans(home).load(plan) {
+        let situation = Situation::look(config, home)?;
+        let status = situation.status(&stored);
+        if status.activation == Activation::Active && status.pending > 0 {
+            let what = format!("plan {plan} is being followed, with {} to come", upgrades(status.pending));
+            let hint = format!("hold it back first: wemixvisor plan pause {plan}");
+            return Err(Error::new(Kind::Failed, what).hint(hint));
         }
-        // Whatever is wrong with it, it can be removed; and one that was executed can be forgotten.
-        Err(e) if e.kind() == Kind::NotFound && Agenda::load(home)?.plan(plan).is_none() => return Err(e),
-        Err(_) => {}
+        if let Some(upgrade) = under_way(&situation, &stored.plan) {
+            also = format!("; {upgrade} had begun already, and goes on");
+        }
     }
-    Agenda::edit(home, |agenda| Ok(agenda.deactivate(plan)))?;
+    let was_active = Agenda::edit(home, |agenda| Ok(agenda.deactivate(plan)))?;
     match plans(home).remove(plan) {
-        Err(e) if e.kind() != Kind::NotFound => return Err(e),
-        Ok(()) | Err(_) => {}
+        Err(e) if e.kind() == Kind::NotFound && was_active => {}
+        removed => removed?,
     }
     put_in_force(home)?;
     print(&format!("plan {plan} is removed{also}\n"))

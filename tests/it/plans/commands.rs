@@ -55,6 +55,11 @@ fn a_plan_is_made_changed_shown_and_removed() {
     rig.ok(&["plan", "remove", "p"]);
     rig.fails(4, &["plan", "remove", "p"]);
     rig.fails(4, &["plan", "show", "p"]);
+    // A link that leads nowhere is in the way of a new plan, and can be taken out of it.
+    std::os::unix::fs::symlink("nowhere", rig.of("plans/p.json")).unwrap();
+    rig.fails(1, &["plan", "create", "p"]);
+    rig.ok(&["plan", "remove", "p"]);
+    rig.ok(&["plan", "create", "p"]);
 }
 
 #[test]
