@@ -5,6 +5,7 @@
 //! operator needs. `main` is the only place that prints one.
 
 use crate::exit::Exit;
+use crate::printable::{printable, printable_lines};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -71,7 +72,7 @@ impl Kind {
 
 /// A failure with everything a person needs to act on it.
 ///
-/// Shown as one line: `what: place: source; hint`.
+/// Shown as one line: `what: place: source; hint`, without characters that act on a terminal.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -135,15 +136,16 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
+        f.write_str(&printable(&self.what))?;
         if let Some(place) = &self.place {
-            write!(f, ": {place}")?;
+            write!(f, ": {}", printable(place))?;
         }
         if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
+            // A list of problems has one in each line.
+            write!(f, ": {}", printable_lines(&source.to_string()))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "; {hint}")?;
+            write!(f, "; {}", printable(hint))?;
         }
         Ok(())
     }
@@ -164,6 +166,8 @@ mod tests {
         let err = Error::io("open", Path::new("/x"), io::Error::other("boom")).hint("look at it");
         assert_eq!(err.to_string(), "open: /x: boom; look at it");
         assert_eq!(err.kind().exit(), Exit::Io);
+        let err = Error::io("open", Path::new("/x\n\x1b[2J"), io::Error::other("1\n  2\u{9b}"));
+        assert_eq!(err.to_string(), "open: /x  [2J: 1\n  2 ");
     }
 
     #[test]

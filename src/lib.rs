@@ -51,6 +51,7 @@ pub mod exit;
 pub mod home;
 pub mod machine;
 pub mod name;
+mod printable;
 pub mod supervisor;
 pub mod sys;
 pub mod time;

@@ -6,6 +6,7 @@
 
 use super::status::{Binary, Stage, Status, UpgradeStatus};
 use super::visit;
+use crate::printable::printable;
 use std::fmt::Write as _;
 
 /// Narrower than this nothing can be told.
@@ -74,7 +75,7 @@ fn cells(upgrade: &UpgradeStatus) -> [String; 6] {
     let word = serde_json::to_value(upgrade.phase).unwrap_or_default();
     let mut phase = word.as_str().unwrap_or_default().to_owned();
     if let Some(detail) = upgrade.detail.as_ref().or(trouble) {
-        let _ = write!(phase, ": {}", clean(detail));
+        let _ = write!(phase, ": {}", printable(detail));
     }
     let fork = upgrade.fork_height.map(|height| height.to_string()).unwrap_or_default();
     [upgrade.name.to_string(), upgrade.height.to_string(), fork, binary, left, phase]
@@ -130,11 +131,6 @@ fn about(seconds: u64) -> String {
         (0, _, _) => format!("{hours}h{minutes:02}m"),
         (_, _, _) => format!("{days}d{hours:02}h"),
     }
-}
-
-/// The text in one line and without characters that move the cursor.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// At most `width` characters, the last a `~` if some are left out.

@@ -8,6 +8,7 @@ use super::plan::{Entry, Plan, read_pinned};
 use super::visit;
 use crate::machine::{Ended, Origin, Outcome, Upgrade, merge};
 use crate::name::Name;
+use crate::printable::printable;
 use crate::url;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -342,12 +343,14 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// One line. The pointer is shown without characters that act on a terminal.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = if self.pointer.is_empty() { "plan" } else { &self.pointer };
+        let (place, what) = (printable(place), printable(&self.what));
         match self.severity {
-            Severity::Error => write!(f, "{place}: {}", self.what),
-            Severity::Warning => write!(f, "{place}: warning: {}", self.what),
+            Severity::Error => write!(f, "{place}: {what}"),
+            Severity::Warning => write!(f, "{place}: warning: {what}"),
         }
     }
 }

@@ -3,12 +3,13 @@
 //! Both ask the node themselves, so that they work whether or not a supervisor runs. The gates are
 //! those that the supervisor goes by.
 
-use super::{print, print_json, terminal};
+use super::{print, print_json, print_json_line, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::gates::{Reason, Rules, Verdict};
+use crate::printable::printable;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::wbft::{Client, ConsensusState, Coordinator, Heights, Options, Readiness, RoundMetrics};
 use serde_json::json;
@@ -53,7 +54,7 @@ pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> 
                 drawn.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
             }
             None if last == Some(seen.state.height) => {}
-            None if as_json => print(&format!("{}\n", value(&seen)))?,
+            None if as_json => print_json_line(&value(&seen))?,
             None => print(&text(&seen, false))?,
         }
         last = Some(seen.state.height);
@@ -168,7 +169,7 @@ fn text(seen: &Seen, colour: bool) -> String {
         let mark = if member.live { paint("32", "live".to_owned()) } else { paint("31", "gone".to_owned()) };
         let us = if s.address == Some(member.address) { " (this node)" } else { "" };
         let seal = member.last_commit.map_or_else(|| "-".to_owned(), |height| height.to_string());
-        let client = terminal::clean(member.client.as_deref().unwrap_or("-"));
+        let client = printable(member.client.as_deref().unwrap_or("-"));
         let _ = writeln!(out, "  {}  {mark}  sealed {seal:<10}  {client}{us}", member.address);
     }
     out

@@ -23,6 +23,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
+use crate::printable::printable_json;
 use args::{Command, Invocation};
 use std::ffi::OsString;
 use std::fmt;
@@ -126,5 +127,11 @@ pub fn tell(message: impl fmt::Display) {
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("results have only string keys");
-    print(&(text + "\n"))
+    print(&(printable_json(&text) + "\n"))
+}
+
+/// The same in one line, for what goes on.
+fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).expect("results have only string keys");
+    print(&(printable_json(&text) + "\n"))
 }

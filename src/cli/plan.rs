@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::name::Name;
+use crate::printable::printable;
 use serde_json::{Value, json};
 use situation::World;
 use std::fmt::Write as _;
@@ -106,7 +107,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: &str| {
         if !value.is_empty() {
-            let _ = writeln!(text, "{what:<12}{}", terminal::clean(value));
+            let _ = writeln!(text, "{what:<12}{}", printable(value));
         }
     };
     line("plan", name.as_str());
@@ -126,7 +127,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
         let from: Vec<String> = entry
             .binaries
             .iter()
-            .map(|(platform, url)| terminal::clean(&format!("{platform}={}", crate::url::redact(url))))
+            .map(|(platform, url)| printable(&format!("{platform}={}", crate::url::redact(url))))
             .collect();
         rows.push([
             entry.name.to_string(),
@@ -170,7 +171,7 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
                     status.total_upgrades.to_string(),
                     format!("{:.0} %", status.progress.floor()),
                     next.map(|u| format!("{} at {}", u.name, u.height)).unwrap_or_default(),
-                    terminal::clean(&stored.plan.description),
+                    printable(&stored.plan.description),
                 ]);
                 values.push(json!({
                     "name": name, "description": stored.plan.description,
@@ -182,7 +183,7 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
             }
             Err(problem) => {
                 let problem = problem.to_string();
-                let row = [name.as_str(), "unreadable", "", "", "", &terminal::clean(&problem)];
+                let row = [name.as_str(), "unreadable", "", "", "", &printable(&problem)];
                 rows.push(row.map(ToOwned::to_owned));
                 values.push(json!({"name": name, "problem": problem}));
             }

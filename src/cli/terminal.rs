@@ -2,6 +2,7 @@
 
 use crate::config::{Config, LogColor};
 use crate::error::{Error, Kind, Result};
+use crate::printable::printable;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::termios::tcgetwinsize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
@@ -59,7 +60,7 @@ impl Line {
         let mut stderr = io::stderr().lock();
         if self.terminal {
             let width = tcgetwinsize(&stderr).map_or(80, |size| usize::from(size.ws_col).max(20));
-            let line: String = clean(&format!("{subject}: {text}")).chars().take(width - 1).collect();
+            let line: String = printable(&format!("{subject}: {text}")).chars().take(width - 1).collect();
             let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
         } else if self.subject.as_ref() != Some(&subject) {
             let _ = writeln!(stderr, "{subject}: {text}");
@@ -74,11 +75,6 @@ impl Drop for Line {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
-}
-
-/// The text in one line and without characters that move the cursor.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The alternate screen of the terminal, without a cursor; what was there before comes back on drop.

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{self, Origin, Target};
 use crate::name::Name;
+use crate::printable::printable;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::download::{self, Rests};
 use crate::upgrade::prepare::{Downloads, Verified, fetch, prepare};
@@ -175,7 +176,7 @@ fn report_binaries(
         };
         if shown < TOLD {
             shown += 1;
-            let _ = writeln!(text, "  {}: {}", upgrade.name, terminal::clean(&how));
+            let _ = writeln!(text, "  {}: {}", upgrade.name, printable(&how));
         } else {
             more += 1;
         }

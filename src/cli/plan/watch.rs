@@ -2,11 +2,12 @@
 
 use super::{Situation, chosen, word};
 use crate::batch::{Binary, Status, table};
-use crate::cli::{print, terminal};
+use crate::cli::{print, print_json_line, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
+use crate::printable::printable;
 use crate::time::rfc3339;
 use signal_hook::consts::SIGWINCH;
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ impl View for Redrawn<'_> {
     fn show(&mut self, statuses: &[Status], remark: Option<&str>) -> Result<()> {
         let (width, colour) = terminal::of_stdout(self.config);
         let (_, rows) = terminal::size();
-        let remark: Vec<String> = remark.map(terminal::clean).into_iter().collect();
+        let remark: Vec<String> = remark.map(printable).into_iter().collect();
         let remark: Vec<String> = remark.iter().map(|r| r.chars().take(width).collect()).collect();
         // The head, a line for every plan, and one that is free.
         let free = rows.saturating_sub(remark.len() + 1).saturating_sub(4 * statuses.len());
@@ -122,8 +123,7 @@ impl View for Lines {
             let before = self.last.get(&status.name);
             if self.as_json {
                 if before != Some(status) {
-                    let line = serde_json::to_string(status).expect("results have only string keys");
-                    print(&format!("{line}\n"))?;
+                    print_json_line(status)?;
                 }
             } else {
                 let time = rfc3339(SystemTime::now());
@@ -157,7 +157,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
         let before = known.get(&upgrade.name);
         let place = format!("plan={} upgrade={}", now.name, upgrade.name);
         if before.is_none_or(|b| b.phase != upgrade.phase) {
-            let detail = upgrade.detail.as_deref().map(|d| format!(": {}", terminal::clean(d)));
+            let detail = upgrade.detail.as_deref().map(|d| format!(": {}", printable(d)));
             changes.push(format!("{place} {}{head}{}", word(upgrade.phase), detail.unwrap_or_default()));
         }
         let state = |binary: &Binary| match binary {
@@ -165,7 +165,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
             Binary::Missing => "missing".to_owned(),
             Binary::Staged => "staged".to_owned(),
             Binary::Verified => "verified".to_owned(),
-            Binary::Failed { detail } => format!("failed: {}", terminal::clean(detail)),
+            Binary::Failed { detail } => format!("failed: {}", printable(detail)),
         };
         if before.is_none_or(|b| state(&b.binary) != state(&upgrade.binary)) {
             changes.push(format!("{place} binary {}", state(&upgrade.binary)));

@@ -181,3 +181,46 @@ fn a_watch_without_a_terminal_tells_every_change_and_ends_with_the_plan() {
     assert_eq!(last["completed"], 1);
     drop(visor);
 }
+
+#[test]
+fn nothing_in_a_plan_acts_on_the_terminal() {
+    let rig = Rig::new();
+    let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\r\n";
+    let sound = json!({
+        "version": "1.0", "name": "p", "description": hostile, "created_at": hostile, hostile: hostile,
+        "upgrades": [{"name": "v2", "height": 5, "info": hostile}],
+    });
+    let mut bad = sound.clone();
+    bad["version"] = json!(hostile);
+    bad["upgrades"] = json!([{"name": hostile, "height": hostile, "binaries": {hostile: hostile}}]);
+    let file = rig.path().join(format!("{}.json", hostile.trim_end()));
+    let path = file.to_str().unwrap();
+    let harmless = |args: &[&str]| {
+        let out = rig.output(args);
+        for text in [&out.stdout, &out.stderr] {
+            let text = std::str::from_utf8(text).unwrap();
+            let acts = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+            assert!(!text.contains(acts), "{args:?}: {text:?}");
+        }
+        out
+    };
+    fs::write(&file, bad.to_string()).unwrap();
+    let out = harmless(&["plan", "validate", path, "--json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["findings"][3]["pointer"], format!("/upgrades/0/binaries/{hostile}"));
+    for args in [["plan", "validate", path].as_slice(), &["plan", "create", "p", "--from", path]] {
+        assert_eq!(harmless(args).status.code(), Some(65), "{args:?}");
+    }
+    fs::write(&file, sound.to_string()).unwrap();
+    for command in
+        ["create p --from", "show p", "show p --json", "list", "list --json", "execute p", "status p"]
+    {
+        let mut args: Vec<&str> = ["plan"].into_iter().chain(command.split(' ')).collect();
+        args.extend(command.ends_with("--from").then_some(path));
+        assert!(harmless(&args).status.success(), "{args:?}");
+    }
+    fs::write(rig.of("plans/p.json"), bad.to_string()).unwrap();
+    for command in ["list", "list --json", "status p", "validate p"] {
+        harmless(&["plan"].into_iter().chain(command.split(' ')).collect::<Vec<_>>());
+    }
+}

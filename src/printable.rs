@@ -1,0 +1,54 @@
+//! Text that others have written, made fit to be shown.
+//!
+//! A plan, a path or an answer of a node may hold characters that move the cursor, end a line or turn the
+//! direction of writing. On the operator's terminal they could hide or forge what we say.
+
+/// The text in one line, with a blank for every character that does more than stand there.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if acts(c) { ' ' } else { c }).collect()
+}
+
+/// The same for a text of several lines, which stay.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// The same JSON, with such characters in its strings written as escapes. Those below the blank are already.
+pub(crate) fn printable_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'.. if acts(c) => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Whether a character acts on a terminal: controls, of which some terminals take those of C1 as well (ECMA-48),
+/// separators of lines, and those that turn the direction (UAX 9).
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_moves_the_cursor_or_turns_the_direction() {
+        let hostile = "a\u{1b}[2J\u{9b}2J\r\n\u{202e}b\u{2069}\u{2028}\u{7f}\0 é 漢";
+        assert_eq!(printable(hostile), "a [2J 2J   b     é 漢");
+        assert_eq!(printable_lines("a\u{1b}\nb\u{9b}\n"), "a \nb \n");
+    }
+
+    #[test]
+    fn json_says_the_same() {
+        let value = serde_json::json!({"a\u{9b}": "\u{1b}\u{7f}\u{202e}\né漢"});
+        let text = printable_json(&serde_json::to_string_pretty(&value).expect("it is JSON"));
+        assert!(text.chars().all(|c| c == '\n' || !acts(c)), "{text:?}");
+        assert!(text.contains(r#""a\u009b": "\u001b\u007f\u202e\né漢""#), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("it still is"), value);
+    }
+}
