@@ -18,6 +18,8 @@ pub(crate) fn printable_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
+            // Between strings these are blanks, and within one they cannot be.
+            '\r' | '\t' => text.push(' '),
             '\u{7f}'.. if acts(c) => text.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => text.push(c),
         }
@@ -50,5 +52,6 @@ mod tests {
         assert!(text.chars().all(|c| c == '\n' || !acts(c)), "{text:?}");
         assert!(text.contains(r#""a\u009b": "\u001b\u007f\u202e\né漢""#), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("it still is"), value);
+        assert_eq!(printable_json("{\r\n\t1}"), "{ \n 1}");
     }
 }

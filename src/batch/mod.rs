@@ -41,7 +41,40 @@
 //! ]);
 //! ```
 //!
-//! On disk, followed only as it was when it was activated:
+//! The directory of plans:
+//!
+//! ```
+//! use wemixvisor::batch::{Plan, Plans};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let plans = Plans::new(dir.path().join("plans"));
+//! let mut plan = Plan::new("spring".parse()?, "both forks of this year");
+//! plans.create(&plan)?;
+//! plan.add("v2.0.0:1000".parse()?);
+//! plans.save(&plan)?;
+//! assert_eq!(plans.load(&plan.name)?.plan, plan);
+//!
+//! for (name, stored) in plans.list()? {
+//!     println!("{name}: {} upgrades", stored?.plan.upgrades.len());
+//! }
+//! plans.remove(&plan.name)?;
+//! assert!(plans.list()?.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Fields that we do not know survive all that, to the letter:
+//!
+//! ```
+//! use wemixvisor::batch::Plan;
+//!
+//! let file = r#"{"version": "1.0", "name": "spring", "upgrades": [], "fee": {"wei": 340282366920938463463374607431768211457}}"#;
+//! let plan: Plan = serde_json::from_str(file)?;
+//! assert_eq!(plan.rest.get("fee").map(|fee| fee.as_str()), Some(r#"{"wei": 340282366920938463463374607431768211457}"#));
+//! assert!(plan.to_json().contains("340282366920938463463374607431768211457"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Followed only as it was when it was activated:
 //!
 //! ```
 //! use wemixvisor::batch::{Plan, Plans};
@@ -79,12 +112,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod fields;
 mod plan;
 mod status;
 mod store;
 mod table;
 mod validate;
 
+pub use fields::{Fields, Json};
 pub use plan::{Entry, Plan};
 pub use status::{Activation, Binary, Facts, Stage, Status, UpgradeStatus};
 pub use store::{Plans, Stored, read_file, read_text};

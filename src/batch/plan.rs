@@ -2,67 +2,67 @@
 //!
 //! The types hold what was read, whether it makes sense or not; [`super::validate`] judges it.
 
+use super::fields::{Fields, Json};
 use crate::digest::{BadDigest, Digest};
 use crate::machine::{Origin, Upgrade};
 use crate::name::Name;
 use crate::time::rfc3339;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::de::Error;
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::SystemTime;
 
 /// Many upgrades, planned at heights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// The version of the format: [`Plan::VERSION`].
     pub version: String,
     /// The plan's name, which is also the name of its file.
     pub name: Name,
     /// For people.
-    #[serde(default)]
     pub description: String,
     /// When it was made, RFC 3339. For people.
-    #[serde(default)]
     pub created_at: String,
     /// The chain that it is meant for; the node's `eth_chainId` is checked against it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chain_id: Option<u64>,
     /// The upgrades, by strictly rising height.
     pub upgrades: Vec<Entry>,
-    /// Fields that we do not know; they survive.
+    /// Fields that we do not know; they survive to the letter.
     #[serde(flatten)]
-    pub rest: Map<String, Value>,
+    pub rest: Fields,
 }
 
 /// One upgrade of a plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
     /// The upgrade's name, which is also its directory under `upgrades/`.
     pub name: Name,
     /// The height from which it is due.
     pub height: u64,
     /// The first height that needs the new binary, above `height`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fork_height: Option<u64>,
     /// Past this height a validator no longer waits for its turn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_height: Option<u64>,
     /// Whether the old binary can open data that the new one has written; if not said, it can.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data_compat: Option<bool>,
     /// The digest of what is downloaded or staged, written as `sha256` or `sha512`.
-    #[serde(flatten, with = "pinned")]
+    #[serde(flatten, serialize_with = "pinned")]
     pub digest: Option<Digest>,
     /// Where the binary can be had, by `os/arch` (`linux/amd64`) or `any`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
     /// Anything, handed to hooks as `UPGRADE_INFO`: a text as it is, all else as JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub info: Option<Value>,
-    /// Fields that we do not know; they survive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+    /// Fields that we do not know; they survive to the letter.
     #[serde(flatten)]
-    pub rest: Map<String, Value>,
+    pub rest: Fields,
 }
 
 impl Plan {
@@ -79,7 +79,7 @@ impl Plan {
             created_at: rfc3339(SystemTime::now()),
             chain_id: None,
             upgrades: Vec::new(),
-            rest: Map::new(),
+            rest: Fields::default(),
         }
     }
 
@@ -135,7 +135,7 @@ impl Entry {
             digest: None,
             binaries: BTreeMap::new(),
             info: None,
-            rest: Map::new(),
+            rest: Fields::default(),
         }
     }
 
@@ -154,11 +154,8 @@ impl Entry {
     }
 
     fn info_text(&self) -> Option<String> {
-        match self.info.as_ref()? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        }
+        let info = self.info.as_ref()?;
+        Some(info.read().unwrap_or_else(|_| info.compact()))
     }
 }
 
@@ -176,40 +173,72 @@ impl FromStr for Entry {
     }
 }
 
-/// A digest as one of two keys, each with the bare digits of its algorithm.
-mod pinned {
-    use super::{BadDigest, Digest};
-    use serde::ser::SerializeMap as _;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    #[derive(Deserialize)]
-    struct Keys {
-        #[serde(default)]
-        sha256: Option<String>,
-        #[serde(default)]
-        sha512: Option<String>,
+/// No two keys may be equal, in the plan or in an upgrade: one of them would be lost.
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut fields = Fields::unique(from)?;
+        Ok(Plan {
+            version: fields.need("version")?,
+            name: fields.need("name")?,
+            description: fields.take("description")?.unwrap_or_default(),
+            created_at: fields.take("created_at")?.unwrap_or_default(),
+            chain_id: fields.take("chain_id")?.flatten(),
+            upgrades: fields.need("upgrades")?,
+            rest: fields,
+        })
     }
+}
 
-    pub(super) fn serialize<S: Serializer>(digest: &Option<Digest>, out: S) -> Result<S::Ok, S::Error> {
-        let mut map = out.serialize_map(None)?;
-        if let Some(digest) = digest {
-            map.serialize_entry(&digest.algorithm().to_string(), &digest.hex())?;
-        }
-        map.end()
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut fields = Fields::unique(from)?;
+        Ok(Entry {
+            name: fields.need("name")?,
+            height: fields.need("height")?,
+            fork_height: fields.take("fork_height")?.flatten(),
+            deadline_height: fields.take("deadline_height")?.flatten(),
+            data_compat: fields.take("data_compat")?.flatten(),
+            digest: digest(&mut fields)?,
+            binaries: fields.take::<Places, _>("binaries")?.unwrap_or_default().0,
+            info: fields.take::<Option<Json>, _>("info")?.flatten(),
+            rest: fields,
+        })
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Digest>, D::Error> {
-        let keys = Keys::deserialize(from)?;
-        let read = |key: &str, hex: Option<String>| -> Result<Option<Digest>, BadDigest> {
-            hex.map(|hex| super::read_pinned(key, &hex)).transpose()
+/// Where a binary can be had, with no platform twice.
+#[derive(Default)]
+struct Places(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Places {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let fields = Fields::unique(from)?;
+        let read = |(platform, url): (&str, &Json)| {
+            url.read().map(|url| (platform.to_owned(), url)).map_err(D::Error::custom)
         };
-        let short = read("sha256", keys.sha256).map_err(D::Error::custom)?;
-        let long = read("sha512", keys.sha512).map_err(D::Error::custom)?;
-        match (short, long) {
-            (Some(_), Some(_)) => Err(D::Error::custom("give sha256 or sha512, not both")),
-            (one, other) => Ok(one.or(other)),
-        }
+        fields.iter().map(read).collect::<Result<_, _>>().map(Places)
     }
+}
+
+/// Takes a digest out, which stands under the key of its algorithm.
+fn digest<E: Error>(fields: &mut Fields) -> Result<Option<Digest>, E> {
+    let mut read = |key: &str| {
+        let hex: Option<Option<String>> = fields.take(key)?;
+        hex.flatten().map(|hex| read_pinned(key, &hex)).transpose().map_err(E::custom)
+    };
+    match (read("sha256")?, read("sha512")?) {
+        (Some(_), Some(_)) => Err(E::custom("give sha256 or sha512, not both")),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// Writes a digest under the key of its algorithm, as bare digits.
+fn pinned<S: Serializer>(digest: &Option<Digest>, out: S) -> Result<S::Ok, S::Error> {
+    let mut map = out.serialize_map(None)?;
+    if let Some(digest) = digest {
+        map.serialize_entry(&digest.algorithm().to_string(), &digest.hex())?;
+    }
+    map.end()
 }
 
 /// Reads the digest of a key `sha256` or `sha512`; the digits may have the same word before them.
@@ -221,7 +250,7 @@ pub(super) fn read_pinned(key: &str, text: &str) -> Result<Digest, BadDigest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const HEX: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -238,8 +267,23 @@ mod tests {
         });
         let plan: Plan = serde_json::from_value(file.clone()).unwrap();
         assert_eq!(plan.upgrades[0].digest, Some(Digest::sha256(b"abc")));
-        assert_eq!(plan.upgrades[0].rest["ticket"], 7);
+        assert_eq!(plan.upgrades[0].rest.get("ticket").unwrap().as_str(), "7");
         assert_eq!(serde_json::from_str::<Value>(&plan.to_json()).unwrap(), file);
+    }
+
+    #[test]
+    fn what_is_not_ours_survives_to_the_letter() {
+        let unknown = r#""zeta":{"z":1.50,"a":[{"wei":123456789012345678901234567890}]},"alpha":1e2"#;
+        let info = r#""info":{"z":{"amount":100000000000000000000001},"a":"x y"}"#;
+        let text = format!(
+            r#"{{"version":"1.0","name":"p","upgrades":[{{"name":"v2","height":5,{info},{unknown}}}],{unknown}}}"#
+        );
+        let plan: Plan = serde_json::from_str(&text).unwrap();
+        let saved = serde_json::to_string(&plan).unwrap();
+        assert_eq!(saved.replace(r#""description":"","created_at":"","#, ""), text);
+        assert_eq!(serde_json::from_str::<Plan>(&plan.to_json()).unwrap(), plan);
+        let info = plan.upgrades[0].upgrade(Origin::Schedule).info.unwrap();
+        assert_eq!(info, r#"{"z":{"amount":100000000000000000000001},"a":"x y"}"#);
     }
 
     #[test]
@@ -266,7 +310,16 @@ mod tests {
 
     #[test]
     fn equal_keys_are_refused() {
-        assert!(serde_json::from_str::<Entry>(r#"{"name":"v2","height":1,"height":2}"#).is_err());
+        for fields in [
+            r#""height":1,"height":2"#,
+            r#""height":1,"ticket":1,"ticket":2"#,
+            r#""height":1,"binaries":{"any":"http://a","any":"http://b"}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<Entry>(&format!(r#"{{"name":"v2",{fields}}}"#)).is_err(),
+                "{fields}"
+            );
+        }
     }
 
     #[test]
@@ -297,9 +350,9 @@ mod tests {
         let mut entry: Entry = "v2:5".parse().unwrap();
         let info = |entry: &Entry| entry.upgrade(Origin::Schedule).info;
         assert_eq!(info(&entry), None);
-        entry.info = Some(json!("plain"));
+        entry.info = Some(json!("plain").into());
         assert_eq!(info(&entry).as_deref(), Some("plain"));
-        entry.info = Some(json!({"a": 1}));
+        entry.info = Some(json!({"a": 1}).into());
         assert_eq!(info(&entry).as_deref(), Some(r#"{"a":1}"#));
     }
 }

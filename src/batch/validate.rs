@@ -4,6 +4,7 @@
 //! needs judging. An error makes a plan unfit for activation; a warning says what it will mean.
 //! The work is linear in the number of upgrades, but for looking names up in ordered maps.
 
+use super::fields::{Fields, Json};
 use super::plan::{Entry, Plan, read_pinned};
 use super::visit;
 use crate::machine::{Ended, Origin, Outcome, Upgrade, merge};
@@ -61,6 +62,12 @@ pub struct Context<'a> {
     pub ended: &'a [Ended],
 }
 
+impl Finding {
+    fn error(pointer: &str, what: impl Into<String>) -> Self {
+        Finding { pointer: pointer.to_owned(), severity: Severity::Error, what: what.into() }
+    }
+}
+
 impl Report {
     /// Whether the plan can be activated: nothing was found, or warnings only.
     #[must_use]
@@ -75,19 +82,17 @@ pub fn validate_json(bytes: &[u8], context: &Context<'_>) -> (Option<Plan>, Repo
     let value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
         Err(e) => {
-            let mut judge = Judge::new(context);
-            judge.error("", format!("not JSON: {e}"));
-            return (None, judge.report);
+            let findings = vec![Finding::error("", format!("not JSON: {e}"))];
+            return (None, Report { findings });
         }
     };
     let mut report = judge(&value, context);
-    // Read anew from the text, which shows equal keys that the value has lost.
+    report.findings.splice(0..0, equal_keys(bytes));
     match serde_json::from_slice(bytes) {
         Ok(plan) => (Some(plan), report),
         Err(e) => {
             if report.is_valid() {
-                let what = e.to_string();
-                report.findings.push(Finding { pointer: String::new(), severity: Severity::Error, what });
+                report.findings.push(Finding::error("", e.to_string()));
             }
             (None, report)
         }
@@ -97,7 +102,37 @@ pub fn validate_json(bytes: &[u8], context: &Context<'_>) -> (Option<Plan>, Repo
 /// Judges a plan.
 #[must_use]
 pub fn validate(plan: &Plan, context: &Context<'_>) -> Report {
-    judge(&serde_json::to_value(plan).expect("every key of a plan is a string"), context)
+    match serde_json::to_value(plan) {
+        Ok(value) => judge(&value, context),
+        // A number in a field that we do not know may be larger than any that can be computed with.
+        Err(e) => Report { findings: vec![Finding::error("", format!("not JSON: {e}"))] },
+    }
+}
+
+/// What stands more than once in an object that we know, of which the value has lost all but the last.
+fn equal_keys(bytes: &[u8]) -> Vec<Finding> {
+    let Ok(plan) = serde_json::from_slice::<Fields>(bytes) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut note = |at: &str, fields: &Fields| {
+        let twice = |key| Finding::error(&format!("{at}/{}", token(key)), "it stands there more than once");
+        found.extend(fields.equal_keys().into_iter().map(twice));
+    };
+    note("", &plan);
+    let upgrades: Vec<Json> = plan.get("upgrades").and_then(|list| list.read().ok()).unwrap_or_default();
+    for (index, upgrade) in visit(upgrades.iter().enumerate()) {
+        let at = format!("/upgrades/{index}");
+        let Ok(upgrade) = upgrade.read::<Fields>() else { continue };
+        note(&at, &upgrade);
+        if let Some(binaries) = upgrade.get("binaries").and_then(|b| b.read().ok()) {
+            note(&format!("{at}/binaries"), &binaries);
+        }
+    }
+    found
+}
+
+/// A key as a part of a JSON pointer.
+fn token(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 fn judge(value: &Value, context: &Context<'_>) -> Report {
@@ -124,15 +159,12 @@ impl<'a> Judge<'a> {
     }
 
     fn error(&mut self, pointer: &str, what: impl Into<String>) {
-        self.find(pointer, Severity::Error, what.into());
+        self.report.findings.push(Finding::error(pointer, what));
     }
 
     fn warn(&mut self, pointer: &str, what: impl Into<String>) {
-        self.find(pointer, Severity::Warning, what.into());
-    }
-
-    fn find(&mut self, pointer: &str, severity: Severity, what: String) {
-        self.report.findings.push(Finding { pointer: pointer.to_owned(), severity, what });
+        let warning = Finding { severity: Severity::Warning, ..Finding::error(pointer, what) };
+        self.report.findings.push(warning);
     }
 
     fn plan(&mut self, plan: &Map<String, Value>) {
@@ -251,7 +283,7 @@ impl<'a> Judge<'a> {
             Some(_) => return self.error(&at, "expected an object from os/arch to URL"),
         };
         for (platform, place) in binaries {
-            let pointer = format!("{at}/{}", platform.replace('~', "~0").replace('/', "~1"));
+            let pointer = format!("{at}/{}", token(platform));
             let parts: Vec<&str> = platform.split('/').collect();
             if platform != "any" && (parts.len() != 2 || parts.contains(&"")) {
                 self.error(&pointer, format!("{platform:?} is neither os/arch, as linux/amd64, nor any"));

@@ -238,7 +238,7 @@ fn entry(
     entry.data_compat = data_incompatible.then_some(false);
     entry.digest = sha256.or(sha512);
     entry.binaries = binaries;
-    entry.info = info.map(Into::into);
+    entry.info = info.map(|text| serde_json::Value::from(text).into());
     Ok(entry)
 }
 

@@ -1,0 +1,155 @@
+//! JSON as it stands in a file: every key in its order, every value to the letter.
+//!
+//! A [`Value`] would round numbers beyond 64 bits, sort the keys and forget the first of two that are equal.
+//! What we do not know is not ours to change.
+
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// A JSON value, to the letter. It can be read from JSON only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
+
+/// The keys and values of a JSON object, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(Vec<(String, Json)>);
+
+impl Json {
+    /// The text as it stands in the file.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The text without the blanks between its parts.
+    #[must_use]
+    pub fn compact(&self) -> String {
+        let (mut in_string, mut escaped) = (false, false);
+        let mut is_part = |c: &char| {
+            let is_quote = *c == '"' && !escaped;
+            in_string ^= is_quote;
+            escaped = in_string && *c == '\\' && !escaped;
+            in_string || is_quote || !c.is_ascii_whitespace()
+        };
+        self.as_str().chars().filter(|c| is_part(c)).collect()
+    }
+
+    /// Reads what it means.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.as_str())
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Json(to_raw_value(&value).expect("every key of a value is a string"))
+    }
+}
+
+/// Equal to the letter.
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Json {}
+
+impl Fields {
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+    }
+
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The keys that stand there more than once.
+    pub(super) fn equal_keys(&self) -> BTreeSet<&str> {
+        let mut seen = BTreeSet::new();
+        self.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key)).collect()
+    }
+
+    /// Reads an object of which no two keys are equal.
+    pub(super) fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let fields = Fields::deserialize(from)?;
+        match fields.equal_keys().first() {
+            None => Ok(fields),
+            Some(key) => Err(D::Error::custom(format!("{key:?} stands there more than once"))),
+        }
+    }
+
+    /// Takes a field out and reads it, if it is there.
+    pub(super) fn take<T: DeserializeOwned, E: Error>(&mut self, key: &str) -> Result<Option<T>, E> {
+        let Some(place) = self.0.iter().position(|(known, _)| known == key) else { return Ok(None) };
+        self.0.remove(place).1.read().map(Some).map_err(|e| E::custom(format!("{key}: {e}")))
+    }
+
+    /// The same for a field that has to be there.
+    pub(super) fn need<T: DeserializeOwned, E: Error>(&mut self, key: &'static str) -> Result<T, E> {
+        self.take(key)?.ok_or_else(|| E::missing_field(key))
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.iter())
+    }
+}
+
+/// Equal keys are all kept.
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Object)
+    }
+}
+
+struct Object;
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Fields(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_read_is_written_to_the_letter() {
+        let text = r#"{"z":1.50,"a":{"wei":123456789012345678901234567890,"b":[ 1e400 ]},"z":"\u0041"}"#;
+        let fields: Fields = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&fields).unwrap(), text);
+        assert_eq!(fields.get("z").unwrap().as_str(), "1.50");
+        assert_eq!(fields.equal_keys().into_iter().collect::<Vec<_>>(), ["z"]);
+        assert!(Fields::unique(&mut serde_json::Deserializer::from_str(text)).is_err());
+        assert!(serde_json::from_str::<Fields>("[1]").is_err());
+    }
+
+    #[test]
+    fn compact_is_without_blanks_but_for_those_in_strings() {
+        let compact = |text: &str| serde_json::from_str::<Json>(text).unwrap().compact();
+        assert_eq!(compact("{ \"a b\" :\n\t[ 1, \"\\\" \\\\\" , 2 ] }"), r#"{"a b":[1,"\" \\",2]}"#);
+        assert_eq!(Json::from(json!({"a": 1})).as_str(), r#"{"a":1}"#);
+    }
+}
