@@ -98,7 +98,7 @@ pub(super) fn add(home: &Home, name: &Name, binary: &Path, force: bool) -> Resul
 pub(super) fn now(config: &Config, home: &Home, name: Name) -> Result<()> {
     let can_be_had = config.daemon_allow_download_binaries
         || install::staged(home)?.contains(&name)
-        || !Reader::new(home).read().heights(&name).is_empty();
+        || Reader::new(home).read().has(&name);
     if !can_be_had {
         let what = format!("upgrade {name} is neither planned nor staged");
         let hint = format!("stage its binary with `wemixvisor upgrade add {name} BINARY`");

@@ -62,6 +62,8 @@ pub struct Gathered {
     pub agenda: Agenda,
     /// Every upgrade that somebody plans: by hand, by active plans that are not paused, by the trigger file.
     pub planned: Vec<Upgrade>,
+    /// The upgrades of paused plans, by name and height.
+    pub held: Vec<(Name, u64)>,
     /// Active plans that cannot be followed, and why.
     pub troubles: Vec<(Name, Error)>,
 }
@@ -73,15 +75,18 @@ pub struct Gathered {
 pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
     let agenda = Agenda::load(home)?;
     let plans = Plans::new(home.plans());
-    let (mut planned, mut troubles) = (agenda.by_hand(), Vec::new());
-    for active in agenda.plans().iter().filter(|plan| !plan.paused) {
+    let (mut planned, mut held, mut troubles) = (agenda.by_hand(), Vec::new(), Vec::new());
+    for active in agenda.plans() {
         match plans.follow(&active.name, &active.sha256) {
+            Ok(plan) if active.paused => held.extend(plan.upgrades.into_iter().map(|e| (e.name, e.height))),
             Ok(plan) => planned.extend(plan.schedule()),
+            // It is told when somebody wants to go on with it.
+            Err(_) if active.paused => {}
             Err(error) => troubles.push((active.name.clone(), error)),
         }
     }
     planned.extend(trigger);
-    Ok(Gathered { agenda, planned, troubles })
+    Ok(Gathered { agenda, planned, held, troubles })
 }
 
 impl Gathered {
@@ -417,6 +422,7 @@ mod tests {
         let gathered = gather(&home, Some(trigger)).unwrap();
         let heights = |s: &Schedule| s.upgrades.iter().map(|u| u.height).collect::<Vec<_>>();
         assert_eq!(heights(&gathered.schedule(&[])), [200, 300, 700]);
+        assert_eq!(gathered.held, [(name("v5"), 500)]);
         let [(troubled, why)] = &gathered.troubles[..] else { panic!("{gathered:?}") };
         assert_eq!((troubled.as_str(), why.kind()), ("changed", Kind::Verification));
         Agenda::edit(&home, |agenda| agenda.cancel(&name("v7"), &[700])).unwrap();

@@ -11,6 +11,8 @@ use crate::name::Name;
 pub struct Planned {
     /// What the sources plan, each for itself.
     pub upgrades: Vec<Upgrade>,
+    /// What paused plans have in them, by name and height.
+    pub held: Vec<(Name, u64)>,
     /// What must not happen, by name and height.
     pub cancelled: Vec<(Name, u64)>,
     /// What could not be read, one line each.
@@ -18,10 +20,18 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// The heights at which anybody plans an upgrade of this name.
+    /// The heights at which anybody plans an upgrade of this name, though the plan may be paused.
     #[must_use]
     pub fn heights(&self, name: &Name) -> Vec<u64> {
-        self.upgrades.iter().filter(|u| u.name == *name).map(|u| u.height).collect()
+        let planned = self.upgrades.iter().map(|u| (&u.name, u.height));
+        let held = self.held.iter().map(|(name, height)| (name, *height));
+        planned.chain(held).filter(|(known, _)| *known == name).map(|(_, height)| height).collect()
+    }
+
+    /// Whether an upgrade of this name is to happen.
+    #[must_use]
+    pub fn has(&self, name: &Name) -> bool {
+        self.upgrades.iter().any(|u| u.name == *name)
     }
 }
 
@@ -50,7 +60,8 @@ impl Reader {
         match gather(&self.home, self.trigger.clone()) {
             Ok(gathered) => {
                 problems.extend(gathered.troubles.iter().map(|(_, e)| e.to_string()));
-                Planned { cancelled: gathered.agenda.cancelled(), upgrades: gathered.planned, problems }
+                let cancelled = gathered.agenda.cancelled();
+                Planned { cancelled, upgrades: gathered.planned, held: gathered.held, problems }
             }
             Err(e) => {
                 problems.push(e.to_string());

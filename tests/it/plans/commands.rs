@@ -115,7 +115,9 @@ fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
     assert!(refusal.contains("wemixvisor plan pause p"), "{refusal}");
     rig.ok(&["plan", "pause", "p"]);
     assert_eq!(phases(&rig.plan_status("p")), ["paused"; 2]);
+    rig.ok(&["upgrade", "cancel", "v2"]);
     rig.ok(&["plan", "resume", "p"]);
+    assert_eq!(phases(&rig.plan_status("p")), ["cancelled", "waiting"]);
     rig.ok(&["plan", "pause", "p"]);
     // Executed again it is no longer paused; and what cannot be used is an error, though it is followed.
     rig.ok(&["upgrade", "add", "v3", broken.to_str().unwrap()]);

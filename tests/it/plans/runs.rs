@@ -50,15 +50,16 @@ fn a_plan_is_paused_in_every_phase_before_the_stop() {
     let binary = |name: &str| upgrade(&rig.plan_status("p"), name)["binary"]["state"].clone();
     visor.wait(&["event=rpc_connected"]);
 
-    // While its binary is missing.
-    let said = rig.follow("p", &["v2:30", "v3:60"]);
+    // While its binary is missing. What is paused can be cancelled before it goes on.
+    let said = rig.follow("p", &["v2:30", "v3:60", "v4:61"]);
     assert!(
         said.contains("v2: the binary is missing; stage it with `wemixvisor upgrade add v2 BINARY`"),
         "{said}"
     );
     assert_eq!(binary("v2"), "missing");
     pause();
-    assert_eq!(phases(&rig.plan_status("p")), ["paused", "paused"]);
+    rig.ok(&["upgrade", "cancel", "v4"]);
+    assert_eq!(phases(&rig.plan_status("p")), ["paused", "paused", "cancelled"]);
 
     // While it is being prepared.
     let hangs = rig.binary("hangs", &[("smoke", "hang")]);
@@ -84,9 +85,12 @@ fn a_plan_is_paused_in_every_phase_before_the_stop() {
 
     // While it is due and its binary is missing.
     wait_head(&rig.ipc(), 62);
-    until("v3 to be due", || (phases(&rig.plan_status("p")) == ["applied", "due"]).then_some(()));
+    until("v3 to be due", || {
+        (phases(&rig.plan_status("p")) == ["applied", "due", "cancelled"]).then_some(())
+    });
     pause();
     rig.stage("v3", &[]);
+    rig.stage("v4", &[]);
     let now = head(&rig.ipc());
     wait_head(&rig.ipc(), now + 10);
     assert_eq!(rig.versions(), ["v1", "v2"]);
