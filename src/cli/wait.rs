@@ -14,7 +14,7 @@ use crate::machine::gates::Rules;
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::journal::Journal;
-use crate::wbft::{Client, Coordinator, Options};
+use crate::wbft::{Client, Coordinator, Endpoint, Options};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,12 +81,15 @@ pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<
                 pause = (period.saturating_mul(blocks) / 2).clamp(ASK.0, ASK.1);
             }
             // One that runs without watching heights knows none; then, as without one, the node is asked.
-            nothing => match told_by_node(config, home, height, &deadline) {
-                Ok(head) => (heard, last) = (Heard::somebody(), Some(head)),
-                Err(_) if nothing.is_ok() => heard = Heard::somebody(),
-                Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
-                Err(_) => {}
-            },
+            nothing => {
+                let tell = |head| (heard, last) = (Heard::somebody(), Some(head));
+                match told_by_node(endpoints(config, home), height, &deadline, tell) {
+                    Ok(()) => {}
+                    Err(_) if nothing.is_ok() => heard = Heard::somebody(),
+                    Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
+                    Err(_) => {}
+                }
+            }
         }
         match last {
             Some(head) if head >= height => return print(&format!("head {head}\n")),
@@ -109,20 +112,28 @@ fn told(home: &Home) -> Result<Option<(u64, Duration)>> {
     }
 }
 
-/// The head as the node tells it, when it is at `height` or the time is over.
-fn told_by_node(config: &Config, home: &Home, height: u64, deadline: &Deadline) -> Result<u64> {
+/// Every head that the node tells, until it is at `height` or the time is over.
+fn told_by_node(
+    endpoints: Vec<Endpoint>,
+    height: u64,
+    deadline: &Deadline,
+    mut tell: impl FnMut(u64),
+) -> Result<()> {
     // Only for turns, which nobody asks for here.
     let rules = Rules { slot_blocks: 1, avoid_own_proposal: false };
     let mut trouble = None;
-    for endpoint in endpoints(config, home) {
+    for endpoint in endpoints {
         let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules);
-        let mut last = 0;
         let goes_on = |head| {
-            last = head;
+            tell(head);
             !deadline.has_passed()
         };
         match node.wait_for_upgrade_height(height, goes_on) {
-            Ok(head) => return Ok(head.unwrap_or(last)),
+            Ok(Some(head)) => {
+                tell(head);
+                return Ok(());
+            }
+            Ok(None) => return Ok(()),
             Err(e) => trouble = Some(e),
         }
     }
@@ -194,5 +205,44 @@ fn nobody(home: &Home) -> Error {
             Error::new(Kind::Unreachable, "no supervisor is running, so nothing will happen")
                 .hint("start one with `wemixvisor run`")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
+    /// A node that is asked once, and is gone then.
+    fn answers_once(listener: TcpListener) {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        drop(listener);
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+            let given =
+                line.to_lowercase().strip_prefix("content-length: ").map(|n| n.trim().parse().unwrap());
+            length = given.unwrap_or(length);
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let body = serde_json::json!({"jsonrpc": "2.0", "id": asked["id"], "result": "0x5"}).to_string();
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.get_mut().write_all((head + &body).as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_a_node_told_before_it_was_gone_was_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint: Endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let mut told = Vec::new();
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| answers_once(listener));
+            told_by_node(vec![endpoint], 9, &Deadline(None), |head| told.push(head))
+        });
+        assert_eq!((told, outcome.unwrap_err().kind()), (vec![5], Kind::Unreachable));
     }
 }
