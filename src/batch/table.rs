@@ -9,18 +9,19 @@ use super::visit;
 use crate::printable::printable;
 use std::fmt::Write as _;
 
-/// Narrower than this nothing can be told.
-const MIN_WIDTH: usize = 40;
+/// What a phase takes: `rolled-back` is the longest, and a colon tells that there is more.
+const PHASE: usize = 12;
 /// Between two columns.
 const GAP: &str = "  ";
 const HEADS: [&str; 6] = ["NAME", "HEIGHT", "FORK", "BINARY", "LEFT", "PHASE"];
 
-/// The table, each line ended and at most `width` characters long.
+/// The table, each line ended and at most `width` characters long. Where not everything has its place, names
+/// are shortened and columns left out, so that each upgrade still shows how far it is.
 #[must_use]
 pub fn table(status: &Status, width: usize, colour: bool) -> String {
-    let width = width.max(MIN_WIDTH);
-    let rows: Vec<[String; 6]> = visit(&status.upgrades).map(cells).collect();
-    let columns = widths(&rows);
+    let width = width.max(1);
+    let mut rows: Vec<[String; 6]> = visit(&status.upgrades).map(cells).collect();
+    let columns = fit(&mut rows, width);
     let mut text = header(status, width);
     if !rows.is_empty() {
         push_line(&mut text, &HEADS.map(str::to_owned), columns, width, "");
@@ -81,6 +82,32 @@ fn cells(upgrade: &UpgradeStatus) -> [String; 6] {
     [upgrade.name.to_string(), upgrade.height.to_string(), fork, binary, left, phase]
 }
 
+/// How wide each column is, so that the phase has its place. What matters least is given up first; a column of
+/// no width is left out.
+fn fit(rows: &mut [[String; 6]], width: usize) -> [usize; 6] {
+    let mut columns = widths(rows);
+    let over = |columns: &[usize; 6]| {
+        let others = columns[..5].iter().filter(|column| **column > 0).map(|column| column + GAP.len());
+        (others.sum::<usize>() + PHASE).saturating_sub(width)
+    };
+    let shorten = |name: usize, least: usize, by: usize| name.saturating_sub(by).max(name.min(least));
+    columns[0] = shorten(columns[0], 24, over(&columns));
+    if over(&columns) > 0 {
+        for row in visit(&mut *rows) {
+            // The time alone, where it is known.
+            row[4] = row[4].rsplit(", ").next().unwrap_or_default().to_owned();
+        }
+        columns[4] = widths(rows)[4];
+    }
+    columns[0] = shorten(columns[0], 12, over(&columns));
+    for n in [2, 3, 4] {
+        if over(&columns) > 0 {
+            columns[n] = 0;
+        }
+    }
+    columns
+}
+
 fn widths(rows: &[[String; 6]]) -> [usize; 6] {
     let mut widths = HEADS.map(str::len);
     for row in visit(rows) {
@@ -96,7 +123,9 @@ fn push_line(text: &mut String, cells: &[String; 6], columns: [usize; 6], width:
     let mut line = String::new();
     for (n, cell) in cells.iter().enumerate() {
         let column = columns[n];
+        let cell = clip(cell, if n == 5 { usize::MAX } else { column });
         let _ = match n {
+            _ if column == 0 => Ok(()),
             1 | 2 => write!(line, "{cell:>column$}{GAP}"),
             5 => write!(line, "{cell}"),
             _ => write!(line, "{cell:<column$}{GAP}"),
@@ -138,7 +167,7 @@ fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width - 1).chain(['~']).collect()
+    text.chars().take(width.saturating_sub(1)).chain(['~']).take(width).collect()
 }
 
 #[cfg(test)]
@@ -194,10 +223,46 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_table_still_shows_how_far_each_upgrade_is() {
+        let mut status = status();
+        status.upgrades[3].name = "n".repeat(64).parse().unwrap();
+        expect![[r#"
+            plan london: active, head 2990000
+            [########...........................]  25.00 %  1 of 4 done, 1 failed, 2 to come
+            NAME                    HEIGHT     FORK  BINARY           LEFT      PHASE
+            v1.0                       100           verified                   applied
+            v1.1                      2000           missing                    rolled-back~
+            v2.0.0-rc1             3000000  3000100  downloading 7 %  2h46m     waiting
+            nnnnnnnnnnnnnnnnnnn~  99000000           failed           1111d05h  waiting: 404
+        "#]]
+        .assert_eq(&table(&status, 80, false));
+        expect![[r#"
+            plan london: active, head 2990000
+            [###............]  25.00 %  1 of 4 done, 1 failed, 2 to come
+            NAME            HEIGHT  LEFT      PHASE
+            v1.0               100            applied
+            v1.1              2000            rolled-back: it did not [~
+            v2.0.0-rc1     3000000  2h46m     waiting
+            nnnnnnnnnnn~  99000000  1111d05h  waiting: 404
+        "#]]
+        .assert_eq(&table(&status, 60, false));
+        expect![[r#"
+            plan london: active, head 2990000
+            [##........]  25.00 %  1 of 4 done,~
+            NAME            HEIGHT  PHASE
+            v1.0               100  applied
+            v1.1              2000  rolled-back~
+            v2.0.0-rc1     3000000  waiting
+            nnnnnnnnnnn~  99000000  waiting: 404
+        "#]]
+        .assert_eq(&table(&status, 36, false));
+    }
+
+    #[test]
     fn no_line_is_longer_than_the_terminal_and_nothing_escapes() {
-        for width in [0, 40, 79, 80, 200] {
+        for width in [0, 1, 7, 20, 40, 79, 80, 200] {
             let text = table(&status(), width, false);
-            assert!(text.lines().all(|line| line.chars().count() <= width.max(MIN_WIDTH)), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= width.max(1)), "{text}");
             assert!(!text.contains('\x1b'), "{text}");
         }
     }
