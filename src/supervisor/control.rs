@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A request to a running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +96,10 @@ pub struct Status {
 /// A request with the way back to whoever asked.
 pub(super) type Call = (Request, Sender<Reply>);
 
-/// Connections served at the same time; further ones wait.
+/// Connections served at the same time; further ones are closed at once, and who asks tries again.
 const CONNECTIONS: usize = 16;
+/// After this time.
+const AGAIN: Duration = Duration::from_millis(20);
 /// How long a connection may take to ask, and the supervisor to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_LINE: u64 = 1024 * 1024;
@@ -184,11 +186,29 @@ impl Answered {
     }
 }
 
-/// Asks the supervisor of a home.
+/// Asks the supervisor of a home. Where more ask at once than it serves, this one waits a while.
 ///
 /// # Errors
 /// [`Kind::NoSupervisor`] if none runs; [`Kind::Nonsense`] if the answer is none.
 pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answered) = ask_once(home, request)? {
+            return Ok(answered);
+        }
+        if begun.elapsed() >= PATIENCE {
+            let path = home.control();
+            return Err(Error::new(Kind::Failed, "the supervisor is busy")
+                .at(path.display())
+                .hint("try again"));
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Asks it once; `None` if the connection was closed before the answer was complete. Then too many are asking, or it has just
+/// ended, and the next try finds nobody.
+fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     let path = home.control();
     let stream = match with_short_path(&path, |short| UnixStream::connect(short)) {
         Ok(stream) => stream,
@@ -203,13 +223,19 @@ pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
     stream.set_read_timeout(Some(PATIENCE * 2)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("a request has only string keys");
     line.push(b'\n');
-    (&stream).write_all(&line).map_err(failed)?;
     let mut answer = String::new();
-    BufReader::new(&stream).take(LONGEST_ANSWER).read_line(&mut answer).map_err(failed)?;
+    let asked = (&stream).write_all(&line);
+    match asked.and_then(|()| BufReader::new(&stream).take(LONGEST_ANSWER).read_line(&mut answer)) {
+        Ok(_) if !answer.ends_with('\n') => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            return Ok(None);
+        }
+        read => read.map_err(failed)?,
+    };
     stream.set_read_timeout(None).map_err(failed)?;
     let reply = serde_json::from_str(&answer)
         .map_err(|e| Error::new(Kind::Nonsense, "understand the supervisor").at(path.display()).because(e))?;
-    Ok(Answered { reply, stream })
+    Ok(Some(Answered { reply, stream }))
 }
 
 /// Calls `act` with a path that names the same socket and fits into the 108 bytes of a socket
@@ -223,4 +249,50 @@ fn with_short_path<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> 
     }
     let dir = fs::File::open(dir)?;
     act(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.dir()).unwrap();
+        (dir, home)
+    }
+
+    /// Takes a connection and closes it with this part of an answer.
+    fn take(listener: &UnixListener, answer: &str) {
+        let mut stream = listener.accept().unwrap().0;
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn who_is_not_served_at_once_asks_again() {
+        let (_dir, home) = home();
+        let listener = UnixListener::bind(home.control()).unwrap();
+        let answered = thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(listener.accept().unwrap());
+                take(&listener, "");
+                take(&listener, "{\"done\":");
+                take(&listener, "{\"done\":\"yes\"}\n");
+            });
+            ask(&home, &Request::Restart)
+        });
+        assert_eq!(answered.unwrap().reply, Reply::Done("yes".to_owned()));
+    }
+
+    #[test]
+    fn one_that_ends_while_it_is_asked_does_not_run() {
+        let (_dir, home) = home();
+        let listener = UnixListener::bind(home.control()).unwrap();
+        let outcome = thread::scope(|scope| {
+            scope.spawn(move || take(&listener, ""));
+            ask(&home, &Request::Status)
+        });
+        assert_eq!(outcome.unwrap_err().kind(), Kind::NoSupervisor);
+    }
 }
