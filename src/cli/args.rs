@@ -572,7 +572,7 @@ mod tests {
         let line = "upgrade schedule v2 100 --fork-height=200 --url=http://x/v2 --info=a=b";
         let Command::Schedule(entry) = read(line).unwrap().command else { panic!() };
         assert_eq!((entry.fork_height, entry.binaries["any"].as_str()), (Some(200), "http://x/v2"));
-        assert_eq!(entry.info, Some("a=b".into()));
+        assert_eq!(entry.info, Some(serde_json::Value::from("a=b").into()));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `upgrade fetch`: the download that `run` does by itself, by hand, with a progress bar.
 
 use super::upgrade::refresh;
-use super::{print, print_json, terminal};
+use super::{print, print_json};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest};
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
+use crate::printable::printable;
 use crate::upgrade::download::progress::Meter;
 use crate::upgrade::download::{Progress, Rests};
 use crate::upgrade::planned::Reader;
@@ -116,7 +117,7 @@ pub(super) fn show_warnings() {
                 let mut stderr = io::stderr().lock();
                 // In the place of the bar, which is drawn again below.
                 let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
-                let text = terminal::clean(&record.args().to_string());
+                let text = printable(&record.args().to_string());
                 let _ = writeln!(stderr, "{clear}warning: {text}");
             }
         }

@@ -1,12 +1,12 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
 use super::args::Format;
-use super::terminal::clean;
 use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::View;
+use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
 use crate::upgrade::journal::Journal;
@@ -76,7 +76,7 @@ fn show(status: &Status) -> String {
         let _ = writeln!(text, "problem     {problem}");
     }
     // What nodes and files say goes to a terminal here.
-    let mut text: String = text.lines().map(|line| clean(line) + "\n").collect();
+    let mut text: String = text.lines().map(|line| printable(line) + "\n").collect();
     text.push('\n');
     text.push_str(&upgrades(view));
     text
@@ -125,7 +125,7 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut text = String::new();
     for row in rows {
         let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        let _ = writeln!(text, "{}", clean(line.trim_end()));
+        let _ = writeln!(text, "{}", printable(line.trim_end()));
     }
     text
 }
