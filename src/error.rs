@@ -136,12 +136,12 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&printable(&self.what))?;
+        // A list of problems has one in each line.
+        f.write_str(&printable_lines(&self.what))?;
         if let Some(place) = &self.place {
             write!(f, ": {}", printable(place))?;
         }
         if let Some(source) = &self.source {
-            // A list of problems has one in each line.
             write!(f, ": {}", printable_lines(&source.to_string()))?;
         }
         if let Some(hint) = &self.hint {
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(err.to_string(), "open: /x: boom; look at it");
         assert_eq!(err.kind().exit(), Exit::Io);
         let err = Error::io("open", Path::new("/x\n\x1b[2J"), io::Error::other("1\n  2\u{9b}"));
-        assert_eq!(err.to_string(), "open: /x  [2J: 1\n  2 ");
+        assert_eq!(err.to_string(), "open: /x\\n\\u{1b}[2J: 1\n  2\\u{9b}");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! A plan, a path or an answer of a node may hold characters that move the cursor, end a line or turn the
 //! direction of writing. On the operator's terminal they could hide or forge what we say.
 
-/// The text in one line, with a blank for every character that does more than stand there.
+/// The text in one line, with an escape for every character that does more than stand there.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if acts(c) { ' ' } else { c }).collect()
+    let shown = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
+    if text.contains(acts) { text.chars().map(shown).collect() } else { text.to_owned() }
 }
 
 /// The same for a text of several lines, which stay.
@@ -41,8 +42,8 @@ mod tests {
     #[test]
     fn nothing_moves_the_cursor_or_turns_the_direction() {
         let hostile = "a\u{1b}[2J\u{9b}2J\r\n\u{202e}b\u{2069}\u{2028}\u{7f}\0 é 漢";
-        assert_eq!(printable(hostile), "a [2J 2J   b     é 漢");
-        assert_eq!(printable_lines("a\u{1b}\nb\u{9b}\n"), "a \nb \n");
+        assert_eq!(printable(hostile), r"a\u{1b}[2J\u{9b}2J\r\n\u{202e}b\u{2069}\u{2028}\u{7f}\u{0} é 漢");
+        assert_eq!(printable_lines("a\u{1b}\nb\u{9b}\n"), "a\\u{1b}\nb\\u{9b}\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::config::{Config, LogColor, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
+use crate::printable::printable;
 use crate::time::rfc3339;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Record};
@@ -134,17 +135,9 @@ fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Re
     };
     let reset = if colour { "\x1b[0m" } else { "" };
     let time = rfc3339(SystemTime::now());
-    let message = one_line(record.args().to_string());
+    // What others have written must not look like lines of ours.
+    let message = printable(&record.args().to_string());
     writeln!(out, "{time} {paint}{:<5}{reset} wemixvisor {message}", record.level())
-}
-
-/// The same without control characters: what others have written must not look like lines of ours.
-pub(super) fn one_line(message: String) -> String {
-    if !message.contains(char::is_control) {
-        return message;
-    }
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    message.chars().map(escape).collect()
 }
 
 fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {

@@ -23,7 +23,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::printable::printable_json;
+use crate::printable::{printable_json, printable_lines};
 use args::{Command, Invocation};
 use std::ffi::OsString;
 use std::fmt;
@@ -117,11 +117,10 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a message to stderr, without control characters, since it may hold what others have written.
+/// Writes a message to stderr, fit to be shown, since it may hold what others have written.
 /// That nobody can read it changes neither what is done nor the exit code.
 pub fn tell(message: impl fmt::Display) {
-    let lines = message.to_string();
-    let text: String = lines.lines().map(|line| logger::one_line(line.to_owned()) + "\n").collect();
+    let text = printable_lines(message.to_string().trim_end()) + "\n";
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -4,6 +4,7 @@
 //! problems instead of returning at the first. Here is no reading; see [`super::load`].
 
 use crate::error::{Error, Kind};
+use crate::printable::printable;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -66,9 +67,9 @@ impl Problems {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)?;
+        write!(f, "{}: {}", printable(&self.place), printable(&self.what))?;
         match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
+            Some(hint) => write!(f, "; {}", printable(hint)),
             None => Ok(()),
         }
     }

@@ -231,7 +231,7 @@ mod tests {
         let later = plan(2).status(&Facts { binaries: &binaries, ..at(100) });
         assert_eq!(
             changes(Some(&same), &later),
-            ["plan=p upgrade=v1 due head=100", "plan=p upgrade=v2 binary failed: no room"]
+            ["plan=p upgrade=v1 due head=100", "plan=p upgrade=v2 binary failed: no\\nroom"]
         );
         let paused = plan(2).status(&Facts { activation: Activation::Paused, ..at(50) });
         assert_eq!(changes(Some(&before), &paused)[0], "plan=p paused");
