@@ -155,6 +155,10 @@ impl Bar {
     const LINE: Duration = Duration::from_secs(5);
 
     pub(super) fn update(&mut self, progress: &Progress<'_>) {
+        // There is a warning of it.
+        if progress.trouble.is_some() {
+            return;
+        }
         let now = self.begun.elapsed();
         self.meter.update(now, progress);
         let done = progress.total == Some(progress.received);

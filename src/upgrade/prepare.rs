@@ -156,6 +156,7 @@ pub struct Downloads {
 struct Seen {
     meter: Meter,
     percent: Option<u8>,
+    trouble: Option<String>,
     at: Instant,
 }
 
@@ -177,7 +178,11 @@ impl Downloads {
         let downloads = lock(&self.seen);
         let seen = downloads.get(name)?;
         let quiet = now.saturating_duration_since(seen.at);
-        let line = if quiet < QUIET { seen.meter.line() } else { seen.meter.line_when_quiet(quiet) };
+        let line = match &seen.trouble {
+            Some(trouble) => seen.meter.line_in_trouble(trouble),
+            None if quiet >= QUIET => seen.meter.line_when_quiet(quiet),
+            None => seen.meter.line(),
+        };
         Some(Download { percent: seen.percent, line })
     }
 
@@ -194,11 +199,11 @@ impl Shown {
             u8::try_from(u128::from(progress.received) * 100 / u128::from(total)).unwrap_or(100).min(100)
         });
         let mut downloads = lock(&self.downloads.seen);
-        let begin = || Seen { meter: Meter::default(), percent, at };
+        let begin = || Seen { meter: Meter::default(), percent, trouble: None, at };
         let seen = downloads.entry(self.name.clone()).or_insert_with(begin);
-        (seen.percent, seen.at) = (percent, at);
+        (seen.percent, seen.trouble, seen.at) = (percent, progress.trouble.map(Error::to_string), at);
         seen.meter.update(now, progress);
-        if seen.meter.is_due(now, REPORT) {
+        if seen.trouble.is_none() && seen.meter.is_due(now, REPORT) {
             log::info!("event=downloading name={} url={} {}", self.name, progress.url, seen.meter.line());
         }
     }
@@ -220,15 +225,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_download_of_which_nothing_arrives_says_so() {
+    fn a_download_that_gets_nowhere_says_so() {
         let (downloads, name) = (Downloads::default(), "v2".parse::<Name>().unwrap());
         let shown = downloads.show(&name);
         assert_eq!(downloads.of(&name), None);
         let url = "http://a/x".parse().unwrap();
-        shown.update(&Progress { url: &url, received: 512, total: Some(1024) });
+        let arrives = Progress { url: &url, received: 512, total: Some(1024), trouble: None };
+        shown.update(&arrives);
         let line = |after| downloads.at(&name, Instant::now() + after).unwrap().line;
         assert_eq!(line(Duration::ZERO), "512 B of 1.0 KiB (50 %)");
         assert!(line(Duration::from_secs(60)).starts_with("512 B of 1.0 KiB (50 %), nothing for 1m"));
+        let trouble = Error::new(Kind::Unreachable, "the server refuses the file").at(&url);
+        shown.update(&Progress { trouble: Some(&trouble), ..arrives });
+        let refused = "512 B of 1.0 KiB (50 %), to be tried again: the server refuses the file: http://a/x";
+        assert_eq!(line(Duration::from_secs(60)), refused);
+        shown.update(&arrives);
+        assert_eq!(line(Duration::ZERO), "512 B of 1.0 KiB (50 %)");
         drop(shown);
         assert_eq!(downloads.of(&name), None);
     }

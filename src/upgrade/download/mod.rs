@@ -119,7 +119,7 @@ impl Downloader {
     /// Fetches and verifies the binary of an upgrade. Whether downloads are allowed at all is for the
     /// caller to know.
     ///
-    /// `progress` is called for every piece that arrives, on this thread.
+    /// `progress` is called for every piece that arrives and every attempt that fails, on this thread.
     ///
     /// # Errors
     /// Names every source that was tried and what was wrong with it: [`Kind::Verification`] if one served
@@ -145,6 +145,11 @@ impl Downloader {
         let found = self.retrying(&urls, cancel, |index| {
             let source = &sources[index];
             let found = self.attempt(order, source, &mut known[index], &mut partial, progress, cancel);
+            if let Err(Failure::Mirror(_, e)) = &found {
+                let total = partial.note().and_then(|note| note.total);
+                let (url, received) = (&source.url, partial.len());
+                progress(Progress { url, received, total, trouble: Some(e) });
+            }
             let advanced = partial.len() >= furthest + ADVANCE;
             furthest = furthest.max(partial.len());
             (found, advanced)

@@ -3,6 +3,7 @@
 //! Pure: the caller says what time it is, and where and how often the words are shown.
 
 use super::url::Url;
+use crate::error::Error;
 use crate::time::show_duration;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct Progress<'a> {
     pub received: u64,
     /// How many there will be, where that is known.
     pub total: Option<u64>,
+    /// Why the last attempt has failed, until the next one gets anywhere.
+    pub trouble: Option<&'a Error>,
 }
 
 /// Measures a download. All times are counted from one start of the caller's choice.
@@ -96,6 +99,12 @@ impl Meter {
         format!("{}, nothing for {}", self.position(), show_duration(Duration::from_secs(quiet.as_secs())))
     }
 
+    /// The same when the last attempt has failed and there is to be another one.
+    #[must_use]
+    pub fn line_in_trouble(&self, trouble: &str) -> String {
+        format!("{}, to be tried again: {trouble}", self.position())
+    }
+
     fn position(&self) -> String {
         match self.total {
             Some(total) => {
@@ -151,7 +160,10 @@ mod tests {
 
     fn at(meter: &mut Meter, seconds: f64, received: u64, total: Option<u64>) {
         let url = "http://a/x".parse().unwrap();
-        meter.update(Duration::from_secs_f64(seconds), &Progress { url: &url, received, total });
+        meter.update(
+            Duration::from_secs_f64(seconds),
+            &Progress { url: &url, received, total, trouble: None },
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Transfer<'_> {
             seen = witness();
         }
         partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
-        progress(Progress { url, received: partial.len(), total });
+        progress(Progress { url, received: partial.len(), total, trouble: None });
         let limit = total.unwrap_or(max_size);
         let received = response.read(self.cancel, |chunk| {
             if partial.len() + chunk.len() as u64 > limit {
@@ -94,7 +94,7 @@ impl Transfer<'_> {
             }
             partial.append(chunk)?;
             seen.see(chunk);
-            progress(Progress { url, received: partial.len(), total });
+            progress(Progress { url, received: partial.len(), total, trouble: None });
             Ok(())
         });
         partial.sync()?;
