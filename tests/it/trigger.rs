@@ -68,6 +68,8 @@ fn files_that_make_no_sense_are_reported_once_and_harmless() {
     rig.stage("v2", &[]);
     let mut visor = rig.run();
     let node = visor.node();
+    // The node has been started, but may not have come to make it.
+    fs::create_dir_all(rig.data()).unwrap();
     let path = rig.data().join("upgrade-info.json");
     let huge = format!("{{\"name\":\"v2\",\"height\":1,\"info\":\"{}\"}}", "x".repeat(1 << 20));
     for (text, why) in [
