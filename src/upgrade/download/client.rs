@@ -6,6 +6,7 @@
 //! in the middle of a TLS record.
 
 use super::failure::{Failure, cancelled, passing, refuse};
+use super::rests::LONGEST;
 use super::retry::{Fault, retry_after};
 use super::roots::Roots;
 use super::url::Url;
@@ -263,6 +264,7 @@ impl Response {
             408 | 425 | 429 | 500 | 502 | 503 | 504 => {
                 let retry_after = self.header("retry-after").and_then(|v| retry_after(v, SystemTime::now()));
                 let error = match retry_after.filter(|asked| *asked > self.limits.retry.longest_asked) {
+                    Some(asked) if asked > LONGEST => error.hint("it asks to wait for more than a day"),
                     Some(asked) => error.hint(format!("it asks to wait for {}", show_duration(asked))),
                     None => error,
                 };
