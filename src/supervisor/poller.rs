@@ -304,10 +304,6 @@ impl Asker {
                             let since = Instant::now();
                             Subscription { number, since, stopper }
                         });
-                        if node.subscription.is_some() {
-                            // Blocks may have come between the answer and the subscription, and none may follow.
-                            let _ = self.again.send(Order::Confirm);
-                        }
                     }
                     node.client = Some((client, endpoint));
                     return;
@@ -375,6 +371,9 @@ fn subscribe(
         }
     };
     let stopper = subscription.stopper();
+    // Blocks may have come between the answer and the subscription, and none may follow. This is sent before
+    // the end of the subscription can be: after that it would renew it at once.
+    let _ = again.send(Order::Confirm);
     let endpoint = endpoint.clone();
     let body = move || {
         loop {
@@ -411,7 +410,7 @@ mod tests {
     use std::thread;
 
     /// A node that answers, and ends every subscription as soon as it has begun.
-    fn serve(stream: &UnixStream, subscribed: &Sender<()>) -> std::io::Result<()> {
+    fn serve(stream: &UnixStream, subscribed: &Sender<Instant>) -> std::io::Result<()> {
         let zeros = |digits| format!("0x{}", "0".repeat(digits));
         let header = json!({
             "number": "0x5", "hash": zeros(64), "parentHash": zeros(64), "timestamp": "0x1",
@@ -419,21 +418,23 @@ mod tests {
         });
         for line in BufReader::new(stream).lines() {
             let call: Value = serde_json::from_str(&line?)?;
+            // Before the reply, so that no delay of ours makes what follows it look sooner.
+            let asked = Instant::now();
             let subscribes = call["method"] == "eth_subscribe";
             let result = if subscribes { json!("0x1") } else { header.clone() };
             let reply = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
             (&*stream).write_all(format!("{reply}\n").as_bytes())?;
             if subscribes {
                 // The test may have seen enough.
-                let _ = subscribed.send(());
+                let _ = subscribed.send(asked);
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// The socket of such a node, and where it says that somebody has subscribed.
-    fn node(dir: &std::path::Path) -> (Endpoint, Receiver<()>) {
+    /// The socket of such a node, and where it says when somebody has subscribed.
+    fn node(dir: &std::path::Path) -> (Endpoint, Receiver<Instant>) {
         let socket = dir.join("node.ipc");
         let listener = UnixListener::bind(&socket).unwrap();
         let (subscribed, subscriptions) = unbounded();
@@ -469,7 +470,7 @@ mod tests {
         let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true };
         let poller = Poller::start(options, heads).unwrap();
         poller.follow(1);
-        let times: Vec<Instant> = subscriptions.iter().take(4).map(|()| Instant::now()).collect();
+        let times: Vec<Instant> = subscriptions.iter().take(4).collect();
         assert_eq!(told.recv().unwrap().head.unwrap().block.height, 5);
         let (first, last) = (times[0], times[3]);
         assert!(last - first >= AGAIN.0 * (2 + 4 + 8), "renewed in {:?}", last - first);
