@@ -215,7 +215,7 @@ mod tests {
             [##########..............................]  25.00 %  1 of 4 done, 1 failed, 2 to come
             NAME          HEIGHT     FORK  BINARY           LEFT                       PHASE
             v1.0             100           verified                                    applied
-            v1.1            2000           missing                                     rolled-back: it did not [2J answer~
+            v1.1            2000           missing                                     rolled-back: it did not\u{1b}[2J a~
             v2.0.0-rc1   3000000  3000100  downloading 7 %  10000 blocks, 2h46m        waiting
             v9          99000000           failed           96010000 blocks, 1111d05h  waiting: 404
         "#]]
@@ -241,7 +241,7 @@ mod tests {
             [###............]  25.00 %  1 of 4 done, 1 failed, 2 to come
             NAME            HEIGHT  LEFT      PHASE
             v1.0               100            applied
-            v1.1              2000            rolled-back: it did not [~
+            v1.1              2000            rolled-back: it did not\u~
             v2.0.0-rc1     3000000  2h46m     waiting
             nnnnnnnnnnn~  99000000  1111d05h  waiting: 404
         "#]]

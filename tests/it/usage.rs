@@ -107,7 +107,7 @@ fn what_nobody_can_read_changes_no_exit_code() {
 fn what_others_have_written_does_not_steer_the_terminal() {
     let rig = Rig::new();
     let said = rig.fails(74, &["upgrade", "add", "v2", "\x1b[2Jnone\r"]);
-    assert!(said.contains("\\u{1b}[2Jnone\\r"), "{said:?}");
+    assert!(said.contains("[2Jnone") && !said.contains(['\x1b', '\r']), "{said:?}");
     let said = rig.moved_to("\x1b[2J").output(&["status"]);
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains("[2J") && !said.contains('\x1b'), "{said:?}");
