@@ -106,7 +106,7 @@ pub struct Survey {
 pub struct Ending {
     /// Exit code or signal.
     pub status: Status,
-    /// What is wrong with the machine rather than with the node, if anything (disk full).
+    /// What is wrong with the machine rather than with the node, if anything (disk full, port taken).
     pub environment: Option<String>,
 }
 

@@ -243,7 +243,7 @@ impl Machine {
             }
             Why::Unproven(reason) => {
                 self.record = record;
-                self.attempt_failed(now, reason, None);
+                self.attempt_failed(now, reason, ending.environment);
             }
             Why::Halt(reason) => {
                 self.record = record;

@@ -19,6 +19,7 @@ mod child;
 mod control;
 mod essential;
 mod poller;
+mod ports;
 mod release;
 mod signals;
 mod surveyor;
@@ -50,6 +51,7 @@ use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use poller::Poller;
+use ports::Ports;
 use release::Release;
 use signals::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -131,6 +133,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         watcher,
         poller,
         surveyor,
+        ports: Ports::default(),
         spawned: Instant::now(),
         planned: Planned::default(),
         conflicts: BTreeSet::new(),
@@ -244,6 +247,7 @@ struct Supervisor {
     watcher: watcher::Watcher,
     poller: Poller,
     surveyor: Surveyor,
+    ports: Ports,
     /// When the node was last executed.
     spawned: Instant,
     planned: Planned,
@@ -483,7 +487,7 @@ impl Supervisor {
                 self.child = None;
                 self.rpc_trouble = None;
                 self.poller.rest();
-                let environment = self.disk_is_full();
+                let environment = self.disk_is_full().or_else(|| self.port_is_taken());
                 self.feed(Event::Exited(Ending { status, environment }));
             }
             Err(e) => log::error!("event=wait_failed {e}"),
@@ -496,6 +500,13 @@ impl Supervisor {
         let stat = rustix::fs::statvfs(data).ok()?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         (free < FULL_DISK).then(|| format!("the disk of {} is full ({free} bytes left)", data.display()))
+    }
+
+    /// A node whose port is taken ends or hangs, whichever binary it is. It matters to an upgrade only, and looking
+    /// takes a while.
+    fn port_is_taken(&self) -> Option<String> {
+        let upgrade = self.machine.record().upgrade.as_ref();
+        upgrade.filter(|u| u.phase == machine::Phase::Trying).and_then(|_| self.ports.taken())
     }
 
     fn reload(&mut self) {
@@ -620,6 +631,7 @@ impl Supervisor {
         match told.head {
             Ok(head) => {
                 self.rpc_trouble = None;
+                self.ports.hear(told.pid, head.block.height);
                 self.feed(Event::Head(head));
             }
             Err(why) => self.rpc_trouble = Some(why),

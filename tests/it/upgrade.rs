@@ -4,6 +4,7 @@ use super::rig::sim::{head, wait_head};
 use super::rig::visor::{Rig, is_alive};
 use serde_json::json;
 use std::fs;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
@@ -173,5 +174,30 @@ fn the_new_binary_waits_for_the_restart_delay() {
     visor.wait_outcome("v2", "applied");
     let (stop, start) = (&rig.traces().signals()[0]["ms"], &rig.traces().starts()[1]["ms"]);
     assert!(start.as_u64().unwrap() >= stop.as_u64().unwrap() + 400, "{stop} {start}");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_not_the_fault_of_the_new_binary() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    rig.hook("v2", "pre-upgrade", "until [ -e go ]; do sleep 0.01; done");
+    // An address that nobody else uses, so that its port is free for whom it is meant for.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = format!("127.77.{high}.{low}");
+    let port = TcpListener::bind((ip.as_str(), 0)).unwrap().local_addr().unwrap().port();
+    let mut visor =
+        rig.run_with(&[], &["--mine", "--http", "--http.addr", &ip, "--http.port", &port.to_string()]);
+    // Where a node listens is known when its chain goes on.
+    let told = visor.wait_node();
+    visor.wait_head(told + 1);
+    rig.schedule("v2", 1);
+    visor.wait(&["event=job_begun", "job=hook"]);
+    let other = TcpListener::bind((ip.as_str(), port)).unwrap();
+    fs::write(rig.home().join("go"), "").unwrap();
+    visor.wait(&["event=environment_fault", &format!("another process listens at {ip}:{port}")]);
+    drop(other);
+    visor.wait_outcome("v2", "applied");
+    assert_eq!(visor.count(&["event=attempt_failed"]), 0);
     assert_eq!(visor.stop(), 0);
 }

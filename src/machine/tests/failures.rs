@@ -349,6 +349,18 @@ fn the_new_binary_never_tells_a_head() {
 }
 
 #[test]
+fn a_new_binary_that_hangs_for_want_of_something_costs_no_attempt() {
+    let mut story = trying(Policy { start_timeout: secs(120), ..policy() }, v2());
+    story.all([Input::Tick, Input::Tick]).forget().then(Input::Full).check(&expect![[r#"
+        full                         → info node_stopped: status=exit code 1 after=0ns
+                                     → await release
+        release                      → warn unclean_stop: status=exit code 1 the head may have gone back
+                                     → warn environment_fault: disk full: no head was told within 120s; costs no attempt
+                                     → record [genesis StoppedUnclean | v2 Trying attempt=1 forgiven]
+    "#]]);
+}
+
+#[test]
 fn a_validator_that_is_not_heard_may_have_signed() {
     let policy = Policy { start_timeout: secs(120), validator: true, ..policy() };
     let mut story = trying(policy, v2());
