@@ -239,6 +239,13 @@ impl Machine {
         None
     }
 
+    /// The head as the last survey found it; none can be relied on, so it may be anywhere, where that is long ago.
+    pub(super) fn surveyed_head(&self, now: Instant, node: &Node) -> Option<u64> {
+        let fresh = |at: Instant| now < at + self.policy.poll_interval + SURVEY_LOST;
+        let survey = node.council.survey.as_ref().filter(|(at, _)| fresh(*at));
+        survey.filter(|_| node.council.failure.is_none()).map_or(Some(u64::MAX), |(_, s)| Some(s.sample.head))
+    }
+
     /// What the running node called itself when it was asked last.
     pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
         node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref())

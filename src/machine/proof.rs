@@ -36,7 +36,7 @@ impl Machine {
         let Some((told, first)) = node.first_head else {
             return if lived < self.policy.start_timeout {
                 Proof::NotYet
-            } else if !progress.signed && self.may_seal_unheard(node) {
+            } else if !progress.signed && self.may_seal_unheard(now, node) {
                 Proof::Trace
             } else {
                 Proof::Bad(format!("no head was told within {lived:.0?}"))
@@ -69,7 +69,7 @@ impl Machine {
         if still < self.patience(node) {
             return Proof::NotYet;
         }
-        if !progress.signed && self.may_seal_unheard(node) {
+        if !progress.signed && self.may_seal_unheard(now, node) {
             return Proof::Trace;
         }
         let reason = format!("the head has stood at {top} for {still:?}");
@@ -122,8 +122,9 @@ impl Machine {
     }
 
     /// Whether this is a validator that does not tell what it does: it may seal, whatever its head was last.
-    pub(super) fn may_seal_unheard(&self, node: &Node) -> bool {
-        self.policy.validator && (node.first_head.is_none() || node.council.failure.is_some())
+    pub(super) fn may_seal_unheard(&self, now: Instant, node: &Node) -> bool {
+        let told = node.rose.map(|(_, top)| top);
+        self.policy.validator && (told.is_none() || told < self.surveyed_head(now, node))
     }
 
     fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {

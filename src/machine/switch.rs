@@ -407,7 +407,7 @@ impl Machine {
                 let mut record = self.record.clone();
                 self.note_head(&mut record);
                 if let Some(progress) = &mut record.upgrade {
-                    progress.signed |= self.may_seal_unheard(&node);
+                    progress.signed |= self.may_seal_unheard(now, &node);
                 }
                 self.save(record, Recorded::Run(node));
             }

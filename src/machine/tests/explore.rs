@@ -249,6 +249,7 @@ fn nodes(world: &World, heads: &[u64], all: &mut Vec<(Input, Cost)>) {
     let then = heads.clone().find(|h| **h > world.head);
     all.push((Input::Head(*now), Cost::Free));
     all.extend(then.map(|height| (Input::Head(*height), Cost::Free)));
+    all.extend(then.map(|height| (Input::Unheard(*height), Cost::Fault)));
     all.extend(
         [Input::Exit(Status::Code(0)), Input::Exit(Status::Signal(9)), Input::Full].map(|i| (i, Cost::Fault)),
     );
@@ -311,6 +312,15 @@ fn three_crashes_of_a_validator() {
     let (heads, ration) = (&[100, 101], ration(2, 1, 0));
     let scope = Scope { policy, heads, ration, faults: is_crash, ..Scope::default() };
     explore(&scope, &["attempt_failed", "exit halted"]);
+}
+
+#[test]
+fn a_validator_that_seals_and_tells_nothing() {
+    let policy = Policy { validator: true, ..small() };
+    let is_silence = |input: &Input| matches!(input, Input::Unheard(_));
+    let scope =
+        Scope { policy, heads: &[100, 101], ration: ration(1, 0, 1), faults: is_silence, ..Scope::default() };
+    explore(&scope, &["unproven", "attempt_failed", "exit halted"]);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) enum Input {
     Full,
     /// The node tells this head.
     Head(u64),
+    /// The head rises to this, and the node does not tell.
+    Unheard(u64),
     /// The job is done and has succeeded.
     Done,
     /// The job has failed, or a hook has.
@@ -147,6 +149,11 @@ impl World {
                 self.truth.rises(&running, *height, true);
                 let block = Block { height: *height, hash: None };
                 self.feed(Event::Head(Head { block, timestamp: None }))?;
+            }
+            Input::Unheard(height) => {
+                self.head = *height;
+                let running = self.process.as_ref().expect("a node runs").target.clone();
+                self.truth.rises(&running, *height, false);
             }
             Input::Done | Input::Failed(_) | Input::Abort | Input::Retry => {
                 let (job, _) = self.job.take().expect("a job runs");
