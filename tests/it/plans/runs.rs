@@ -142,6 +142,43 @@ fn an_upgrade_is_cancelled_in_every_phase_before_the_stop() {
 }
 
 #[test]
+fn what_a_gate_holds_back_is_paused_and_cancelled() {
+    let rig = Rig::new().set("DAEMON_VALIDATOR_MODE", "true");
+    rig.stage("v2", &[]);
+    rig.stage("v3", &[]);
+    frozen_at(&rig, 30);
+    let mut visor = rig.run();
+    // A chain that stands still is not calm.
+    visor.wait_head(30);
+    until("no calm", || {
+        let out = rig.output(&["check"]);
+        let why = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code() == Some(5) && why.contains("calm")).then_some(())
+    });
+    let wait_held = |name: &str| {
+        until(&format!("{name} to be held"), || {
+            let status = rig.plan_status("p");
+            let upgrade = upgrade(&status, name);
+            let held = upgrade["phase"] == "due" && upgrade["detail"].as_str()?.contains("calm");
+            held.then_some(())
+        });
+    };
+    rig.follow("p", &["v2:20", "v3:25"]);
+    wait_held("v2");
+    rig.ok(&["upgrade", "cancel", "v2"]);
+    wait_held("v3");
+    rig.ok(&["plan", "pause", "p"]);
+    thaw(&rig);
+    visor.wait_head(60);
+    assert_eq!(rig.versions(), ["v1"]);
+    rig.ok(&["plan", "resume", "p"]);
+    wait_applied(&mut visor, "v3");
+    assert_eq!(rig.versions(), ["v1", "v3"]);
+    assert_eq!(phases(&rig.plan_status("p")), ["cancelled", "applied"]);
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn what_has_begun_is_neither_paused_nor_cancelled() {
     let rig = Rig::with(&[("stop", "400")]);
     rig.stage("v2", &[]);
