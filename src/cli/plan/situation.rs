@@ -3,7 +3,7 @@
 use crate::batch::{Activation, Binary, Context, Entry, Facts, Plan, Stage, Status, Stored};
 use crate::cli::home::unasked;
 use crate::config::Config;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{self, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
@@ -137,12 +137,17 @@ pub(super) struct World {
     chain_id: Option<u64>,
     planned: Planned,
     ended: Vec<machine::Ended>,
+    /// Why it is not known what is planned and what has ended.
+    trouble: Option<Error>,
 }
 
 impl World {
     /// Looks around.
     pub(super) fn look(config: &Config, home: &Home) -> World {
-        let situation = Situation::look(config, home).ok();
+        let (situation, trouble) = match Situation::look(config, home) {
+            Ok(situation) => (Some(situation), None),
+            Err(e) => (None, Some(e)),
+        };
         let mut told = situation.as_ref().filter(|s| s.running).and_then(Situation::head);
         let mut chain_id = None;
         for endpoint in endpoints(config, home) {
@@ -154,7 +159,7 @@ impl World {
             }
         }
         let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
-        World { head: told, chain_id, planned, ended }
+        World { head: told, chain_id, planned, ended, trouble }
     }
 
     /// The same in the form in which the judge takes it.
@@ -168,12 +173,15 @@ impl World {
         }
     }
 
-    /// What could not be checked for want of a node that answers.
+    /// What could not be checked, and why.
     pub(super) fn unchecked(&self, plan: &Plan) -> Option<String> {
         let chain = plan.chain_id.filter(|_| self.chain_id.is_none());
         let chain = chain.map(|id| format!("that it follows chain {id}"));
         let head = self.head.is_none().then(|| "the heights against its head".to_owned());
         let all: Vec<String> = chain.into_iter().chain(head).collect();
-        (!all.is_empty()).then(|| format!("no node answers, so not checked: {}", all.join(", ")))
+        let node = (!all.is_empty()).then(|| format!("no node answers, so not checked: {}", all.join(", ")));
+        let rest = self.trouble.as_ref().map(|e| format!("not checked against what else is planned: {e}"));
+        let all: Vec<String> = node.into_iter().chain(rest).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }

@@ -95,6 +95,20 @@ fn a_plan_is_made_of_a_file_with_all_that_is_in_it() {
 }
 
 #[test]
+fn what_a_plan_could_not_be_judged_by_is_told() {
+    let rig = Rig::new();
+    rig.ok(&["plan", "create", "p", "v2:200", "--chain-id", "5"]);
+    fs::write(rig.of("state/schedule.json"), "{").unwrap();
+    let out = rig.output(&["plan", "validate", "p", "--json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let unchecked = report["unchecked"].as_str().unwrap();
+    for what in ["chain 5", "the heights against its head", "what else is planned: read schedule"] {
+        assert!(unchecked.contains(what), "{unchecked}");
+    }
+    rig.fails(65, &["plan", "execute", "p"]);
+}
+
+#[test]
 fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
     let rig = Rig::new();
     rig.stage("v2", &[]);
