@@ -13,7 +13,6 @@ use crate::printable::printable;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::wbft::{Client, ConsensusState, Coordinator, Heights, Options, Readiness, RoundMetrics};
 use serde_json::json;
-use signal_hook::consts::SIGWINCH;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -58,9 +57,8 @@ pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> 
             None => print(&text(&seen, false))?,
         }
         last = Some(seen.state.height);
-        match signals.recv_timeout(LOOK) {
-            Ok(SIGWINCH) | Err(_) => {}
-            Ok(_) => return Ok(()),
+        if !terminal::goes_on(&signals, LOOK) {
+            return Ok(());
         }
     }
 }

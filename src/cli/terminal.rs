@@ -4,10 +4,12 @@ use crate::config::{Config, LogColor};
 use crate::error::{Error, Kind, Result};
 use crate::printable::printable;
 use crossbeam_channel::{Receiver, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 /// How wide a line on stdout may be, and whether there may be colours. What is no terminal takes lines
 /// of any length.
@@ -41,6 +43,22 @@ pub(super) fn signals() -> Result<Receiver<i32>> {
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
     Ok(receiver)
+}
+
+/// Waits before something that is watched is looked at again; says whether anybody still wants that.
+pub(super) fn goes_on(signals: &Receiver<i32>, pause: Duration) -> bool {
+    match signals.recv_timeout(pause) {
+        Ok(SIGWINCH) | Err(_) => !reader_is_gone(),
+        Ok(_) => false,
+    }
+}
+
+/// Whether nobody reads stdout any more: it is a pipe without a reader, or a terminal that was closed (poll(2)).
+fn reader_is_gone() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let polled = poll(&mut fds, Some(&Timespec::default()));
+    polled.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// One line on stderr about what is going on: redrawn on a terminal; elsewhere written once per subject.

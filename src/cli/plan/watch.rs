@@ -9,7 +9,6 @@ use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
 use crate::time::rfc3339;
-use signal_hook::consts::SIGWINCH;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
@@ -37,9 +36,8 @@ pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: 
         if statuses.iter().all(|s| s.pending == 0) {
             return chosen.trouble.map_or(Ok(()), Err);
         }
-        match signals.recv_timeout(LOOK) {
-            Ok(SIGWINCH) | Err(_) => {}
-            Ok(_) => return Ok(()),
+        if !terminal::goes_on(&signals, LOOK) {
+            return Ok(());
         }
     }
 }

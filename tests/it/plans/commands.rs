@@ -1,9 +1,12 @@
 //! The commands by themselves, without a supervisor: what they do on disk, what they say, how they end.
 
 use super::{phases, upgrade};
+use crate::rig::sim::until;
 use crate::rig::visor::Rig;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 fn plan_file(rig: &Rig, plan: &str) -> Value {
     serde_json::from_slice(&fs::read(rig.of(&format!("plans/{plan}.json"))).unwrap()).unwrap()
@@ -196,6 +199,19 @@ fn a_watch_without_a_terminal_tells_every_change_and_ends_with_the_plan() {
     let last: Value = serde_json::from_str(watched.lines().last().unwrap()).unwrap();
     assert_eq!(last["completed"], 1);
     drop(visor);
+}
+
+#[test]
+fn a_watch_ends_with_its_reader() {
+    let rig = Rig::new();
+    rig.follow("p", &["v2:200"]);
+    let mut command = rig.command(&["plan", "status", "p", "--watch"]);
+    let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(" plan=p active"), "{line}");
+    let ended = until("its end", || watch.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
 }
 
 #[test]
