@@ -111,7 +111,13 @@ fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
 fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     let mut report = Report::default();
     let target = read_foreign_current(home, origin)?;
-    binary::open(&binary_in(origin, home, &target)).map_err(|e| broken().because(e))?;
+    binary::open(&binary_in(origin, home, &target)).map_err(|e| match e.os().map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => broken().because(e).hint(format!(
+            "if {} is not the name of the binary, set DAEMON_NAME; nothing was changed",
+            home.daemon()
+        )),
+        _ => broken().because(e),
+    })?;
     let _lock = SupervisorLock::acquire(home)?;
     lay_out(home, config, &mut report)?;
     let manifest = adopt_binary(home, origin, &target)?;
@@ -349,6 +355,13 @@ mod tests {
             let binary = temp.path().join(dir).join("upgrades/v2/bin/node");
             assert!(said.contains(&format!("symbolic link: {}", binary.display())), "{said}");
         }
+    }
+
+    #[test]
+    fn who_has_not_told_the_name_of_the_binary_is_asked_for_it() {
+        let (temp, _) = laid_out("cosmovisor", Some("genesis"));
+        let said = import(&Home::new(temp.path(), "wemixd").unwrap(), "").unwrap_err().to_string();
+        assert!(said.contains("cosmovisor/genesis/bin/wemixd") && said.contains("set DAEMON_NAME"), "{said}");
     }
 
     #[test]
