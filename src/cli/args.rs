@@ -395,6 +395,9 @@ fn digest_by(algorithm: Algorithm, text: &str) -> Result<Digest, String> {
 fn place(text: &str) -> Result<(String, String), String> {
     let is_platform = |word: &&str| word.split('/').count() == 2 && !word.contains(':');
     let (platform, url) = match text.split_once('=').filter(|(left, _)| is_platform(left)) {
+        Some((platform, _)) if platform.split('/').any(str::is_empty) => {
+            return Err(format!("{platform:?} is not a platform, as linux/amd64 is one"));
+        }
         Some((platform, url)) => (platform, url),
         None => ("any", text),
     };
@@ -598,6 +601,7 @@ mod tests {
                 "upgrade schedule v2 9 --url linux/amd64=ftp://x",
                 "\"ftp://x\" is not a URL: ftp is not one of",
             ),
+            ("upgrade schedule v2 9 --url linux/=http://a", "\"linux/\" is not a platform"),
             ("upgrade schedule v2 9 --url http://a --url http://b", "--url: there are two for any"),
             ("upgrade fetch v2 --url http://u:secret@", "--url: \"http://***@\" is not a URL"),
             ("status --daemon-shutdwon-grace 5m", "did you mean --daemon-shutdown-grace?"),
