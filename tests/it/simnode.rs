@@ -124,7 +124,8 @@ fn a_node_can_ignore_sigterm_and_dies_of_sighup() {
 fn a_killed_node_leaves_its_socket_and_loses_the_blocks_it_lags_behind() {
     let dir = tempdir().unwrap();
     let sim = Sim::new(dir.path().join("data")).option("rewind", 6);
-    let mut node = sim.start();
+    // Frozen, since it would go on between the answer and its death.
+    let mut node = sim.clone().option("freeze", 20).start();
     let head = node.wait_head(20);
     let old = node.call("eth_getBlockByNumber", json!(["0x14", false]));
     node.kill();
