@@ -2,7 +2,7 @@
 
 use super::{Situation, chosen, word};
 use crate::batch::{Binary, Status, table};
-use crate::cli::{print, print_json_line, terminal};
+use crate::cli::{print, print_json_line, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -21,7 +21,7 @@ pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: 
     let signals = terminal::signals()?;
     let mut view: Box<dyn View> = match (as_json, io::stdout().is_terminal()) {
         (false, true) => Box::new(Redrawn { screen: open()?, last: String::new(), config }),
-        _ => Box::new(Lines { as_json, last: BTreeMap::new() }),
+        _ => Box::new(Lines { as_json, last: BTreeMap::new(), remark: None }),
     };
     loop {
         let situation = Situation::look(config, home)?;
@@ -109,14 +109,18 @@ fn near(status: &Status, rows: usize) -> Status {
     Status { upgrades, ..status.clone() }
 }
 
-/// Elsewhere: what has changed, each in a line of its own.
+/// Elsewhere: what has changed, each in a line of its own; remarks go to stderr.
 struct Lines {
     as_json: bool,
     last: BTreeMap<Name, Status>,
+    remark: Option<String>,
 }
 
 impl View for Lines {
-    fn show(&mut self, statuses: &[Status], _remark: Option<&str>) -> Result<()> {
+    fn show(&mut self, statuses: &[Status], remark: Option<&str>) -> Result<()> {
+        let new = remark.filter(|remark| self.remark.as_deref() != Some(*remark));
+        new.into_iter().for_each(|remark| tell(format_args!("wemixvisor: {remark}")));
+        self.remark = remark.map(ToOwned::to_owned);
         for status in statuses {
             let before = self.last.get(&status.name);
             if self.as_json {

@@ -206,12 +206,15 @@ fn a_watch_ends_with_its_reader() {
     let rig = Rig::new();
     rig.follow("p", &["v2:200"]);
     let mut command = rig.command(&["plan", "status", "p", "--watch"]);
-    let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains(" plan=p active"), "{line}");
     let ended = until("its end", || watch.try_wait().unwrap());
     assert!(ended.success(), "{ended}");
+    // What nobody would see is told once.
+    let remarks = std::io::read_to_string(watch.stderr.take().unwrap()).unwrap();
+    assert_eq!(remarks, "wemixvisor: no supervisor is running, so nothing will happen\n");
 }
 
 #[test]
