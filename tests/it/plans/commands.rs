@@ -149,6 +149,26 @@ fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
 }
 
 #[test]
+fn a_binary_that_somebody_else_is_fetching_is_no_failure() {
+    let rig = Rig::new().set("DAEMON_ALLOW_DOWNLOAD_BINARIES", "true");
+    rig.ok(&["plan", "create", "p"]);
+    rig.ok(&[
+        "plan",
+        "add-upgrade",
+        "p",
+        "v2:200",
+        "--sha256",
+        &"ab".repeat(32),
+        "--url",
+        "http://localhost:1/v2",
+    ]);
+    let lock = fs::File::create(rig.of("downloads/v2.lock")).unwrap();
+    lock.lock().unwrap();
+    let said = rig.ok(&["plan", "execute", "p"]);
+    assert!(said.contains("v2: another download of v2 is under way"), "{said}");
+}
+
+#[test]
 fn a_binary_that_is_not_the_one_of_the_plan_is_told_at_once() {
     let rig = Rig::new();
     rig.stage("v2", &[]);
