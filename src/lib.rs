@@ -40,7 +40,6 @@
 // `print!` and `eprint!` panic where nobody reads; `cli` writes in ways that do not.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
-mod base64;
 pub mod batch;
 pub mod children;
 pub mod cli;

@@ -10,7 +10,7 @@ use super::fault::{Fault, excerpt};
 use super::session::Wire;
 use super::sha1::sha1;
 use super::socket::{Handle, Socket};
-use crate::base64;
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl WebSocket {
         let port = uri.port_u16().unwrap_or(80);
         let mut socket = Socket::tcp(host.trim_matches(['[', ']']), port, timeout)?;
         let nonce = [random().to_le_bytes(), random().to_le_bytes()].concat();
-        let key = base64::encode(&nonce);
+        let key = BASE64.encode(nonce);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -217,7 +217,7 @@ fn check_upgrade(head: &[u8], key: &str) -> Result<(), Fault> {
 
 /// What a server that agrees says to the client with this key.
 pub(super) fn accept(key: &str) -> String {
-    base64::encode(&sha1(format!("{key}{GUID}").as_bytes()))
+    BASE64.encode(sha1(format!("{key}{GUID}").as_bytes()))
 }
 
 /// Numbers that differ from call to call and from process to process, which is all that is needed here.

@@ -4,8 +4,8 @@
 //! lacks: references relative to a URL (RFC 3986 section 5), parameters, and the file's name. A user and
 //! password in a URL, and its query, go to that server alone, never to a log or a redirect.
 
-use crate::base64;
 use crate::url::{check, redact};
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,7 +35,7 @@ impl Url {
             return (self.text.clone(), None);
         };
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
-        let login = base64::encode(format!("{}:{}", decode(user), decode(password)).as_bytes());
+        let login = BASE64.encode(format!("{}:{}", decode(user), decode(password)));
         let bare = format!("{}{host}{}", &self.text[..start], &self.text[self.path..]);
         (bare, Some(format!("Basic {login}")))
     }
