@@ -272,7 +272,7 @@ struct Supervisor {
 impl Supervisor {
     fn run(mut self, channels: &Channels, facts: Facts) -> End {
         // First what is planned, then the start: an old binary must not be started at the fork of the next.
-        channels.planned.1.recv().into_iter().for_each(|seen| self.planned(seen));
+        self.learn_plans(channels);
         self.feed(Event::Boot(facts));
         loop {
             if let Some(end) = self.end.take() {
@@ -319,6 +319,23 @@ impl Supervisor {
             let took = begun.elapsed();
             if took > SLOW_TURN {
                 log::warn!("event=slow_turn about={what} took={took:?}");
+            }
+        }
+    }
+
+    /// Waits for what is planned, unless we are asked to stop before, because a disk hangs.
+    fn learn_plans(&mut self, channels: &Channels) {
+        loop {
+            select_biased! {
+                recv(channels.signals.1) -> signal => {
+                    signal.into_iter().for_each(|s| self.signalled(s));
+                    if signal == Ok(Signal::Stop) {
+                        return;
+                    }
+                }
+                recv(channels.planned.1) -> seen => {
+                    return seen.into_iter().for_each(|s| self.planned(s));
+                }
             }
         }
     }
@@ -574,7 +591,8 @@ impl Supervisor {
     fn strike(&mut self, name: &Name, reply_to: Option<u64>) {
         let heights = self.planned.heights(name);
         self.watcher.outdate();
-        let struck = Agenda::edit(&self.context.home, |agenda| agenda.cancel(name, &heights));
+        let struck =
+            Agenda::edit_within(SLOW_TURN, &self.context.home, |agenda| agenda.cancel(name, &heights));
         self.watcher.look();
         let reply = match struck {
             Ok(()) => {

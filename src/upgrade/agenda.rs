@@ -7,14 +7,23 @@
 use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::binary::open_regular;
 use crate::home::{Home, durable};
 use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::{OpenOptions, TryLockError};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// More is not read of the file, and does not make sense then.
+const LIMIT: u64 = 16 * 1024 * 1024;
+/// How long a command waits while another one changes the schedule, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// What the operator has decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,11 +128,15 @@ impl Agenda {
     /// was cancelled might be among them.
     pub fn load(home: &Home) -> Result<Agenda> {
         let path = home.schedule();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Agenda::default()),
-            Err(e) => return Err(Error::io("read", &path, e)),
+        let file = match open_regular(&path) {
+            Ok(file) => file,
+            Err(e) if e.os().is_some_and(|os| os.kind() == io::ErrorKind::NotFound) => {
+                return Ok(Agenda::default());
+            }
+            Err(e) => return Err(e),
         };
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes).map_err(|e| Error::io("read", &path, e))?;
         let bad = |why: String| {
             Error::new(Kind::BadInput, "read schedule")
                 .at(path.display())
@@ -142,6 +155,18 @@ impl Agenda {
     /// # Errors
     /// What `change` returns, or a failure to read or write; nothing is changed then.
     pub fn edit<T>(home: &Home, change: impl FnOnce(&mut Agenda) -> Result<T>) -> Result<T> {
+        Agenda::edit_within(PATIENCE, home, change)
+    }
+
+    /// The same for whoever cannot wait as long while another process edits, or was stopped while it did.
+    ///
+    /// # Errors
+    /// As [`Agenda::edit`].
+    pub fn edit_within<T>(
+        patience: Duration,
+        home: &Home,
+        change: impl FnOnce(&mut Agenda) -> Result<T>,
+    ) -> Result<T> {
         let path = home.schedule_lock();
         durable::mkdir(&home.state())?;
         let lock = OpenOptions::new()
@@ -151,8 +176,19 @@ impl Agenda {
             .mode(0o600)
             .open(&path)
             .map_err(|e| Error::io("open", &path, e))?;
-        // Held for the few milliseconds that an edit takes, so waiting needs no limit.
-        lock.lock().map_err(|e| Error::io("lock", &path, e))?;
+        let until = Instant::now() + patience;
+        while let Err(e) = lock.try_lock() {
+            match e {
+                // It is held for the few milliseconds that an edit takes.
+                TryLockError::WouldBlock if Instant::now() < until => thread::sleep(AGAIN),
+                TryLockError::WouldBlock => {
+                    return Err(Error::new(Kind::Failed, "another command is changing the schedule")
+                        .at(path.display())
+                        .hint("try again; if that does not help, find the wemixvisor command that hangs"));
+                }
+                TryLockError::Error(e) => return Err(Error::io("lock", &path, e)),
+            }
+        }
         let before = Agenda::load(home)?;
         let mut agenda = before.clone();
         let result = change(&mut agenda)?;
@@ -277,6 +313,7 @@ mod tests {
     use super::*;
     use crate::batch::Plan;
     use serde_json::json;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn home() -> (tempfile::TempDir, Home) {
@@ -440,5 +477,21 @@ mod tests {
             }
         });
         assert_eq!(by_hand(&home).len(), 8);
+    }
+
+    #[test]
+    fn a_schedule_that_is_no_file_or_is_being_changed_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        let now = || Agenda::edit_within(Duration::ZERO, &home, |agenda| agenda.cancel(&name("v2"), &[200]));
+        now().unwrap();
+        let lock = fs::File::open(home.schedule_lock()).unwrap();
+        lock.lock().unwrap();
+        assert!(now().unwrap_err().to_string().contains("another command"));
+        drop(lock);
+        now().unwrap();
+        fs::remove_file(home.schedule()).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, home.schedule(), rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(Agenda::load(&home).unwrap_err().kind(), Kind::BadInput);
     }
 }

@@ -3,6 +3,7 @@
 use super::transcript::{CLEAN, Story, after, secs};
 use super::world::Input;
 use super::*;
+use crate::exit::Exit;
 use expect_test::expect;
 
 const STOP: Input = Input::Ask(Request::Stop);
@@ -326,4 +327,14 @@ fn dump() {
     let answers = story.world.done.iter().filter(|a| matches!(a, Action::Answer { reply: Ok(_), .. }));
     assert_eq!(answers.count(), 1);
     assert!(story.world.done.iter().any(|a| matches!(a, Action::Tell(n) if n.event == "state")));
+}
+
+#[test]
+fn a_stop_before_anything_is_known_starts_nothing() {
+    let (now, record) = (Instant::now(), Record::new(version(&Target::Genesis)));
+    let mut machine = Machine::new(policy(), 7, record.clone());
+    let stop = Ask { reply_to: None, what: Request::Stop };
+    assert_eq!(machine.step(now, Event::Request(stop)), []);
+    let done = machine.step(now, Event::Boot(Facts { record, link: version(&Target::Genesis) }));
+    let [Action::AwaitRelease, Action::Exit { exit: Exit::Ok, .. }] = &done[..] else { panic!("{done:?}") };
 }
