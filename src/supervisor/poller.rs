@@ -39,6 +39,9 @@ const SILENT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_se
 /// A node without an IPC socket after this time is asked over HTTP, if no address was configured. Not
 /// earlier: the usual port may belong to another node on this machine.
 const SOCKET_COMES: Duration = Duration::from_secs(10);
+/// How long a node that tells heads by itself may tell none before it is asked. The chain may stand still, or the
+/// subscription may be dead without anybody having closed it.
+const QUIET: Duration = Duration::from_secs(30);
 
 impl Options {
     pub(super) fn new(config: &Config, home: &Home) -> Self {
@@ -60,7 +63,7 @@ impl Options {
             return self.addresses.clone();
         }
         let mut found: Vec<Endpoint> = glob::expand(&self.socket).into_iter().map(Endpoint::Ipc).collect();
-        if running >= SOCKET_COMES {
+        if found.is_empty() && running >= SOCKET_COMES {
             found.push(Endpoint::Http("http://localhost:8545".to_owned()));
         }
         found
@@ -81,6 +84,8 @@ enum Order {
     Pace(Duration),
     Confirm,
     Reconfigure(Options),
+    /// The subscription of this number has told nothing for long.
+    Quiet(u64),
     /// The subscription of this number has ended.
     Lost(u64),
 }
@@ -99,7 +104,7 @@ impl Poller {
     /// If no thread can be had.
     pub(super) fn start(options: Options, heads: Sender<Told>) -> Result<Self> {
         let (orders, receiver) = unbounded();
-        let teller = Teller { heads, announced: Arc::default() };
+        let teller = Teller { heads, past: Arc::default() };
         let asker = Asker {
             options,
             orders: receiver,
@@ -164,27 +169,37 @@ struct Asker {
 #[derive(Clone)]
 struct Teller {
     heads: Sender<Told>,
+    past: Arc<Mutex<Past>>,
+}
+
+/// What was passed on so far.
+#[derive(Default)]
+struct Past {
     /// How many heads were announced.
-    announced: Arc<Mutex<u64>>,
+    announced: u64,
+    /// The height of the last head, announced or asked for.
+    height: Option<u64>,
 }
 
 impl Teller {
-    fn count(&self) -> MutexGuard<'_, u64> {
-        // A panic elsewhere leaves a number whole.
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    fn past(&self) -> MutexGuard<'_, Past> {
+        // A panic elsewhere leaves numbers whole.
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells a head that the node has announced.
     fn announce(&self, pid: u32, head: Head) -> Result<(), SendError<Told>> {
-        let mut count = self.count();
-        *count += 1;
+        let mut past = self.past();
+        past.announced += 1;
+        past.height = Some(head.block.height);
         self.heads.send(Told { pid, head: Ok(head) })
     }
 
     /// Tells what came of a question that was asked after `before` announcements.
     fn answer(&self, before: u64, pid: u32, head: Result<Head, String>) {
-        let count = self.count();
-        if *count == before || head.is_err() {
+        let mut past = self.past();
+        if past.announced == before || head.is_err() {
+            past.height = head.as_ref().ok().map(|head| head.block.height).or(past.height);
             // The receiver is gone only when the supervisor is.
             let _ = self.heads.send(Told { pid, head });
         }
@@ -238,6 +253,7 @@ impl Asker {
                         node.unsubscribe();
                     }
                 }
+                Ok(Order::Quiet(number)) => self.doubt(number),
                 Ok(Order::Lost(number)) => {
                     if let Some(node) = &mut self.node {
                         node.lose(number);
@@ -245,6 +261,18 @@ impl Asker {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
             }
+        }
+    }
+
+    /// A subscription that tells nothing while the head rises is dead, though nobody has closed it.
+    fn doubt(&mut self, number: u64) {
+        let told = self.teller.past().height;
+        self.ask();
+        let has_risen = self.teller.past().height > told;
+        if let Some(node) = self.node.as_mut().filter(|node| has_risen && node.is_subscribed(number)) {
+            log::warn!("event=rpc_subscription_silent the head has risen unannounced; subscribing again");
+            node.unsubscribe();
+            node.client = None;
         }
     }
 
@@ -268,7 +296,7 @@ impl Asker {
     fn ask(&mut self) {
         let Some(node) = self.node.as_mut().filter(|_| self.options.enabled) else { return };
         if let Some((client, endpoint)) = &mut node.client {
-            let before = *self.teller.count();
+            let before = self.teller.past().announced;
             match head(client) {
                 Ok(head) => {
                     node.silent = (Instant::now(), None);
@@ -289,7 +317,7 @@ impl Asker {
         let mut troubles = Vec::new();
         for endpoint in self.options.candidates(node.since.elapsed()) {
             let mut client = Client::new(&endpoint, wbft::Options::default());
-            let before = *self.teller.count();
+            let before = self.teller.past().announced;
             match head(&mut client) {
                 Ok(head) => {
                     log::info!("event=rpc_connected endpoint={endpoint} head={}", head.block.height);
@@ -326,6 +354,10 @@ impl Asker {
 }
 
 impl Node {
+    fn is_subscribed(&self, number: u64) -> bool {
+        self.subscription.as_ref().is_some_and(|s| s.number == number)
+    }
+
     fn unsubscribe(&mut self) {
         if let Some(subscription) = self.subscription.take() {
             subscription.stopper.stop();
@@ -377,13 +409,15 @@ fn subscribe(
     let endpoint = endpoint.clone();
     let body = move || {
         loop {
-            match subscription.next(None) {
+            match subscription.next(Some(QUIET)) {
                 Ok(Some(header)) => {
                     if teller.announce(pid, convert(header)).is_err() {
                         return;
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    let _ = again.send(Order::Quiet(number));
+                }
                 Err(e) => {
                     log::debug!("event=rpc_subscription_ended endpoint={endpoint} {e}");
                     let _ = again.send(Order::Lost(number));
@@ -402,77 +436,4 @@ fn subscribe(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::os::unix::net::{UnixListener, UnixStream};
-    use std::thread;
-
-    /// A node that answers, and ends every subscription as soon as it has begun.
-    fn serve(stream: &UnixStream, subscribed: &Sender<Instant>) -> std::io::Result<()> {
-        let zeros = |digits| format!("0x{}", "0".repeat(digits));
-        let header = json!({
-            "number": "0x5", "hash": zeros(64), "parentHash": zeros(64), "timestamp": "0x1",
-            "miner": zeros(40), "extraData": "0x",
-        });
-        for line in BufReader::new(stream).lines() {
-            let call: Value = serde_json::from_str(&line?)?;
-            // Before the reply, so that no delay of ours makes what follows it look sooner.
-            let asked = Instant::now();
-            let subscribes = call["method"] == "eth_subscribe";
-            let result = if subscribes { json!("0x1") } else { header.clone() };
-            let reply = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
-            (&*stream).write_all(format!("{reply}\n").as_bytes())?;
-            if subscribes {
-                // The test may have seen enough.
-                let _ = subscribed.send(asked);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// The socket of such a node, and where it says when somebody has subscribed.
-    fn node(dir: &std::path::Path) -> (Endpoint, Receiver<Instant>) {
-        let socket = dir.join("node.ipc");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let (subscribed, subscriptions) = unbounded();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let subscribed = subscribed.clone();
-                thread::spawn(move || serve(&stream, &subscribed).ok());
-            }
-        });
-        (Endpoint::Ipc(socket), subscriptions)
-    }
-
-    #[test]
-    fn a_node_is_silent_since_its_subscription_was_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let (endpoint, _subscriptions) = node(dir.path());
-        let stopper = Heads::subscribe(&endpoint, &wbft::Options::default()).unwrap().stopper();
-        let long_ago = Instant::now();
-        let subscription = Some(Subscription { number: 1, since: long_ago, stopper });
-        let silent = (long_ago, Some(long_ago));
-        let mut node = Node { pid: 1, since: long_ago, silent, failures: 7, client: None, subscription };
-        node.lose(2);
-        assert_eq!((node.subscription.is_some(), node.silent), (true, silent));
-        node.lose(1);
-        assert!(node.subscription.is_none() && node.silent.0 > long_ago && node.silent.1.is_none());
-    }
-
-    #[test]
-    fn a_subscription_that_always_ends_soon_is_renewed_ever_less_eagerly() {
-        let dir = tempfile::tempdir().unwrap();
-        let (endpoint, subscriptions) = node(dir.path());
-        let (heads, told) = unbounded();
-        let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true };
-        let poller = Poller::start(options, heads).unwrap();
-        poller.follow(1);
-        let times: Vec<Instant> = subscriptions.iter().take(4).collect();
-        assert_eq!(told.recv().unwrap().head.unwrap().block.height, 5);
-        let (first, last) = (times[0], times[3]);
-        assert!(last - first >= AGAIN.0 * (2 + 4 + 8), "renewed in {:?}", last - first);
-    }
-}
+mod tests;
