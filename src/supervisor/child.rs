@@ -29,8 +29,13 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Executes `binary` with `args`, unchanged and in order.
-    pub(super) fn spawn(home: &Home, binary: &Path, args: &[OsString]) -> Result<Self, Failure> {
+    /// Executes `binary` with `args`, unchanged and in order, and with our environment except for `hidden`.
+    pub(super) fn spawn(
+        home: &Home,
+        binary: &Path,
+        args: &[OsString],
+        hidden: &[OsString],
+    ) -> Result<Self, Failure> {
         let lock = NodeLock::try_acquire(home)
             .map_err(|e| Failure::new(Class::Environment, e.to_string()))?
             .ok_or_else(|| {
@@ -38,6 +43,9 @@ impl Child {
             })?;
         let mut command = Command::new(binary);
         command.args(args).stdin(Stdio::null());
+        for name in hidden {
+            command.env_remove(name);
+        }
         let birth = Birth { session: true, parent_death: Some(Signal::TERM), inherit: vec![lock.into_fd()] };
         at_birth(&mut command, birth);
         match children::spawn(&mut command) {

@@ -22,6 +22,7 @@ mod poller;
 mod ports;
 mod release;
 mod signals;
+mod silence;
 mod surveyor;
 mod watcher;
 mod worker;
@@ -454,19 +455,20 @@ impl Supervisor {
     fn spawn(&mut self, version: &Version, silent: bool) -> Result<u32, Failure> {
         let home = &self.context.home;
         self.context.verified.check(home, version).map_err(|e| failure(&e))?;
-        let sealing =
-            |arg: &&OsString| ["--mine", "-mine", "--mine=true", "-mine=true"].iter().any(|m| *arg == m);
-        let args: Vec<OsString> = self.args.iter().filter(|arg| !(silent && sealing(arg))).cloned().collect();
-        if args.len() < self.args.len() {
+        let (args, hidden) = match silent {
+            true => silence::without_sealing(&self.args, std::env::vars_os()),
+            false => (self.args.clone(), Vec::new()),
+        };
+        if args.len() < self.args.len() || !hidden.is_empty() {
             log::warn!(
                 "event=silent_start --mine is taken out of the node's arguments until sealing is safe"
             );
         } else if silent {
-            log::error!(
-                "event=not_silent no --mine is among the node's arguments; whatever makes it seal, does"
+            log::warn!(
+                "event=silent_start no --mine is among the node's arguments; should its engine be on, it is stopped"
             );
         }
-        let child = Child::spawn(home, &home.binary(&version.target), &args)?;
+        let child = Child::spawn(home, &home.binary(&version.target), &args, &hidden)?;
         self.spawned = Instant::now();
         let pid = child.pid();
         self.child = Some(child);
