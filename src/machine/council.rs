@@ -4,9 +4,9 @@
 //! The facts come as a [`Survey`], asked for when one is needed: once per head at most, and one at a time.
 //! The gates themselves are in [`gates`]; here is what they are asked, and what follows.
 
-use super::event::{Action, Failure, Level, Notice, Survey};
-use super::gates::{self, Due, Gate, Reason, Rules, Verdict};
-use super::journal::{Phase, Record};
+use super::event::{Action, Failure, Level, Notice, OwnSeal, Survey};
+use super::gates::{self, Due, Gate, RECENT, Reason, Rules, Sample, Verdict};
+use super::journal::{Progress, Record};
 use super::state::{Node, Recorded, State, Why};
 use super::witness::Witness;
 use super::{Machine, Upgrade};
@@ -22,6 +22,8 @@ const BEYOND: u64 = 2;
 const CLOCKS: Duration = Duration::from_secs(10);
 /// Periods between leaving the consensus and the stop, to see the chain go on.
 const LEAVE: u32 = 4;
+/// What the operator of a node that stays silent can do.
+pub(super) const SIGN: &str = "decide with `wemixvisor resolve sign`";
 /// How often the highest head of a validator is made durable.
 const KEEP: Duration = Duration::from_secs(10);
 
@@ -44,6 +46,8 @@ pub(super) struct Council {
     left: Option<Instant>,
     /// When sealing was last asked to begin.
     signing: Option<Instant>,
+    /// When the engine of a node that is to be silent was last found on, and stopped.
+    hushed: Option<Instant>,
     /// Whether people know that it takes too long until sealing may begin.
     pub(super) overdue: bool,
     /// When the head was last made durable.
@@ -86,6 +90,7 @@ impl Machine {
     /// something was begun.
     pub(super) fn attend(&mut self, now: Instant, node: Node) -> Option<Node> {
         let node = self.ask_network(now, node);
+        let node = self.hush(now, node);
         if let Some(twin) = self.twin(now, &node) {
             self.halt_for(now, node, twin);
             return None;
@@ -95,7 +100,7 @@ impl Machine {
 
     /// Asks for a survey if something depends on it and the head has moved on since the last.
     fn ask_network(&mut self, now: Instant, node: Node) -> Node {
-        let Some(head) = node.rose.map(|(_, head)| head) else { return node };
+        let Some(head) = node.last_two[0] else { return node };
         let waiting = node.council.asked.is_some_and(|at| now < at + SURVEY_LOST);
         let moved = node.council.asked_at != Some(head);
         let old = node.council.answered.is_none_or(|at| now >= at + self.policy.poll_interval);
@@ -129,7 +134,7 @@ impl Machine {
         if !self.policy.validator || !self.policy.watch_height || self.is_forced(upgrade) {
             return true;
         }
-        match self.gates(node, upgrade) {
+        match self.gates(now, node, upgrade) {
             // The answer is on its way.
             Verdict::Hold(gates) if node.council.asked.is_some() && gates.iter().all(Gate::is_unknown) => {
                 false
@@ -161,8 +166,8 @@ impl Machine {
         }
     }
 
-    fn gates(&self, node: &Node, upgrade: &Upgrade) -> Verdict {
-        let head = node.rose.map_or(0, |(_, head)| head);
+    fn gates(&self, now: Instant, node: &Node, upgrade: &Upgrade) -> Verdict {
+        let head = node.sure().unwrap_or(0);
         if upgrade.fork_height.is_some_and(|fork| head.saturating_add(1) >= fork) {
             return Verdict::Go(Reason::Fork { height: upgrade.fork_height.unwrap_or(head) });
         }
@@ -174,14 +179,18 @@ impl Machine {
                 node.council.failure.clone().unwrap_or_else(|| "an answer from the node".to_owned()),
             );
         };
-        if frozen(survey) {
+        if frozen(now, node, survey) {
             return Verdict::Go(Reason::Fork { height: head.saturating_add(1) });
         }
         let Some(me) = &survey.me else { return unknown("the node's own address".to_owned()) };
         let due =
             Due::new(upgrade.height, upgrade.fork_height, upgrade.deadline_height, survey.due_set.clone());
         let rules: Rules = self.policy.turns;
-        gates::judge(me, Some(&due), &rules, &survey.sample)
+        // A node that has left the consensus loses its peers, so that its head grows old without meaning anything.
+        let away = node.council.left.map_or(Duration::ZERO, |left| now.saturating_duration_since(left));
+        let head_age = head_age(now, node, &survey.sample).saturating_sub(away);
+        let sample = Sample { head_age, ..survey.sample.clone() };
+        gates::judge(me, Some(&due), &rules, &sample)
     }
 
     /// With `leave_before_stop`: stops sealing first, and says when the chain has had time to go on without us.
@@ -231,9 +240,12 @@ impl Machine {
         {
             return Some(Objection::Wrong(format!("it does not know of the fork at {fork}")));
         }
+        if self.record.silent {
+            return Some(Objection::Unknown("it does not seal yet".to_owned()));
+        }
         let seated = survey.me.is_some_and(|me| survey.sample.set.iter().any(|seat| seat.validator == me));
         let (seals, of) = survey.own_seals;
-        if seated && !self.record.silent && seals * 2 < of {
+        if seated && seals * 2 < of {
             return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
         }
         None
@@ -251,14 +263,40 @@ impl Machine {
         node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref())
     }
 
+    /// Stops the engine of a node that is to be silent, whatever has set it going.
+    fn hush(&mut self, now: Instant, mut node: Node) -> Node {
+        let council = &mut node.council;
+        let mining = council.survey.as_ref().is_some_and(|(_, survey)| survey.mining == Some(true));
+        let again = council.hushed.is_none_or(|at| now >= at + self.policy.poll_interval);
+        if self.record.silent && council.signing.is_none() && mining && again {
+            council.hushed = Some(now);
+            self.state = State::Running(node.clone());
+            self.warn(
+                "not_silent",
+                "the node's engine is on though it must not seal yet; stopping it".to_owned(),
+            );
+            self.actions.push(Action::Leave);
+        }
+        node
+    }
+
     /// Somebody else who seals with our key while our node is silent.
+    ///
+    /// A seal of ours is told from one of somebody else by its time and by its height: our clock may have been
+    /// set, and the head may have gone on unseen before our node was killed, but hardly both.
     fn twin(&self, now: Instant, node: &Node) -> Option<String> {
         let (_, survey) =
             node.council.survey.as_ref().filter(|_| self.record.silent && node.council.signing.is_none())?;
-        let age = survey.own_seal_age?;
-        let silent_for = now.duration_since(node.since);
-        (age + CLOCKS < silent_for).then(|| {
-            format!("our key has sealed a block {age:?} ago while our node was silent: another node uses the same key")
+        let OwnSeal { height, age } = survey.own_seal?;
+        let silent_for = now.duration_since(node.council.hushed.unwrap_or(node.since));
+        let unseen = KEEP.as_millis() / survey.sample.period.as_millis().max(1);
+        let unseen = u64::try_from(unseen).unwrap_or(u64::MAX).saturating_add(RECENT);
+        let known = self.record.highest.as_ref().map_or(0, |b| b.height.saturating_add(unseen));
+        (age + CLOCKS < silent_for && height > known).then(|| {
+            format!(
+                "block {height} of {:.0} s ago has a seal of our key, made while our node was silent: another node uses the same key",
+                age.as_secs_f64()
+            )
         })
     }
 
@@ -271,11 +309,11 @@ impl Machine {
     /// A silent node seals again when nothing that was final before can be sealed a second time.
     fn wait_to_seal(&mut self, now: Instant, node: Node) -> Option<Node> {
         let mut node = node;
-        if let Some(reason) = self.not_yet_sealing(&node) {
+        if let Some(reason) = self.not_yet_sealing(now, &node) {
             let waited = now.duration_since(node.since);
             if waited >= self.policy.sign_wait && !node.council.overdue {
                 node.council.overdue = true;
-                let text = format!("waited={waited:?} {reason}; decide with `wemixvisor resolve sign`");
+                let text = format!("waited={:.0}s {reason}; {SIGN}", waited.as_secs_f64());
                 self.tell(Level::Error, "still_silent", text, true);
                 self.state = State::Running(node.clone());
             }
@@ -296,7 +334,7 @@ impl Machine {
     }
 
     /// Why a silent node must not seal yet.
-    pub(super) fn not_yet_sealing(&self, node: &Node) -> Option<String> {
+    pub(super) fn not_yet_sealing(&self, now: Instant, node: &Node) -> Option<String> {
         let Some((_, survey)) = &node.council.survey else {
             return Some(
                 node.council.failure.clone().unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
@@ -307,8 +345,15 @@ impl Machine {
         if survey.sample.head < goal {
             return Some(format!("the head is {} and has to be {goal}", survey.sample.head));
         }
-        if survey.sample.head_age > survey.sample.period * 3 {
-            return Some(format!("the head is {:?} old", survey.sample.head_age));
+        let age = head_age(now, node, &survey.sample);
+        if age > survey.sample.period * 3 {
+            return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
+        }
+        // It is one of our own from before, or that of a twin: a few blocks tell.
+        if let Some(own) =
+            survey.own_seal.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head)
+        {
+            return Some(format!("block {} has a seal of our key, which has to be seen to end", own.height));
         }
         match node.witness.as_ref().and_then(Witness::objection) {
             Some(Objection::Unknown(why) | Objection::Wrong(why)) => Some(why),
@@ -320,7 +365,9 @@ impl Machine {
     /// must get past before it seals.
     fn keep_head(&mut self, now: Instant, node: Node) -> Option<Node> {
         let due = node.council.kept.unwrap_or(node.since) + KEEP;
-        let told = node.rose.map(|(_, head)| head);
+        // A lie that was told once would keep the node silent for ever after a crash.
+        let believed = node.sure().map_or(0, |sure| sure.saturating_add(BEYOND));
+        let told = node.last_two[0].filter(|told| *told <= believed);
         let risen = told > self.record.highest.as_ref().map(|b| b.height);
         if !self.policy.validator || !risen || now < due {
             return Some(node);
@@ -335,11 +382,7 @@ impl Machine {
 
     /// Whether the next start is to be a silent one: the last node ended uncleanly, or its data was restored.
     pub(super) fn starts_silent(&self, ended_uncleanly: bool) -> bool {
-        let restored = self
-            .record
-            .upgrade
-            .as_ref()
-            .is_some_and(|p| p.phase == Phase::Reverting && p.backup.is_some() && !p.data_compat);
+        let restored = self.record.upgrade.as_ref().is_some_and(Progress::restores);
         self.policy.validator
             && self.policy.silent_after_unclean
             && (self.record.silent || ended_uncleanly || restored)
@@ -365,10 +408,16 @@ pub(super) enum Objection {
     Wrong(String),
 }
 
-/// A node whose head stands still while it knows that the network's goes on.
-fn frozen(survey: &Survey) -> bool {
-    let still = survey.sample.head_age > survey.sample.period * FROZEN;
+/// A node whose head stands still before our eyes while it knows that the network's goes on. No clock is
+/// compared, as one that was set would have the whole network go at once.
+fn frozen(now: Instant, node: &Node, survey: &Survey) -> bool {
+    let still = node.still(now, survey.sample.head) > survey.sample.period * FROZEN;
     still && survey.network_head.is_some_and(|network| network > survey.sample.head)
+}
+
+/// The age of the head: by its own time and our clock, but no less than we have watched it stand still.
+fn head_age(now: Instant, node: &Node, sample: &Sample) -> Duration {
+    sample.head_age.max(node.still(now, sample.head))
 }
 
 #[cfg(test)]

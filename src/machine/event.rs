@@ -91,14 +91,25 @@ pub struct Survey {
     pub sample: Sample,
     /// In how many of the last blocks, of so many that were looked at, our seal is.
     pub own_seals: (u32, u32),
-    /// The age of the newest of these.
-    pub own_seal_age: Option<Duration>,
+    /// The newest of these.
+    pub own_seal: Option<OwnSeal>,
+    /// Whether the node's engine is on, if it tells.
+    pub mining: Option<bool>,
     /// The highest head that the node has heard of from others.
     pub network_head: Option<u64>,
     /// What the node calls itself.
     pub client_version: Option<String>,
     /// The heights of the forks that the running program knows, where it tells.
     pub forks: Option<Vec<u64>>,
+}
+
+/// A block that carries a seal of our key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnSeal {
+    /// Its height.
+    pub height: u64,
+    /// How long ago it was proposed, by our clock.
+    pub age: Duration,
 }
 
 /// How the node process ended.

@@ -209,6 +209,12 @@ impl Progress {
         let stopped_at = self.stopped_at.as_ref().map(|b| b.height);
         matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head.saturating_add(1) >= fork)
     }
+
+    /// Whether the way back leads over the backup: the new binary has run, and the old one cannot open its data.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        self.phase == Phase::Reverting && self.attempt > 0 && !self.data_compat && self.backup.is_some()
+    }
 }
 
 impl Target {

@@ -60,8 +60,8 @@ mod witness;
 mod tests;
 
 pub use event::{
-    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, Ready,
-    Request, Status, Survey,
+    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, OwnSeal,
+    Ready, Request, Status, Survey,
 };
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};
@@ -392,16 +392,15 @@ impl Machine {
         let height = head.block.height;
         let before = self.head.as_ref().map_or(0, |h| h.block.height);
         let went_back = node.first_head.is_some() && height < before;
-        node.first_head.get_or_insert((now, height));
-        if node.rose.is_none_or(|(_, top)| height > top) {
-            node.rose = Some((now, height));
-        }
-        node.last_two = [Some(height), node.last_two[0]];
+        node.told(now, height);
         if went_back {
             self.warn("head_went_back", format!("from={before} to={height}"));
         }
         match &mut self.told {
-            Some((first, last)) if first.1.block.height <= height => *last = (now, head.clone()),
+            // The time of block 0 is that of the chain's design.
+            Some((first, last)) if (1..=height).contains(&first.1.block.height) => {
+                *last = (now, head.clone())
+            }
             told => *told = Some(((now, head.clone()), (now, head.clone()))),
         }
         self.head = Some(head);

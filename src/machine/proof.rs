@@ -56,14 +56,14 @@ impl Machine {
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {
             return Proof::Good(report);
         }
+        // The next upgrade does not wait for a full probation: this binary may be unable to go on.
+        if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
+            return Proof::Good(format!("{report} cut short by the next upgrade"));
+        }
         if let Some(Objection::Unknown(why)) = &objection
             && lived >= self.policy.probation_time + self.patience(node)
         {
             return Proof::Overdue(format!("{report} {why}"));
-        }
-        // The next upgrade does not wait for a full probation: this binary may be unable to go on.
-        if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
-            return Proof::Good(format!("{report} cut short by the next upgrade"));
         }
         let still = now.duration_since(node.rose.map_or(told, |(at, _)| at));
         if still < self.patience(node) {

@@ -7,7 +7,7 @@ use super::recovery::Recovery;
 use super::witness::Witness;
 use crate::exit::Exit;
 use crate::name::Name;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +117,8 @@ pub(super) struct Node {
     pub(super) rose: Option<(Instant, u64)>,
     /// The last two heads it told, the later one first.
     pub(super) last_two: [Option<u64>; 2],
+    /// Since when it has told no other head than the last.
+    pub(super) still_since: Option<Instant>,
     /// When the node was last asked to confirm its head.
     pub(super) asked: Option<Instant>,
     /// Until when it is left alone because its record could not be written.
@@ -170,6 +172,7 @@ impl Node {
             first_head: None,
             rose: None,
             last_two: [None, None],
+            still_since: None,
             asked: None,
             not_before: None,
             overdue: false,
@@ -177,6 +180,34 @@ impl Node {
             council: Council::default(),
         }
     }
+
+    /// Takes note of a head.
+    pub(super) fn told(&mut self, now: Instant, height: u64) {
+        self.first_head.get_or_insert((now, height));
+        let [last, _] = self.last_two;
+        if last != Some(height) {
+            self.still_since = Some(now);
+        }
+        self.last_two = [Some(height), last];
+        if self.rose.is_none_or(|(_, top)| height > top) {
+            self.rose = Some((now, height));
+        }
+    }
+
+    /// The head as far as it was told twice.
+    pub(super) fn sure(&self) -> Option<u64> {
+        let [last, before] = self.last_two;
+        last.zip(before).map(|(last, before)| last.min(before))
+    }
+
+    /// For how long a head that others have told as well has been the last that the node has told.
+    pub(super) fn still(&self, now: Instant, head: u64) -> Duration {
+        let is_last = self.last_two[0].is_some_and(|last| head <= last);
+        self.still_since
+            .filter(|_| is_last)
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// How many of the last two heads, without a lower one after them, were at or above `height`.
     pub(super) fn sightings(&self, height: u64) -> usize {
         self.last_two.iter().take_while(|head| head.is_some_and(|h| h >= height)).count()

@@ -302,6 +302,8 @@ impl Machine {
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
             let news = Notice::history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
+            // Of data that was put back nobody will know any more when the node is started.
+            record.silent = self.starts_silent(false);
             record.end(outcome, detail);
             return self.save_and_tell(record, Recorded::Start(None), Some(news));
         }
@@ -373,8 +375,7 @@ impl Machine {
     }
 
     fn go_back(&mut self, progress: Progress) {
-        let has_run = progress.attempt > 0;
-        if has_run && !progress.data_compat && progress.backup.is_some() {
+        if progress.restores() {
             self.work(Job::Restore(progress));
         } else {
             self.link_back();

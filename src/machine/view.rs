@@ -1,5 +1,6 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
+use super::council::SIGN;
 use super::journal::{Block, Ended, Progress, Version};
 use super::state::{Preparation, Recorded, Rested, State, Why};
 use super::{Machine, Upgrade};
@@ -52,6 +53,9 @@ pub struct Plan {
     pub height: u64,
     /// Its fork height.
     pub fork_height: Option<u64>,
+    /// The height from which turn and calm no longer hold it back, where one was given.
+    #[serde(default)]
+    pub deadline_height: Option<u64>,
     /// Who planned it.
     pub origin: String,
     /// Blocks from the head to its height; 0 if it is due.
@@ -114,14 +118,18 @@ impl Machine {
             period_ms: millis(self.period()),
             failures: self.restarts.failures(),
             upgrade: self.record.upgrade.clone(),
-            silent: self
-                .record
-                .silent
-                .then(|| self.node().and_then(|node| self.not_yet_sealing(node)).unwrap_or_default()),
+            silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
             planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
+    }
+
+    /// What a silent node waits for.
+    fn silence(&self) -> String {
+        let Some((node, now)) = self.node().zip(self.now) else { return "it is not running".to_owned() };
+        let why = self.not_yet_sealing(now, node).unwrap_or_else(|| "it was asked to seal".to_owned());
+        if node.council.overdue { format!("{why}; {SIGN}") } else { why }
     }
 
     fn plan_view(&self, upgrade: &Upgrade) -> Plan {
@@ -144,6 +152,7 @@ impl Machine {
             name: upgrade.name.clone(),
             height: upgrade.height,
             fork_height: upgrade.fork_height,
+            deadline_height: upgrade.deadline_height,
             origin: upgrade.origin.to_string(),
             blocks_left,
             left_ms: blocks_left.map(|n| n.saturating_mul(millis(self.period()))),

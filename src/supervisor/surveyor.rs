@@ -6,7 +6,7 @@
 use super::essential;
 use super::poller::Options;
 use crate::error::{Error, Kind, Result};
-use crate::machine::{Block, Class, Event, Failure, Survey};
+use crate::machine::{Block, Class, Event, Failure, OwnSeal, Survey};
 use crate::wbft::{self, Client, Decided, Endpoint, Observer, RpcError, Syncing};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -152,7 +152,11 @@ fn survey(observer: &mut Observer, due: Option<u64>) -> Result<Survey, RpcError>
         due_set: due_set.unwrap_or_else(|| window.validators().to_vec()).into_iter().map(|v| v.0).collect(),
         sample: window.sample(seen.head_age, seen.timing.period),
         own_seals: (count(sealed), count(looked_at)),
-        own_seal_age: seen.own.and_then(|own| window.last_seal_of(&own)).map(age),
+        own_seal: seen
+            .own
+            .and_then(|own| window.last_seal_of(&own))
+            .map(|block| OwnSeal { height: block.number, age: age(block) }),
+        mining: seen.mining,
         network_head: match seen.syncing {
             Syncing::Active { highest, .. } => Some(highest),
             Syncing::Idle => None,

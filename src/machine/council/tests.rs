@@ -1,13 +1,14 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
 use super::super::{
-    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, Policy, Ready, Request, Status,
-    Target, Version,
+    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, OwnSeal, Policy, Ready, Request,
+    Status, Target, Version,
 };
 use super::*;
 use crate::digest::Digest;
 use crate::exit::Exit;
 use crate::machine::gates::{Sample, Seat};
+use crate::name::Name;
 
 const US: [u8; 20] = [1; 20];
 const H: u64 = 100;
@@ -48,7 +49,8 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
             proposer: None,
         },
         own_seals: (20, 20),
-        own_seal_age: None,
+        own_seal: None,
+        mining: None,
         network_head: None,
         client_version: None,
         forks: None,
@@ -201,12 +203,48 @@ fn a_node_that_stands_still_while_the_network_goes_on_is_rolled_forward() {
     rig.head(H);
     let mut frozen = survey(H, &[2, 3, 4]);
     frozen.sample.head_age = Duration::from_secs(31);
-    rig.surveyed(frozen.clone());
-    assert_eq!(rig.stops(), 0, "the whole network may stand still");
     frozen.network_head = Some(H + 10);
-    rig.pass(10);
+    rig.surveyed(frozen.clone());
+    assert_eq!(rig.stops(), 0, "a clock that was set forward is no proof");
+    rig.pass(31);
+    rig.surveyed(Survey { network_head: None, ..frozen.clone() });
+    assert_eq!(rig.stops(), 0, "the whole network may stand still");
     rig.surveyed(frozen);
     assert_eq!(rig.stops(), 1);
+}
+
+#[test]
+fn a_head_that_stands_still_is_old_whatever_the_clock_says() {
+    let mut rig = running();
+    rig.head(H);
+    rig.surveyed(survey(H, &[2, 3]));
+    rig.pass(4);
+    rig.surveyed(survey(H, &[]));
+    assert_eq!(rig.stops(), 0);
+    assert!(rig.hold().contains("the head is 4.0 s old"), "{}", rig.hold());
+    rig.head(H + 1);
+    rig.surveyed(survey(H + 1, &[]));
+    assert_eq!(rig.stops(), 1);
+}
+
+#[test]
+fn a_height_that_was_told_once_opens_no_gate_and_is_not_remembered() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
+    rig.schedule(Some(H + 20));
+    rig.head(60);
+    rig.pass(10);
+    let lie = Head { block: Block { height: 1_000_000, hash: Some(hash(7)) }, timestamp: None };
+    rig.feed(Event::Head(lie));
+    let highest = |rig: &Rig| rig.record.highest.as_ref().map(|b| b.height);
+    assert_eq!(highest(&rig), Some(50));
+    rig.head(H);
+    assert_eq!(highest(&rig), Some(H));
+    rig.surveyed(survey(H, &[3]));
+    assert_eq!(rig.stops(), 0, "the fork is not near");
+    assert!(rig.hold().contains("3 of 4 live"), "{}", rig.hold());
+    rig.head(H + 1);
+    rig.surveyed(survey(H + 1, &[]));
+    assert_eq!(rig.stops(), 1, "nor is what the network says out of date");
 }
 
 #[test]
@@ -230,11 +268,16 @@ fn with_leave_before_stop_it_seals_no_more_for_a_few_blocks_first() {
     rig.head(H + 1);
     rig.surveyed(survey(H + 1, &[]));
     assert_eq!(rig.stops(), 0);
-    rig.pass(10);
+    // Without its engine it loses its peers, and its head stands still.
+    rig.pass(2);
+    let mut alone = survey(H + 1, &[]);
+    alone.sample.head_age = Duration::from_secs(4);
+    rig.surveyed(alone);
+    assert_eq!(rig.stops(), 0);
+    rig.pass(1);
     rig.feed(Event::Tick);
-    rig.head(H + 5);
-    rig.surveyed(survey(H + 5, &[]));
-    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 1));
+    let count = |rig: &Rig, what: &Action| rig.count(|a| a == what);
+    assert_eq!((count(&rig, &Action::Leave), count(&rig, &Action::Sign), rig.stops()), (1, 0, 1));
 }
 
 #[test]
@@ -282,6 +325,33 @@ fn after_an_unclean_stop_it_is_silent_until_it_is_past_everything_final() {
 }
 
 #[test]
+fn after_the_data_was_put_back_it_is_silent() {
+    for (data_compat, silent) in [(false, 1), (true, 0)] {
+        let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
+        rig.feed(Event::Policy(Policy { validator: true, ..Policy::default() }));
+        let upgrade = Upgrade { data_compat, ..Upgrade::new("v2".parse().unwrap(), H, Origin::Schedule) };
+        rig.feed(Event::Schedule(vec![upgrade]));
+        let ready = Ready { version: version(v2()), hook: false };
+        rig.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
+        rig.head(H);
+        rig.surveyed(survey(H, &[]));
+        rig.exits(Status::Code(0));
+        rig.feed(Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))));
+        for _ in 0..3 {
+            rig.exits(Status::Code(0));
+            rig.pass(60);
+            rig.feed(Event::Tick);
+        }
+        if !data_compat {
+            rig.feed(Event::JobDone(JobEnd::Restored(Ok(()))));
+        }
+        let spawned = |silent| rig.count(|a| matches!(a, Action::Spawn { silent: s, .. } if *s == silent));
+        assert_eq!((spawned(true), spawned(false)), (silent, 5 - silent), "the old one once more");
+        assert_eq!(rig.record.silent, silent == 1);
+    }
+}
+
+#[test]
 fn another_block_where_ours_was_keeps_it_silent() {
     let mut rig = after_a_kill(Policy::default());
     rig.head(210);
@@ -312,19 +382,73 @@ fn a_clean_stop_in_between_does_not_make_it_speak() {
     assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: true, .. })), 2);
 }
 
+/// A seal of our key in a block of so many seconds ago.
+fn sealed(height: u64, seconds: u64) -> Survey {
+    let own_seal = Some(OwnSeal { height, age: Duration::from_secs(seconds) });
+    Survey { own_seal, ..survey(height, &[]) }
+}
+
+fn has_halted(rig: &Rig) -> bool {
+    rig.said.iter().any(|a| matches!(a, Action::Exit { exit: Exit::Halted, .. }))
+}
+
 #[test]
 fn a_twin_with_the_same_key_stops_and_halts_it() {
     let mut rig = after_a_kill(Policy::default());
-    rig.head(150);
+    rig.head(215);
     rig.pass(60);
-    rig.surveyed(Survey { own_seal_age: Some(Duration::from_secs(70)), ..survey(150, &[]) });
+    rig.surveyed(sealed(215, 70));
     assert_eq!(rig.stops(), 0, "that was we ourselves, before");
-    rig.head(151);
-    rig.surveyed(Survey { own_seal_age: Some(Duration::from_secs(5)), ..survey(151, &[]) });
+    rig.head(216);
+    rig.surveyed(sealed(216, 5));
     assert_eq!(rig.stops(), 1);
     rig.exits(Status::Code(0));
-    assert!(rig.said.iter().any(|a| matches!(a, Action::Exit { exit: Exit::Halted, .. })));
-    assert!(rig.record.halted.is_some());
+    assert!(has_halted(&rig) && rig.record.halted.is_some());
+}
+
+#[test]
+fn it_does_not_seal_while_a_twin_may() {
+    let mut rig = after_a_kill(Policy::default());
+    rig.head(201);
+    rig.recalls(200, hash(200));
+    rig.head(205);
+    rig.surveyed(sealed(205, 1));
+    rig.head(206);
+    rig.surveyed(Survey { own_seal: sealed(203, 3).own_seal, ..survey(206, &[]) });
+    assert_eq!(rig.count(|a| *a == Action::Sign), 0, "after so few seconds nobody knows whose seal that is");
+    assert!(rig.machine.view().silent.unwrap().contains("block 203 has a seal of our key"));
+    rig.head(207);
+    rig.surveyed(Survey { own_seal: sealed(203, 4).own_seal, ..survey(207, &[1]) });
+    assert_eq!((rig.count(|a| *a == Action::Sign), rig.stops()), (1, 0), "it was our own");
+}
+
+#[test]
+fn our_own_last_seals_are_no_twin_when_the_clock_was_set_back() {
+    let mut rig = after_a_kill(Policy::default());
+    rig.head(205);
+    rig.pass(60);
+    rig.surveyed(sealed(205, 0));
+    assert_eq!(rig.stops(), 0, "the head may have gone on unseen before the kill");
+    rig.head(230);
+    rig.surveyed(sealed(230, 0));
+    assert_eq!(rig.stops(), 1);
+}
+
+#[test]
+fn an_engine_that_runs_though_the_node_is_to_be_silent_is_stopped_and_no_twin() {
+    let mut rig = after_a_kill(Policy::default());
+    rig.head(230);
+    rig.pass(60);
+    rig.surveyed(Survey { mining: Some(true), ..sealed(230, 1) });
+    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 0));
+    assert!(rig.told("not_silent"));
+    rig.head(231);
+    rig.surveyed(Survey { mining: Some(false), ..sealed(231, 1) });
+    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 0), "that was the engine");
+    rig.pass(30);
+    rig.head(260);
+    rig.surveyed(Survey { mining: Some(false), ..sealed(260, 1) });
+    assert_eq!(rig.stops(), 1, "and that was not");
 }
 
 #[test]
@@ -359,6 +483,41 @@ fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
     assert!(!applied(&rig), "it does not seal");
     rig.surveyed(Survey { own_seals: (12, 20), ..survey(H + 30, &[]) });
     assert!(applied(&rig));
+}
+
+#[test]
+fn a_new_binary_that_does_not_seal_makes_room_for_the_next() {
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    rig.recalls(H, hash(H));
+    rig.pass(660);
+    rig.head(H + 30);
+    rig.surveyed(Survey { own_seals: (0, 20), ..survey(H + 30, &[]) });
+    assert!(rig.told("probation_overdue") && !applied(&rig));
+    let name: Name = "v3".parse().unwrap();
+    rig.feed(Event::Schedule(vec![Upgrade::new(name.clone(), H + 20, Origin::Schedule)]));
+    let target = Target::Upgrade(name.clone());
+    let ready = Ready { version: version(target), hook: false };
+    rig.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
+    assert!(applied(&rig));
+}
+
+#[test]
+fn a_new_binary_that_is_still_silent_has_not_proved_itself() {
+    let mut rig = after_a_kill(Policy::default());
+    rig.schedule(None);
+    rig.head(140);
+    rig.surveyed(survey(140, &[1]));
+    assert_eq!(rig.stops(), 1, "nobody needs one who does not seal");
+    rig.exits(Status::Code(0));
+    rig.head(160);
+    rig.pass(60);
+    rig.head(190);
+    rig.surveyed(Survey { own_seals: (0, 20), ..survey(190, &[1]) });
+    rig.recalls(200, hash(200));
+    rig.head(191);
+    rig.surveyed(Survey { own_seals: (0, 20), ..survey(191, &[1]) });
+    assert!(!applied(&rig));
 }
 
 #[test]
