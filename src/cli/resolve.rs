@@ -49,6 +49,10 @@ pub(super) fn sign(home: &Home) -> Result<()> {
             let _lock = SupervisorLock::acquire(home)?;
             let opened = Journal::open(home)?;
             let (mut journal, mut record) = (opened.journal, opened.record);
+            if let Some(reason) = &record.halted {
+                return Err(Error::new(Kind::NotMet, format!("it was halted: {reason}"))
+                    .hint("when that is over: wemixvisor resolve retry, then resolve sign if need be"));
+            }
             if !record.silent && matches!(record.node, NodeMark::Never | NodeMark::StoppedClean) {
                 return Err(Error::new(Kind::NotMet, "nothing keeps the node from signing"));
             }

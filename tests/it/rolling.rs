@@ -1,10 +1,13 @@
 //! Validators of one chain, each under its own supervisor, all upgraded at one height: they take turns.
 
-use super::rig::sim::{try_call, until, wait_head};
+use super::rig::sim::{Sim, try_call, until, wait_head};
 use super::rig::visor::{Rig, Visor, send};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use wemixvisor::machine::quorum::quorum;
+use wemixvisor::wbft::{Address, Client, Endpoint, Options, Window};
 
 const H: u64 = 40;
 
@@ -16,6 +19,11 @@ struct Fleet {
 
 impl Fleet {
     fn new(size: usize, fork: Option<u64>) -> Fleet {
+        Fleet::with_deadline(size, fork, None)
+    }
+
+    fn with_deadline(size: usize, fork: Option<u64>, deadline: Option<u64>) -> Fleet {
+        let deadline = deadline.map(|height| height.to_string());
         let network = tempfile::tempdir().unwrap();
         let home = || {
             let rig = Rig::with(&[("period", "50")]);
@@ -26,6 +34,9 @@ impl Fleet {
             let mut args = vec!["upgrade", "schedule", "v2", "40"];
             if let Some(fork) = &fork {
                 args.extend(["--fork-height", fork]);
+            }
+            if let Some(deadline) = &deadline {
+                args.extend(["--deadline-height", deadline]);
             }
             rig.ok(&args);
             rig.set("DAEMON_VALIDATOR_MODE", "true").set("DAEMON_SLOT_BLOCKS", "24")
@@ -48,10 +59,9 @@ impl Fleet {
     }
 
     /// When each validator was down for its upgrade: from its SIGTERM to its next start, in order.
-    fn absences(&self) -> Vec<(u64, u64, usize)> {
+    fn absences(&self, there: usize) -> Vec<(u64, u64, usize)> {
         let ms = |value: &serde_json::Value| value["ms"].as_u64().unwrap();
-        let mut absences: Vec<_> = self
-            .homes
+        let mut absences: Vec<_> = self.homes[..there]
             .iter()
             .enumerate()
             .map(|(index, home)| {
@@ -65,24 +75,74 @@ impl Fleet {
     }
 }
 
+/// Waits until all have been upgraded.
 fn wait_all(visors: &mut [Visor<'_>]) {
     for visor in visors {
         visor.wait(&["event=upgrade_ended", "name=v2", "outcome=applied"]);
     }
 }
 
-fn take_turns(size: usize) {
+/// A block as it was decided.
+struct Decision {
+    height: u64,
+    /// Who voted for it, late ones included.
+    voters: BTreeSet<Address>,
+    /// Whose turn to propose it was passed over.
+    passed_over: Vec<Address>,
+}
+
+/// Every block but the last, from the first one for which `size` validators voted.
+fn decisions(ipc: &Path, size: usize) -> Vec<Decision> {
+    let mut node = Client::new(&Endpoint::Ipc(ipc.to_owned()), Options::default());
+    let head = node.head().unwrap().number;
+    let headers = node.headers(0..=head).unwrap();
+    let mut window = Window::after(&headers[0], node.validators(0).unwrap().unwrap()).unwrap();
+    let mut decisions: Vec<Decision> = Vec::new();
+    for header in &headers[1..] {
+        let (set, before) = (window.validators().to_vec(), window.head().proposer);
+        window.push(header).unwrap();
+        let block = window.head();
+        if let Some(last) = decisions.last_mut() {
+            last.voters.clone_from(&block.sealers);
+        }
+        let next = set.iter().position(|v| *v == before).map_or(0, |at| at + 1);
+        let passed_over = (0..block.round as usize).map(|round| set[(next + round) % set.len()]).collect();
+        decisions.push(Decision { height: block.number, voters: BTreeSet::new(), passed_over });
+    }
+    decisions.pop();
+    let first = decisions.iter().position(|d| d.voters.len() == size).expect("a block with every vote");
+    decisions.split_off(first)
+}
+
+/// Checks that the chain never halted and that whoever lost a turn was away, and alone with that unless `away` are.
+fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
+    let decisions = decisions(ipc, there);
+    assert!(decisions.first().is_some_and(|d| d.height < H), "all were there before it began");
+    for pair in decisions.windows(2) {
+        let [before, now] = pair else { unreachable!("windows of two") };
+        let (height, voters) = (now.height, now.voters.len());
+        assert!(voters + 1 >= there && voters >= quorum(size), "block {height}: {voters} voters");
+        assert!(now.passed_over.len() <= 1 + size - there, "block {height}: {:?}", now.passed_over);
+        for loser in &now.passed_over {
+            let away = !(now.voters.contains(loser) && before.voters.contains(loser));
+            assert!(away, "block {height}: {loser} lost its turn though it was there");
+        }
+    }
+}
+
+fn take_turns(size: usize, there: usize) {
     let fleet = Fleet::new(size, None);
-    let mut visors: Vec<Visor<'_>> = (0..size).map(|index| fleet.run(index)).collect();
+    let mut visors: Vec<Visor<'_>> = (0..there).map(|index| fleet.run(index)).collect();
     wait_all(&mut visors);
-    let absences = fleet.absences();
+    let absences = fleet.absences(there);
     for pair in absences.windows(2) {
         assert!(pair[0].1 <= pair[1].0, "two are down at the same time: {absences:?}");
     }
-    for (index, home) in fleet.homes.iter().enumerate() {
+    for (index, home) in fleet.homes[..there].iter().enumerate() {
         assert_eq!(home.current(), "upgrades/v2");
         wait_head(&fleet.ipc(index), H);
     }
+    nobody_was_missed(&fleet.ipc(0), size, there);
     for visor in &mut visors {
         assert_eq!(visor.stop(), 0);
     }
@@ -90,12 +150,57 @@ fn take_turns(size: usize) {
 
 #[test]
 fn four_validators_take_turns() {
-    take_turns(4);
+    take_turns(4, 4);
 }
 
 #[test]
 fn seven_validators_take_turns() {
-    take_turns(7);
+    take_turns(7, 7);
+}
+
+#[test]
+fn seven_validators_of_which_one_is_dead_take_turns_all_the_same() {
+    take_turns(7, 6);
+}
+
+#[test]
+fn when_the_quorum_is_lost_midway_nobody_stops_until_it_is_back() {
+    let fleet = Fleet::new(4, None);
+    let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
+    // One is upgraded, and the one that is left beside it has its turn last.
+    let is_upgraded =
+        |index: &usize| fleet.homes[*index].history().iter().any(|l| l.contains("outcome=applied"));
+    let first = until("the first upgrade", || (0..4).find(is_upgraded));
+    let is_last = |index: &usize| visors[*index].log().contains("slot 4 of 4 is ours");
+    let last = until("the last one", || (0..4).find(is_last));
+    let lost: Vec<usize> = (0..4).filter(|index| ![first, last].contains(index)).collect();
+    for index in &lost {
+        assert_eq!(visors[*index].stop(), 0);
+    }
+    let hold = visors[last].wait_status("the gates of a halted chain", |status| {
+        let hold = status["planned"][0]["hold"].as_str()?.to_owned();
+        hold.contains("calm: the head is").then_some(hold)
+    });
+    assert_eq!(fleet.homes[last].traces().signals().len(), 0, "{hold}");
+    for index in &lost {
+        visors[*index] = fleet.run(*index);
+    }
+    for index in lost.iter().chain([&last]) {
+        visors[*index].wait(&["event=upgrade_ended", "name=v2", "outcome=applied"]);
+    }
+}
+
+#[test]
+fn past_the_deadline_nobody_waits_for_its_turn() {
+    let fleet = Fleet::with_deadline(4, None, Some(H + 4));
+    let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
+    wait_all(&mut visors);
+    let late = |visor: &Visor<'_>| visor.log().contains("the deadline, block 44, has passed");
+    assert!(visors.iter().filter(|visor| late(visor)).count() >= 3);
+    // The slot of the last one would have opened at 112.
+    let height = |home: &Rig| home.traces().starts()[1]["head"].as_u64().unwrap();
+    let heights: Vec<u64> = fleet.homes.iter().map(height).collect();
+    assert!(heights.iter().all(|height| *height < H + 3 * 24), "{heights:?}");
 }
 
 #[test]
@@ -131,6 +236,27 @@ fn a_killed_validator_comes_back_silent_and_seals_when_that_is_safe() {
         let mining = try_call(&fleet.ipc(3), "eth_mining", &serde_json::json!([]))?;
         (mining == true).then_some(())
     });
+}
+
+#[test]
+fn a_twin_with_the_same_key_halts_a_validator_that_is_silent() {
+    let fleet = Fleet::new(4, None);
+    let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
+    fleet.homes.iter().for_each(|home| drop(home.ok(&["upgrade", "cancel", "v2"])));
+    wait_head(&fleet.ipc(3), 5);
+    // Somebody has moved the validator to another machine while this one was thought dead.
+    send(visors[3].node(), rustix::process::Signal::KILL);
+    let network = fleet.network.path();
+    let twin = Sim::new(network.join("twin")).option("network", network.display()).option("index", 3);
+    let _twin = twin.option("validators", 4).option("period", 50).start();
+    visors[3].wait(&["event=twin", "has a seal of our key"]);
+    assert_eq!(visors[3].end(), 79);
+    let starts = fleet.homes[3].traces().starts();
+    assert_eq!((&starts[0]["mine"], &starts[1]["mine"]), (&true.into(), &false.into()));
+    let refused = fleet.homes[3].output(&["resolve", "sign"]);
+    assert_eq!(refused.status.code(), Some(5), "that would be the second to sign");
+    fleet.homes[3].ok(&["resolve", "retry"]);
+    assert_eq!(fleet.homes[3].journal()["silent"], true);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::super::terminal;
 use super::Seen;
 use crate::config::Config;
-use crate::machine::gates::{Reason, Verdict};
+use crate::machine::gates::{Gate, Reason, Verdict};
 use crate::printable::printable;
 use crate::wbft::{ConsensusState, Member};
 
@@ -98,7 +98,12 @@ fn summary(seen: &Seen, frame: &Frame) -> Vec<String> {
     lines.extend(frame.entry("this node", &format!("{role}, peers {peers}")));
     lines.extend(frame.entry("stop now", &words(&seen.spare)));
     if let Some((name, height, verdict)) = &seen.next {
-        lines.extend(frame.entry("upgrade", &format!("{name} at {height}: {}", words(verdict))));
+        // Until then the set that shares the turns is not known, and that is nothing to wonder about.
+        let when = match height.saturating_sub(s.height) {
+            0 => words(verdict),
+            blocks => format!("in {blocks} blocks"),
+        };
+        lines.extend(frame.entry("upgrade", &format!("{name} at {height}: {when}")));
     }
     lines
 }
@@ -135,9 +140,11 @@ fn words(verdict: &Verdict) -> String {
         Verdict::Go(reason) => format!("yes, but: {reason}"),
         Verdict::Hold(gates) if gates.is_empty() => "not known".to_owned(),
         Verdict::Hold(gates) => {
-            let gates: Vec<String> =
-                gates.iter().map(|g| format!("{}: {g} (waits for {})", g.name(), g.waits_for())).collect();
-            format!("no; {}", gates.join("; "))
+            let gate = |gate: &Gate| match gate {
+                Gate::Unknown { .. } => gate.to_string(),
+                gate => format!("{}: {gate} (waits for {})", gate.name(), gate.waits_for()),
+            };
+            format!("no; {}", gates.iter().map(gate).collect::<Vec<_>>().join("; "))
         }
     }
 }
@@ -145,7 +152,6 @@ fn words(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::gates::Gate;
     use crate::wbft::RoundMetrics;
 
     fn seen(validators: u8, gone: &[u8]) -> Seen {
