@@ -3,10 +3,11 @@
 //! Combinations are checked at every load. What is on the disk is looked at only by `run` and
 //! `config check`, because `status` must work on a home that is broken.
 
+use super::address::RpcAddress;
 use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
-use super::value::{HeightSource, StopTimeoutAction};
+use super::value::{HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::url::redact;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -37,6 +38,14 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         let what = "killing a validator rewinds it by minutes to hours of blocks, and it may vote twice";
         warnings.push(at("daemon_stop_timeout_action", what).hint("wait is the safe choice"));
     }
+    if config.validator_mode
+        && config.sign_after_unclean == SignAfterUnclean::Wait
+        && !config.can_be_told_to_seal()
+    {
+        let what =
+            "over HTTP nobody can be told to seal, so that after an unclean stop the validator signs at once";
+        warnings.push(at("daemon_rpc_address", what).hint("add the node's IPC socket"));
+    }
     if config.unsafe_skip_checksum && !config.download_public_keys.is_empty() {
         let what = "it has no effect: with download_public_keys a signature is always required";
         warnings.push(at("unsafe_skip_checksum", what));
@@ -48,6 +57,13 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
 }
 
 impl Config {
+    /// Whether there is a way to have a silent node seal: IPC has the methods for it, HTTP has not.
+    #[must_use]
+    pub fn can_be_told_to_seal(&self) -> bool {
+        let addresses = &self.daemon_rpc_address;
+        addresses.is_empty() || addresses.iter().any(|address| !matches!(address, RpcAddress::Http(_)))
+    }
+
     /// The node's data directory: `daemon_data_dir`, else the last `--datadir` among the node's arguments,
     /// else `data` in the home.
     #[must_use]
@@ -231,6 +247,9 @@ mod tests {
         load(home, &[validator, ("--daemon-height-source", "none")]).unwrap_err();
         let killer = load(home, &[validator, ("--daemon-stop-timeout-action", "kill")]).unwrap();
         assert_eq!(killer.warnings.len(), 1);
+        let deaf =
+            |address| load(home, &[validator, ("--daemon-rpc-address", address)]).unwrap().warnings.len();
+        assert_eq!((deaf("localhost:8545"), deaf("localhost:8545,/x/node.ipc")), (1, 0));
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
     }

@@ -31,7 +31,7 @@ pub use control::{Answered, Reply, Request, Status, ask};
 pub use poller::endpoints;
 
 use crate::children;
-use crate::config::{Config, HeightSource, RpcAddress, SignAfterUnclean, Sources, StopTimeoutAction};
+use crate::config::{Config, HeightSource, SignAfterUnclean, Sources, StopTimeoutAction};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::lock::SupervisorLock;
@@ -192,15 +192,9 @@ fn policy(config: &Config) -> Policy {
         turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
         leave_before_stop: config.leave_before_stop,
         silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
-            && can_be_told_to_seal(config),
+            && config.can_be_told_to_seal(),
         sign_wait: config.sign_wait_timeout,
     }
-}
-
-/// Whether there is a way to have a silent node seal: IPC has the methods for it, HTTP has not.
-fn can_be_told_to_seal(config: &Config) -> bool {
-    let addresses = &config.daemon_rpc_address;
-    addresses.is_empty() || addresses.iter().any(|address| !matches!(address, RpcAddress::Http(_)))
 }
 
 /// A number that differs from one supervisor to the next, so that a fleet's backoffs do not coincide.

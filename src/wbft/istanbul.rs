@@ -225,19 +225,16 @@ impl Client {
         Ok(info.as_ref().and_then(|info| info.get("protocols")).and_then(find_timing))
     }
 
-    /// The forks that the running program knows, by the name of their setting (`londonBlock`), with
-    /// their heights. An unknown fork is absent. `None` if the node does not tell.
+    /// The forks that the running program knows, by the place of their setting in the chain's configuration
+    /// (`londonBlock`, `transitions.0.block`), with their heights. An unknown fork is absent. `None` if the
+    /// node does not tell.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
     pub fn forks(&mut self) -> Result<Option<BTreeMap<String, u64>>, RpcError> {
-        let fork = |(name, value): (&String, &Value)| {
-            let height = value.as_u64().filter(|_| name.ends_with("Block"))?;
-            Some((name.clone(), height))
-        };
         let Some(info) = served(self.node_info())? else { return Ok(None) };
         let config = info.get("protocols").and_then(|p| p.get("eth")).and_then(|eth| eth.get("config"));
-        Ok(config.and_then(Value::as_object).map(|config| config.iter().filter_map(fork).collect()))
+        Ok(config.filter(|config| config.is_object()).map(forks_in))
     }
 
     /// The set as the node tells it; `None` if it does not serve that, or does not know the block.
@@ -320,4 +317,44 @@ fn find_timing(config: &Value) -> Option<Timing> {
         });
     }
     config.as_object()?.values().find_map(find_timing)
+}
+
+/// Every height in a chain's configuration that is called a block, wherever it stands.
+fn forks_in(config: &Value) -> BTreeMap<String, u64> {
+    let mut forks = BTreeMap::new();
+    let mut left = vec![(String::new(), config)];
+    while let Some((place, value)) = left.pop() {
+        let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+        match value {
+            Value::Object(object) => left.extend(object.iter().map(|(name, value)| (below(name), value))),
+            Value::Array(array) => {
+                left.extend(array.iter().enumerate().map(|(n, value)| (below(&n.to_string()), value)));
+            }
+            value => {
+                let is_block = place.ends_with("Block") || place.ends_with(".block");
+                forks.extend(value.as_u64().filter(|_| is_block).map(|height| (place, height)));
+            }
+        }
+    }
+    forks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_is_found_wherever_the_configuration_has_it() {
+        let config = json!({
+            "chainId": 7, "londonBlock": 0, "bohoBlock": null, "boho": {"wbft": null, "startBlock": 9},
+            "transitions": [{"block": 100, "epochLength": 5}, {"block": 200}], "blockPeriodSeconds": 1,
+        });
+        let heights = [
+            ("boho.startBlock", 9),
+            ("londonBlock", 0),
+            ("transitions.0.block", 100),
+            ("transitions.1.block", 200),
+        ];
+        assert_eq!(forks_in(&config), heights.map(|(place, height)| (place.to_owned(), height)).into());
+    }
 }
