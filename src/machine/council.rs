@@ -202,6 +202,12 @@ impl Machine {
             Some(left) => now >= left + self.period() * LEAVE,
             None => {
                 node.council.left = Some(now);
+                self.tell(
+                    Level::Info,
+                    "leaving",
+                    "sealing no more; the node is stopped in a few blocks".to_owned(),
+                    false,
+                );
                 self.actions.push(Action::Leave);
                 false
             }

@@ -131,7 +131,11 @@ fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
 }
 
 fn take_turns(size: usize, there: usize) {
-    let fleet = Fleet::new(size, None);
+    let mut fleet = Fleet::new(size, None);
+    // One of them leaves the consensus before it is stopped.
+    let first = fleet.homes.swap_remove(0);
+    fleet.homes.push(first.set("DAEMON_LEAVE_BEFORE_STOP", "true"));
+    fleet.homes.swap(0, size - 1);
     let mut visors: Vec<Visor<'_>> = (0..there).map(|index| fleet.run(index)).collect();
     wait_all(&mut visors);
     let absences = fleet.absences(there);
@@ -143,6 +147,7 @@ fn take_turns(size: usize, there: usize) {
         wait_head(&fleet.ipc(index), H);
     }
     nobody_was_missed(&fleet.ipc(0), size, there);
+    assert!(visors[0].log().contains("event=leaving") && !visors[0].log().contains("event=not_left"));
     for visor in &mut visors {
         assert_eq!(visor.stop(), 0);
     }
@@ -161,6 +166,19 @@ fn seven_validators_take_turns() {
 #[test]
 fn seven_validators_of_which_one_is_dead_take_turns_all_the_same() {
     take_turns(7, 6);
+}
+
+#[test]
+fn whoever_joins_or_leaves_the_set_meanwhile_is_upgraded_like_all_others() {
+    let fleet = Fleet::new(5, None);
+    // At the height the last one does not vote; when an epoch ends later, it takes the place of the third.
+    let sets = "[[10,[0,1,2,3]],[60,[0,1,3,4]]]";
+    fs::write(fleet.network.path().join("sets.json"), sets).unwrap();
+    let mut visors: Vec<Visor<'_>> = (0..5).map(|index| fleet.run(index)).collect();
+    wait_all(&mut visors);
+    assert!(visors[4].log().contains("we are not among the validators"));
+    wait_head(&fleet.ipc(0), 64);
+    nobody_was_missed(&fleet.ipc(0), 4, 4);
 }
 
 #[test]
