@@ -131,14 +131,14 @@ fn next(home: &Home) -> Option<(String, Heights)> {
 }
 
 fn value(seen: &Seen) -> serde_json::Value {
+    if let Some(trouble) = &seen.trouble {
+        // No number is told of a node that tells none.
+        return json!({"consensus": {"step": seen.state.step}, "trouble": trouble});
+    }
     let next = seen.next.as_ref();
-    let mut value = json!({
+    json!({
         "consensus": seen.state,
         "can_be_spared": seen.spare,
         "next_upgrade": next.map(|(name, height, verdict)| json!({"name": name, "height": height, "gates": verdict})),
-    });
-    if let Some(trouble) = &seen.trouble {
-        value["trouble"] = json!(trouble);
-    }
-    value
+    })
 }

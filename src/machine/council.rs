@@ -195,7 +195,8 @@ impl Machine {
 
     /// With `leave_before_stop`: stops sealing first, and says when the chain has had time to go on without us.
     fn has_left(&mut self, now: Instant, node: &mut Node) -> bool {
-        if !self.policy.leave_before_stop {
+        // Who is silent has left already, and must not come back by this door.
+        if !self.policy.leave_before_stop || self.record.silent {
             return true;
         }
         match node.council.left {
@@ -325,18 +326,19 @@ impl Machine {
             }
             return Some(node);
         }
-        self.seal(now, node);
-        None
+        // Whether it can be told to is no reason to miss an upgrade.
+        Some(self.seal(now, node))
     }
 
     /// Asks the node to seal. The answer decides whether it is silent no more.
-    pub(super) fn seal(&mut self, now: Instant, mut node: Node) {
+    pub(super) fn seal(&mut self, now: Instant, mut node: Node) -> Node {
         let again = node.council.signing.is_none_or(|at| now >= at + self.policy.poll_interval);
         if again {
             node.council.signing = Some(now);
             self.actions.push(Action::Sign);
+            self.state = State::Running(node.clone());
         }
-        self.state = State::Running(node);
+        node
     }
 
     /// Why a silent node must not seal yet.

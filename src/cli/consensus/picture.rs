@@ -205,5 +205,10 @@ mod tests {
         let down = Seen { state, spare: Verdict::Hold(Vec::new()), next: None, trouble };
         let text = text(&down, &Frame { width: 80, rows: 24, colour: false });
         assert_eq!(text, "down        the node cannot be asked\n");
+        let json = super::super::value(&down);
+        assert_eq!(
+            json,
+            serde_json::json!({"consensus": {"step": "down"}, "trouble": "the node cannot be asked"})
+        );
     }
 }

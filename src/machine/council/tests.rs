@@ -299,6 +299,16 @@ fn whoever_has_left_and_then_may_not_stop_comes_back() {
     }
 }
 
+#[test]
+fn a_silent_one_has_left_already_and_does_not_come_back_to_seal() {
+    let mut rig = after_a_kill(Policy { leave_before_stop: true, ..Policy::default() });
+    rig.schedule(None);
+    rig.head(140);
+    rig.surveyed(survey(140, &[1]));
+    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (0, 1));
+    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
+}
+
 /// A validator whose node was killed, started again.
 fn after_a_kill(policy: Policy) -> Rig {
     Rig::new(policy, NodeMark::StoppedUnclean, 200)
@@ -371,6 +381,21 @@ fn what_takes_too_long_is_left_to_the_operator() {
     assert!(rig.told("still_silent") && rig.count(|a| *a == Action::Sign) == 0);
     rig.feed(Event::Request(Ask { reply_to: None, what: Request::Sign }));
     assert_eq!(rig.count(|a| *a == Action::Sign), 1);
+}
+
+#[test]
+fn a_node_that_cannot_be_told_to_seal_is_upgraded_all_the_same() {
+    let mut rig = after_a_kill(Policy::default());
+    rig.schedule(Some(300));
+    rig.head(298);
+    rig.recalls(200, hash(200));
+    for head in 298..=299 {
+        rig.head(head);
+        rig.surveyed(survey(head, &[1, 2]));
+        rig.feed(Event::Signing(Err(Failure::new(Class::Permanent, "no miner_start here"))));
+    }
+    assert!(rig.count(|a| *a == Action::Sign) > 0 && rig.told("not_sealing"));
+    assert_eq!(rig.stops(), 1, "at the last block before the fork");
 }
 
 #[test]
