@@ -537,12 +537,17 @@ fn a_new_binary_that_is_still_silent_has_not_proved_itself() {
     rig.exits(Status::Code(0));
     rig.head(160);
     rig.pass(60);
-    rig.head(190);
-    rig.surveyed(Survey { own_seals: (0, 20), ..survey(190, &[1]) });
+    rig.head(201);
     rig.recalls(200, hash(200));
-    rig.head(191);
-    rig.surveyed(Survey { own_seals: (0, 20), ..survey(191, &[1]) });
+    // Its seals of before the kill may still be in the last blocks.
+    rig.surveyed(Survey { own_seals: (12, 20), ..survey(201, &[1]) });
     assert!(!applied(&rig));
+    rig.head(202);
+    rig.surveyed(Survey { own_seals: (12, 20), ..survey(202, &[1]) });
+    rig.feed(Event::Signing(Ok(())));
+    rig.head(203);
+    rig.surveyed(Survey { own_seals: (12, 20), ..survey(203, &[]) });
+    assert!(applied(&rig));
 }
 
 #[test]

@@ -15,7 +15,7 @@ struct Mute {
     head: Arc<AtomicU64>,
     /// Whether it ends every subscription as soon as it has begun.
     ends: bool,
-    subscribed: Sender<()>,
+    subscribed: Sender<Instant>,
 }
 
 impl Mute {
@@ -33,7 +33,7 @@ impl Mute {
             (&*stream).write_all(format!("{reply}\n").as_bytes())?;
             if subscribes {
                 // The test may have seen enough.
-                let _ = self.subscribed.send(());
+                let _ = self.subscribed.send(Instant::now());
                 if self.ends {
                     return Ok(());
                 }
@@ -43,8 +43,8 @@ impl Mute {
     }
 }
 
-/// The socket of such a node at block 5, and where it says that somebody has subscribed.
-fn node(dir: &std::path::Path, ends: bool) -> (Endpoint, Arc<AtomicU64>, Receiver<()>) {
+/// The socket of such a node at block 5, and where it says when somebody has subscribed.
+fn node(dir: &std::path::Path, ends: bool) -> (Endpoint, Arc<AtomicU64>, Receiver<Instant>) {
     let socket = dir.join("node.ipc");
     let listener = UnixListener::bind(&socket).unwrap();
     let (subscribed, subscriptions) = unbounded();
@@ -88,7 +88,7 @@ fn a_subscription_that_always_ends_soon_is_renewed_ever_less_eagerly() {
     let dir = tempfile::tempdir().unwrap();
     let (endpoint, _, subscriptions) = node(dir.path(), true);
     let (_poller, told) = follow(endpoint);
-    let times: Vec<Instant> = subscriptions.iter().take(4).map(|()| Instant::now()).collect();
+    let times: Vec<Instant> = subscriptions.iter().take(4).collect();
     assert_eq!(told.recv().unwrap().head.unwrap().block.height, 5);
     let (first, last) = (times[0], times[3]);
     assert!(last - first >= AGAIN.0 * (2 + 4 + 8), "renewed in {:?}", last - first);
