@@ -181,7 +181,7 @@ settings! {
         avoid_own_proposal: bool = "false";
         /// Whether to stop signing a few blocks before the node is stopped.
         leave_before_stop: bool = "false";
-        /// When to sign again after the node was killed or has crashed.
+        /// When to sign again after the node was killed or has crashed. At once where daemon_rpc_address names HTTP only.
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.
         sign_wait_timeout: Duration = "10m", within "1s" to "24h";
