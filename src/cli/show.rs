@@ -62,6 +62,9 @@ fn show(status: &Status) -> String {
     if view.failures > 0 {
         let _ = writeln!(text, "failures    {} in a row", view.failures);
     }
+    if let Some(trouble) = &view.trouble {
+        let _ = writeln!(text, "trouble     {trouble}");
+    }
     if let Some(p) = &view.upgrade {
         let to = &p.to.target;
         let _ = writeln!(text, "upgrading   {} -> {to}: {}, attempt {}", p.from.target, p.phase, p.attempt);

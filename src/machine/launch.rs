@@ -184,13 +184,13 @@ impl Machine {
                 let since = node.since;
                 self.warn(
                     "node_exited",
-                    format!("status={} after={:?}", ending.status, now.duration_since(since)),
+                    format!("status={} after={:.0?}", ending.status, now.duration_since(since)),
                 );
                 self.clear(now, Cleared::Down { why: Why::Crash, ending, since });
             }
             State::Stopping { why, since: asked, node, .. } => {
                 let (why, since) = (why.clone(), node.since);
-                let text = format!("status={} after={:?}", ending.status, now.duration_since(*asked));
+                let text = format!("status={} after={:.0?}", ending.status, now.duration_since(*asked));
                 self.tell(Level::Info, "node_stopped", text, false);
                 self.clear(now, Cleared::Down { why, ending, since });
             }
@@ -307,7 +307,7 @@ impl Machine {
             return self.save_and_tell(record, then, Some(news));
         }
         let wait = backoff(failures, self.seed);
-        self.warn("restarting", format!("failures={failures} in={wait:?} last={what}"));
+        self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what}"));
         self.save(record, Recorded::Start(Some(now + wait)));
     }
 
@@ -450,7 +450,7 @@ impl Machine {
                     self.tell(
                         Level::Error,
                         "killing",
-                        format!("the node did not stop within {waited:?}"),
+                        format!("the node did not stop within {waited:.0?}"),
                         true,
                     );
                     return;
@@ -467,7 +467,7 @@ impl Machine {
         let grace_is_over = waited >= grace && *nagged < *since + grace;
         if grace_is_over || now.duration_since(*nagged) >= NAG {
             *nagged = now;
-            self.warn("still_stopping", format!("waited={waited:?} the node has not ended after SIGTERM"));
+            self.warn("still_stopping", format!("waited={waited:.0?} the node has not ended after SIGTERM"));
         }
     }
 }

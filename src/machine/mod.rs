@@ -194,6 +194,8 @@ pub struct Machine {
     now: Option<Instant>,
     /// When the stop for the upgrade in the record was decided, if that was in this process.
     stopped: Option<Instant>,
+    /// What went wrong last, while no node runs.
+    trouble: Option<String>,
     actions: Vec<Action>,
 }
 
@@ -219,6 +221,7 @@ impl Machine {
             told: None,
             now: None,
             stopped: None,
+            trouble: None,
             actions: Vec::new(),
         }
     }
@@ -257,6 +260,7 @@ impl Machine {
             Event::Tick => {}
         }
         self.drive(now);
+        self.note_trouble();
         std::mem::take(&mut self.actions)
     }
 
@@ -503,6 +507,18 @@ impl Machine {
 
     fn tell(&mut self, level: Level, event: &'static str, text: String, history: bool) {
         self.actions.push(Action::Tell(Notice { level, event, text, history }));
+    }
+
+    /// Remembers the last thing that was warned of, until a node runs.
+    fn note_trouble(&mut self) {
+        let bad = |action: &Action| match action {
+            Action::Tell(notice) if notice.level != Level::Info => {
+                Some(format!("{} {}", notice.event, notice.text))
+            }
+            _ => None,
+        };
+        let news = self.actions.iter().rev().find_map(bad);
+        self.trouble = if self.node().is_some() { None } else { news.or(self.trouble.take()) };
     }
 
     fn warn(&mut self, event: &'static str, text: String) {

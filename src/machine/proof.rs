@@ -72,7 +72,7 @@ impl Machine {
         if !progress.signed && self.may_seal_unheard(now, node) {
             return Proof::Trace;
         }
-        let reason = format!("the head has stood at {top} for {still:?}");
+        let reason = format!("the head has stood at {top} for {still:.0?}");
         if self.way_back_is_open(progress, now) { Proof::Bad(reason) } else { Proof::Overdue(reason) }
     }
 

@@ -23,6 +23,9 @@ pub struct View {
     pub period_ms: u64,
     /// Failures in a row.
     pub failures: u32,
+    /// What went wrong last, while no node runs.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// The upgrade under way.
     pub upgrade: Option<Progress>,
     /// Whether the node does not seal for now, and what that waits for.
@@ -97,6 +100,7 @@ impl fmt::Display for View {
         for plan in &self.planned {
             write!(f, " planned={}@{}:{}", plan.name, plan.height, plan.binary)?;
         }
+        self.trouble.iter().try_for_each(|what| write!(f, " trouble={what:?}"))?;
         self.silent.iter().try_for_each(|why| write!(f, " silent={why:?}"))?;
         self.halted.iter().try_for_each(|why| write!(f, " halted={why:?}"))
     }
@@ -117,6 +121,7 @@ impl Machine {
             head: self.head.as_ref().map(|h| h.block.clone()),
             period_ms: millis(self.period()),
             failures: self.restarts.failures(),
+            trouble: self.trouble.clone(),
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),

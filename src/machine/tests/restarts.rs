@@ -12,7 +12,7 @@ fn a_crash_is_followed_by_a_start_after_a_while() {
         (+60.0s) exited, signal 11   → warn node_exited: status=signal 11 after=60s
                                      → await release
         release                      → warn unclean_stop: status=signal 11 the head may have gone back
-                                     → warn restarting: failures=1 in=930ms last=signal 11
+                                     → warn restarting: failures=1 in=930.0ms last=signal 11
                                      → record [genesis StoppedUnclean]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
@@ -27,7 +27,7 @@ fn exit_code_zero_is_a_failure_too() {
     story.all([CLEAN, Input::Tick, CLEAN, Input::Tick, CLEAN]).check(&expect![[r#"
         (+60.0s) exited, exit code 0 → warn node_exited: status=exit code 0 after=60s
                                      → await release
-        release                      → warn restarting: failures=1 in=930ms last=exit code 0
+        release                      → warn restarting: failures=1 in=930.0ms last=exit code 0
                                      → record [genesis StoppedClean]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
@@ -35,7 +35,7 @@ fn exit_code_zero_is_a_failure_too() {
         spawned                      → info node_started: pid=1 version=genesis
         exited, exit code 0          → warn node_exited: status=exit code 0 after=0ns
                                      → await release
-        release                      → warn restarting: failures=2 in=1.98s last=exit code 0
+        release                      → warn restarting: failures=2 in=2.0s last=exit code 0
                                      → record [genesis StoppedClean]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running]
@@ -55,7 +55,7 @@ fn ten_minutes_of_health_forgive_earlier_failures() {
     story.all([CLEAN, Input::Tick, after(600)]).forget().then(CLEAN).check(&expect![[r#"
         (+600.0s) exited, exit code 0 → warn node_exited: status=exit code 0 after=600s
                                      → await release
-        release                      → warn restarting: failures=1 in=930ms last=exit code 0
+        release                      → warn restarting: failures=1 in=930.0ms last=exit code 0
                                      → record [genesis StoppedClean]
     "#]]);
 }
@@ -86,7 +86,7 @@ fn a_node_that_cannot_be_executed() {
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawn failed (Permanent)     → warn node_not_started: it failed
-                                     → warn restarting: failures=1 in=930ms last=it failed
+                                     → warn restarting: failures=1 in=930.0ms last=it failed
                                      → record [genesis Never]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
@@ -109,7 +109,7 @@ fn a_failed_exec_does_not_make_an_unclean_end_clean() {
         .forget();
     story.then(Input::Fail(Class::Environment)).check(&expect![[r#"
         spawn failed (Environment)   → warn node_not_started: it failed
-                                     → warn restarting: failures=2 in=1.98s last=it failed
+                                     → warn restarting: failures=2 in=2.0s last=it failed
                                      → record [genesis StoppedUnclean]
     "#]]);
 }
@@ -140,7 +140,7 @@ fn a_crash_while_an_upgrade_is_due() {
         (+1.0s) exited, exit code 1  → warn node_exited: status=exit code 1 after=3s
                                      → await release
         release                      → warn unclean_stop: status=exit code 1 the head may have gone back
-                                     → warn restarting: failures=1 in=930ms last=exit code 1
+                                     → warn restarting: failures=1 in=930.0ms last=exit code 1
                                      → record [genesis StoppedUnclean]
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -269,4 +269,15 @@ fn the_head_is_asked_for_more_often_near_a_trigger() {
     assert_eq!(pace(&story), secs(1) / 4);
     story.then(Input::Configure(Policy { poll_interval: Duration::from_millis(10), ..policy() }));
     assert_eq!(pace(&story), Duration::from_millis(10));
+}
+
+#[test]
+fn what_keeps_the_node_down_is_in_view_until_one_runs() {
+    let mut story = Story::running(policy(), vec![]);
+    let trouble = |story: &Story| story.world.machine.as_ref().unwrap().view().trouble;
+    assert_eq!(trouble(&story), None);
+    story.then(CLEAN);
+    assert_eq!(trouble(&story).as_deref(), Some("restarting failures=1 in=930.0ms last=exit code 0"));
+    story.then(Input::Tick);
+    assert_eq!(trouble(&story), None);
 }
