@@ -24,9 +24,11 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::printable::{printable_json, printable_lines};
+use crate::upgrade::journal::Journal;
 use args::{Command, Invocation};
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::{self, Write as _};
 
 /// Does what the command line asks for; `argv` is without the program's own name. The result is the
@@ -56,7 +58,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             | Command::Version
             | Command::Help(_)
     );
-    if !works_without && !home.dir().is_dir() {
+    // A directory with nothing but a configuration is no home yet.
+    if !works_without && fs::symlink_metadata(home.current()).is_err() && !Journal::exists(&home)? {
         return Err(Error::new(Kind::Config, "no home is laid out here")
             .at(home.root().display())
             .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"));

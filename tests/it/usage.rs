@@ -23,6 +23,8 @@ fn every_mistake_has_its_code_and_one_line() {
     let text = rig.path().join("text");
     fs::write(&text, "no program").unwrap();
     let text = text.to_str().unwrap();
+    fs::create_dir_all(rig.path().join("new/wemixvisor")).unwrap();
+    fs::write(rig.path().join("new/wemixvisor/config.yaml"), "").unwrap();
     for (code, args, parts) in [
         (2, &["frobnicate"][..], &["frobnicate", "wemixvisor help"][..]),
         (2, &["statsu"], &["did you mean `wemixvisor status`?"]),
@@ -50,6 +52,7 @@ fn every_mistake_has_its_code_and_one_line() {
         (74, &["upgrade", "add", "v2", "missing"], &["missing"]),
         (78, &["status", "--daemon-shutdown-grace", "soon"], &["--daemon-shutdown-grace", "soon"]),
         (78, &["status", "--home", "nowhere"], &["no home is laid out here", "nowhere"]),
+        (78, &["run", "--home", "new"], &["no home is laid out here", "new", "wemixvisor init"]),
         (78, &["status", "--config", "none.yaml"], &["none.yaml"]),
         (78, &["run", "--daemon-data-backup-dir", "home/data/backups"], &["lies in the data directory"]),
         (78, &["run", "--validator-mode", "--unsafe-skip-checksum"], &["--unsafe-skip-checksum"]),
