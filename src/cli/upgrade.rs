@@ -42,7 +42,9 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
     let missing = if install::staged(home)?.contains(&name) {
         String::new()
     } else {
-        format!("; stage its binary with `wemixvisor upgrade add {name} BINARY`")
+        format!(
+            "; its binary is not here: `wemixvisor upgrade add {name} BINARY` stages it, `wemixvisor upgrade fetch {name}` downloads it"
+        )
     };
     print(&format!("{name} is scheduled at height {height}{missing}\n"))
 }
