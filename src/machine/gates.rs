@@ -404,7 +404,7 @@ impl fmt::Display for Gate {
                 write!(f, "{first_round} of the last {blocks} blocks decided in round 0, need 3 of 4")
             }
             Gate::Proposal { height } => write!(f, "we propose block {height}"),
-            Gate::Unknown { missing } => write!(f, "not known: {missing}"),
+            Gate::Unknown { missing } => f.write_str(missing),
         }
     }
 }

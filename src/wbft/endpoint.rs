@@ -3,6 +3,7 @@
 //! URLs are checked with the parser of the HTTP client, so that what passes here is what it accepts.
 //! Nothing is contacted and no name is looked up.
 
+use crate::url::redact;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -95,19 +96,6 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The text without the password that a URL in it may carry, fit for a log.
-fn redact(text: &str) -> String {
-    let start = text.find("://").map_or(0, |n| n + 3);
-    let end = text[start..].find('/').map_or(text.len(), |n| start + n);
-    match text[start..end].rfind('@') {
-        Some(at) => {
-            let user = text[start..start + at].split(':').next().unwrap_or_default();
-            format!("{}{user}:***{}", &text[..start], &text[start + at..])
-        }
-        None => text.to_owned(),
-    }
-}
-
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,7 +138,7 @@ mod tests {
             ("ws://x:1/path", "ws://x:1/path", "ws"),
             ("wss://x:1", "wss://x:1", "wss"),
             ("/data/a b.ipc", "/data/a b.ipc", "ipc"),
-            ("http://me:secret@x:1/p", "http://me:***@x:1/p", "http"),
+            ("http://me:secret@x:1/p", "http://***@x:1/p", "http"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.to_string().as_str(), endpoint.transport()), (shown, transport));

@@ -141,7 +141,7 @@ fn words(verdict: &Verdict) -> String {
         Verdict::Hold(gates) if gates.is_empty() => "not known".to_owned(),
         Verdict::Hold(gates) => {
             let gate = |gate: &Gate| match gate {
-                Gate::Unknown { .. } => gate.to_string(),
+                Gate::Unknown { .. } => format!("{}: {gate}", gate.name()),
                 gate => format!("{}: {gate} (waits for {})", gate.name(), gate.waits_for()),
             };
             format!("no; {}", gates.iter().map(gate).collect::<Vec<_>>().join("; "))
