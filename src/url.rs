@@ -2,6 +2,7 @@
 //!
 //! The parser is the one of the HTTP client, so that what passes here is what it will accept.
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use ureq::http::Uri;
 
 /// Checks scheme, host and port of a URL.
@@ -28,12 +29,48 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
 
 /// The URL without user and password, fit for a log. A user alone is hidden too: it may be a token.
 pub(crate) fn redact(url: &str) -> String {
-    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
-    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (scheme, authority, tail) = parts(url);
     match authority.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}***@{host}{tail}"),
         None => url.to_owned(),
     }
+}
+
+/// The URL without credentials, and these as the `Authorization` header has them (RFC 7617): what is
+/// escaped in a URL, as `@` and `/` in a password must be, is not escaped there.
+pub(crate) fn split_login(url: &str) -> (String, Option<String>) {
+    let (scheme, authority, tail) = parts(url);
+    let Some((login, host)) = authority.rsplit_once('@') else { return (url.to_owned(), None) };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let login = BASE64.encode(format!("{}:{}", decode(user), decode(password)));
+    (format!("{scheme}{host}{tail}"), Some(format!("Basic {login}")))
+}
+
+/// What stands before the authority, with the slashes; the authority; and all the rest.
+fn parts(url: &str) -> (&str, &str, &str) {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    (scheme, authority, tail)
+}
+
+/// Decodes `%41` and the like; what is not such an escape stays as it is.
+pub(crate) fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escape = tail.get(..2).filter(|_| *first == b'%');
+        match escape.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(crate::digest::decode_hex) {
+            Some(byte) => {
+                bytes.extend(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -66,5 +103,17 @@ mod tests {
         assert_eq!(redact("https://token@a?x=/@"), "https://***@a?x=/@");
         assert_eq!(redact("https://a/x"), "https://a/x");
         assert_eq!(redact("u:p@a:1"), "***@a:1");
+    }
+
+    #[test]
+    fn credentials_are_unescaped_for_the_header() {
+        for (text, bare, login) in [
+            ("https://a/x@y", "https://a/x@y", None),
+            ("https://user:secret@a:1/x?y", "https://a:1/x?y", Some("Basic dXNlcjpzZWNyZXQ=")),
+            ("http://u:p%40ss%2f%3a@[::1]/", "http://[::1]/", Some("Basic dTpwQHNzLzo=")),
+            ("http://token@a", "http://a", Some("Basic dG9rZW46")),
+        ] {
+            assert_eq!(split_login(text), (bare.to_owned(), login.map(ToOwned::to_owned)));
+        }
     }
 }

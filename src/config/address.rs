@@ -16,7 +16,7 @@ pub struct HttpUrl(String);
 pub enum RpcAddress {
     /// HTTP or HTTPS.
     Http(HttpUrl),
-    /// WebSocket: the `ws://` or `wss://` URL.
+    /// WebSocket: the `ws://` URL.
     Ws(String),
     /// A unix socket.
     Ipc(PathBuf),
@@ -92,8 +92,10 @@ impl Setting for RpcAddress {
         raw.parse(|text| {
             if text.starts_with('/') {
                 Ok(RpcAddress::Ipc(PathBuf::from(text)))
-            } else if text.starts_with("ws://") || text.starts_with("wss://") {
-                check(text, &["ws", "wss"]).map_err(|why| format!("{:?}: {why}", redact(text)))?;
+            } else if text.starts_with("wss://") {
+                Err(format!("{:?}: there is no TLS for WebSocket; write it as https://", redact(text)))
+            } else if text.starts_with("ws://") {
+                check(text, &["ws"]).map_err(|why| format!("{:?}: {why}", redact(text)))?;
                 Ok(RpcAddress::Ws(text.to_owned()))
             } else {
                 HttpUrl::parse(text)
@@ -122,7 +124,7 @@ mod tests {
         assert_eq!(rpc("localhost:8545"), http("http://localhost:8545"));
         assert_eq!(rpc("[::1]:8545"), http("http://[::1]:8545"));
         assert_eq!(rpc("https://rpc.example.org/key"), http("https://rpc.example.org/key"));
-        assert_eq!(rpc("wss://x:1"), Ok(RpcAddress::Ws("wss://x:1".to_owned())));
+        assert_eq!(rpc("ws://x:1"), Ok(RpcAddress::Ws("ws://x:1".to_owned())));
         assert_eq!(rpc("/data/geth.ipc"), Ok(RpcAddress::Ipc("/data/geth.ipc".into())));
     }
 
@@ -140,6 +142,7 @@ mod tests {
             "ftp://a:1",
             "http://a b",
             "ws://",
+            "wss://x:1",
             "host:1:2",
             "data/geth.ipc",
             "http://[::1",

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use ureq::http::Uri;
 
+/// Why `wss://` is no endpoint.
+pub(super) const NO_TLS: &str = "there is no TLS for WebSocket: use https, or ws on the same machine";
+
 /// One place to reach a node at, and by which transport.
 ///
 /// ```
@@ -22,7 +25,7 @@ use ureq::http::Uri;
 pub enum Endpoint {
     /// HTTP or HTTPS: a full URL.
     Http(String),
-    /// WebSocket: a full `ws://` or `wss://` URL.
+    /// WebSocket: a full `ws://` URL. There is no TLS for it: use HTTPS.
     Ws(String),
     /// A unix socket that speaks newline-delimited JSON.
     Ipc(PathBuf),
@@ -44,13 +47,12 @@ impl Endpoint {
         text.split(',').map(|part| part.trim().parse()).collect()
     }
 
-    /// The name of the transport: `http`, `https`, `ws`, `wss` or `ipc`.
+    /// The name of the transport: `http`, `https`, `ws` or `ipc`.
     #[must_use]
     pub fn transport(&self) -> &'static str {
         match self {
             Endpoint::Http(url) if url.starts_with("https:") => "https",
             Endpoint::Http(_) => "http",
-            Endpoint::Ws(url) if url.starts_with("wss:") => "wss",
             Endpoint::Ws(_) => "ws",
             Endpoint::Ipc(_) => "ipc",
         }
@@ -90,8 +92,9 @@ impl FromStr for Endpoint {
         }
         match uri.scheme_str() {
             Some("http" | "https") => Ok(Endpoint::Http(url)),
-            Some("ws" | "wss") => Ok(Endpoint::Ws(url)),
-            _ => Err(bad("the scheme is none of http, https, ws, wss")),
+            Some("ws") => Ok(Endpoint::Ws(url)),
+            Some("wss") => Err(bad(NO_TLS)),
+            _ => Err(bad("the scheme is none of http, https, ws")),
         }
     }
 }
@@ -115,7 +118,7 @@ impl fmt::Display for BadEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is not an RPC address: {}; write host:port, http(s)://…, ws(s)://… or /path/to.ipc",
+            "{:?} is not an RPC address: {}; write host:port, http(s)://…, ws://… or /path/to.ipc",
             self.text, self.why
         )
     }
@@ -136,7 +139,6 @@ mod tests {
             ("http://node.example", "http://node.example", "http"),
             ("https://rpc.example.org/key", "https://rpc.example.org/key", "https"),
             ("ws://x:1/path", "ws://x:1/path", "ws"),
-            ("wss://x:1", "wss://x:1", "wss"),
             ("/data/a b.ipc", "/data/a b.ipc", "ipc"),
             ("http://me:secret@x:1/p", "http://***@x:1/p", "http"),
         ] {
@@ -159,6 +161,7 @@ mod tests {
             ("http:///x", ""),
             ("ftp://a:1", "scheme"),
             ("tcp://a:1", "scheme"),
+            ("wss://a:1", "no TLS"),
             ("http://a b", ""),
             ("node.ipc", "no port"),
             ("data/node.ipc", ""),

@@ -6,17 +6,19 @@
 use super::fault::{Fault, excerpt};
 use super::json;
 use super::session::{Reply, answer, request};
+use crate::url::split_login;
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::time::Duration;
 use ureq::Agent;
-use ureq::http::StatusCode;
+use ureq::http::{StatusCode, header};
 
 /// A client of one URL. Connections are kept between calls, and found dead ones are replaced.
 #[derive(Debug)]
 pub(super) struct Http {
     agent: Agent,
     url: String,
+    login: Option<String>,
     next_id: u64,
     timeout: Duration,
 }
@@ -32,13 +34,17 @@ impl Http {
             .user_agent(concat!("wemixvisor/", env!("CARGO_PKG_VERSION")))
             .max_idle_connections(1)
             .timeout_global(Some(timeout));
-        Http { agent: config.build().new_agent(), url: url.to_owned(), next_id: 1, timeout }
+        let (url, login) = split_login(url);
+        Http { agent: config.build().new_agent(), url, login, next_id: 1, timeout }
     }
 
     pub(super) fn call(&mut self, method: &str, params: &Value, limit: usize) -> Result<Reply, Fault> {
         let id = self.next_id;
         self.next_id += 1;
-        let request = self.agent.post(&self.url).header("content-type", "application/json");
+        let mut request = self.agent.post(&self.url).header(header::CONTENT_TYPE, "application/json");
+        if let Some(login) = &self.login {
+            request = request.header(header::AUTHORIZATION, login);
+        }
         let mut response = request.send(self::request(id, method, params)).map_err(|e| self.fault(e))?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(limit as u64).read_to_vec();

@@ -6,10 +6,12 @@
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 
+use super::endpoint::NO_TLS;
 use super::fault::{Fault, excerpt};
 use super::session::Wire;
 use super::sha1::sha1;
 use super::socket::{Handle, Socket};
+use crate::url::split_login;
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -50,11 +52,10 @@ mod opcode {
 impl WebSocket {
     pub(super) fn connect(url: &str, timeout: Duration) -> Result<Self, Fault> {
         let deadline = Instant::now() + timeout;
+        let (url, login) = split_login(url);
         let uri: Uri = url.parse().map_err(|e| Fault::Unreachable(format!("{url}: {e}")))?;
         if uri.scheme_str() != Some("ws") {
-            return Err(Fault::Unsupported(
-                "WebSocket with TLS is not supported: use HTTPS, or ws:// on this host",
-            ));
+            return Err(Fault::Unsupported(NO_TLS));
         }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(80);
@@ -62,9 +63,10 @@ impl WebSocket {
         let nonce = [random().to_le_bytes(), random().to_le_bytes()].concat();
         let key = BASE64.encode(nonce);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
+        let login = login.map_or_else(String::new, |login| format!("Authorization: {login}\r\n"));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{login}\r\n"
         );
         let late = || Fault::Timeout(timeout);
         if !socket.send(request.as_bytes(), deadline)? {

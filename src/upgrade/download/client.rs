@@ -14,6 +14,7 @@ use super::{Limits, Options};
 use crate::error::{Error, Kind, Result};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
+use crate::url::split_login;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::cell::OnceCell;
 use std::io::{self, Read};
@@ -132,7 +133,7 @@ impl Client {
             return Err(refuse(Kind::Config, url, "daemon_download_require_https forbids http"));
         }
         let agent = self.agent(url)?;
-        let (bare, login) = url.split_login();
+        let (bare, login) = split_login(url.as_str());
         let mut request = Request::get(bare).header(header::ACCEPT_ENCODING, "identity");
         if let Some(login) = login {
             request = request.header(header::AUTHORIZATION, login);

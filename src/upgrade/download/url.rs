@@ -4,8 +4,7 @@
 //! lacks: references relative to a URL (RFC 3986 section 5), parameters, and the file's name. A user and
 //! password in a URL, and its query, go to that server alone, never to a log or a redirect.
 
-use crate::url::{check, redact};
-use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
+use crate::url::{check, decode, redact};
 use std::fmt;
 use std::str::FromStr;
 
@@ -24,20 +23,6 @@ impl Url {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
-    }
-
-    /// The URL without credentials, and these as the `Authorization` header has them (RFC 7617): what is
-    /// escaped in a URL, as `@` and `/` in a password must be, is not escaped there.
-    #[must_use]
-    pub fn split_login(&self) -> (String, Option<String>) {
-        let start = if self.is_https() { "https://" } else { "http://" }.len();
-        let Some((login, host)) = self.text[start..self.path].rsplit_once('@') else {
-            return (self.text.clone(), None);
-        };
-        let (user, password) = login.split_once(':').unwrap_or((login, ""));
-        let login = BASE64.encode(format!("{}:{}", decode(user), decode(password)));
-        let bare = format!("{}{host}{}", &self.text[..start], &self.text[self.path..]);
-        (bare, Some(format!("Basic {login}")))
     }
 
     /// Whether the connection is encrypted.
@@ -144,26 +129,6 @@ fn remove_dots(path: &str) -> String {
         }
     }
     format!("/{}", out.join("/"))
-}
-
-/// Decodes `%41` and the like; what is not such an escape stays as it is.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escape = tail.get(..2).filter(|_| *first == b'%');
-        match escape.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(crate::digest::decode_hex) {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl FromStr for Url {
@@ -283,18 +248,6 @@ mod tests {
         }
         for bad in ["ftp://a/x", "javascript:1", "http://", "//", "http://a\r\nb/"] {
             assert!(base.join(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn credentials_are_unescaped_for_the_header() {
-        for (text, bare, login) in [
-            ("https://a/x@y", "https://a/x@y", None),
-            ("https://user:secret@a:1/x?y", "https://a:1/x?y", Some("Basic dXNlcjpzZWNyZXQ=")),
-            ("http://u:p%40ss%2f%3a@[::1]/", "http://[::1]/", Some("Basic dTpwQHNzLzo=")),
-            ("http://token@a", "http://a/", Some("Basic dG9rZW46")),
-        ] {
-            assert_eq!(url(text).split_login(), (bare.to_owned(), login.map(ToOwned::to_owned)));
         }
     }
 

@@ -79,6 +79,18 @@ fn a_call_is_one_post_and_the_connection_is_kept() {
 }
 
 #[test]
+fn a_login_in_the_url_goes_into_its_header() {
+    let (endpoint, thread) = serve(vec![|mut stream: TcpStream| {
+        let (head, body) = read_http(&mut stream).unwrap();
+        assert!(head.to_lowercase().contains("authorization: basic dtpwqhnz\n"), "{head}");
+        write(&mut stream, http("200 OK", &result(&body["id"], &json!("0x1"))));
+    }]);
+    let endpoint: Endpoint = endpoint.to_string().replace("//", "//u:p%40ss@").parse().unwrap();
+    assert_eq!(Connection::new(&endpoint, PATIENT).call("eth_chainId", json!([])).unwrap(), "0x1");
+    thread.join().unwrap();
+}
+
+#[test]
 fn a_node_that_was_restarted_is_reached_again() {
     let once = |mut stream: TcpStream| {
         let (_, body) = read_http(&mut stream).unwrap();

@@ -103,6 +103,19 @@ fn the_recorded_handshake() {
 }
 
 #[test]
+fn a_login_in_the_url_goes_into_its_header() {
+    let (endpoint, thread) = serve_raw(|mut stream| {
+        let lines = std::iter::from_fn(|| read_line(&mut stream)).take_while(|line| line != "\r");
+        let lines: Vec<String> = lines.collect();
+        assert!(lines.contains(&"Authorization: Basic dTpwQHNz\r".to_owned()), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("u:p")), "{lines:?}");
+    });
+    let endpoint: Endpoint = endpoint.to_string().replace("//", "//u:p%40ss@").parse().unwrap();
+    Connection::new(&endpoint, PATIENT).call("eth_chainId", json!([])).unwrap_err();
+    thread.join().unwrap();
+}
+
+#[test]
 fn answers_of_every_size_come_whole_however_they_are_split() {
     const SIZES: [usize; 6] = [1, 60, 900, 1500, 3000, 70_000];
     let (endpoint, thread) = serve(|mut stream| {
