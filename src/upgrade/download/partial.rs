@@ -14,7 +14,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
+
+/// How often a claim is tried, and how soon again: a child that another thread is starting has a copy of one
+/// that was just released, until its exec.
+const TRIES: u32 = 20;
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The note: of which body the prefix is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +58,14 @@ impl Claim {
     pub(super) fn take(dir: &Path, name: &Name) -> Result<Self> {
         let path = dir.join(format!("{name}.lock"));
         let file = open(&path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Claim { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(Error::new(Kind::Busy, format!("another download of {name} is under way"))
-                    .at(path.display()))
+        for _ in 0..TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Claim { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(AGAIN),
+                Err(e) => return Err(Error::io("lock", &path, e.into())),
             }
-            Err(e) => Err(Error::io("lock", &path, e.into())),
         }
+        Err(Error::new(Kind::Busy, format!("another download of {name} is under way")).at(path.display()))
     }
 }
 
