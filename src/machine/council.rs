@@ -95,7 +95,7 @@ impl Machine {
             self.halt_for(now, node, twin);
             return None;
         }
-        if self.record.silent { self.wait_to_seal(now, node) } else { self.keep_head(now, node) }
+        if self.record.silent { Some(self.wait_to_seal(now, node)) } else { self.keep_head(now, node) }
     }
 
     /// Asks for a survey if something depends on it and the head has moved on since the last.
@@ -258,11 +258,11 @@ impl Machine {
         None
     }
 
-    /// The head as the last survey found it; none can be relied on, so it may be anywhere, where that is long ago.
-    pub(super) fn surveyed_head(&self, now: Instant, node: &Node) -> Option<u64> {
+    /// The head as the last survey found it. Where that is long ago or has failed since, it may be anywhere.
+    pub(super) fn surveyed_head(&self, now: Instant, node: &Node) -> u64 {
         let fresh = |at: Instant| now < at + self.policy.poll_interval + SURVEY_LOST;
         let survey = node.council.survey.as_ref().filter(|(at, _)| fresh(*at));
-        survey.filter(|_| node.council.failure.is_none()).map_or(Some(u64::MAX), |(_, s)| Some(s.sample.head))
+        survey.filter(|_| node.council.failure.is_none()).map_or(u64::MAX, |(_, survey)| survey.sample.head)
     }
 
     /// What the running node called itself when it was asked last.
@@ -314,20 +314,19 @@ impl Machine {
     }
 
     /// A silent node seals again when nothing that was final before can be sealed a second time.
-    fn wait_to_seal(&mut self, now: Instant, node: Node) -> Option<Node> {
-        let mut node = node;
+    fn wait_to_seal(&mut self, now: Instant, mut node: Node) -> Node {
         if let Some(reason) = self.not_yet_sealing(now, &node) {
             let waited = now.duration_since(node.since);
             if waited >= self.policy.sign_wait && !node.council.overdue {
                 node.council.overdue = true;
-                let text = format!("waited={:.0}s {reason}; {SIGN}", waited.as_secs_f64());
+                let text = format!("waited={waited:.0?} {reason}; {SIGN}");
                 self.tell(Level::Error, "still_silent", text, true);
                 self.state = State::Running(node.clone());
             }
-            return Some(node);
+            return node;
         }
         // Whether it can be told to is no reason to miss an upgrade.
-        Some(self.seal(now, node))
+        self.seal(now, node)
     }
 
     /// Asks the node to seal. The answer decides whether it is silent no more.

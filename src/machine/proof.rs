@@ -123,8 +123,8 @@ impl Machine {
 
     /// Whether this is a validator that does not tell what it does: it may seal, whatever its head was last.
     pub(super) fn may_seal_unheard(&self, now: Instant, node: &Node) -> bool {
-        let told = node.rose.map(|(_, top)| top);
-        self.policy.validator && (told.is_none() || told < self.surveyed_head(now, node))
+        let unheard = |top| top < self.surveyed_head(now, node);
+        self.policy.validator && node.rose.is_none_or(|(_, top)| unheard(top))
     }
 
     fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {
