@@ -27,13 +27,16 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The URL without user and password, fit for a log. A user alone is hidden too: it may be a token.
+/// The URL without user, password and query, fit for a log. A user alone may be a token, and a query may hold
+/// one, or the signature of a redirect.
 pub(crate) fn redact(url: &str) -> String {
     let (scheme, authority, tail) = parts(url);
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}***@{host}{tail}"),
-        None => url.to_owned(),
-    }
+    let (login, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| ("***@", host));
+    let (path, query) = match tail.split_once('?') {
+        Some((path, query)) if !query.is_empty() => (path, "?***"),
+        _ => (tail, ""),
+    };
+    format!("{scheme}{login}{host}{path}{query}")
 }
 
 /// The URL without credentials, and these as the `Authorization` header has them (RFC 7617): what is
@@ -100,8 +103,10 @@ mod tests {
     #[test]
     fn credentials_are_cut_out() {
         assert_eq!(redact("https://u:p@a/x@y"), "https://***@a/x@y");
-        assert_eq!(redact("https://token@a?x=/@"), "https://***@a?x=/@");
+        assert_eq!(redact("https://token@a?x=/@"), "https://***@a?***");
+        assert_eq!(redact("https://a/x?sig=secret"), "https://a/x?***");
         assert_eq!(redact("https://a/x"), "https://a/x");
+        assert_eq!(redact("https://a/x?"), "https://a/x?");
         assert_eq!(redact("u:p@a:1"), "***@a:1");
     }
 

@@ -152,10 +152,10 @@ mod tests {
 
     #[test]
     fn credentials_are_not_shown() {
-        let urls = read("https://u:secret@a/{name},v2=https://secret@b").unwrap();
+        let urls = read("https://u:secret@a/{name},v2=https://secret@b/x?sig=secret").unwrap();
         assert_eq!(urls.default, ["https://u:secret@a/{name}"]);
-        assert_eq!(urls.show(), json!({"default": ["https://***@a/{name}"], "v2": ["https://***@b"]}));
-        for bad in ["https://u:secret@a/{nmae}", "ftp://u:secret@a"] {
+        assert_eq!(urls.show(), json!({"default": ["https://***@a/{name}"], "v2": ["https://***@b/x?***"]}));
+        for bad in ["https://u:secret@a/{nmae}", "ftp://u:secret@a", "https://a/{nmae}?sig=secret"] {
             let faults = read(bad).unwrap_err();
             assert!(!faults[0].contains("secret"), "{faults:?}");
         }

@@ -136,7 +136,7 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim().split('#').next().unwrap_or_default();
-        let bad = |why: String| format!("{:?} is not an http or https URL: {why}", shown(text));
+        let bad = |why: String| format!("{:?} is not an http or https URL: {why}", redact(text));
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("it has no scheme".to_owned()))?;
         let mut text = format!("{}://{rest}", scheme.to_ascii_lowercase());
         check(&text, &["http", "https"]).map_err(bad)?;
@@ -150,25 +150,15 @@ impl FromStr for Url {
     }
 }
 
-/// A URL fit for a log: the query may hold a token or the signature of a redirect, just as the authority
-/// may hold a password.
-fn shown(url: &str) -> String {
-    let url = redact(url);
-    match url.split_once('?') {
-        Some((place, query)) if !query.is_empty() => format!("{place}?***"),
-        _ => url,
-    }
-}
-
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown(&self.text))
+        f.write_str(&redact(&self.text))
     }
 }
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", shown(&self.text))
+        write!(f, "{:?}", redact(&self.text))
     }
 }
 
