@@ -127,7 +127,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
         let from: Vec<String> = entry
             .binaries
             .iter()
-            .map(|(platform, url)| printable(&format!("{platform}={}", crate::url::redact(url))))
+            .map(|(platform, url)| format!("{platform}={}", crate::url::redact(url)))
             .collect();
         rows.push([
             entry.name.to_string(),
@@ -171,7 +171,7 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
                     status.total_upgrades.to_string(),
                     format!("{:.0} %", status.progress.floor()),
                     next.map(|u| format!("{} at {}", u.name, u.height)).unwrap_or_default(),
-                    printable(&stored.plan.description),
+                    stored.plan.description.clone(),
                 ]);
                 values.push(json!({
                     "name": name, "description": stored.plan.description,
@@ -183,7 +183,7 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
             }
             Err(problem) => {
                 let problem = problem.to_string();
-                let row = [name.as_str(), "unreadable", "", "", "", &printable(&problem)];
+                let row = [name.as_str(), "unreadable", "", "", "", &problem];
                 rows.push(row.map(ToOwned::to_owned));
                 values.push(json!({"name": name, "problem": problem}));
             }

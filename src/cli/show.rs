@@ -40,49 +40,47 @@ fn at_rest(home: &Home) -> Result<Status> {
 fn show(status: &Status) -> String {
     let view = &status.view;
     let mut text = String::new();
+    // What nodes and files say goes to a terminal here.
+    let mut line = |label: &str, what: String| {
+        let _ = writeln!(text, "{label:<12}{}", printable(&what));
+    };
     let pid = status.pid.map_or_else(|| "not running".to_owned(), |pid| format!("running, pid {pid}"));
-    let _ = writeln!(text, "supervisor  {pid}, home {}", status.home.display());
+    line("supervisor", format!("{pid}, home {}", status.home.display()));
     let node = view.node.as_ref().map_or_else(String::new, |n| {
         format!(", pid {}, up {}", n.pid, show_duration(Duration::from_secs(n.age_ms / 1000)))
     });
-    let _ = writeln!(text, "node        {}{node}, version {}", view.state, view.version.target);
+    line("node", format!("{}{node}, version {}", view.state, view.version.target));
     if let Some(head) = &view.head {
         let hash =
             head.hash.as_deref().map(|h| format!(" ({}…)", h.get(..10).unwrap_or(h))).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "head        {}{hash}, a block every {:.1} s",
-            head.height,
-            seconds(view.period_ms)
-        );
+        line("head", format!("{}{hash}, a block every {:.1} s", head.height, seconds(view.period_ms)));
     }
     if let Some(rpc_trouble) = &status.rpc_trouble {
-        let _ = writeln!(text, "rpc         the node tells no head: {rpc_trouble}");
+        line("rpc", format!("the node tells no head: {rpc_trouble}"));
     }
     if view.failures > 0 {
-        let _ = writeln!(text, "failures    {} in a row", view.failures);
+        line("failures", format!("{} in a row", view.failures));
     }
     if let Some(trouble) = &view.trouble {
-        let _ = writeln!(text, "trouble     {trouble}");
+        line("trouble", trouble.clone());
     }
     if let Some(p) = &view.upgrade {
-        let to = &p.to.target;
-        let _ = writeln!(text, "upgrading   {} -> {to}: {}, attempt {}", p.from.target, p.phase, p.attempt);
+        let (from, to) = (&p.from.target, &p.to.target);
+        line("upgrading", format!("{from} -> {to}: {}, attempt {}", p.phase, p.attempt));
     }
     if let Some(reason) = &view.silent {
-        let _ = writeln!(text, "silent      the node does not sign until that is safe: {reason}");
+        line("silent", format!("the node does not sign until that is safe: {reason}"));
     }
     if let Some(reason) = &view.halted {
-        let _ = writeln!(text, "halted      {reason}; decide with `wemixvisor resolve`");
+        line("halted", format!("{reason}; decide with `wemixvisor resolve`"));
     }
     for problem in &status.problems {
-        let _ = writeln!(text, "problem     {problem}");
+        // It may list what is wrong with a plan.
+        let mut lines = problem.lines();
+        line("problem", lines.next().unwrap_or_default().to_owned());
+        lines.for_each(|more| line("", more.to_owned()));
     }
-    // What nodes and files say goes to a terminal here.
-    let mut text: String = text.lines().map(|line| printable(line) + "\n").collect();
-    text.push('\n');
-    text.push_str(&upgrades(view));
-    text
+    text + "\n" + &upgrades(view)
 }
 
 /// Planned and past upgrades as a table.
@@ -117,8 +115,11 @@ pub(super) fn upgrades(view: &View) -> String {
     table(&rows)
 }
 
-/// Rows with columns aligned to the left, two spaces apart. What has nothing to its right may be of any length.
+/// Rows with columns aligned to the left, two spaces apart, fit to be shown. What has nothing to its right may be
+/// of any length.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| std::array::from_fn(|column| printable(&row[column]))).collect();
     let goes_on = |row: &[String; N], column: usize| row[column + 1..].iter().any(|cell| !cell.is_empty());
     let width = |column: usize| {
         let inner = rows.iter().filter(|row| goes_on(row, column));
@@ -126,9 +127,9 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        let _ = writeln!(text, "{}", printable(line.trim_end()));
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     text
 }
@@ -140,11 +141,27 @@ fn seconds(ms: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::machine::{Machine, Record, Target, Version};
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
         let rows = [["A", "B", "C"], ["1", "two", "3"], ["1", "long and longer", ""]];
         let rows = rows.map(|row| row.map(ToOwned::to_owned));
         assert_eq!(table(&rows), "A  B    C\n1  two  3\n1  long and longer\n");
+    }
+
+    #[test]
+    fn hostile_text_neither_moves_a_column_nor_makes_a_line_of_its_own() {
+        let rows = [["A", "B"], ["\u{1b}", "2"], ["3", "\n4"]].map(|row| row.map(ToOwned::to_owned));
+        assert_eq!(table(&rows), "A       B\n\\u{1b}  2\n3       \\n4\n");
+        let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
+        let mut view = Machine::at_rest(Record::new(current), Vec::new()).view();
+        view.trouble = Some("it said\nhalted      no".to_owned());
+        let problems = vec!["two:\n  a\n  b".to_owned()];
+        let home = std::path::PathBuf::from("/h");
+        let text = show(&Status { running: false, pid: None, home, view, rpc_trouble: None, problems });
+        assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
+        assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }
 }

@@ -75,13 +75,14 @@ impl Line {
     /// Says something about a subject. That it cannot be shown is no reason to stop.
     pub(super) fn show(&mut self, subject: &impl std::fmt::Display, text: &str) {
         let subject = subject.to_string();
+        let line = printable(&format!("{subject}: {text}"));
         let mut stderr = io::stderr().lock();
         if self.terminal {
             let width = tcgetwinsize(&stderr).map_or(80, |size| usize::from(size.ws_col).max(20));
-            let line: String = printable(&format!("{subject}: {text}")).chars().take(width - 1).collect();
+            let line: String = line.chars().take(width - 1).collect();
             let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
         } else if self.subject.as_ref() != Some(&subject) {
-            let _ = writeln!(stderr, "{subject}: {text}");
+            let _ = writeln!(stderr, "{line}");
         }
         self.subject = Some(subject);
     }
