@@ -17,7 +17,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,18 +117,23 @@ pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
     let failed = |e| Error::io("listen on", &path, e);
     let listener = with_short_path(&path, |short| UnixListener::bind(short)).map_err(failed)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let served = Arc::new(AtomicUsize::new(0));
+    let places = Arc::new(());
     let body = move || {
-        for stream in listener.incoming().flatten() {
-            if served.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
-                served.fetch_sub(1, Ordering::AcqRel);
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // No descriptor is left. Who asks waits, and we are not to spin meanwhile.
+                thread::sleep(AGAIN);
+                continue;
+            };
+            // One for us and one for each connection, given back however that ends.
+            if Arc::strong_count(&places) > CONNECTIONS {
                 continue;
             }
-            let (calls, served) = (calls.clone(), Arc::clone(&served));
+            let (calls, place) = (calls.clone(), Arc::clone(&places));
             let body = move || {
                 // A peer that hangs up or asks nonsense harms only itself.
                 let _ = answer(stream, &calls);
-                served.fetch_sub(1, Ordering::AcqRel);
+                drop(place);
             };
             if let Err(e) = thread::Builder::new().name("control-peer".to_owned()).spawn(body) {
                 log::warn!("event=no_thread a control connection is dropped: {e}");
@@ -254,6 +258,7 @@ fn with_short_path<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::unbounded;
 
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();
@@ -283,6 +288,25 @@ mod tests {
             ask(&home, &Request::Restart)
         });
         assert_eq!(answered.unwrap().reply, Reply::Done("yes".to_owned()));
+    }
+
+    #[test]
+    fn every_place_is_given_back() {
+        let (_dir, home) = home();
+        let (calls, called) = unbounded();
+        serve(&home, calls).unwrap();
+        let busy: Vec<UnixStream> =
+            (0..CONNECTIONS).map(|_| UnixStream::connect(home.control()).unwrap()).collect();
+        drop(busy);
+        let supervisor = thread::spawn(move || {
+            for (_, reply_to) in called.iter().take(3 * CONNECTIONS) {
+                reply_to.send(Reply::Done(String::new())).unwrap();
+            }
+        });
+        for _ in 0..3 * CONNECTIONS {
+            assert_eq!(ask(&home, &Request::Restart).unwrap().reply, Reply::Done(String::new()));
+        }
+        supervisor.join().unwrap();
     }
 
     #[test]

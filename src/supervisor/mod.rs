@@ -313,7 +313,7 @@ impl Supervisor {
             }
             let took = begun.elapsed();
             if took > SLOW_TURN {
-                log::warn!("event=slow_turn about={what} took={took:?}");
+                log::warn!("event=slow_turn about={what} took={took:.0?}");
             }
         }
     }
