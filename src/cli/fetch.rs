@@ -1,5 +1,6 @@
 //! `upgrade fetch`: the download that `run` does by itself, by hand, with a progress bar.
 
+use super::logger::show_warnings;
 use super::upgrade::refresh;
 use super::{print, print_json};
 use crate::config::{Config, DownloadUrls};
@@ -8,12 +9,10 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest};
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
-use crate::printable::printable;
 use crate::upgrade::download::progress::Meter;
 use crate::upgrade::download::{Progress, Rests};
 use crate::upgrade::planned::Reader;
 use crate::upgrade::{Cancel, install, prepare};
-use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::termios::tcgetwinsize;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -101,34 +100,6 @@ pub(super) fn cancelled_by_signals() -> Result<Cancel> {
         .spawn(move || signals.forever().for_each(|_| token.cancel()))
         .map_err(failed)?;
     Ok(cancel)
-}
-
-/// Shows on stderr what `run` would log as a warning: mirrors that fail, and what nothing vouches for.
-pub(super) fn show_warnings() {
-    struct Warnings;
-
-    impl Log for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.level() <= Level::Warn && metadata.target().starts_with("wemixvisor")
-        }
-
-        fn log(&self, record: &Record<'_>) {
-            if self.enabled(record.metadata()) {
-                let mut stderr = io::stderr().lock();
-                // In the place of the bar, which is drawn again below.
-                let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
-                let text = printable(&record.args().to_string());
-                let _ = writeln!(stderr, "{clear}warning: {text}");
-            }
-        }
-
-        fn flush(&self) {}
-    }
-
-    // A logger that is there already shows them.
-    if log::set_logger(&Warnings).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
-    }
 }
 
 /// Shows a download on stderr: a bar on a terminal, a line now and then elsewhere.

@@ -2,7 +2,7 @@
 //!
 //! Lines are written by a thread of their own: a terminal on which output was stopped, or a service
 //! manager that does not read, must not keep an upgrade or a stop waiting. When too many lines wait
-//! the next are dropped and counted.
+//! the next are dropped and counted. A command that does something once shows its warnings by itself.
 
 use crate::config::{Config, LogColor, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
@@ -80,6 +80,34 @@ impl Drop for Log {
             // Whoever does not read for so long does not want to know.
             let _ = written.recv_timeout(LAST_WORDS);
         }
+    }
+}
+
+/// Shows on stderr what `run` would log as a warning: mirrors that fail, and what nothing vouches for.
+pub(super) fn show_warnings() {
+    struct Warnings;
+
+    impl log::Log for Warnings {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() <= Level::Warn && metadata.target().starts_with("wemixvisor")
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            if self.enabled(record.metadata()) {
+                let mut stderr = io::stderr().lock();
+                // In the place of the bar, which is drawn again below.
+                let clear = if stderr.is_terminal() { "\r\x1b[K" } else { "" };
+                let text = printable(&record.args().to_string());
+                let _ = writeln!(stderr, "{clear}warning: {text}");
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    // A logger that is there already shows them.
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
     }
 }
 

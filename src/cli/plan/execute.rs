@@ -6,7 +6,8 @@
 use super::situation::World;
 use super::{Situation, next_in_words, plans, upgrades};
 use crate::batch::{Binary, Entry, Status, Stored, validate};
-use crate::cli::fetch::{Bar, cancelled_by_signals, show_warnings};
+use crate::cli::fetch::{Bar, cancelled_by_signals};
+use crate::cli::logger::show_warnings;
 use crate::cli::{print, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
