@@ -9,7 +9,8 @@
 //!                       └──────────── later outcomes ──────────┘
 //! ```
 //!
-//! Signals and the child come first, then job results, requests, plans, heads, and the clock.
+//! Signals and the child come first, then job results, requests, plans, heads, surveys, and the clock. Every
+//! thread has a file of its own; one that [`essential`] has started ends the process should it panic.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
@@ -18,6 +19,8 @@ mod afterwards;
 mod child;
 mod control;
 mod essential;
+mod plans;
+mod policy;
 mod poller;
 mod ports;
 mod release;
@@ -31,18 +34,15 @@ pub use control::{Answered, Reply, Request, Status, ask};
 pub use poller::endpoints;
 
 use crate::children;
-use crate::config::{Config, HeightSource, SignAfterUnclean, Sources, StopTimeoutAction};
+use crate::config::{Config, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
-use crate::machine::gates::Rules;
 use crate::machine::{
-    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Policy,
-    StopTimeout, Target, Version,
+    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
-use crate::upgrade::agenda::Agenda;
 use crate::upgrade::history;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
@@ -51,6 +51,7 @@ use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use policy::policy;
 use poller::Poller;
 use ports::Ports;
 use release::Release;
@@ -166,35 +167,6 @@ fn link_as_it_is(
     }
     let sha256 = crate::upgrade::install::digest_of(&home.binary(&target))?;
     Ok(Version { target, sha256 })
-}
-
-/// What the machine needs to know of the configuration.
-fn policy(config: &Config) -> Policy {
-    Policy {
-        restart_after_upgrade: config.daemon_restart_after_upgrade,
-        restart_delay: config.daemon_restart_delay,
-        restart_on_failure: config.daemon_restart_on_failure,
-        max_restarts: config.daemon_max_restarts,
-        poll_interval: config.daemon_poll_interval,
-        watch_height: config.daemon_height_source == HeightSource::Rpc,
-        shutdown_grace: config.daemon_shutdown_grace,
-        stop_timeout: match config.daemon_stop_timeout_action {
-            StopTimeoutAction::Wait => StopTimeout::Wait,
-            StopTimeoutAction::Abort => StopTimeout::Abort,
-            StopTimeoutAction::Kill => StopTimeout::Kill,
-        },
-        start_timeout: config.daemon_start_timeout,
-        probation_blocks: config.daemon_probation_blocks,
-        probation_time: config.daemon_probation_time,
-        backup: !config.unsafe_skip_backup,
-        hook_retries: config.daemon_preupgrade_max_retries,
-        validator: config.validator_mode,
-        turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
-        leave_before_stop: config.leave_before_stop,
-        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
-            && config.can_be_told_to_seal(),
-        sign_wait: config.sign_wait_timeout,
-    }
 }
 
 /// A number that differs from one supervisor to the next, so that a fleet's backoffs do not coincide.
@@ -314,23 +286,6 @@ impl Supervisor {
             let took = begun.elapsed();
             if took > SLOW_TURN {
                 log::warn!("event=slow_turn about={what} took={took:.0?}");
-            }
-        }
-    }
-
-    /// Waits for what is planned, unless we are asked to stop before, because a disk hangs.
-    fn learn_plans(&mut self, channels: &Channels) {
-        loop {
-            select_biased! {
-                recv(channels.signals.1) -> signal => {
-                    signal.into_iter().for_each(|s| self.signalled(s));
-                    if signal == Ok(Signal::Stop) {
-                        return;
-                    }
-                }
-                recv(channels.planned.1) -> seen => {
-                    return seen.into_iter().for_each(|s| self.planned(s));
-                }
             }
         }
     }
@@ -570,70 +525,9 @@ impl Supervisor {
         self.feed(Event::Request(Ask { reply_to: Some(self.next_caller), what }));
     }
 
-    /// Has everything read anew, and answers when what is on disk by now is in force.
-    fn refresh(&mut self, binary: Option<Name>, caller: Sender<Reply>) {
-        self.watcher.outdate();
-        self.watcher.look();
-        self.refreshing.push((binary, caller));
-    }
-
     fn answer(&mut self, to: u64, reply: Reply) {
         if let Some(caller) = self.callers.remove(&to) {
             let _ = caller.send(reply);
-        }
-    }
-
-    /// Cancels an upgrade durably. What the watcher read before that no longer counts.
-    fn strike(&mut self, name: &Name, reply_to: Option<u64>) {
-        let heights = self.planned.heights(name);
-        self.watcher.outdate();
-        let struck =
-            Agenda::edit_within(SLOW_TURN, &self.context.home, |agenda| agenda.cancel(name, &heights));
-        self.watcher.look();
-        let reply = match struck {
-            Ok(()) => {
-                log::info!("event=upgrade_cancelled name={name}");
-                Reply::Done(format!("upgrade {name} is cancelled"))
-            }
-            Err(e) if e.kind() == Kind::NotFound => Reply::NotFound(e.to_string()),
-            Err(e) => Reply::Refused(e.to_string()),
-        };
-        if let Some(to) = reply_to {
-            self.answer(to, reply);
-        }
-    }
-
-    fn planned(&mut self, seen: watcher::Seen) {
-        if !self.watcher.is_current(&seen) {
-            return;
-        }
-        let known: BTreeSet<&String> = self.planned.problems.iter().collect();
-        for problem in seen.planned.problems.iter().filter(|p| !known.contains(p)) {
-            log::warn!("event=plan_unreadable {problem}");
-        }
-        self.planned = seen.planned;
-        // What ended otherwise than well may still be wanted by the operator, so only the machine leaves it out.
-        let ended = &self.machine.record().ended;
-        let applied: Vec<_> =
-            ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();
-        let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
-        let conflicts: BTreeSet<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
-        for conflict in conflicts.difference(&self.conflicts) {
-            log::error!("event=plans_disagree {conflict}");
-        }
-        self.conflicts = conflicts;
-        let first = schedule.upgrades.first().map(|u| format!(" first={}@{}", u.name, u.height));
-        let summary = format!("upgrades={}{}", schedule.upgrades.len(), first.unwrap_or_default());
-        if self.scheduled != summary {
-            log::info!("event=scheduled {summary}");
-            self.scheduled = summary;
-        }
-        self.feed(Event::Schedule(schedule.upgrades));
-        for (binary, caller) in std::mem::take(&mut self.refreshing) {
-            if let Some(name) = binary {
-                self.feed(Event::Request(Ask { reply_to: None, what: machine::Request::Refresh(name) }));
-            }
-            let _ = caller.send(Reply::Done("what is on disk is in force".to_owned()));
         }
     }
 

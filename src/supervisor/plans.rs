@@ -1,0 +1,91 @@
+//! What is planned, on its way from the disk to the machine, and back when the operator cancels something.
+
+use super::control::Reply;
+use super::signals::Signal;
+use super::{Channels, SLOW_TURN, Supervisor, watcher};
+use crate::error::Kind;
+use crate::machine::{self, Ask, Event};
+use crate::name::Name;
+use crate::upgrade::agenda::Agenda;
+use crossbeam_channel::{Sender, select_biased};
+use std::collections::BTreeSet;
+
+impl Supervisor {
+    /// Waits for what is planned, unless we are asked to stop before, because a disk hangs.
+    pub(super) fn learn_plans(&mut self, channels: &Channels) {
+        loop {
+            select_biased! {
+                recv(channels.signals.1) -> signal => {
+                    signal.into_iter().for_each(|s| self.signalled(s));
+                    if signal == Ok(Signal::Stop) {
+                        return;
+                    }
+                }
+                recv(channels.planned.1) -> seen => {
+                    return seen.into_iter().for_each(|s| self.planned(s));
+                }
+            }
+        }
+    }
+
+    /// Cancels an upgrade durably. What the watcher read before that no longer counts.
+    pub(super) fn strike(&mut self, name: &Name, reply_to: Option<u64>) {
+        let heights = self.planned.heights(name);
+        self.watcher.outdate();
+        let struck =
+            Agenda::edit_within(SLOW_TURN, &self.context.home, |agenda| agenda.cancel(name, &heights));
+        self.watcher.look();
+        let reply = match struck {
+            Ok(()) => {
+                log::info!("event=upgrade_cancelled name={name}");
+                Reply::Done(format!("upgrade {name} is cancelled"))
+            }
+            Err(e) if e.kind() == Kind::NotFound => Reply::NotFound(e.to_string()),
+            Err(e) => Reply::Refused(e.to_string()),
+        };
+        if let Some(to) = reply_to {
+            self.answer(to, reply);
+        }
+    }
+
+    pub(super) fn planned(&mut self, seen: watcher::Seen) {
+        if !self.watcher.is_current(&seen) {
+            return;
+        }
+        let known: BTreeSet<&String> = self.planned.problems.iter().collect();
+        for problem in seen.planned.problems.iter().filter(|p| !known.contains(p)) {
+            log::warn!("event=plan_unreadable {problem}");
+        }
+        self.planned = seen.planned;
+        // What ended otherwise than well may still be wanted by the operator, so only the machine leaves it out.
+        let ended = &self.machine.record().ended;
+        let applied: Vec<_> =
+            ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();
+        let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
+        let conflicts: BTreeSet<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
+        for conflict in conflicts.difference(&self.conflicts) {
+            log::error!("event=plans_disagree {conflict}");
+        }
+        self.conflicts = conflicts;
+        let first = schedule.upgrades.first().map(|u| format!(" first={}@{}", u.name, u.height));
+        let summary = format!("upgrades={}{}", schedule.upgrades.len(), first.unwrap_or_default());
+        if self.scheduled != summary {
+            log::info!("event=scheduled {summary}");
+            self.scheduled = summary;
+        }
+        self.feed(Event::Schedule(schedule.upgrades));
+        for (binary, caller) in std::mem::take(&mut self.refreshing) {
+            if let Some(name) = binary {
+                self.feed(Event::Request(Ask { reply_to: None, what: machine::Request::Refresh(name) }));
+            }
+            let _ = caller.send(Reply::Done("what is on disk is in force".to_owned()));
+        }
+    }
+
+    /// Has everything read anew, and answers when what is on disk by now is in force.
+    pub(super) fn refresh(&mut self, binary: Option<Name>, caller: Sender<Reply>) {
+        self.watcher.outdate();
+        self.watcher.look();
+        self.refreshing.push((binary, caller));
+    }
+}

@@ -1,0 +1,33 @@
+//! What of the configuration the machine decides by.
+
+use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
+use crate::machine::gates::Rules;
+use crate::machine::{Policy, StopTimeout};
+
+pub(super) fn policy(config: &Config) -> Policy {
+    Policy {
+        restart_after_upgrade: config.daemon_restart_after_upgrade,
+        restart_delay: config.daemon_restart_delay,
+        restart_on_failure: config.daemon_restart_on_failure,
+        max_restarts: config.daemon_max_restarts,
+        poll_interval: config.daemon_poll_interval,
+        watch_height: config.daemon_height_source == HeightSource::Rpc,
+        shutdown_grace: config.daemon_shutdown_grace,
+        stop_timeout: match config.daemon_stop_timeout_action {
+            StopTimeoutAction::Wait => StopTimeout::Wait,
+            StopTimeoutAction::Abort => StopTimeout::Abort,
+            StopTimeoutAction::Kill => StopTimeout::Kill,
+        },
+        start_timeout: config.daemon_start_timeout,
+        probation_blocks: config.daemon_probation_blocks,
+        probation_time: config.daemon_probation_time,
+        backup: !config.unsafe_skip_backup,
+        hook_retries: config.daemon_preupgrade_max_retries,
+        validator: config.validator_mode,
+        turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
+        leave_before_stop: config.leave_before_stop,
+        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
+            && config.can_be_told_to_seal(),
+        sign_wait: config.sign_wait_timeout,
+    }
+}
