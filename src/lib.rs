@@ -26,7 +26,8 @@
 //! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
 //!   [`config`]: the configuration. These three and `home` are the public library.
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
-//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses.
+//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses. `url` and `printable`:
+//!   what may be shown of a URL, and of any text that others have written.
 //!
 //! # What is deliberately absent
 //!

@@ -29,12 +29,6 @@ impl HttpUrl {
         &self.0
     }
 
-    /// Whether the connection is encrypted.
-    #[must_use]
-    pub fn is_https(&self) -> bool {
-        self.0.starts_with("https:")
-    }
-
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let shown = redact(text);

@@ -1,7 +1,7 @@
 //! Fetching an upgrade's binary: from which place, verified by what, and out of which archive.
 //!
 //! ```text
-//! Order ─▶ source: where it may be ─▶ retry: which of these, and when ─▶ truth: what vouches for it
+//! Order ─▶ source: where it may be ─▶ retry, rests: which of these, and when ─▶ truth: what vouches for it
 //!       ─▶ transfer: the missing bytes, into a prefix on disk ─▶ archive: the one file ─▶ Fetched
 //! ```
 //!
