@@ -6,7 +6,7 @@
 
 use crate::config::{Config, LogColor, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
-use crate::printable::printable;
+use crate::printable::{printable, printable_json};
 use crate::time::rfc3339;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Record};
@@ -176,5 +176,23 @@ fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
         Some(tagged) => tagged.split_once(' ').map_or((Some(tagged), ""), |(e, rest)| (Some(e), rest)),
         None => (None, message.as_str()),
     };
-    writeln!(out, "{}", json!({"time": time, "level": level, "event": event, "message": rest}))
+    let line = json!({"time": time, "level": level, "event": event, "message": rest});
+    writeln!(out, "{}", printable_json(&line.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_acts_on_a_terminal_or_looks_like_two() {
+        let args = format_args!("event=x said=\u{9b}2J\u{202e}\n");
+        let record = Record::builder().level(Level::Warn).args(args).build();
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        write_text(&mut text, &record, false).unwrap();
+        write_json(&mut json, &record).unwrap();
+        let [text, json] = [text, json].map(|line| String::from_utf8(line).unwrap());
+        assert!(text.ends_with(" WARN  wemixvisor event=x said=\\u{9b}2J\\u{202e}\\n\n"), "{text}");
+        assert!(json.contains(r#""message":"said=\u009b2J\u202e\n""#), "{json}");
+    }
 }
