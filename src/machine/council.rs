@@ -371,12 +371,7 @@ impl Machine {
     /// Makes the highest head of a validator durable now and then: it is what a restart after a crash
     /// must get past before it seals.
     fn keep_head(&mut self, now: Instant, node: Node) -> Option<Node> {
-        let due = node.council.kept.unwrap_or(node.since) + KEEP;
-        // A lie that was told once would keep the node silent for ever after a crash.
-        let believed = node.sure().map_or(0, |sure| sure.saturating_add(BEYOND));
-        let told = node.last_two[0].filter(|told| *told <= believed);
-        let risen = told > self.record.highest.as_ref().map(|b| b.height);
-        if !self.policy.validator || !risen || now < due {
+        if !self.has_head_to_keep(now, &node) || self.doubts_head(now, &node) {
             return Some(node);
         }
         let mut node = node;
@@ -385,6 +380,19 @@ impl Machine {
         self.note_head(&mut record);
         self.save(record, Recorded::Run(node));
         None
+    }
+
+    fn has_head_to_keep(&self, now: Instant, node: &Node) -> bool {
+        let due = node.council.kept.unwrap_or(node.since) + KEEP;
+        let risen = node.last_two[0] > self.record.highest.as_ref().map(|b| b.height);
+        self.policy.validator && !self.record.silent && risen && now >= due
+    }
+
+    /// Whether a head that is to be made durable is far above the one before, and was told only once. A lie
+    /// would keep the node silent for ever after a crash.
+    pub(super) fn doubts_head(&self, now: Instant, node: &Node) -> bool {
+        let believed = node.sure().map(|sure| sure.saturating_add(BEYOND));
+        self.has_head_to_keep(now, node) && node.last_two[0] > believed
     }
 
     /// Whether the next start is to be a silent one: the last node ended uncleanly, or its data was restored.

@@ -31,10 +31,12 @@ impl Machine {
         if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(now, node) }
     }
 
-    /// Asks for the head again when it was seen only once where the next upgrade is due.
+    /// Asks for the head again when it was seen only once, and either the next upgrade is due there or it is to
+    /// be remembered.
     fn confirm(&mut self, now: Instant, node: Node) -> Node {
         let answered = node.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
-        if !self.seen_once(&node) || !answered {
+        let doubtful = self.seen_once(&node) || self.doubts_head(now, &node);
+        if !doubtful || !answered {
             return node;
         }
         self.actions.push(Action::Confirm);

@@ -248,6 +248,23 @@ fn a_height_that_was_told_once_opens_no_gate_and_is_not_remembered() {
 }
 
 #[test]
+fn the_head_of_a_validator_that_is_polled_is_remembered_all_the_same() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
+    let told =
+        |height| Event::Head(Head { block: Block { height, hash: Some(hash(height)) }, timestamp: None });
+    // More blocks come between two questions than are believed at once.
+    for height in [60, 65, 70] {
+        rig.pass(5);
+        rig.feed(told(height));
+        let asked = rig.said.drain(..).filter(|action| *action == Action::Confirm).count();
+        if asked > 0 {
+            rig.feed(told(height));
+        }
+    }
+    assert_eq!(rig.record.highest.map(|b| b.height), Some(65));
+}
+
+#[test]
 fn the_operators_now_needs_no_gate() {
     let mut rig = running();
     rig.head(H - 50);
