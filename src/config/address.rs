@@ -86,9 +86,7 @@ impl Setting for RpcAddress {
         raw.parse(|text| {
             if text.starts_with('/') {
                 Ok(RpcAddress::Ipc(PathBuf::from(text)))
-            } else if text.starts_with("wss://") {
-                Err(format!("{:?}: there is no TLS for WebSocket; write it as https://", redact(text)))
-            } else if text.starts_with("ws://") {
+            } else if text.starts_with("ws://") || text.starts_with("wss://") {
                 check(text, &["ws"]).map_err(|why| format!("{:?}: {why}", redact(text)))?;
                 Ok(RpcAddress::Ws(text.to_owned()))
             } else {

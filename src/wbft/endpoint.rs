@@ -3,14 +3,11 @@
 //! URLs are checked with the parser of the HTTP client, so that what passes here is what it accepts.
 //! Nothing is contacted and no name is looked up.
 
-use crate::url::redact;
+use crate::url::{NO_TLS, redact};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use ureq::http::Uri;
-
-/// Why `wss://` is no endpoint.
-pub(super) const NO_TLS: &str = "there is no TLS for WebSocket: use https, or ws on the same machine";
 
 /// One place to reach a node at, and by which transport.
 ///

@@ -6,12 +6,11 @@
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 
-use super::endpoint::NO_TLS;
 use super::fault::{Fault, excerpt};
 use super::session::Wire;
 use super::sha1::sha1;
 use super::socket::{Handle, Socket};
-use crate::url::split_login;
+use crate::url::{NO_TLS, split_login};
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
