@@ -267,7 +267,8 @@ impl Traces {
 
     /// Makes a running node behave otherwise, and every later one.
     pub(crate) fn script(&self, options: &Value) {
-        let partial = self.0.join("sim.json.partial");
+        // Beside the data, which a backup may just be reading: a file in it must not be gone again.
+        let partial = self.0.with_extension("script.partial");
         fs::write(&partial, options.to_string()).unwrap();
         fs::rename(partial, self.0.join("sim.json")).unwrap();
     }
