@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Signals and the child come first, then job results, requests, plans, heads, surveys, and the clock. Every
-//! thread has a file of its own; one that [`essential`] has started ends the process should it panic.
+//! thread has a file of its own; one that `essential` has started ends the process should it panic.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
