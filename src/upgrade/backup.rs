@@ -315,25 +315,43 @@ fn copy_all(
     let mut entries = Vec::with_capacity(plan.items.len());
     for item in &plan.items {
         let (from, to) = (plan.source.join(&item.path), root.join(&item.path));
-        let content = match item.kind {
-            ItemKind::Dir => {
-                make_dir(&to)?;
-                Content::Dir
+        match copy_one(item.kind, &from, &to, &mut copier) {
+            Ok(Some(content)) => {
+                entries.push(Entry { path: utf8(&item.path)?, mode: item.mode, content });
             }
-            ItemKind::Link => {
-                let text = fs::read_link(&from).map_err(|e| Error::io("read link", &from, e))?;
-                symlink(&text, &to).map_err(|e| Error::io("create link", &to, e))?;
-                Content::Link { to: utf8(&text)? }
+            Ok(None) => {}
+            // What somebody else removes while the node is down is not the node's; the walk leaves it out as well.
+            Err(_) if is_gone(&from) => {
+                log::warn!("event=left_out_of_backup path={} it was removed meanwhile", from.display());
             }
-            ItemKind::File => {
-                let (size, sha256) = copier.copy(&from, &to, 0o600)?;
-                Content::Copy { size, sha256 }
-            }
-            ItemKind::Special => continue,
-        };
-        entries.push(Entry { path: utf8(&item.path)?, mode: item.mode, content });
+            Err(e) => return Err(e),
+        }
     }
     Ok(entries)
+}
+
+/// Copies one entry of the tree; `None` if it is of a kind that is not copied.
+fn copy_one(kind: ItemKind, from: &Path, to: &Path, copier: &mut Copier<'_>) -> Result<Option<Content>> {
+    Ok(Some(match kind {
+        ItemKind::Dir => {
+            make_dir(to)?;
+            Content::Dir
+        }
+        ItemKind::Link => {
+            let text = fs::read_link(from).map_err(|e| Error::io("read link", from, e))?;
+            symlink(&text, to).map_err(|e| Error::io("create link", to, e))?;
+            Content::Link { to: utf8(&text)? }
+        }
+        ItemKind::File => {
+            let (size, sha256) = copier.copy(from, to, 0o600)?;
+            Content::Copy { size, sha256 }
+        }
+        ItemKind::Special => return Ok(None),
+    }))
+}
+
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 fn make_dir(path: &Path) -> Result<()> {

@@ -110,6 +110,18 @@ fn any_change_to_a_backup_is_found() {
 }
 
 #[test]
+fn what_somebody_removes_meanwhile_is_left_out() {
+    let rig = Rig::new();
+    let (file, link) = (rig.home.data().join("zz.tmp"), rig.home.data().join("zz.link"));
+    fs::write(&file, "").unwrap();
+    symlink("zz.tmp", &link).unwrap();
+    let mut remove = |_, _| [&file, &link].into_iter().for_each(|path| drop(fs::remove_file(path)));
+    let backup = make(&rig.home, &rig.name, &Cancel::new().unwrap(), &mut remove).unwrap();
+    assert!(!backup.manifest.entries.iter().any(|entry| entry.path.starts_with("zz")), "{backup:?}");
+    rig.verify(&backup).unwrap();
+}
+
+#[test]
 fn a_backup_that_fails_or_is_cancelled_leaves_nothing() {
     let rig = Rig::new();
     let cancel = Cancel::new().unwrap();
