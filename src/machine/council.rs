@@ -10,6 +10,7 @@ use super::journal::{Progress, Record};
 use super::state::{Node, Recorded, State, Why};
 use super::witness::Witness;
 use super::{Machine, Upgrade};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// A survey that has not come back after this time is given up.
@@ -42,6 +43,8 @@ pub(super) struct Council {
     pub(super) failure: Option<String>,
     /// What holds a due upgrade back, and since when.
     pub(super) holds: Option<(Instant, Vec<Gate>)>,
+    /// The gates that people were told of since it was first held back. Some open and close with every block.
+    named: BTreeSet<&'static str>,
     /// When sealing was stopped ahead of the stop of the node.
     left: Option<Instant>,
     /// When sealing was last asked to begin.
@@ -140,6 +143,7 @@ impl Machine {
                 false
             }
             Verdict::Go(reason) => {
+                node.council.named.clear();
                 if node.council.holds.take().is_some() || !matches!(reason, Reason::Open) {
                     self.tell(Level::Info, "gates_open", format!("name={} {reason}", upgrade.name), true);
                 }
@@ -147,10 +151,9 @@ impl Machine {
             }
             Verdict::Hold(gates) => {
                 self.come_back(node);
-                let names = |gates: &[Gate]| gates.iter().map(Gate::name).collect::<Vec<_>>();
-                let known = node.council.holds.as_ref().map(|(since, known)| (*since, names(known)));
-                let news = known.as_ref().is_none_or(|(_, known)| *known != names(&gates));
-                if news {
+                let before = node.council.named.len();
+                node.council.named.extend(gates.iter().map(Gate::name));
+                if node.council.named.len() > before {
                     let text: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
                     self.tell(
                         Level::Info,
@@ -159,7 +162,7 @@ impl Machine {
                         false,
                     );
                 }
-                let since = known.filter(|_| !news).map_or(now, |(since, _)| since);
+                let since = node.council.holds.as_ref().map_or(now, |(since, _)| *since);
                 node.council.holds = Some((since, gates));
                 false
             }

@@ -177,6 +177,24 @@ fn a_gate_that_holds_is_shown_with_numbers_and_asked_again_with_the_next_head() 
 }
 
 #[test]
+fn a_gate_that_opens_and_closes_with_every_block_is_told_of_once_and_held_since_the_first() {
+    let mut rig = running();
+    for height in H..H + 20 {
+        rig.head(height);
+        let mut seen = survey(height, &[3]);
+        seen.sample.first_round = if height % 2 == 0 { 8 } else { 5 };
+        rig.surveyed(seen);
+    }
+    let notices = rig.count(|a| matches!(a, Action::Tell(notice) if notice.event == "gates_hold"));
+    assert_eq!(notices, 2, "quorum, and calm besides");
+    assert!(
+        rig.hold().contains("calm: 5 of the last 8") && rig.hold().ends_with("(for 19 s)"),
+        "{}",
+        rig.hold()
+    );
+}
+
+#[test]
 fn what_the_network_said_before_the_head_moved_on_does_not_count() {
     let mut rig = running();
     rig.head(H + 5);
