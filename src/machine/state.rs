@@ -125,6 +125,8 @@ pub(super) struct Node {
     pub(super) not_before: Option<Instant>,
     /// Whether people know that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
+    /// The upgrade of which people know that its height is there and its binary is not ready.
+    pub(super) missed: Option<Name>,
     /// The block by which its chain is known again, where one is.
     pub(super) witness: Option<Witness>,
     /// What is known of the network.
@@ -176,6 +178,7 @@ impl Node {
             asked: None,
             not_before: None,
             overdue: false,
+            missed: None,
             witness,
             council: Council::default(),
         }

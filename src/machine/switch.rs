@@ -51,12 +51,32 @@ impl Machine {
 
     /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
     fn consider(&mut self, now: Instant, mut node: Node) {
-        let Some((upgrade, ready)) = self.due(Some(&node)) else { return self.stay(node) };
+        let Some((upgrade, ready)) = self.due(Some(&node)) else {
+            let node = self.miss(node);
+            return self.stay(node);
+        };
         if self.may_stop(now, &mut node, &upgrade) {
             self.inspect(Some(node), &upgrade, ready);
         } else {
             self.state = State::Running(node);
         }
+    }
+
+    /// Tells people, once, that the height of the next upgrade is there and its binary is not ready.
+    fn miss(&mut self, mut node: Node) -> Node {
+        let is_there = |u: &&Upgrade| self.policy.watch_height && node.sightings(u.height) == 2;
+        let Some(upgrade) = self.next().filter(is_there) else { return node };
+        let (name, height) = (upgrade.name.clone(), upgrade.height);
+        if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name)
+            && node.missed.as_ref() != Some(&name)
+        {
+            let head = node.sure().unwrap_or(height);
+            let text = format!("name={name} height={height} head={head} the old binary goes on: {detail}");
+            self.tell(Level::Error, "upgrade_overdue", text, true);
+            node.missed = Some(name);
+            self.state = State::Running(node.clone());
+        }
+        node
     }
 
     pub(super) fn inspect(&mut self, node: Option<Node>, upgrade: &Upgrade, ready: Ready) {

@@ -79,6 +79,7 @@ fn a_missing_binary_leaves_the_old_one_running_until_it_is_there() {
     assert!(said.contains("wemixvisor upgrade add v2"), "{said}");
     let mut visor = rig.run();
     visor.wait(&["event=upgrade_not_ready", "name=v2", "no binary is staged"]);
+    visor.wait(&["ERROR", "event=upgrade_overdue", "name=v2 height=10", "wemixvisor upgrade add v2"]);
     visor.wait_head(20);
     let status = visor.status();
     let plan = &status["planned"][0];

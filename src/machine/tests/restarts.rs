@@ -199,7 +199,7 @@ fn an_old_binary_is_not_started_at_the_fork() {
     story.prepares = false;
     story.then(Input::Boot).then(Input::Failed(Class::Permanent)).blocks(198, 199).forget();
     story.all([CLEAN, Input::Tick, Input::Failed(Class::Permanent), after(61), after(61)]).check(&expect![[r#"
-        (+1.0s) exited, exit code 0  → warn node_exited: status=exit code 0 after=2s
+        exited, exit code 0          → warn node_exited: status=exit code 0 after=2s
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release

@@ -127,7 +127,8 @@ fn the_binary_is_missing_at_first() {
     story.check(&expect![[r#"
         failed(permanent)            → warn upgrade_not_ready: name=v2 it failed
         (+2.0s) head 100             → confirm
-        (+7.3s) tick: prepare again  → prepare v2
+        (+1.0s) head 101             → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
+        (+6.3s) tick: prepare again  → prepare v2
     "#]]);
     // The operator has staged it.
     story.then(Input::Ask(Request::Refresh(name("v2")))).then(Input::Done).check(&expect![[r#"
@@ -150,6 +151,7 @@ fn the_binary_changes_after_its_verification() {
         (+60.0s) head 100            → confirm
         head 100                     → inspect upgrades/v2
         inspect failed (Integrity)   → warn upgrade_changed_on_disk: name=v2 it failed
+                                     → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
         (+930.0ms) tick: prepare again → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
