@@ -175,7 +175,7 @@ settings! {
     "Validators" {
         /// Whether this node is a validator: then it is stopped only when the network can spare it.
         validator_mode: bool = "false", env "VALIDATOR_MODE";
-        /// How many blocks a turn lasts when validators take turns.
+        /// How many blocks a turn lasts when validators take turns; fewer than 24 count as 24.
         slot_blocks: u64 = "60", within "1" to "100000";
         /// Whether to stop only just after a block of our own, so that no proposal is missed.
         avoid_own_proposal: bool = "false";
