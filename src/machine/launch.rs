@@ -184,13 +184,13 @@ impl Machine {
                 let since = node.since;
                 self.warn(
                     "node_exited",
-                    format!("status={} after={:.0?}", ending.status, now.duration_since(since)),
+                    format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(since)),
                 );
                 self.clear(now, Cleared::Down { why: Why::Crash, ending, since });
             }
             State::Stopping { why, since: asked, node, .. } => {
                 let (why, since) = (why.clone(), node.since);
-                let text = format!("status={} after={:.0?}", ending.status, now.duration_since(*asked));
+                let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
                 self.tell(Level::Info, "node_stopped", text, false);
                 self.clear(now, Cleared::Down { why, ending, since });
             }
@@ -217,7 +217,7 @@ impl Machine {
         };
         record.node = if graceful { NodeMark::StoppedClean } else { NodeMark::StoppedUnclean };
         if !graceful {
-            self.warn("unclean_stop", format!("status={} the head may have gone back", ending.status));
+            self.warn("unclean_stop", format!("status=\"{}\" the head may have gone back", ending.status));
         }
         self.left = record.node;
         self.note_head(&mut record);
@@ -307,7 +307,7 @@ impl Machine {
             return self.save_and_tell(record, then, Some(news));
         }
         let wait = backoff(failures, self.seed);
-        self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what}"));
+        self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what:?}"));
         self.save(record, Recorded::Start(Some(now + wait)));
     }
 

@@ -14,7 +14,7 @@ fn an_exit_with_code_0_is_a_failure_and_no_hot_loop() {
     let wait = starts[1]["ms"].as_u64().unwrap() - starts[0]["ms"].as_u64().unwrap();
     assert!(wait >= 800, "the first wait is a second less a fifth, at least: {wait} ms");
     let log = visor.log();
-    assert!(log.contains("event=restarting failures=1 in=") && log.contains("last=exit code 0"), "{log}");
+    assert!(log.contains("event=restarting failures=1 in=") && log.contains("last=\"exit code 0\""), "{log}");
     assert!(log.contains("event=halted the node failed 2 times in a row, last: exit code 0"), "{log}");
     assert_eq!(rig.history().len(), 1);
 }

@@ -31,7 +31,7 @@ fn forking(fork: u64) -> Upgrade {
 fn the_hook_asks_for_another_try_too_often() {
     let mut story = stopped(policy(), v2(), true);
     story.then(Input::Release).all([Input::Retry, Input::Retry, Input::Retry]).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → run hook, retries=0
@@ -136,27 +136,27 @@ fn the_new_binary_cannot_be_executed_and_the_old_one_must_not() {
 fn the_new_binary_dies_three_times_below_the_fork() {
     let mut story = trying(policy(), forking(1_000));
     story.all([CRASH, Input::Tick, CRASH, Input::Tick, CRASH]).check(&expect![[r#"
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=1 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running | v2 Trying attempt=2]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=2 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=2]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running | v2 Trying attempt=3]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Reverting attempt=3]
         recorded                     → link genesis
@@ -175,9 +175,9 @@ fn the_data_of_the_new_binary_is_of_no_use_to_the_old_one() {
     let mut story = stopped(Policy { backup: true, ..policy() }, upgrade, false);
     story.then(Input::Release).then(Input::Done).all([CRASH, Input::Tick, CRASH, Input::Tick]).forget();
     story.then(CRASH).then(Input::Done).check(&expect![[r#"
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Reverting attempt=3 backup=v2-1]
         recorded                     → restore
@@ -199,27 +199,27 @@ fn the_new_binary_dies_three_times_past_the_fork() {
         (+10.0s) head 110            → record [genesis Running | v2 Trying attempt=1]
     "#]]);
     story.all([CRASH, Input::Tick, CRASH, Input::Tick, CRASH]).check(&expect![[r#"
-        (+1.0s) exited, exit code 2  → warn node_exited: status=exit code 2 after=11s
+        (+1.0s) exited, exit code 2  → warn node_exited: status="exit code 2" after=11s
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=1 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running | v2 Trying attempt=2]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=2 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=2]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running | v2 Trying attempt=3]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=3 | halted]
         recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the chain is at or past the fork height, where the old binary must not run
@@ -236,9 +236,9 @@ fn a_validator_may_have_signed() {
     "#]]);
     story.all([CRASH, Input::Tick, CRASH, Input::Tick]).forget();
     story.then(CRASH).check(&expect![[r#"
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=3 signed | halted]
         recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the new binary may have signed blocks, so the old one must not run
@@ -261,18 +261,18 @@ fn a_validator_that_ran_unseen_may_have_signed() {
         release                      → record [genesis Running | v2 Trying attempt=2 signed]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=2 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=2 signed]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running | v2 Trying attempt=3 signed]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=3 signed | halted]
         recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the new binary may have signed blocks, so the old one must not run
@@ -284,18 +284,18 @@ fn a_validator_that_ran_unseen_may_have_signed() {
 fn a_full_disk_costs_no_attempt() {
     let mut story = trying(policy(), v2());
     story.all([Input::Full, Input::Tick, Input::Full, Input::Tick]).check(&expect![[r#"
-        full                         → warn node_exited: status=exit code 1 after=0ns
+        full                         → warn node_exited: status="exit code 1" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 1 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 1" the head may have gone back
                                      → warn environment_fault: disk full: the new binary ended: exit code 1; costs no attempt
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1 forgiven]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running | v2 Trying attempt=2 forgiven]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        full                         → warn node_exited: status=exit code 1 after=0ns
+        full                         → warn node_exited: status="exit code 1" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 1 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 1" the head may have gone back
                                      → warn environment_fault: disk full: the new binary ended: exit code 1; costs no attempt
                                      → record [genesis StoppedUnclean | v2 Trying attempt=2 forgiven]
         (+2.0s) tick: backoff        → await release
@@ -341,7 +341,7 @@ fn the_new_binary_never_tells_a_head() {
                                      → SIGTERM
     "#]]);
     story.then(CLEAN).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → error attempt_failed (history): attempt=1 of=3 no head was told within 120s
                                      → record [genesis StoppedClean | v2 Trying attempt=1]
@@ -352,9 +352,9 @@ fn the_new_binary_never_tells_a_head() {
 fn a_new_binary_that_hangs_for_want_of_something_costs_no_attempt() {
     let mut story = trying(Policy { start_timeout: secs(120), ..policy() }, v2());
     story.all([Input::Tick, Input::Tick]).forget().then(Input::Full).check(&expect![[r#"
-        full                         → info node_stopped: status=exit code 1 after=0ns
+        full                         → info node_stopped: status="exit code 1" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 1 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 1" the head may have gone back
                                      → warn environment_fault: disk full: no head was told within 120s; costs no attempt
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1 forgiven]
     "#]]);
@@ -368,15 +368,15 @@ fn a_validator_that_is_not_heard_may_have_signed() {
         (+120.0s) tick: start timeout → record [genesis Running | v2 Trying attempt=1 signed]
         recorded                     → warn unproven: no head was told within 120s
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → error attempt_failed (history): attempt=1 of=3 no head was told within 120s
                                      → record [genesis StoppedClean | v2 Trying attempt=1 signed]
     "#]]);
     story.all([Input::Tick, CRASH, Input::Tick]).forget().then(CRASH).check(&expect![[r#"
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=3 signed | halted]
         recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the new binary may have signed blocks, so the old one must not run
@@ -412,9 +412,9 @@ fn the_old_node_ends_uncleanly() {
     // No backup of such data, and no way back to it.
     let mut story = Story::running(Policy { backup: true, ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(Input::Exit(Status::Signal(9))).check(&expect![[r#"
-        exited, signal 9             → info node_stopped: status=signal 9 after=0ns
+        exited, signal 9             → info node_stopped: status="signal 9" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=signal 9 the head may have gone back
+        release                      → warn unclean_stop: status="signal 9" the head may have gone back
                                      → record [genesis Running | v2 Trying attempt=1 unclean]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
@@ -422,9 +422,9 @@ fn the_old_node_ends_uncleanly() {
         spawned                      → info node_started: pid=1 version=upgrades/v2
     "#]]);
     story.all([CRASH, Input::Tick, CRASH, Input::Tick]).forget().then(CRASH).check(&expect![[r#"
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
-        release                      → warn unclean_stop: status=exit code 2 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 2" the head may have gone back
                                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedUnclean | v2 Trying attempt=3 unclean | halted]
         recorded                     → error halted (history): upgrade v2 failed 3 times (the new binary ended: exit code 2), and the old node ended uncleanly, so its data proves nothing

@@ -23,7 +23,7 @@ fn stop_twice() {
         (+60.0s) ask stop            → answer: stopping the node, then ending
                                      → SIGTERM
         ask stop                     → answer: stopping the node, then ending
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → exit Ok: asked to stop
@@ -45,7 +45,7 @@ fn stop_while_the_node_stops_for_an_upgrade() {
     story.blocks(100, 101).forget();
     story.then(STOP).then(CLEAN).then(Input::Boot).check(&expect![[r#"
         ask stop                     → answer: stopping the node, then ending
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → exit Ok: asked to stop
@@ -87,7 +87,7 @@ fn stop_in_probation_is_not_the_new_binarys_failure() {
     story.then(STOP).then(CLEAN).then(Input::Boot).check(&expect![[r#"
         (+3.0s) ask stop             → answer: stopping the node, then ending
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=1 forgiven]
         recorded                     → exit Ok: asked to stop
@@ -105,7 +105,7 @@ fn restart() {
     story.then(Input::Ask(Request::Restart)).then(CLEAN).check(&expect![[r#"
         (+60.0s) ask restart         → answer: restarting the node
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release
@@ -159,14 +159,14 @@ fn upgrade_now() {
     let mut story = Story::running(policy(), vec![]);
     story.then(now("v2")).then(CLEAN).check(&expect![[r#"
         (+60.0s) ask upgradenow(name("v2")) → answer: switching to v2 as soon as its binary is verified
-                                     → info upgrade_known: name=v2 height=99 from=schedule
+                                     → info upgrade_known: name=v2 height=99 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=99 head=99
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2
@@ -182,7 +182,7 @@ fn upgrade_now_to_what_cannot_be_prepared_does_not_keep_others_from_their_turn()
     story.prepares = false;
     story.then(now("typo")).then(Input::Failed(Class::Permanent)).check(&expect![[r#"
         (+60.0s) ask upgradenow(name("typo")) → answer: switching to typo as soon as its binary is verified
-                                     → info upgrade_known: name=typo height=99 from=schedule
+                                     → info upgrade_known: name=typo height=99 from="schedule"
                                      → prepare typo
         failed(permanent)            → warn upgrade_not_ready: name=typo it failed
     "#]]);
@@ -192,7 +192,7 @@ fn upgrade_now_to_what_cannot_be_prepared_does_not_keep_others_from_their_turn()
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=101
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2
@@ -230,7 +230,7 @@ fn upgrade_now_happens_once() {
     story.all([Input::Tick, Input::Tick]).then(CLEAN).blocks(100, 102).check(&expect![[r#"
         (+60.0s) tick: still stopping → warn still_stopping: waited=60s the node has not ended after sigterm
         (+30.0s) tick: shutdown grace → warn upgrade_given_up: the node did not stop within daemon_shutdown_grace
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=90s
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=90s
                                      → await release
         release                      → record [genesis StoppedClean | v2 failed]
         recorded                     → error upgrade_ended (history): name=v2 outcome=failed the node did not stop within daemon_shutdown_grace
@@ -242,7 +242,7 @@ fn upgrade_now_happens_once() {
     // Once more, if the operator says so.
     story.then(now("v2")).check(&expect![[r#"
         (+3.0s) ask upgradenow(name("v2")) → answer: switching to v2 as soon as its binary is verified
-                                     → info upgrade_known: name=v2 height=102 from=schedule
+                                     → info upgrade_known: name=v2 height=102 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -259,7 +259,7 @@ fn a_node_that_does_not_stop_is_waited_for() {
     story.then(Input::Tick).then(after(95)).then(CLEAN).check(&expect![[r#"
         (+60.0s) tick: still stopping → warn still_stopping: waited=60s the node has not ended after sigterm
         (+30.0s) pass                → warn still_stopping: waited=90s the node has not ended after sigterm
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=90s
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=90s
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2
@@ -280,9 +280,9 @@ fn a_node_that_does_not_stop_is_killed_if_configured() {
         (+60.0s) tick: shutdown grace → SIGKILL
                                      → error killing (history): the node did not stop within 120s
         (+60.0s) tick: still stopping → warn still_stopping: waited=180s the node has not ended after sigterm
-        exited, signal 9             → info node_stopped: status=signal 9 after=180s
+        exited, signal 9             → info node_stopped: status="signal 9" after=180s
                                      → await release
-        release                      → warn unclean_stop: status=signal 9 the head may have gone back
+        release                      → warn unclean_stop: status="signal 9" the head may have gone back
                                      → record [genesis Running | v2 Trying attempt=1 unclean]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
@@ -309,7 +309,7 @@ fn an_aborted_stop_that_the_operator_makes_final() {
     story.blocks(100, 101).then(Input::Tick).forget();
     story.then(STOP).then(CLEAN).then(Input::Boot).check(&expect![[r#"
         ask stop                     → answer: stopping the node, then ending
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=30s
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=30s
                                      → await release
         release                      → record [genesis StoppedClean | v2 failed]
         recorded                     → exit Ok: asked to stop

@@ -9,10 +9,10 @@ use expect_test::expect;
 fn a_crash_is_followed_by_a_start_after_a_while() {
     let mut story = Story::running(policy(), vec![]);
     story.then(Input::Exit(Status::Signal(11))).then(Input::Tick).check(&expect![[r#"
-        (+60.0s) exited, signal 11   → warn node_exited: status=signal 11 after=60s
+        (+60.0s) exited, signal 11   → warn node_exited: status="signal 11" after=60s
                                      → await release
-        release                      → warn unclean_stop: status=signal 11 the head may have gone back
-                                     → warn restarting: failures=1 in=930.0ms last=signal 11
+        release                      → warn unclean_stop: status="signal 11" the head may have gone back
+                                     → warn restarting: failures=1 in=930.0ms last="signal 11"
                                      → record [genesis StoppedUnclean]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
@@ -25,23 +25,23 @@ fn a_crash_is_followed_by_a_start_after_a_while() {
 fn exit_code_zero_is_a_failure_too() {
     let mut story = Story::running(Policy { max_restarts: 2, ..policy() }, vec![]);
     story.all([CLEAN, Input::Tick, CLEAN, Input::Tick, CLEAN]).check(&expect![[r#"
-        (+60.0s) exited, exit code 0 → warn node_exited: status=exit code 0 after=60s
+        (+60.0s) exited, exit code 0 → warn node_exited: status="exit code 0" after=60s
                                      → await release
-        release                      → warn restarting: failures=1 in=930.0ms last=exit code 0
+        release                      → warn restarting: failures=1 in=930.0ms last="exit code 0"
                                      → record [genesis StoppedClean]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
-        exited, exit code 0          → warn node_exited: status=exit code 0 after=0ns
+        exited, exit code 0          → warn node_exited: status="exit code 0" after=0ns
                                      → await release
-        release                      → warn restarting: failures=2 in=2.0s last=exit code 0
+        release                      → warn restarting: failures=2 in=2.0s last="exit code 0"
                                      → record [genesis StoppedClean]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
-        exited, exit code 0          → warn node_exited: status=exit code 0 after=0ns
+        exited, exit code 0          → warn node_exited: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → error halted (history): the node failed 3 times in a row, last: exit code 0
@@ -53,9 +53,9 @@ fn exit_code_zero_is_a_failure_too() {
 fn ten_minutes_of_health_forgive_earlier_failures() {
     let mut story = Story::running(Policy { max_restarts: 1, ..policy() }, vec![]);
     story.all([CLEAN, Input::Tick, after(600)]).forget().then(CLEAN).check(&expect![[r#"
-        (+600.0s) exited, exit code 0 → warn node_exited: status=exit code 0 after=600s
+        (+600.0s) exited, exit code 0 → warn node_exited: status="exit code 0" after=600s
                                      → await release
-        release                      → warn restarting: failures=1 in=930.0ms last=exit code 0
+        release                      → warn restarting: failures=1 in=930.0ms last="exit code 0"
                                      → record [genesis StoppedClean]
     "#]]);
 }
@@ -64,9 +64,9 @@ fn ten_minutes_of_health_forgive_earlier_failures() {
 fn without_restarts_the_supervisor_ends_like_its_node() {
     let mut story = Story::running(Policy { restart_on_failure: false, ..policy() }, vec![]);
     story.then(Input::Exit(Status::Code(3))).check(&expect![[r#"
-        (+60.0s) exited, exit code 3 → warn node_exited: status=exit code 3 after=60s
+        (+60.0s) exited, exit code 3 → warn node_exited: status="exit code 3" after=60s
                                      → await release
-        release                      → warn unclean_stop: status=exit code 3 the head may have gone back
+        release                      → warn unclean_stop: status="exit code 3" the head may have gone back
                                      → record [genesis StoppedUnclean]
         recorded                     → exit Failed, node exit code 3: the node ended: exit code 3
     "#]]);
@@ -86,7 +86,7 @@ fn a_node_that_cannot_be_executed() {
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawn failed (Permanent)     → warn node_not_started: it failed
-                                     → warn restarting: failures=1 in=930.0ms last=it failed
+                                     → warn restarting: failures=1 in=930.0ms last="it failed"
                                      → record [genesis Never]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
@@ -109,7 +109,7 @@ fn a_failed_exec_does_not_make_an_unclean_end_clean() {
         .forget();
     story.then(Input::Fail(Class::Environment)).check(&expect![[r#"
         spawn failed (Environment)   → warn node_not_started: it failed
-                                     → warn restarting: failures=2 in=2.0s last=it failed
+                                     → warn restarting: failures=2 in=2.0s last="it failed"
                                      → record [genesis StoppedUnclean]
     "#]]);
 }
@@ -122,7 +122,7 @@ fn a_stray_process_holds_the_locks() {
     assert_eq!((&*view.state, view.node), ("waiting-for-locks", None));
     story.only(Input::Ask(Request::Stop));
     story.check(&expect![[r#"
-        (+60.0s) exited, signal 9    → warn node_exited: status=signal 9 after=60s
+        (+60.0s) exited, signal 9    → warn node_exited: status="signal 9" after=60s
                                      → await release
         (+60.0s) tick: locks still held → warn locks_still_held: something of the previous node is still alive; no node is started
         ask stop                     → answer: stopping the node, then ending
@@ -137,10 +137,10 @@ fn a_crash_while_an_upgrade_is_due() {
     story.prepares = false;
     story.then(Input::Boot).blocks(99, 101).forget();
     story.all([Input::Exit(Status::Code(1)), Input::Done]).check(&expect![[r#"
-        (+1.0s) exited, exit code 1  → warn node_exited: status=exit code 1 after=3s
+        (+1.0s) exited, exit code 1  → warn node_exited: status="exit code 1" after=3s
                                      → await release
-        release                      → warn unclean_stop: status=exit code 1 the head may have gone back
-                                     → warn restarting: failures=1 in=930.0ms last=exit code 1
+        release                      → warn unclean_stop: status="exit code 1" the head may have gone back
+                                     → warn restarting: failures=1 in=930.0ms last="exit code 1"
                                      → record [genesis StoppedUnclean]
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -162,7 +162,7 @@ fn a_crash_while_a_later_upgrade_is_prepared() {
     story.then(Input::Plan(vec![v2(), upgrade("v3", 500)])).forget();
     story.then(Input::Head(100)).then(CLEAN).then(Input::Failed(Class::Cancelled)).check(&expect![[r#"
         head 100                     → confirm
-        exited, exit code 0          → warn node_exited: status=exit code 0 after=60s
+        exited, exit code 0          → warn node_exited: status="exit code 0" after=60s
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → inspect upgrades/v2
@@ -179,7 +179,7 @@ fn the_binary_is_changed_while_the_node_is_down() {
     story.then(Input::Head(100)).forget();
     story.only(CLEAN).only(Input::Release).only(Input::Ok).then(Input::Fail(Class::Integrity));
     story.then(Input::Tick).check(&expect![[r#"
-        exited, exit code 0          → warn node_exited: status=exit code 0 after=60s
+        exited, exit code 0          → warn node_exited: status="exit code 0" after=60s
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → inspect upgrades/v2
@@ -199,7 +199,7 @@ fn an_old_binary_is_not_started_at_the_fork() {
     story.prepares = false;
     story.then(Input::Boot).then(Input::Failed(Class::Permanent)).blocks(198, 199).forget();
     story.all([CLEAN, Input::Tick, Input::Failed(Class::Permanent), after(61), after(61)]).check(&expect![[r#"
-        exited, exit code 0          → warn node_exited: status=exit code 0 after=2s
+        exited, exit code 0          → warn node_exited: status="exit code 0" after=2s
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release
@@ -251,7 +251,7 @@ fn a_failed_upgrade_still_has_its_fork() {
     story.all([CLEAN, Input::Abort]).blocks(102, 199).forget();
     // Whoever plans leaves out what has ended.
     story.then(Input::Plan(vec![])).then(CLEAN).check(&expect![[r#"
-        (+98.0s) exited, exit code 0 → warn node_exited: status=exit code 0 after=98s
+        (+98.0s) exited, exit code 0 → warn node_exited: status="exit code 0" after=98s
                                      → await release
         release                      → record [genesis StoppedClean | v2 aborted]
         recorded                     → await release
@@ -277,7 +277,7 @@ fn what_keeps_the_node_down_is_in_view_until_one_runs() {
     let trouble = |story: &Story| story.world.machine.as_ref().unwrap().view().trouble;
     assert_eq!(trouble(&story), None);
     story.then(CLEAN);
-    assert_eq!(trouble(&story).as_deref(), Some("restarting failures=1 in=930.0ms last=exit code 0"));
+    assert_eq!(trouble(&story).as_deref(), Some("restarting failures=1 in=930.0ms last=\"exit code 0\""));
     story.then(Input::Tick);
     assert_eq!(trouble(&story), None);
 }

@@ -14,7 +14,7 @@ fn at_its_height_and_never_again() {
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
-                                     → info upgrade_known: name=v2 height=100 from=schedule
+                                     → info upgrade_known: name=v2 height=100 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
     "#]]);
@@ -25,7 +25,7 @@ fn at_its_height_and_never_again() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2
@@ -60,7 +60,7 @@ fn with_backup_and_hook() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=101
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → back up
@@ -133,7 +133,7 @@ fn the_binary_is_missing_at_first() {
     // The operator has staged it.
     story.then(Input::Ask(Request::Refresh(name("v2")))).then(Input::Done).check(&expect![[r#"
         ask refresh(name("v2"))      → answer: looking again
-                                     → info upgrade_known: name=v2 height=100 from=schedule
+                                     → info upgrade_known: name=v2 height=100 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -175,7 +175,7 @@ fn a_second_upgrade_does_not_wait_for_the_probation_of_the_first() {
         inspected                    → record [upgrades/v2 Running | v3 Stopping attempt=0 | v2 applied]
         recorded                     → info upgrade_due (history): name=v3 height=110 head=111
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [upgrades/v2 Running | v3 Trying attempt=1 | v2 applied]
         recorded                     → link upgrades/v3
@@ -194,9 +194,9 @@ fn a_chain_that_stops_by_itself() {
     // The node names the upgrade and ends at once; its binary has to be downloaded first.
     let told = Upgrade { origin: Origin::TriggerFile, ..v2() };
     story.then(Input::Plan(vec![told])).then(Input::Exit(Status::Code(2))).check(&expect![[r#"
-        schedule v2@100              → info upgrade_known: name=v2 height=100 from=upgrade-info.json
+        schedule v2@100              → info upgrade_known: name=v2 height=100 from="upgrade-info.json"
                                      → prepare v2
-        exited, exit code 2          → warn node_exited: status=exit code 2 after=0ns
+        exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release
@@ -223,7 +223,7 @@ fn the_trigger_is_the_file_where_no_height_is_known() {
     let told = Upgrade { origin: Origin::TriggerFile, ..v2() };
     let mut story = Story::running(Policy { watch_height: false, ..policy() }, vec![upgrade("v9", 1)]);
     story.then(Input::Plan(vec![told])).check(&expect![[r#"
-        (+60.0s) schedule v2@100     → info upgrade_known: name=v2 height=100 from=upgrade-info.json
+        (+60.0s) schedule v2@100     → info upgrade_known: name=v2 height=100 from="upgrade-info.json"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -253,7 +253,7 @@ fn the_trigger_file_counts_whoever_else_plans_the_same_or_something_before() {
 fn without_a_start_after_the_switch() {
     let mut story = Story::running(Policy { restart_after_upgrade: false, ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(CLEAN).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=0]
         recorded                     → link upgrades/v2
@@ -273,7 +273,7 @@ fn without_a_start_after_the_switch() {
 fn with_a_delay_before_the_start() {
     let mut story = Story::running(Policy { restart_delay: secs(30), ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(CLEAN).then(Input::Tick).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status=exit code 0 after=0ns
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=0]
         recorded                     → link upgrades/v2
@@ -290,13 +290,13 @@ fn moved_to_another_height() {
     let mut story = Story::running(policy(), vec![v2()]);
     story.then(Input::Plan(vec![upgrade("v2", 105)])).blocks(100, 104).then(Input::Head(104));
     story.check(&expect![[r#"
-        (+60.0s) schedule v2@105     → info upgrade_known: name=v2 height=105 from=schedule
+        (+60.0s) schedule v2@105     → info upgrade_known: name=v2 height=105 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
     "#]]);
     // Its binary is verified anew, as the digest may have been what changed.
     story.then(Input::Plan(vec![upgrade("v2", 103)])).check(&expect![[r#"
-        (+5.0s) schedule v2@103      → info upgrade_known: name=v2 height=103 from=schedule
+        (+5.0s) schedule v2@103      → info upgrade_known: name=v2 height=103 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
@@ -314,7 +314,7 @@ fn changed_while_it_is_being_prepared() {
     let digest = Some(Digest::sha256(b"other"));
     story.then(Input::Plan(vec![Upgrade { digest, ..v2() }])).then(Input::Done).check(&expect![[r#"
         schedule v2@100              → cancel job
-        done                         → info upgrade_known: name=v2 height=100 from=schedule
+        done                         → info upgrade_known: name=v2 height=100 from="schedule"
                                      → prepare v2
     "#]]);
 }
@@ -327,7 +327,7 @@ fn a_failed_one_is_new_at_another_height() {
     story.then(Input::Failed(Class::Permanent)).forget();
     story.blocks(103, 105).check(&expect![[""]]);
     story.then(Input::Plan(vec![upgrade("v2", 106)])).blocks(106, 107).check(&expect![[r#"
-        (+3.0s) schedule v2@106      → info upgrade_known: name=v2 height=106 from=schedule
+        (+3.0s) schedule v2@106      → info upgrade_known: name=v2 height=106 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
         (+1.0s) head 106             → confirm
