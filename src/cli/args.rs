@@ -99,8 +99,14 @@ pub(crate) enum Format {
 /// Reads a command line, without the program's own name.
 pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     let mut ours = Ours::default();
+    let is_bare = argv.is_empty();
     let mut rest = ours.take_leading(argv)?;
-    let word = if rest.is_empty() { "help".into() } else { rest.remove(0) };
+    let word = match rest.is_empty() {
+        // `--home status` has taken the command for a value: a script must not see that end with 0.
+        true if !is_bare => return Err(usage_error("no command is given".to_owned())),
+        true => "help".into(),
+        false => rest.remove(0),
+    };
     let word = word.to_string_lossy().into_owned();
     if word == "run" {
         let mut args = ours.take_leading(rest)?;
@@ -551,6 +557,7 @@ mod tests {
             ("--daemon-shutdwon-grace=5m status", "did you mean --daemon-shutdown-grace?"),
             ("--config a --config b status", "--config is given twice"),
             ("--config= status", "--config needs a value"),
+            ("--home status", "no command is given"),
         ] {
             let said = read(line).unwrap_err().to_string();
             assert!(said.contains(says), "{line}: {said}");
