@@ -25,7 +25,8 @@ impl Machine {
                 _ => 0,
             };
             if failures == 0 {
-                let text = format!("name={} height={} from=\"{}\"", upgrade.name, upgrade.height, upgrade.origin);
+                let text =
+                    format!("name={} height={} from=\"{}\"", upgrade.name, upgrade.height, upgrade.origin);
                 self.tell(Level::Info, "upgrade_known", text, false);
             }
             self.prepared.insert(upgrade.name.clone(), Preparation::Working { failures });

@@ -486,16 +486,23 @@ impl Supervisor {
             }
         };
         let old = &self.context.config;
-        let fixed = ["daemon_home", "daemon_name", "daemon_data_dir", "log_level", "log_format", "log_color"];
-        for key in loaded.config.differences(old) {
-            if fixed.contains(&key.name) {
-                log::warn!("event=config_needs_restart key={} it keeps its old value until then", key.name);
-            } else {
-                log::info!("event=config_changed key={}", key.name);
-            }
+        let config = Config {
+            daemon_home: old.daemon_home.clone(),
+            daemon_name: old.daemon_name.clone(),
+            daemon_data_dir: old.daemon_data_dir.clone(),
+            log_level: old.log_level,
+            log_format: old.log_format,
+            log_color: old.log_color,
+            ..loaded.config.clone()
+        };
+        for key in loaded.config.differences(&config) {
+            log::warn!("event=config_needs_restart key={} it keeps its old value until then", key.name);
+        }
+        for key in config.differences(old) {
+            log::info!("event=config_changed key={}", key.name);
         }
         log::info!("event=config_reloaded");
-        self.context.config = Arc::new(loaded.config);
+        self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
         self.feed(Event::Policy(policy(&self.context.config)));

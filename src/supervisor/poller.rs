@@ -23,7 +23,7 @@ pub(super) struct Told {
 }
 
 /// Whom to ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     addresses: Vec<Endpoint>,
     /// Where a socket appears when no address was configured.
@@ -246,6 +246,7 @@ impl Asker {
                 Ok(Order::Rest) => self.stop(),
                 Ok(Order::Pace(pace)) => self.pace = pace,
                 Ok(Order::Confirm) | Err(RecvTimeoutError::Timeout) => self.ask(),
+                Ok(Order::Reconfigure(options)) if options == self.options => {}
                 Ok(Order::Reconfigure(options)) => {
                     self.options = options;
                     if let Some(node) = &mut self.node {

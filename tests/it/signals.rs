@@ -75,6 +75,15 @@ fn the_configuration_is_read_again() {
     visor.wait(&["event=config_problem", &format!("config.yaml:{first}: "), "daemon_max_restarts"]);
     visor.wait(&["event=config_problem", &format!("config.yaml:{}: ", first + 1), "soon"]);
     visor.wait(&["event=config_not_reloaded"]);
+
+    // What is in force again needs no restart.
+    fs::write(&config, format!("{template}\ndaemon_max_restarts: 8\n")).unwrap();
+    visor.signal(Signal::HUP);
+    visor.wait_count(2, &["event=config_reloaded"]);
+    visor.wait_head(visor.status()["head"]["height"].as_u64().unwrap() + 2);
+    let log = visor.log();
+    assert_eq!(log.matches("event=config_needs_restart").count(), 1, "{log}");
+    assert_eq!(log.matches("event=rpc_connected").count(), 1, "{log}");
     assert_eq!((visor.node(), rig.traces().starts().len()), (node, 1));
     assert_eq!(visor.stop(), 0);
 }
