@@ -5,7 +5,7 @@ use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::machine::View;
+use crate::machine::{Progress, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
@@ -33,7 +33,9 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
 /// What the disk says.
 fn at_rest(home: &Home) -> Result<Status> {
     let record = Journal::open(home)?.record;
-    let (view, problems) = super::upgrade::view_at_rest(home, record);
+    let (mut view, problems) = super::upgrade::view_at_rest(home, record);
+    // What `run` would refuse to start.
+    view.trouble = home.read_current().err().map(|e| e.to_string());
     Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, rpc_trouble: None, problems })
 }
 
@@ -66,7 +68,7 @@ fn show(status: &Status) -> String {
     }
     if let Some(p) = &view.upgrade {
         let (from, to) = (&p.from.target, &p.to.target);
-        line("upgrading", format!("{from} -> {to}: {}, attempt {}", p.phase, p.attempt));
+        line("upgrading", format!("{from} -> {to}: {}", stage(p)));
     }
     if let Some(reason) = &view.silent {
         line("silent", format!("the node does not sign until that is safe: {reason}"));
@@ -87,7 +89,7 @@ fn show(status: &Status) -> String {
 pub(super) fn upgrades(view: &View) -> String {
     let mut rows = vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY"].map(ToOwned::to_owned)];
     if let Some(begun) = &view.upgrade {
-        let how = format!("under way: {}, attempt {}", begun.phase, begun.attempt);
+        let how = format!("under way: {}", stage(begun));
         rows.push([begun.name.to_string(), begun.height.to_string(), how, String::new(), String::new()]);
     }
     for plan in &view.planned {
@@ -113,6 +115,14 @@ pub(super) fn upgrades(view: &View) -> String {
         return "no upgrades are planned\n".to_owned();
     }
     table(&rows)
+}
+
+/// How far an upgrade is. Before the new binary is started there is no attempt to speak of.
+fn stage(progress: &Progress) -> String {
+    match progress.attempt {
+        0 => progress.phase.to_string(),
+        attempt => format!("{}, attempt {attempt}", progress.phase),
+    }
 }
 
 /// Rows with columns aligned to the left, two spaces apart, fit to be shown. What has nothing to its right may be

@@ -38,6 +38,8 @@ fn a_current_that_proves_nothing_starts_nothing() {
     is_refused(&rig, 79, &["points neither to"]);
     fs::remove_file(&current).unwrap();
     is_refused(&rig, 79, &["is missing", "ln -s"]);
+    let status = String::from_utf8(rig.output(&["status"]).stdout).unwrap();
+    assert!(status.contains("trouble     `current` is missing") && status.contains("ln -s"), "{status}");
     rig.ok(&["init"]);
     assert_eq!(rig.current(), "genesis", "the node has never run, so init may finish its work");
 
