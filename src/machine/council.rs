@@ -43,7 +43,8 @@ pub(super) struct Council {
     pub(super) failure: Option<String>,
     /// What holds a due upgrade back, and since when.
     pub(super) holds: Option<(Instant, Vec<Gate>)>,
-    /// The gates that people were told of since it was first held back. Some open and close with every block.
+    /// The gates that people were told of since it was first held back, and the deadline, if that has passed.
+    /// Some gates open and close with every block.
     named: BTreeSet<&'static str>,
     /// When sealing was stopped ahead of the stop of the node.
     left: Option<Instant>,
@@ -151,16 +152,16 @@ impl Machine {
             }
             Verdict::Hold(gates) => {
                 self.come_back(node);
+                let due = Due::new(upgrade.height, upgrade.fork_height, upgrade.deadline_height, []);
+                let missed = due.deadline().filter(|deadline| node.sure() >= Some(*deadline));
                 let before = node.council.named.len();
-                node.council.named.extend(gates.iter().map(Gate::name));
+                node.council.named.extend(gates.iter().map(Gate::name).chain(missed.map(|_| "deadline")));
                 if node.council.named.len() > before {
-                    let text: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-                    self.tell(
-                        Level::Info,
-                        "gates_hold",
-                        format!("name={} {}", upgrade.name, text.join("; ")),
-                        false,
-                    );
+                    let late = missed.map(|deadline| format!(" deadline={deadline} has passed;"));
+                    let level = if late.is_some() { Level::Warn } else { Level::Info };
+                    let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
+                    let (late, gates) = (late.unwrap_or_default(), gates.join("; "));
+                    self.tell(level, "gates_hold", format!("name={}{late} {gates}", upgrade.name), false);
                 }
                 let since = node.council.holds.as_ref().map_or(now, |(since, _)| *since);
                 node.council.holds = Some((since, gates));

@@ -195,6 +195,24 @@ fn a_gate_that_opens_and_closes_with_every_block_is_told_of_once_and_held_since_
 }
 
 #[test]
+fn that_gates_hold_past_the_deadline_is_a_warning() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
+    rig.schedule(Some(H + 65));
+    for height in H..H + 20 {
+        rig.head(height);
+        rig.surveyed(survey(height, &[3]));
+    }
+    let warning = |action: &Action| match action {
+        Action::Tell(notice) if notice.level == Level::Warn => Some(notice.text.clone()),
+        _ => None,
+    };
+    let warnings: Vec<String> = rig.said.iter().filter_map(warning).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let says = format!("name=v2 deadline={} has passed; gate=quorum 3 of 4 live", H + 5);
+    assert!(warnings[0].starts_with(&says), "{warnings:?}");
+}
+
+#[test]
 fn what_the_network_said_before_the_head_moved_on_does_not_count() {
     let mut rig = running();
     rig.head(H + 5);
