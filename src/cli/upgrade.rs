@@ -26,6 +26,8 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
     let mut planned = Reader::new(home).read();
     // Scheduling what was cancelled is a change of mind.
     planned.cancelled.retain(|c| *c != (name.clone(), height));
+    // What it says of this one itself is answered below, with what to do.
+    planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
     planned.upgrades.push(upgrade);
     let schedule = unite(planned, &record);
     if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {

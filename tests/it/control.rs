@@ -69,7 +69,9 @@ fn plans_that_disagree_are_refused_and_named() {
     let rig = Rig::new();
     rig.schedule("v2", 1000);
     rig.schedule("v2", 1000);
-    assert_eq!(rig.fails(1, &["upgrade", "schedule", "v2", "1001"]).lines().count(), 1);
+    let moved = rig.fails(1, &["upgrade", "schedule", "v2", "1001"]);
+    assert!(moved.ends_with("at 1000; cancel it first: wemixvisor upgrade cancel v2\n"), "{moved}");
+    assert_eq!(moved.lines().count(), 1);
     let same_height = rig.fails(1, &["upgrade", "schedule", "v3", "1000"]);
     assert!(same_height.contains("v2 at 1000 (schedule)"), "{same_height}");
     rig.fails(2, &["upgrade", "schedule", "v4", "5", "--fork-height", "5"]);
