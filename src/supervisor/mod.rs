@@ -87,6 +87,9 @@ pub struct End {
 /// If the home is taken ([`Kind::Busy`]), cannot be explained ([`Kind::Halted`]) or the operating system
 /// refuses what is needed to begin. Nothing was started then.
 pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -> Result<End> {
+    // First of all, since much is verified before the loop begins: a signal that comes meanwhile waits for it.
+    let channels = Channels::new();
+    signals::watch(channels.signals.0.clone())?;
     let _lock = SupervisorLock::acquire(home)?;
     for dir in [home.dir(), home.state()] {
         durable::sweep(&dir);
@@ -109,8 +112,6 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         home.data().display()
     );
 
-    let channels = Channels::new();
-    signals::watch(channels.signals.0.clone())?;
     control::serve(home, channels.calls.0.clone())?;
     let watcher = watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?;
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;

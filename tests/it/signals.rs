@@ -89,6 +89,21 @@ fn the_configuration_is_read_again() {
 }
 
 #[test]
+fn a_signal_that_comes_while_the_binary_is_still_verified_does_not_end_us() {
+    let rig = Rig::new();
+    rig.is_broken_on_purpose();
+    // Sparse, and wrong: it takes a while until that is known.
+    let other = rig.binary("other", &[]);
+    fs::File::options().write(true).open(&other).unwrap().set_len(256 << 20).unwrap();
+    fs::rename(other, rig.of("genesis/bin/simnode")).unwrap();
+    let mut visor = rig.run();
+    let pid = format!("{}\n", visor.pid());
+    until("the lock", || (fs::read_to_string(rig.of("lock")).ok()? == pid).then_some(()));
+    visor.signal(Signal::HUP);
+    assert_eq!(visor.end_beside(), 79);
+}
+
+#[test]
 fn a_killed_supervisor_leaves_no_second_node_possible() {
     let rig = Rig::with(&[("stop", "400")]);
     let mut visor = rig.run();
