@@ -69,7 +69,9 @@ pub(crate) enum Command {
         height: u64,
         timeout: Option<Duration>,
     },
-    ResolveRetry,
+    ResolveRetry {
+        with: Option<Name>,
+    },
     ResolveSign,
     ResolveRollback {
         force: bool,
@@ -158,7 +160,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             height: free(args, word, "HEIGHT", height)?,
         },
         "resolve" => match subcommand(args, word)?.as_str() {
-            "retry" => Command::ResolveRetry,
+            "retry" => Command::ResolveRetry { with: opt(args, "resolve retry", "--with", name)? },
             "sign" => Command::ResolveSign,
             "rollback" => Command::ResolveRollback { force: args.contains("--force") },
             other => return Err(unknown(&format!("resolve {other}"))),

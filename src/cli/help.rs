@@ -78,7 +78,10 @@ pub const COMMANDS: &[Usage] = &[
     usage("consensus [--json] [--watch]", "show the head, the validators and who is live, and the gates"),
     usage("check", "say whether this node could be stopped now, as far as the network is concerned"),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
-    usage("resolve retry", "after a halt: let the next run try the upgrade again"),
+    usage(
+        "resolve retry [--with NAME]",
+        "after a halt: let the next run try the upgrade again, or try it with another binary, staged as NAME",
+    ),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
     usage("resolve sign", "have a validator that waits after an unclean stop sign at once"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),

@@ -1,22 +1,66 @@
 //! `resolve`: the operator's decision after a halt. Nothing runs while it is made.
 
+use super::fetch::cancelled_by_signals;
 use super::home::accepted;
-use super::print;
+use super::{logger, print};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::home::Home;
 use crate::home::lock::SupervisorLock;
-use crate::machine::{NodeMark, Phase, Record, objection};
+use crate::home::{Home, durable};
+use crate::machine::{NodeMark, Origin, Phase, Record, Upgrade, objection};
+use crate::name::Name;
 use crate::supervisor::{Request, ask};
-use crate::upgrade::journal::Journal;
+use crate::upgrade::journal::{Journal, Opened};
+use crate::upgrade::prepare::{self, Downloads, Verified};
+use std::path::Path;
 
 /// Lets the next run try the upgrade again, with all its attempts.
 pub(super) fn retry(home: &Home) -> Result<()> {
     decide(home, |record| {
         if let Some(progress) = &mut record.upgrade {
-            progress.attempt = 0;
+            (progress.attempt, progress.forgiven) = (0, 0);
         }
         Ok("the next `wemixvisor run` tries again".to_owned())
     })
+}
+
+/// Lets the next run try the upgrade again with the binary that is staged as `name`: the way on where the
+/// upgrade's own does not work and the old one must not run any more.
+///
+/// The binary is verified and smoke-tested first. The halt ends last, so that this can be done again if it is
+/// interrupted.
+pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()> {
+    let _lock = SupervisorLock::acquire(home)?;
+    let Opened { mut journal, mut record, .. } = Journal::open(home)?;
+    let Some(reason) = record.halted.clone() else { return Err(nothing_halted()) };
+    let Some(progress) = &mut record.upgrade else {
+        return Err(Error::new(Kind::NotMet, "no upgrade is under way that could have another binary")
+            .hint("after `wemixvisor resolve retry` plan one as usual"));
+    };
+    if progress.phase == Phase::Reverting {
+        let what = format!("it was on its way back to {}", progress.from.target);
+        return Err(Error::new(Kind::NotMet, what).hint("`wemixvisor resolve retry` finishes that"));
+    }
+    if progress.from.target.is(&name) {
+        let what = format!("{name} is what the upgrade leads away from");
+        return Err(Error::new(Kind::NotMet, what).hint("to go back to it: wemixvisor resolve rollback"));
+    }
+    logger::show_warnings();
+    let as_if_planned = Upgrade::new(name.clone(), progress.height, Origin::Schedule);
+    let cancel = cancelled_by_signals()?;
+    let (verified, downloads) = (Verified::default(), Downloads::default());
+    let ready = prepare::prepare(config, home, &verified, &downloads, &as_if_planned, &cancel)?;
+    (progress.to, progress.attempt, progress.forgiven) = (ready.version, 0, 0);
+    let (upgrade, old, new) = (progress.name.clone(), progress.from.clone(), progress.to.target.clone());
+    journal.write(&record)?;
+    if home.read_current_link()? != old.target {
+        durable::link(Path::new(&new.to_string()), &home.current())?;
+    }
+    record.halted = None;
+    journal.write(&record)?;
+    print(&format!(
+        "was halted: {reason}\nthe next `wemixvisor run` tries upgrade {upgrade} with the binary of {name}\n"
+    ))
 }
 
 /// Lets the next run go back to the old binary.
@@ -67,12 +111,13 @@ pub(super) fn sign(home: &Home) -> Result<()> {
 
 fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Result<()> {
     let _lock = SupervisorLock::acquire(home)?;
-    let opened = Journal::open(home)?;
-    let (mut journal, mut record) = (opened.journal, opened.record);
-    let Some(reason) = record.halted.take() else {
-        return Err(Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted"));
-    };
+    let Opened { mut journal, mut record, .. } = Journal::open(home)?;
+    let Some(reason) = record.halted.take() else { return Err(nothing_halted()) };
     let said = change(&mut record)?;
     journal.write(&record)?;
     print(&format!("was halted: {reason}\n{said}\n"))
+}
+
+fn nothing_halted() -> Error {
+    Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted")
 }

@@ -180,3 +180,35 @@ fn past_the_fork_there_is_no_way_back() {
     assert_eq!((rig.current().as_str(), visor.status()["state"].as_str()), ("genesis", Some("running")));
     assert_eq!(visor.stop(), 0);
 }
+
+#[test]
+fn past_the_fork_the_way_on_is_another_binary() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    rig.stage("v2", &[("end", "1")]);
+    rig.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", "11"]);
+    let mut visor = rig.run();
+    assert_eq!(visor.end(), 79);
+    assert_eq!(rig.versions(), ["v1", "v2", "v2", "v2"]);
+
+    assert!(rig.fails(4, &["resolve", "retry", "--with", "v3"]).contains("upgrade add v3"));
+    let bad = rig.binary("bad", &[("smoke", "3")]);
+    rig.ok(&["upgrade", "add", "bad", bad.to_str().unwrap()]);
+    rig.fails(1, &["resolve", "retry", "--with", "bad"]);
+    assert_eq!(rig.current(), "upgrades/v2");
+    rig.stage("v3", &[]);
+    assert!(rig.ok(&["resolve", "retry", "--with", "v3"]).contains("upgrade v2 with the binary of v3"));
+    assert_eq!(
+        (rig.current().as_str(), rig.journal()["upgrade"]["name"].as_str()),
+        ("upgrades/v3", Some("v2"))
+    );
+    rig.fails(5, &["resolve", "retry", "--with", "v3"]);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    // The old binary never ran at the fork.
+    assert_eq!(rig.versions(), ["v1", "v2", "v2", "v2", "v3"]);
+    assert_eq!(visor.stop(), 0);
+    let mut visor = rig.run();
+    visor.wait_node();
+    assert_eq!(rig.versions().last().map(String::as_str), Some("v3"));
+    assert_eq!(visor.stop(), 0);
+}

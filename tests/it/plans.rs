@@ -25,12 +25,6 @@ impl Rig {
         serde_json::from_slice(&out.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)))
     }
-
-    /// The versions of the nodes that were started, in order.
-    fn versions(&self) -> Vec<String> {
-        let starts = self.traces().starts();
-        starts.iter().map(|start| start["version"].as_str().unwrap().to_owned()).collect()
-    }
 }
 
 /// One upgrade of a status.

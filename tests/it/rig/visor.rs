@@ -105,6 +105,12 @@ impl Rig {
         Traces::new(self.data())
     }
 
+    /// The versions of the nodes that were started, in order.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let starts = self.traces().starts();
+        starts.iter().map(|start| start["version"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The node's IPC socket.
     pub(crate) fn ipc(&self) -> PathBuf {
         self.data().join("simnode.ipc")
