@@ -50,7 +50,8 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     let cancel = cancelled_by_signals()?;
     let (verified, downloads) = (Verified::default(), Downloads::default());
     let ready = prepare::prepare(config, home, &verified, &downloads, &as_if_planned, &cancel)?;
-    (progress.to, progress.attempt, progress.forgiven) = (ready.version, 0, 0);
+    (progress.to, progress.promised) = (ready.version, ready.promised);
+    (progress.attempt, progress.forgiven) = (0, 0);
     let (upgrade, old, new) = (progress.name.clone(), progress.from.clone(), progress.to.target.clone());
     journal.write(&record)?;
     if home.read_current_link()? != old.target {

@@ -271,7 +271,9 @@ impl Machine {
 
     /// What the running node called itself when it was asked last.
     pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
-        node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref())
+        let surveyed =
+            || node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref());
+        node.witness.as_ref().and_then(Witness::client).or_else(surveyed)
     }
 
     /// Stops the engine of a node that is to be silent, whatever has set it going.

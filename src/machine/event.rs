@@ -48,8 +48,8 @@ pub enum Event {
     Head(Head),
     /// What was asked of the network is known, or cannot be.
     Surveyed(Result<Survey, Failure>),
-    /// What the node has at the height asked for (without a hash if it has no block there), or why that is not known.
-    Recalled(Result<Block, Failure>),
+    /// What the node says of itself and of the height asked for, or why that is not known.
+    Recalled(Result<Recollection, Failure>),
     /// The node was asked to seal: it does, or could not be told.
     Signing(Result<(), Failure>),
     /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
@@ -78,6 +78,15 @@ pub struct Head {
     pub block: Block,
     /// The block's own time in seconds since the epoch, where it was told.
     pub timestamp: Option<u64>,
+}
+
+/// What a node remembers, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recollection {
+    /// Its block at the height asked for, without a hash if it has none there.
+    pub block: Block,
+    /// What the node calls itself, where it tells.
+    pub client_version: Option<String>,
 }
 
 /// What the node says of the network at one moment.
@@ -218,6 +227,8 @@ pub enum JobEnd {
 pub struct Ready {
     /// What to switch to.
     pub version: Version,
+    /// The version number that the binary itself has told, if it did: the node that runs must call itself by it.
+    pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
 }
@@ -268,7 +279,7 @@ pub enum Action {
         /// The height whose validator set is wanted.
         due: Option<u64>,
     },
-    /// Ask the node which block it has at this height. → `Recalled`.
+    /// Ask the node who it is, and which block it has at this height. → `Recalled`.
     Recall {
         /// The height.
         height: u64,

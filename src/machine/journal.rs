@@ -97,6 +97,9 @@ pub struct Progress {
     pub from: Version,
     /// What is to run.
     pub to: Version,
+    /// The version number that the new binary has told of itself, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     #[serde(default)]
     pub hook: bool,

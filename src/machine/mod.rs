@@ -61,7 +61,7 @@ mod tests;
 
 pub use event::{
     Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, OwnSeal,
-    Ready, Request, Status, Survey,
+    Ready, Recollection, Request, Status, Survey,
 };
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};

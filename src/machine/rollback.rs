@@ -76,6 +76,7 @@ mod tests {
             signed: false,
             from: version(Target::Genesis),
             to: version(Target::Upgrade("v2".parse().unwrap())),
+            promised: None,
             hook: false,
             info: None,
             stopped_at: None,

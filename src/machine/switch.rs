@@ -163,6 +163,7 @@ impl Machine {
             signed: false,
             from: self.record.current.clone(),
             to: ready.version,
+            promised: ready.promised,
             hook: ready.hook,
             info: upgrade.info.clone(),
             stopped_at: stopped_at.cloned(),

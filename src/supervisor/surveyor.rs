@@ -6,7 +6,7 @@
 use super::essential;
 use super::poller::Options;
 use crate::error::{Error, Kind, Result};
-use crate::machine::{Block, Class, Event, Failure, OwnSeal, Survey};
+use crate::machine::{Block, Class, Event, Failure, OwnSeal, Recollection, Survey};
 use crate::wbft::{self, Client, Decided, Endpoint, Observer, RpcError, Syncing};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -67,7 +67,7 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
                 Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due))))
             }
             Order::Recall { height } => {
-                Some(Event::Recalled(node.ask(&endpoints, |observer| block(observer, height))))
+                Some(Event::Recalled(node.ask(&endpoints, |observer| recall(observer, height))))
             }
             Order::Sign => {
                 Some(Event::Signing(node.ask(&endpoints, |observer| observer.client().miner_start())))
@@ -124,10 +124,12 @@ impl Node {
     }
 }
 
-/// The node's block at a height.
-fn block(observer: &mut Observer, height: u64) -> Result<Block, RpcError> {
-    let header = observer.client().header(height)?;
-    Ok(Block { height, hash: header.map(|header| header.hash.to_string()) })
+/// Who the node is, and its block at a height.
+fn recall(observer: &mut Observer, height: u64) -> Result<Recollection, RpcError> {
+    let client = observer.client();
+    let header = client.header(height)?;
+    let block = Block { height, hash: header.map(|header| header.hash.to_string()) };
+    Ok(Recollection { block, client_version: client.client_version().ok() })
 }
 
 /// What the node says of the network.

@@ -53,9 +53,9 @@ pub fn prepare(
         }
     };
     let said = smoke::test(&home.binary(&target), &config.daemon_smoke_args, home.root(), cancel)?;
-    log::info!("event=smoke_tested name={} said={said:?}", upgrade.name);
+    log::info!("event=smoke_tested name={} said={:?}", upgrade.name, said.line);
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
-    Ok(Ready { version, hook })
+    Ok(Ready { version, promised: said.version, hook })
 }
 
 /// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is

@@ -13,11 +13,20 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Runs the binary with `args` in `dir` and returns the first line of what it prints.
+/// What a binary says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The first line of what it prints.
+    pub line: String,
+    /// The first version number in what it prints (`1.0.1`), if there is one.
+    pub version: Option<String>,
+}
+
+/// Runs the binary with `args` in `dir` and returns what it says of itself.
 ///
 /// # Errors
 /// If it does not end with code 0 within 10 seconds, or is cancelled.
-pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<String> {
+pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Said> {
     let words: Vec<&str> = args.split_whitespace().collect();
     let program = Program {
         path: binary,
@@ -30,7 +39,10 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<St
     };
     let ran = run(&program, cancel)?;
     let why = match ran.end {
-        End::Exited(0) => return Ok(ran.output.lines().next().unwrap_or_default().trim().to_owned()),
+        End::Exited(0) => {
+            let line = ran.output.lines().next().unwrap_or_default().trim().to_owned();
+            return Ok(Said { line, version: version_in(&ran.output).map(ToOwned::to_owned) });
+        }
         End::Exited(code) => format!("exit code {code}"),
         End::Signalled(signal) => format!("signal {signal}"),
         End::TimedOut => format!("no end within {} s", TIMEOUT.as_secs()),
@@ -42,13 +54,20 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<St
         .hint("run it by hand to see more"))
 }
 
+/// The first three numbers in a row that have dots between them.
+fn version_in(text: &str) -> Option<&str> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let runs = text.split(|c: char| !c.is_ascii_digit() && c != '.').map(|run| run.trim_matches('.'));
+    runs.filter(|run| run.split('.').count() == 3).find(|run| run.split('.').all(is_number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn tested(script: &str) -> Result<String> {
+    fn tested(script: &str) -> Result<Said> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node");
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -58,8 +77,21 @@ mod tests {
 
     #[test]
     fn a_binary_that_tells_its_version_passes() {
-        assert_eq!(tested("echo \"Node $1 $#\"; echo more").unwrap(), "Node version 1");
-        assert_eq!(tested("exit 0").unwrap(), "");
+        assert_eq!(tested("echo \"Node $1 $#\"; echo more").unwrap().line, "Node version 1");
+        assert_eq!(tested("exit 0").unwrap(), Said { line: String::new(), version: None });
+    }
+
+    #[test]
+    fn the_version_is_the_first_number_of_three_parts() {
+        let recorded = include_str!("../../tests/data/wbft/node-log-version-stdout.txt");
+        for (text, version) in [
+            (recorded, Some("1.0.1")),
+            ("anvil Version: 1.7.1-stable\nCommit SHA: 2.3.4", Some("1.7.1")),
+            ("Node v10.20.30.", Some("10.20.30")),
+            ("on 127.0.0.1 in 2026.11, 1..2, v2", None),
+        ] {
+            assert_eq!(version_in(text), version, "{text}");
+        }
     }
 
     #[test]

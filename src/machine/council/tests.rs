@@ -1,8 +1,8 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
 use super::super::{
-    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, OwnSeal, Policy, Ready, Request,
-    Status, Target, Version,
+    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, OwnSeal, Policy, Ready,
+    Recollection, Request, Status, Target, Version,
 };
 use super::*;
 use crate::digest::Digest;
@@ -109,7 +109,7 @@ impl Rig {
         let mut upgrade = Upgrade::new("v2".parse().unwrap(), H, Origin::Schedule);
         upgrade.fork_height = fork;
         self.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(v2()), hook: false };
+        let ready = Ready { version: version(v2()), promised: Some("2.0.0".to_owned()), hook: false };
         self.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
     }
 
@@ -118,7 +118,12 @@ impl Rig {
     }
 
     fn recalls(&mut self, height: u64, hash: String) {
-        self.feed(Event::Recalled(Ok(Block { height, hash: Some(hash) })));
+        self.recalls_as(height, hash, None);
+    }
+
+    fn recalls_as(&mut self, height: u64, hash: String, client: Option<&str>) {
+        let (block, client_version) = (Block { height, hash: Some(hash) }, client.map(ToOwned::to_owned));
+        self.feed(Event::Recalled(Ok(Recollection { block, client_version })));
     }
 
     fn exits(&mut self, status: Status) {
@@ -305,7 +310,7 @@ fn the_operators_now_needs_no_gate() {
     let mut rig = running();
     rig.head(H - 50);
     rig.feed(Event::Request(Ask { reply_to: None, what: Request::UpgradeNow("v2".parse().unwrap()) }));
-    let ready = Ready { version: version(v2()), hook: false };
+    let ready = Ready { version: version(v2()), promised: None, hook: false };
     rig.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
     assert_eq!(rig.stops(), 1);
 }
@@ -394,7 +399,7 @@ fn after_the_data_was_put_back_it_is_silent() {
         rig.feed(Event::Policy(Policy { validator: true, ..Policy::default() }));
         let upgrade = Upgrade { data_compat, ..Upgrade::new("v2".parse().unwrap(), H, Origin::Schedule) };
         rig.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(v2()), hook: false };
+        let ready = Ready { version: version(v2()), promised: None, hook: false };
         rig.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
         rig.head(H);
         rig.surveyed(survey(H, &[]));
@@ -575,7 +580,7 @@ fn a_new_binary_that_does_not_seal_makes_room_for_the_next() {
     let name: Name = "v3".parse().unwrap();
     rig.feed(Event::Schedule(vec![Upgrade::new(name.clone(), H + 20, Origin::Schedule)]));
     let target = Target::Upgrade(name.clone());
-    let ready = Ready { version: version(target), hook: false };
+    let ready = Ready { version: version(target), promised: None, hook: false };
     rig.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
     assert!(applied(&rig));
 }
@@ -660,6 +665,21 @@ fn whoever_seals_nothing_has_to_have_the_old_blocks_too() {
     rig.feed(Event::Tick);
     assert_eq!(rig.count(|a| *a == Action::Recall { height: H }), 2);
     rig.recalls(H, hash(H));
+    assert!(applied(&rig));
+}
+
+#[test]
+fn another_node_at_the_same_address_proves_nothing_of_the_new_binary() {
+    let mut rig = upgraded_bystander();
+    rig.head(H);
+    rig.recalls_as(H, hash(H), Some("Gwemix/v1.0.0-stable/linux-amd64/go1.26.6"));
+    rig.head(H + 30);
+    rig.pass(1300);
+    rig.feed(Event::Tick);
+    let overdue = |a: &Action| matches!(a, Action::Tell(n) if n.event == "probation_overdue" && n.text.contains("v1.0.0"));
+    assert!(!applied(&rig) && rig.count(overdue) == 1, "{:?}", rig.said);
+    assert_eq!((rig.stops(), rig.count(|a| *a == Action::Recall { height: H })), (1, 2), "it is asked again");
+    rig.recalls_as(H, hash(H), Some("Gwemix/v2.0.0-stable/linux-amd64/go1.26.6"));
     assert!(applied(&rig));
 }
 

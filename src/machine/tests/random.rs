@@ -85,7 +85,11 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
     let failure = || Failure::new(Class::Transient, "it failed");
     let block = Block { height: number, hash: None };
     let ask = |what| Event::Request(Ask { reply_to: Some(number), what });
-    let ready = Ready { version: version(&Target::Upgrade(name("v2"))), hook: number.is_multiple_of(2) };
+    let ready = Ready {
+        version: version(&Target::Upgrade(name("v2"))),
+        promised: None,
+        hook: number.is_multiple_of(2),
+    };
     vec![
         Event::Boot(Facts { record: record.clone(), link: version(&Target::Genesis) }),
         Event::Recorded,

@@ -364,7 +364,7 @@ impl World {
                 if result.is_ok() {
                     self.truth.verified.insert(target.clone());
                 }
-                let ready = Ready { version: version(&target), hook: self.hook };
+                let ready = Ready { version: version(&target), promised: None, hook: self.hook };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
             Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),
