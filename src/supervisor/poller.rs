@@ -57,13 +57,14 @@ impl Options {
         }
     }
 
-    /// Whom to ask now, in order.
-    pub(super) fn candidates(&self, running: Duration) -> Vec<Endpoint> {
+    /// Whom to ask now, in order. `socketless` says for how long the node has run, if it has never answered at a
+    /// socket; what answers at the usual port in place of one that did is another node.
+    pub(super) fn candidates(&self, socketless: Option<Duration>) -> Vec<Endpoint> {
         if !self.addresses.is_empty() {
             return self.addresses.clone();
         }
         let mut found: Vec<Endpoint> = glob::expand(&self.socket).into_iter().map(Endpoint::Ipc).collect();
-        if found.is_empty() && running >= SOCKET_COMES {
+        if found.is_empty() && socketless.is_some_and(|time| time >= SOCKET_COMES) {
             found.push(Endpoint::Http("http://localhost:8545".to_owned()));
         }
         found
@@ -73,7 +74,7 @@ impl Options {
 /// Where the node of a home may be asked now, by anybody: as configured, else at its IPC socket.
 #[must_use]
 pub fn endpoints(config: &Config, home: &Home) -> Vec<Endpoint> {
-    Options::new(config, home).candidates(Duration::ZERO)
+    Options::new(config, home).candidates(None)
 }
 
 /// What the thread is told.
@@ -213,6 +214,8 @@ struct Node {
     /// Since when it has not answered, and when that was last reported.
     silent: (Instant, Option<Instant>),
     failures: u32,
+    /// Whether it has answered at a socket.
+    has_socket: bool,
     client: Option<(Client, Endpoint)>,
     subscription: Option<Subscription>,
 }
@@ -239,6 +242,7 @@ impl Asker {
                         since: Instant::now(),
                         silent: (Instant::now(), None),
                         failures: 0,
+                        has_socket: false,
                         client: None,
                         subscription: None,
                     });
@@ -316,7 +320,8 @@ impl Asker {
     fn connect(&mut self) {
         let Some(node) = &mut self.node else { return };
         let mut troubles = Vec::new();
-        for endpoint in self.options.candidates(node.since.elapsed()) {
+        let socketless = (!node.has_socket).then(|| node.since.elapsed());
+        for endpoint in self.options.candidates(socketless) {
             let mut client = Client::new(&endpoint, wbft::Options::default());
             let before = self.teller.past().announced;
             match head(&mut client) {
@@ -334,6 +339,7 @@ impl Asker {
                             Subscription { number, since, stopper }
                         });
                     }
+                    node.has_socket |= endpoint.can_subscribe();
                     node.client = Some((client, endpoint));
                     return;
                 }

@@ -56,12 +56,12 @@ impl Surveyor {
 }
 
 fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answer>) {
-    let mut node = Node { pid: 0, observer: None };
+    let mut node = Node { pid: 0, has_socket: false, observer: None };
     for (pid, since, options, order) in orders {
         if node.pid != pid {
-            node = Node { pid, observer: None };
+            node = Node { pid, has_socket: false, observer: None };
         }
-        let endpoints = candidates(&options, since);
+        let endpoints = candidates(&options, (!node.has_socket).then(|| since.elapsed()));
         let event = match order {
             Order::Survey { due } => {
                 Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due))))
@@ -88,8 +88,8 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
 }
 
 /// Where to ask, those first over which a node tells more.
-fn candidates(options: &Options, since: Instant) -> Vec<Endpoint> {
-    let mut endpoints = options.candidates(since.elapsed());
+fn candidates(options: &Options, socketless: Option<Duration>) -> Vec<Endpoint> {
+    let mut endpoints = options.candidates(socketless);
     endpoints.sort_by_key(|endpoint| !endpoint.can_subscribe());
     endpoints
 }
@@ -97,6 +97,8 @@ fn candidates(options: &Options, since: Instant) -> Vec<Endpoint> {
 /// A node process, and the observer that knows its last blocks.
 struct Node {
     pid: u32,
+    /// Whether it has answered at a socket.
+    has_socket: bool,
     observer: Option<Observer>,
 }
 
@@ -114,6 +116,7 @@ impl Node {
         for mut observer in known.into_iter().chain(new) {
             match ask(&mut observer) {
                 Ok(answer) => {
+                    self.has_socket |= observer.client().endpoint().can_subscribe();
                     self.observer = Some(observer);
                     return Ok(answer);
                 }

@@ -78,7 +78,8 @@ fn a_node_is_silent_since_its_subscription_was_lost() {
     let long_ago = Instant::now();
     let subscription = Some(Subscription { number: 1, since: long_ago, stopper });
     let silent = (long_ago, Some(long_ago));
-    let mut node = Node { pid: 1, since: long_ago, silent, failures: 7, client: None, subscription };
+    let mut node =
+        Node { pid: 1, since: long_ago, silent, failures: 7, has_socket: true, client: None, subscription };
     node.lose(2);
     assert_eq!((node.subscription.is_some(), node.silent), (true, silent));
     node.lose(1);
@@ -123,9 +124,10 @@ fn a_subscription_that_tells_nothing_while_the_head_rises_is_made_anew() {
 fn the_usual_port_is_asked_only_where_there_is_no_socket() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { addresses: Vec::new(), socket: dir.path().join("*.ipc"), enabled: true };
-    assert_eq!(options.candidates(Duration::ZERO), []);
-    assert_eq!(options.candidates(SOCKET_COMES).len(), 1);
+    assert_eq!(options.candidates(Some(Duration::ZERO)), []);
+    assert_eq!(options.candidates(Some(SOCKET_COMES)).len(), 1);
+    assert_eq!(options.candidates(None), [], "its own has gone");
     std::fs::write(dir.path().join("node.ipc"), "").unwrap();
-    let found = options.candidates(SOCKET_COMES);
+    let found = options.candidates(Some(SOCKET_COMES));
     assert_eq!(found, [Endpoint::Ipc(dir.path().join("node.ipc"))], "the port may be another node's");
 }
