@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
-use crate::machine::{NodeMark, Origin, Phase, Record, Upgrade, objection};
+use crate::machine::{NodeMark, Origin, Phase, Record, Upgrade, objection, objection_to};
 use crate::name::Name;
 use crate::supervisor::{Request, ask};
 use crate::upgrade::journal::{Journal, Opened};
@@ -18,7 +18,7 @@ use std::path::Path;
 pub(super) fn retry(home: &Home) -> Result<()> {
     decide(home, |record| {
         if let Some(progress) = &mut record.upgrade {
-            (progress.attempt, progress.forgiven) = (0, 0);
+            progress.begin_anew();
         }
         Ok("the next `wemixvisor run` tries again".to_owned())
     })
@@ -37,21 +37,15 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
         return Err(Error::new(Kind::NotMet, "no upgrade is under way that could have another binary")
             .hint("after `wemixvisor resolve retry` plan one as usual"));
     };
-    if progress.phase == Phase::Reverting {
-        let what = format!("it was on its way back to {}", progress.from.target);
-        return Err(Error::new(Kind::NotMet, what).hint("`wemixvisor resolve retry` finishes that"));
-    }
-    if progress.from.target.is(&name) {
-        let what = format!("{name} is what the upgrade leads away from");
-        return Err(Error::new(Kind::NotMet, what).hint("to go back to it: wemixvisor resolve rollback"));
+    if let Some(reason) = objection_to(progress, &name) {
+        return Err(Error::new(Kind::NotMet, format!("{name} cannot take its place: {reason}")));
     }
     logger::show_warnings();
     let as_if_planned = Upgrade::new(name.clone(), progress.height, Origin::Schedule);
     let cancel = cancelled_by_signals()?;
     let (verified, downloads) = (Verified::default(), Downloads::default());
     let ready = prepare::prepare(config, home, &verified, &downloads, &as_if_planned, &cancel)?;
-    (progress.to, progress.promised) = (ready.version, ready.promised);
-    (progress.attempt, progress.forgiven) = (0, 0);
+    progress.begin_with(ready);
     let (upgrade, old, new) = (progress.name.clone(), progress.from.clone(), progress.to.target.clone());
     journal.write(&record)?;
     if home.read_current_link()? != old.target {

@@ -3,6 +3,7 @@
 //! The record is the intent; completion is derived from the disk. Writing and reading it is the
 //! business of `upgrade::journal`, what to do after a crash that of [`super::recovery`].
 
+use super::event::Ready;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -211,6 +212,17 @@ impl Progress {
     pub fn past_fork(&self) -> bool {
         let stopped_at = self.stopped_at.as_ref().map(|b| b.height);
         matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head.saturating_add(1) >= fork)
+    }
+
+    /// Begins anew with this binary, and with all attempts.
+    pub fn begin_with(&mut self, ready: Ready) {
+        (self.to, self.promised) = (ready.version, ready.promised);
+        self.begin_anew();
+    }
+
+    /// Begins anew, with all attempts.
+    pub fn begin_anew(&mut self) {
+        (self.attempt, self.forgiven) = (0, 0);
     }
 
     /// Whether the way back leads over the backup: the new binary has run, and the old one cannot open its data.

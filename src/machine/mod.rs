@@ -66,7 +66,7 @@ pub use event::{
 pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
-pub use rollback::objection;
+pub use rollback::{objection, objection_to};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{Download, NodeView, Plan, View};

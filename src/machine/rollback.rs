@@ -1,6 +1,7 @@
 //! Whether the old binary may run again after the new one was executed: DESIGN section 6.
 
-use super::journal::Progress;
+use super::journal::{Phase, Progress};
+use crate::name::Name;
 
 /// What an upgrade whose new binary did not prove itself comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,18 @@ pub fn objection(progress: &Progress, highest: Option<u64>) -> Option<&'static s
     }
 }
 
+/// What speaks against finishing a halted upgrade with the binary that is staged as `name`.
+#[must_use]
+pub fn objection_to(progress: &Progress, name: &Name) -> Option<&'static str> {
+    if progress.phase == Phase::Reverting {
+        Some("the upgrade was on its way back, which `wemixvisor resolve retry` finishes")
+    } else if progress.from.target.is(name) {
+        Some("that is the old binary; to go back to it: wemixvisor resolve rollback")
+    } else {
+        None
+    }
+}
+
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
 #[must_use]
 pub(super) fn decide(progress: &Progress, traces: Traces) -> Verdict {
@@ -61,7 +74,7 @@ pub(super) fn decide(progress: &Progress, traces: Traces) -> Verdict {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::machine::{Phase, Target, Version};
+    use crate::machine::{Target, Version};
 
     fn progress() -> Progress {
         let version = |target| Version { target, sha256: Digest::sha256(b"") };
@@ -84,6 +97,17 @@ mod tests {
             backup: None,
             reason: None,
         }
+    }
+
+    #[test]
+    fn the_way_on_is_neither_back_nor_the_old_binary() {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let from = Version { target: Target::Upgrade(name("v1")), ..progress().from };
+        let halted = Progress { from, ..progress() };
+        assert!(objection_to(&halted, &name("v1")).is_some());
+        assert_eq!(objection_to(&halted, &name("v2")), None, "its own, mended or not");
+        assert_eq!(objection_to(&halted, &name("v3")), None);
+        assert!(objection_to(&Progress { phase: Phase::Reverting, ..halted }, &name("v3")).is_some());
     }
 
     #[test]

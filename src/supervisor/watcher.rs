@@ -1,8 +1,8 @@
 //! The thread that notices when the files that plan upgrades change.
 //!
 //! inotify tells at once; a slow look now and then is the net below it, for file systems on which
-//! inotify is blind, and for machines that have none left. What counts is the content of the files, never their times. The thread reads and
-//! reports; what the content means is decided elsewhere.
+//! inotify is blind, and for machines that have none left. What counts is the content of the files,
+//! never their times. The thread reads and reports; what the content means is decided elsewhere.
 
 use super::essential;
 use crate::error::{Error, Result};
