@@ -210,8 +210,8 @@ pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
     }
 }
 
-/// Asks it once; `None` if the connection was closed before the answer was complete. Then too many are asking, or it has just
-/// ended, and the next try finds nobody.
+/// Asks it once; `None` if the connection was closed before the answer was complete. Then too many are asking,
+/// or it has just ended, and the next try finds nobody.
 fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     let path = home.control();
     let stream = match with_short_path(&path, |short| UnixStream::connect(short)) {
