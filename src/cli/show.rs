@@ -5,7 +5,7 @@ use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::machine::{Progress, View};
+use crate::machine::{Attempt, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
@@ -118,7 +118,7 @@ pub(super) fn upgrades(view: &View) -> String {
 }
 
 /// How far an upgrade is. Before the new binary is started there is no attempt to speak of.
-fn stage(progress: &Progress) -> String {
+fn stage(progress: &Attempt) -> String {
     match progress.attempt {
         0 => progress.phase.to_string(),
         attempt => format!("{}, attempt {attempt}", progress.phase),

@@ -6,7 +6,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::journal::{Block, Progress, Record, Target, Version};
+use super::record::{Attempt, Block, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::exit::Exit;
 use crate::name::Name;
@@ -197,16 +197,16 @@ pub enum Job {
     /// Fetch, verify and smoke-test the binary of an upgrade.
     Prepare(Upgrade),
     /// Copy the data of the stopped node.
-    Backup(Progress),
+    Backup(Attempt),
     /// Run the pre-upgrade hook.
     Hook {
         /// The upgrade.
-        progress: Progress,
+        progress: Attempt,
         /// How often the hook has asked to be run again.
         retries: u32,
     },
     /// Put the backup of this upgrade in place of the data.
-    Restore(Progress),
+    Restore(Attempt),
 }
 
 /// How a [`Job`] ended.
@@ -303,7 +303,7 @@ pub enum Action {
         reply: Result<String, String>,
     },
     /// Run the post-upgrade hook of an upgrade that was applied. Nothing depends on what comes of it.
-    AfterUpgrade(Progress),
+    AfterUpgrade(Attempt),
     /// Tell people.
     Tell(Notice),
     /// End the supervisor.

@@ -38,14 +38,14 @@
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
-mod council;
+mod chain_check;
 mod event;
 pub mod gates;
-mod journal;
-mod launch;
+mod node;
 mod prepare;
-mod proof;
+mod probation;
 pub mod quorum;
+mod record;
 mod recovery;
 mod restart;
 mod rollback;
@@ -53,8 +53,8 @@ mod schedule;
 mod state;
 mod switch;
 mod upgrade;
+mod validator;
 mod view;
-mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -63,7 +63,7 @@ pub use event::{
     Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, OwnSeal,
     Ready, Recollection, Request, Status, Survey,
 };
-pub use journal::{Block, Ended, NodeMark, Outcome, Phase, Progress, Record, Target, Version};
+pub use record::{Attempt, Block, Ended, NodeMark, Outcome, Phase, Record, Target, Version};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
 pub use rollback::{objection, objection_to};
@@ -538,9 +538,9 @@ impl Machine {
             State::Inspecting { node, .. } => node.as_ref(),
             State::Recording {
                 then:
-                    state::Recorded::Terminate(node)
-                    | state::Recorded::Run(node)
-                    | state::Recorded::Applied(node, _),
+                    state::AfterRecord::Terminate(node)
+                    | state::AfterRecord::Run(node)
+                    | state::AfterRecord::Applied(node, _),
                 ..
             } => Some(node),
             State::Born

@@ -2,7 +2,7 @@
 //!
 //! The same facts give the same outcome, so recovery may itself be killed at any point.
 
-use super::journal::{NodeMark, Phase, Progress, Record, Target, Version};
+use super::record::{Attempt, NodeMark, Phase, Record, Target, Version};
 use std::fmt;
 
 /// The first thing to do.
@@ -60,7 +60,7 @@ pub fn recover(record: &Record, link: &Version) -> Recovery {
     }
 }
 
-fn resume(progress: &Progress, node: NodeMark, link: &Version) -> Recovery {
+fn resume(progress: &Attempt, node: NodeMark, link: &Version) -> Recovery {
     let at_old = mismatch(&progress.from, link);
     let at_new = mismatch(&progress.to, link);
     match (progress.phase, &at_old, &at_new) {

@@ -1,6 +1,6 @@
 //! Whether the old binary may run again after the new one was executed: DESIGN section 6.
 
-use super::journal::{Phase, Progress};
+use super::record::{Attempt, Phase};
 use crate::name::Name;
 
 /// What an upgrade whose new binary did not prove itself comes to.
@@ -25,7 +25,7 @@ pub(super) struct Traces {
 
 /// What speaks against running the old binary when nobody has watched the chain since the upgrade was halted.
 #[must_use]
-pub fn objection(progress: &Progress, highest: Option<u64>) -> Option<&'static str> {
+pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
     // How far the chain is by now can only matter where there is a fork.
     let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
     match decide(progress, Traces { highest, signed: progress.signed }) {
@@ -36,7 +36,7 @@ pub fn objection(progress: &Progress, highest: Option<u64>) -> Option<&'static s
 
 /// What speaks against finishing a halted upgrade with the binary that is staged as `name`.
 #[must_use]
-pub fn objection_to(progress: &Progress, name: &Name) -> Option<&'static str> {
+pub fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static str> {
     if progress.phase == Phase::Reverting {
         Some("the upgrade was on its way back, which `wemixvisor resolve retry` finishes")
     } else if progress.from.target.is(name) {
@@ -48,7 +48,7 @@ pub fn objection_to(progress: &Progress, name: &Name) -> Option<&'static str> {
 
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
 #[must_use]
-pub(super) fn decide(progress: &Progress, traces: Traces) -> Verdict {
+pub(super) fn decide(progress: &Attempt, traces: Traces) -> Verdict {
     let Some(highest) = traces.highest else {
         return Verdict::Halt(
             "it is not known how far the chain was, so the old binary may be past the fork",
@@ -76,9 +76,9 @@ mod tests {
     use crate::digest::Digest;
     use crate::machine::{Target, Version};
 
-    fn progress() -> Progress {
+    fn progress() -> Attempt {
         let version = |target| Version { target, sha256: Digest::sha256(b"") };
-        Progress {
+        Attempt {
             name: "v2".parse().unwrap(),
             height: 100,
             fork_height: Some(200),
@@ -103,11 +103,11 @@ mod tests {
     fn the_way_on_is_neither_back_nor_the_old_binary() {
         let name = |text: &str| text.parse::<Name>().unwrap();
         let from = Version { target: Target::Upgrade(name("v1")), ..progress().from };
-        let halted = Progress { from, ..progress() };
+        let halted = Attempt { from, ..progress() };
         assert!(objection_to(&halted, &name("v1")).is_some());
         assert_eq!(objection_to(&halted, &name("v2")), None, "its own, mended or not");
         assert_eq!(objection_to(&halted, &name("v3")), None);
-        assert!(objection_to(&Progress { phase: Phase::Reverting, ..halted }, &name("v3")).is_some());
+        assert!(objection_to(&Attempt { phase: Phase::Reverting, ..halted }, &name("v3")).is_some());
     }
 
     #[test]
@@ -118,16 +118,16 @@ mod tests {
         assert!(matches!(decide(&fine, traces(Some(200), false)), Verdict::Halt(_)));
         assert!(matches!(decide(&fine, traces(Some(150), true)), Verdict::Halt(_)));
         assert!(matches!(decide(&fine, traces(None, false)), Verdict::Halt(_)));
-        let unclean = Progress { unclean: true, ..progress() };
+        let unclean = Attempt { unclean: true, ..progress() };
         assert!(matches!(decide(&unclean, traces(Some(150), false)), Verdict::Halt(_)));
-        let incompatible = Progress { data_compat: false, ..progress() };
+        let incompatible = Attempt { data_compat: false, ..progress() };
         assert!(matches!(decide(&incompatible, traces(Some(150), false)), Verdict::Halt(_)));
-        let saved = Progress { backup: Some("v2-1".into()), ..incompatible };
+        let saved = Attempt { backup: Some("v2-1".into()), ..incompatible };
         assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
-        assert_eq!(objection(&Progress { fork_height: None, ..progress() }, None), None);
+        assert_eq!(objection(&Attempt { fork_height: None, ..progress() }, None), None);
         assert!(objection(&progress(), Some(150)).is_some());
-        assert!(objection(&Progress { fork_height: None, signed: true, ..progress() }, None).is_some());
-        let no_fork = Progress { fork_height: None, ..progress() };
+        assert!(objection(&Attempt { fork_height: None, signed: true, ..progress() }, None).is_some());
+        let no_fork = Attempt { fork_height: None, ..progress() };
         assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
     }
 }

@@ -4,7 +4,7 @@
 //! the node stays as it is. The work is linear in the number of upgrades, but for sorting. Reading the
 //! plans is the business of others, and so is the question which upgrade is due.
 
-use super::journal::{Ended, Outcome};
+use super::record::{Ended, Outcome};
 use super::upgrade::{Origin, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
-use super::council::Council;
+use super::chain_check::ChainCheck;
 use super::event::{Ending, Job, Notice, Ready, Status};
-use super::journal::{Progress, Record, Target};
+use super::record::{Attempt, Record, Target};
 use super::recovery::Recovery;
-use super::witness::Witness;
+use super::validator::Network;
 use crate::exit::Exit;
 use crate::name::Name;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(super) enum State {
     /// No node of ours runs; waiting until nothing holds the previous one's locks.
     Clearing { since: Instant, nagged: bool, then: Cleared },
     /// A record is being made durable; `old` is the one on disk until then. `news` is true when it is.
-    Recording { then: Recorded, old: Box<Record>, news: Option<Notice> },
+    Recording { then: AfterRecord, old: Box<Record>, news: Option<Notice> },
     /// The node is being executed.
     Spawning,
     /// The node runs.
@@ -52,13 +52,13 @@ pub(super) enum Cleared {
 /// What follows when a record is durable.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
-pub(super) enum Recorded {
+pub(super) enum AfterRecord {
     /// Send SIGTERM to the node, for the upgrade.
     Terminate(Node),
     /// Go on running: nothing but the record has changed.
     Run(Node),
     /// Go on running: the upgrade is applied.
-    Applied(Node, Box<Progress>),
+    Applied(Node, Box<Attempt>),
     /// Start what the record says, now or later.
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
@@ -81,7 +81,7 @@ pub(super) enum Rested {
     /// Start what the record says, as soon as it may be started; until then, tell people again.
     Held,
     /// Try again to make this durable, then tell the news and go on.
-    Record(Box<Record>, Recorded, Option<Notice>),
+    Record(Box<Record>, AfterRecord, Option<Notice>),
 }
 
 /// Why a node is stopped, or why it ended.
@@ -128,9 +128,9 @@ pub(super) struct Node {
     /// The upgrade of which people know that its height is there and its binary is not ready.
     pub(super) missed: Option<Name>,
     /// The block by which its chain is known again, where one is.
-    pub(super) witness: Option<Witness>,
+    pub(super) witness: Option<ChainCheck>,
     /// What is known of the network.
-    pub(super) council: Council,
+    pub(super) council: Network,
 }
 
 /// What the operator wants of the node.
@@ -167,7 +167,7 @@ pub(super) enum Preparation {
 }
 
 impl Node {
-    pub(super) fn new(pid: u32, since: Instant, witness: Option<Witness>) -> Self {
+    pub(super) fn new(pid: u32, since: Instant, witness: Option<ChainCheck>) -> Self {
         Node {
             pid,
             since,
@@ -180,7 +180,7 @@ impl Node {
             overdue: false,
             missed: None,
             witness,
-            council: Council::default(),
+            council: Network::default(),
         }
     }
 

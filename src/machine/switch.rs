@@ -1,11 +1,11 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
 use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Notice, Ready};
-use super::journal::{NodeMark, Outcome, Phase, Progress, Record, Target};
-use super::proof::Proof;
+use super::probation::Judgement;
+use super::record::{Attempt, NodeMark, Outcome, Phase, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
-use super::state::{Node, Preparation, Recorded, Rested, State, Why, Wish, Worker};
+use super::state::{AfterRecord, Node, Preparation, Rested, State, Why, Wish, Worker};
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
 use std::time::Instant;
@@ -125,7 +125,7 @@ impl Machine {
         let news = Some(Notice::history(Level::Info, "upgrade_due", text));
         let mut record = Record { upgrade: Some(progress), ..self.record.clone() };
         self.note_head(&mut record);
-        self.save_and_tell(record, node.map_or(Recorded::Upgrade, Recorded::Terminate), news);
+        self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
     }
 
     /// The binary has changed since it was verified: it has to be prepared anew.
@@ -150,9 +150,9 @@ impl Machine {
         };
     }
 
-    fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Progress {
+    fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Attempt {
         let stopped_at = self.head.as_ref().map(|h| &h.block).or(self.record.highest.as_ref());
-        Progress {
+        Attempt {
             name: upgrade.name.clone(),
             height: upgrade.height,
             fork_height: upgrade.fork_height,
@@ -200,11 +200,11 @@ impl Machine {
     }
 
     /// Whether anything has to be done between the stop and the switch.
-    pub(super) fn has_work(&self, progress: &Progress) -> bool {
+    pub(super) fn has_work(&self, progress: &Attempt) -> bool {
         progress.hook || self.policy.backup && !progress.unclean
     }
 
-    fn hook(&mut self, progress: Progress, retries: u32) {
+    fn hook(&mut self, progress: Attempt, retries: u32) {
         if progress.hook { self.work(Job::Hook { progress, retries }) } else { self.switch(progress) }
     }
 
@@ -247,7 +247,7 @@ impl Machine {
                     progress.backup = Some(backup);
                     progress.phase = Phase::BackedUp;
                 }
-                self.save(record, Recorded::Upgrade);
+                self.save(record, AfterRecord::Upgrade);
             }
             (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => {
                 self.give_up(now, Outcome::Failed, format!("backup: {failure}"));
@@ -273,7 +273,7 @@ impl Machine {
         }
     }
 
-    fn hooked(&mut self, now: Instant, progress: Progress, retries: u32, end: HookEnd) {
+    fn hooked(&mut self, now: Instant, progress: Attempt, retries: u32, end: HookEnd) {
         match end {
             HookEnd::Continue => self.switch(progress),
             HookEnd::Retry(_) if retries < self.policy.hook_retries => self.hook(progress, retries + 1),
@@ -301,19 +301,19 @@ impl Machine {
         let news = Notice::history(Level::Error, "upgrade_ended", text);
         let mut record = self.record.clone();
         record.end(outcome, detail);
-        self.save_and_tell(record, Recorded::Start(None), Some(news));
+        self.save_and_tell(record, AfterRecord::Start(None), Some(news));
     }
 
     /// Points the link at the new binary. With nothing to wait for, the attempt that follows is
     /// recorded in the same breath: the node is down, and each write costs milliseconds.
-    fn switch(&mut self, progress: Progress) {
+    fn switch(&mut self, progress: Attempt) {
         let at_once = self.policy.restart_after_upgrade && self.policy.restart_delay.is_zero();
         let target = progress.to.target.clone();
-        let progress = Progress { phase: Phase::Trying, attempt: u32::from(at_once), ..progress };
+        let progress = Attempt { phase: Phase::Trying, attempt: u32::from(at_once), ..progress };
         let node = if at_once { NodeMark::Running } else { self.record.node };
         let silent = self.starts_silent(self.record.node == NodeMark::StoppedUnclean);
         let record = Record { upgrade: Some(progress), node, silent, ..self.record.clone() };
-        self.save(record, Recorded::Link(target));
+        self.save(record, AfterRecord::Link(target));
     }
 
     pub(super) fn linked(&mut self, now: Instant) {
@@ -328,7 +328,7 @@ impl Machine {
             // Of data that was put back nobody will know any more when the node is started.
             record.silent = self.starts_silent(false);
             record.end(outcome, detail);
-            return self.save_and_tell(record, Recorded::Start(None), Some(news));
+            return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
         }
         self.tell(Level::Info, "switched", format!("current={}", self.version().target), true);
         if self.record.upgrade.as_ref().is_some_and(|p| p.attempt > 0) {
@@ -371,15 +371,15 @@ impl Machine {
         if let Some(fault) = environment {
             self.warn("environment_fault", format!("{fault}: {reason}; costs no attempt"));
             self.restarts.fail(None, now);
-            let progress = Progress { forgiven: progress.forgiven.saturating_add(1), ..progress };
+            let progress = Attempt { forgiven: progress.forgiven.saturating_add(1), ..progress };
             let record = Record { upgrade: Some(progress), ..self.record.clone() };
             let wait = backoff(self.restarts.failures(), self.seed);
-            return self.save(record, Recorded::Start(Some(now + wait)));
+            return self.save(record, AfterRecord::Start(Some(now + wait)));
         }
         self.tell(Level::Error, "attempt_failed", format!("attempt={attempt} of={ATTEMPTS} {reason}"), true);
         if attempt < ATTEMPTS {
             let wait = backoff(attempt, self.seed);
-            return self.save(self.record.clone(), Recorded::Start(Some(now + wait)));
+            return self.save(self.record.clone(), AfterRecord::Start(Some(now + wait)));
         }
         match decide(&progress, self.traces(now)) {
             Verdict::Old | Verdict::RestoreThenOld => self.revert(reason),
@@ -392,12 +392,12 @@ impl Machine {
     /// Takes the way back to the old binary, durably.
     pub(super) fn revert(&mut self, reason: String) {
         let Some(progress) = self.record.upgrade.clone() else { return self.unexpected("revert") };
-        let progress = Progress { phase: Phase::Reverting, reason: Some(reason), ..progress };
+        let progress = Attempt { phase: Phase::Reverting, reason: Some(reason), ..progress };
         let record = Record { upgrade: Some(progress), ..self.record.clone() };
-        self.save(record, Recorded::Upgrade);
+        self.save(record, AfterRecord::Upgrade);
     }
 
-    fn go_back(&mut self, progress: Progress) {
+    fn go_back(&mut self, progress: Attempt) {
         if progress.restores() {
             self.work(Job::Restore(progress));
         } else {
@@ -415,33 +415,33 @@ impl Machine {
     /// Judges a running new binary: good, not yet, or to be stopped.
     fn prove(&mut self, now: Instant, node: Node) {
         match self.judge(now, &node) {
-            Proof::Good(detail) => {
+            Judgement::Good(detail) => {
                 let Some(progress) = &self.record.upgrade else { return };
                 let text = format!("name={} outcome={} {detail}", progress.name, Outcome::Applied);
                 let current = progress.to.clone();
                 let news = Notice::history(Level::Info, "upgrade_ended", text);
-                let then = Recorded::Applied(node, Box::new(progress.clone()));
+                let then = AfterRecord::Applied(node, Box::new(progress.clone()));
                 self.restarts.forgive();
                 let mut record = Record { current, ..self.record.clone() };
                 record.end(Outcome::Applied, detail);
                 self.note_head(&mut record);
                 self.save_and_tell(record, then, Some(news));
             }
-            Proof::Trace => {
+            Judgement::Trace => {
                 let mut record = self.record.clone();
                 self.note_head(&mut record);
                 if let Some(progress) = &mut record.upgrade {
                     progress.signed |= self.may_seal_unheard(now, &node);
                 }
-                self.save(record, Recorded::Run(node));
+                self.save(record, AfterRecord::Run(node));
             }
-            Proof::NotYet => {}
-            Proof::Overdue(detail) if !node.overdue => {
+            Judgement::NotYet => {}
+            Judgement::Overdue(detail) if !node.overdue => {
                 self.warn("probation_overdue", detail);
                 self.state = State::Running(Node { overdue: true, ..node });
             }
-            Proof::Overdue(_) => {}
-            Proof::Bad(reason) => {
+            Judgement::Overdue(_) => {}
+            Judgement::Bad(reason) => {
                 self.warn("unproven", reason.clone());
                 self.terminate(now, node, Why::Unproven(reason));
             }

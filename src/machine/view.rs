@@ -1,8 +1,8 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
-use super::council::SIGN;
-use super::journal::{Block, Ended, Progress, Version};
-use super::state::{Preparation, Recorded, Rested, State, Why};
+use super::record::{Attempt, Block, Ended, Version};
+use super::state::{AfterRecord, Preparation, Rested, State, Why};
+use super::validator::SIGN;
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct View {
     #[serde(default)]
     pub trouble: Option<String>,
     /// The upgrade under way.
-    pub upgrade: Option<Progress>,
+    pub upgrade: Option<Attempt>,
     /// Whether the node does not seal for now, and what that waits for.
     pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
@@ -172,7 +172,7 @@ impl Machine {
         match &self.state {
             State::Born => "stopped",
             State::Clearing { .. } => "waiting-for-locks",
-            State::Spawning | State::Recording { then: Recorded::Spawn, .. } => "starting",
+            State::Spawning | State::Recording { then: AfterRecord::Spawn, .. } => "starting",
             State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => "probation",
             State::Running(_) | State::Inspecting { .. } => "running",
             State::Stopping { why: Why::Upgrade, .. } => "stopping-for-upgrade",

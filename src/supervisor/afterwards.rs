@@ -4,7 +4,7 @@
 //! once, beside the node, in a thread of its own. When the supervisor ends, so does the hook.
 
 use super::worker::Context;
-use crate::machine::{HookEnd, Progress};
+use crate::machine::{Attempt, HookEnd};
 use crate::upgrade::{Cancel, history, hook};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,7 @@ pub(super) struct Afterwards {
 
 impl Afterwards {
     /// Runs the post-upgrade hook of an upgrade, if it has one.
-    pub(super) fn begin(&mut self, context: Context, progress: Progress) {
+    pub(super) fn begin(&mut self, context: Context, progress: Attempt) {
         let Some(program) = hook::post_upgrade(&context.home, &progress.name) else { return };
         self.running.retain(|(_, thread)| !thread.is_finished());
         let begun = Cancel::new().and_then(|cancel| {
@@ -43,7 +43,7 @@ impl Afterwards {
     }
 }
 
-fn run(program: &Path, context: &Context, progress: &Progress, cancel: &Cancel) {
+fn run(program: &Path, context: &Context, progress: &Attempt, cancel: &Cancel) {
     let occasion =
         hook::Occasion { name: &progress.name, height: progress.height, info: progress.info.as_deref() };
     let timeout = context.config.daemon_preupgrade_timeout;

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use super::*;
-use crate::machine::council::Council;
+use crate::machine::council::Network;
 use crate::machine::state::{Cleared, Recorded, Rested};
 use std::hash::{Hash, Hasher};
 
@@ -48,7 +48,7 @@ impl World {
 }
 
 /// What a node says of its network is not explored, so it tells no worlds apart.
-impl Hash for Council {
+impl Hash for Network {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 

@@ -96,7 +96,7 @@ impl Truth {
     pub(super) fn recorded(&mut self, old: &Record, new: &Record) -> Result<(), String> {
         // One whose stop had only begun may be forgotten, and another begun with the same record.
         let other = new.upgrade.as_ref().map(|b| &b.name);
-        let forgotten = |a: &&Progress| a.phase == Phase::Stopping && other.is_some_and(|b| *b != a.name);
+        let forgotten = |a: &&Attempt| a.phase == Phase::Stopping && other.is_some_and(|b| *b != a.name);
         let before = old.upgrade.as_ref().filter(|a| !forgotten(a));
         match (before, &new.upgrade) {
             (Some(a), Some(b)) => {

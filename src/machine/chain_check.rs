@@ -2,16 +2,16 @@
 //! is silent, the highest that was ever recorded. A node that has another block there follows another chain.
 //! And one that does not call itself by the version of the new binary is another node, at the same address.
 
-use super::council::Objection;
 use super::event::{Action, Failure, Recollection};
 use super::state::{Node, State};
+use super::validator::Objection;
 use super::{Block, Machine, Record};
 use std::time::Instant;
 
 /// A block that the node's chain must have, and what the node says of it.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
-pub(super) struct Witness {
+pub(super) struct ChainCheck {
     height: u64,
     hash: String,
     /// The version number that the node's binary has told, if it did.
@@ -26,15 +26,15 @@ pub(super) struct Witness {
     trouble: Option<String>,
 }
 
-impl Witness {
+impl ChainCheck {
     /// What a node that is started with this record has to show; `None` where nothing is known of the chain.
-    pub(super) fn of(record: &Record) -> Option<Witness> {
+    pub(super) fn of(record: &Record) -> Option<ChainCheck> {
         let stopped_at = || record.upgrade.as_ref().and_then(|p| p.stopped_at.as_ref());
         let block = if record.silent { record.highest.as_ref() } else { stopped_at() };
         let Block { height, hash } = block?.clone();
         let promised = record.upgrade.as_ref().and_then(|p| p.promised.clone());
         let hash = hash?;
-        Some(Witness { height, hash, promised, asked: None, found: None, client: None, trouble: None })
+        Some(ChainCheck { height, hash, promised, asked: None, found: None, client: None, trouble: None })
     }
 
     /// What the node calls itself, where it has told.
@@ -55,7 +55,7 @@ impl Witness {
 
     /// What speaks against the node's chain; `None` if it is the one that it was.
     pub(super) fn objection(&self) -> Option<Objection> {
-        let Witness { height, hash, found, trouble, .. } = self;
+        let ChainCheck { height, hash, found, trouble, .. } = self;
         match (found, trouble) {
             (Some(found), _) if found.eq_ignore_ascii_case(hash) => {
                 let (promised, client) = self.stranger()?;
@@ -76,7 +76,7 @@ impl Machine {
         let Some((_, head)) = node.rose else { return node };
         let again = self.policy.poll_interval;
         let needed = self.record.silent || self.record.upgrade.is_some();
-        let is_open = |w: &&mut Witness| {
+        let is_open = |w: &&mut ChainCheck| {
             !w.has_told() && w.height <= head && w.asked.is_none_or(|at| now >= at + again)
         };
         if let Some(witness) = node.witness.as_mut().filter(|_| needed).filter(is_open) {

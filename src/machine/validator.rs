@@ -4,11 +4,11 @@
 //! The facts come as a [`Survey`], asked for when one is needed: once per head at most, and one at a time.
 //! The gates themselves are in [`gates`]; here is what they are asked, and what follows.
 
+use super::chain_check::ChainCheck;
 use super::event::{Action, Failure, Level, Notice, OwnSeal, Survey};
 use super::gates::{self, Due, Gate, RECENT, Reason, Rules, Sample, Verdict};
-use super::journal::{Progress, Record};
-use super::state::{Node, Recorded, State, Why};
-use super::witness::Witness;
+use super::record::{Attempt, Record};
+use super::state::{AfterRecord, Node, State, Why};
 use super::{Machine, Upgrade};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ const KEEP: Duration = Duration::from_secs(10);
 
 /// What a node's machine knows of the network, and has asked.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Council {
+pub(super) struct Network {
     /// When a survey was asked for, and at which head, if it has not come yet.
     asked: Option<Instant>,
     /// The head at which the last one was asked for.
@@ -84,7 +84,7 @@ impl Machine {
                 let text = "the node seals again".to_owned();
                 let record = Record { silent: false, ..self.record.clone() };
                 let news = Notice::history(Level::Info, "sealing", text);
-                self.save_and_tell(record, Recorded::Run(node), Some(news));
+                self.save_and_tell(record, AfterRecord::Run(node), Some(news));
             }
             Err(failure) => self.warn("not_sealing", failure.detail),
         }
@@ -235,7 +235,7 @@ impl Machine {
 
     /// What its chain and the network say against a new binary that looks good otherwise; `None` if nothing.
     pub(super) fn objection(&self, node: &Node) -> Option<Objection> {
-        let other_chain = node.witness.as_ref().and_then(Witness::objection);
+        let other_chain = node.witness.as_ref().and_then(ChainCheck::objection);
         if other_chain.is_some() || !self.policy.validator {
             return other_chain;
         }
@@ -273,7 +273,7 @@ impl Machine {
     pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
         let surveyed =
             || node.council.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref());
-        node.witness.as_ref().and_then(Witness::client).or_else(surveyed)
+        node.witness.as_ref().and_then(ChainCheck::client).or_else(surveyed)
     }
 
     /// Stops the engine of a node that is to be silent, whatever has set it going.
@@ -368,7 +368,7 @@ impl Machine {
         {
             return Some(format!("block {} has a seal of our key, which has to be seen to end", own.height));
         }
-        match node.witness.as_ref().and_then(Witness::objection) {
+        match node.witness.as_ref().and_then(ChainCheck::objection) {
             Some(Objection::Unknown(why) | Objection::Wrong(why)) => Some(why),
             None => None,
         }
@@ -384,7 +384,7 @@ impl Machine {
         node.council.kept = Some(now);
         let mut record = self.record.clone();
         self.note_head(&mut record);
-        self.save(record, Recorded::Run(node));
+        self.save(record, AfterRecord::Run(node));
         None
     }
 
@@ -403,7 +403,7 @@ impl Machine {
 
     /// Whether the next start is to be a silent one: the last node ended uncleanly, or its data was restored.
     pub(super) fn starts_silent(&self, ended_uncleanly: bool) -> bool {
-        let restored = self.record.upgrade.as_ref().is_some_and(Progress::restores);
+        let restored = self.record.upgrade.as_ref().is_some_and(Attempt::restores);
         self.policy.validator
             && self.policy.silent_after_unclean
             && (self.record.silent || ended_uncleanly || restored)

@@ -74,7 +74,7 @@ pub enum Phase {
 
 /// An upgrade under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Progress {
+pub struct Attempt {
     /// The upgrade.
     pub name: Name,
     /// Its height.
@@ -161,7 +161,7 @@ pub struct Record {
     pub highest: Option<Block>,
     /// The upgrade under way, from the moment its stop begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrade: Option<Progress>,
+    pub upgrade: Option<Attempt>,
     /// Upgrades that have ended, oldest first, one entry per name.
     #[serde(default)]
     pub ended: Vec<Ended>,
@@ -193,7 +193,7 @@ impl Record {
         if let Some(p) = self.upgrade.take() {
             self.ended.retain(|e| e.name != p.name);
             let detail = detail.chars().take(DETAIL).collect();
-            let Progress { name, height, fork_height, .. } = p;
+            let Attempt { name, height, fork_height, .. } = p;
             self.ended.push(Ended { name, height, fork_height, outcome, detail });
         }
     }
@@ -205,7 +205,7 @@ impl Record {
     }
 }
 
-impl Progress {
+impl Attempt {
     /// Whether the chain was at the fork already when the stop was decided, so that the old binary,
     /// which cannot follow it, must not be started again. One frozen at `fork - 1` is at the fork.
     #[must_use]

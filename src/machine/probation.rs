@@ -1,9 +1,9 @@
 //! Probation: what a new binary has to show before the upgrade counts as applied.
 
-use super::council::Objection;
-use super::journal::Progress;
+use super::record::Attempt;
 use super::rollback::{Traces, Verdict, decide};
 use super::state::Node;
+use super::validator::Objection;
 use super::{Machine, USUAL_PERIOD};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const UNSEEN: u64 = 2;
 
 /// What the facts say about the new binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(super) enum Judgement {
     /// It has proved itself.
     Good(String),
     /// It has done something that closes the way back; that has to be durable before anything else.
@@ -26,24 +26,28 @@ pub(super) enum Proof {
 }
 
 impl Machine {
-    pub(super) fn judge(&self, now: Instant, node: &Node) -> Proof {
-        let Some(progress) = &self.record.upgrade else { return Proof::NotYet };
+    pub(super) fn judge(&self, now: Instant, node: &Node) -> Judgement {
+        let Some(progress) = &self.record.upgrade else { return Judgement::NotYet };
         let lived = now.duration_since(node.since);
         let long_enough = lived >= self.policy.probation_time;
         if !self.policy.watch_height {
-            return if long_enough { Proof::Good(format!("lived={lived:.0?}")) } else { Proof::NotYet };
+            return if long_enough {
+                Judgement::Good(format!("lived={lived:.0?}"))
+            } else {
+                Judgement::NotYet
+            };
         }
         let Some((told, first)) = node.first_head else {
             return if lived < self.policy.start_timeout {
-                Proof::NotYet
+                Judgement::NotYet
             } else if !progress.signed && self.may_seal_unheard(now, node) {
-                Proof::Trace
+                Judgement::Trace
             } else {
-                Proof::Bad(format!("no head was told within {lived:.0?}"))
+                Judgement::Bad(format!("no head was told within {lived:.0?}"))
             };
         };
         if self.leaves_trace(progress) {
-            return Proof::Trace;
+            return Judgement::Trace;
         }
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
@@ -51,29 +55,29 @@ impl Machine {
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
         let objection = self.objection(node);
         if let Some(Objection::Wrong(why)) = objection {
-            return Proof::Bad(why);
+            return Judgement::Bad(why);
         }
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {
-            return Proof::Good(report);
+            return Judgement::Good(report);
         }
         // The next upgrade does not wait for a full probation: this binary may be unable to go on.
         if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
-            return Proof::Good(format!("{report} cut short by the next upgrade"));
+            return Judgement::Good(format!("{report} cut short by the next upgrade"));
         }
         if let Some(Objection::Unknown(why)) = &objection
             && lived >= self.policy.probation_time + self.patience(node)
         {
-            return Proof::Overdue(format!("{report} {why}"));
+            return Judgement::Overdue(format!("{report} {why}"));
         }
         let still = now.duration_since(node.rose.map_or(told, |(at, _)| at));
         if still < self.patience(node) {
-            return Proof::NotYet;
+            return Judgement::NotYet;
         }
         if !progress.signed && self.may_seal_unheard(now, node) {
-            return Proof::Trace;
+            return Judgement::Trace;
         }
         let reason = format!("the head has stood at {top} for {still:.0?}");
-        if self.way_back_is_open(progress, now) { Proof::Bad(reason) } else { Proof::Overdue(reason) }
+        if self.way_back_is_open(progress, now) { Judgement::Bad(reason) } else { Judgement::Overdue(reason) }
     }
 
     /// When a running node may have to be judged anew though nothing was heard of it.
@@ -105,7 +109,7 @@ impl Machine {
     }
 
     /// Whether the head has crossed a line that closes the way back and is not in the record yet.
-    fn leaves_trace(&self, progress: &Progress) -> bool {
+    fn leaves_trace(&self, progress: &Attempt) -> bool {
         let Some(head) = self.head.as_ref().map(|h| h.block.height) else { return false };
         let known = self.record.highest.as_ref().map_or(0, |b| b.height);
         let forks = progress.fork_height.is_some_and(|fork| head >= fork && known < fork);
@@ -114,7 +118,7 @@ impl Machine {
 
     /// Whether the new binary has, or may have, sealed a block: that of a validator has as soon as its head
     /// is above the one at which the old one was stopped.
-    pub(super) fn signed(&self, progress: &Progress) -> bool {
+    pub(super) fn signed(&self, progress: &Attempt) -> bool {
         let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
         let rose = self.head.as_ref().is_some_and(|h| h.block.height > stopped_at);
         let ran = progress.attempt > 0;
@@ -127,7 +131,7 @@ impl Machine {
         self.policy.validator && node.rose.is_none_or(|(_, top)| unheard(top))
     }
 
-    fn way_back_is_open(&self, progress: &Progress, now: Instant) -> bool {
+    fn way_back_is_open(&self, progress: &Attempt, now: Instant) -> bool {
         !matches!(decide(progress, self.traces(now)), Verdict::Halt(_))
     }
 
@@ -147,7 +151,7 @@ impl Machine {
     }
 
     /// Whether the chain has come to the fork, as far as can be told, so that the old binary is of no use.
-    pub(super) fn fork_reached(&self, progress: &Progress, now: Instant) -> bool {
+    pub(super) fn fork_reached(&self, progress: &Attempt, now: Instant) -> bool {
         let estimate = self.estimate(progress, now);
         let estimated =
             progress.fork_height.zip(estimate).is_some_and(|(fork, head)| head.saturating_add(1) >= fork);
@@ -156,7 +160,7 @@ impl Machine {
 
     /// The network's head by now, estimated high: it went on when the node was stopped. None if
     /// that was before this process, or the head was not known then.
-    fn estimate(&self, progress: &Progress, now: Instant) -> Option<u64> {
+    fn estimate(&self, progress: &Attempt, now: Instant) -> Option<u64> {
         let stopped_at = progress.stopped_at.as_ref()?.height;
         // A halt of the chain stretches the measured period, but not the real one.
         let period = self.period().min(USUAL_PERIOD).as_millis().max(1);

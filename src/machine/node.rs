@@ -1,11 +1,11 @@
 //! Starting the node, noticing its end, stopping it: the life of a process outside of upgrades.
 
+use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Notice, Status};
-use super::journal::{NodeMark, Outcome, Phase, Record, Version};
+use super::record::{NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
-use super::state::{Cleared, Node, Preparation, Recorded, Rested, State, Why, Wish};
-use super::witness::Witness;
+use super::state::{AfterRecord, Cleared, Node, Preparation, Rested, State, Why, Wish};
 use super::{Machine, NAG, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -41,12 +41,12 @@ impl Machine {
     }
 
     /// Makes `record` durable, then goes on.
-    pub(super) fn save(&mut self, record: Record, then: Recorded) {
+    pub(super) fn save(&mut self, record: Record, then: AfterRecord) {
         self.save_and_tell(record, then, None);
     }
 
     /// Makes `record` durable, tells what it says, then goes on.
-    pub(super) fn save_and_tell(&mut self, record: Record, then: Recorded, news: Option<Notice>) {
+    pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
         self.actions.push(Action::Record(record.clone()));
         let old = Box::new(std::mem::replace(&mut self.record, record));
         self.state = State::Recording { then, old, news };
@@ -62,7 +62,7 @@ impl Machine {
     pub(super) fn halt(&mut self, reason: String) {
         let news = Notice::history(Level::Error, "halted", reason.clone());
         let record = Record { halted: Some(reason.clone()), ..self.record.clone() };
-        self.save_and_tell(record, Recorded::End { exit: Exit::Halted, node: None, reason }, Some(news));
+        self.save_and_tell(record, AfterRecord::End { exit: Exit::Halted, node: None, reason }, Some(news));
     }
 
     pub(super) fn released(&mut self, now: Instant) {
@@ -89,7 +89,7 @@ impl Machine {
                     progress.unclean |= record.node == NodeMark::StoppedUnclean;
                     progress.phase = Phase::Stopped;
                 }
-                self.save(record, Recorded::Upgrade);
+                self.save(record, AfterRecord::Upgrade);
             }
             Recovery::Switch if was_running => {
                 // That was the attempt recorded in advance; nothing has run since the old node's end.
@@ -126,7 +126,7 @@ impl Machine {
         if let Some(progress) = &mut record.upgrade {
             progress.attempt += 1;
         }
-        self.save(record, Recorded::Spawn);
+        self.save(record, AfterRecord::Spawn);
     }
 
     /// The binary that is to run.
@@ -148,7 +148,7 @@ impl Machine {
     pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
         let State::Spawning = self.state else { return self.unexpected("spawned") };
         self.tell(Level::Info, "node_started", format!("pid={pid} version={}", self.version().target), false);
-        self.state = State::Running(Node::new(pid, now, Witness::of(&self.record)));
+        self.state = State::Running(Node::new(pid, now, ChainCheck::of(&self.record)));
     }
 
     pub(super) fn spawn_failed(&mut self, now: Instant, failure: Failure) {
@@ -163,7 +163,7 @@ impl Machine {
                 progress.attempt = progress.attempt.saturating_sub(1);
                 self.restarts.fail(None, now);
                 let wait = backoff(self.restarts.failures(), self.seed);
-                self.save(record, Recorded::Start(Some(now + wait)));
+                self.save(record, AfterRecord::Start(Some(now + wait)));
             }
             (Some(progress), _) if progress.attempt <= 1 => {
                 progress.attempt = 0;
@@ -225,13 +225,13 @@ impl Machine {
             _ if self.wish == Wish::Stop => {
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
                 let reason = "asked to stop".to_owned();
-                self.save(record, Recorded::End { exit: Exit::Ok, node: None, reason });
+                self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
             }
-            Why::Stop | Why::Restart => self.save(record, Recorded::Start(None)),
+            Why::Stop | Why::Restart => self.save(record, AfterRecord::Start(None)),
             Why::Upgrade => {
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
                 if record.upgrade.as_ref().is_some_and(|p| self.has_work(p)) {
-                    return self.save(record, Recorded::Upgrade);
+                    return self.save(record, AfterRecord::Upgrade);
                 }
                 // The switch follows at once, and its record says all that this one would.
                 self.record = record;
@@ -260,7 +260,7 @@ impl Machine {
             // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
             Why::Crash if self.due_while_down().is_some() || self.held().is_some() => {
                 self.restarts.fail(Some(since), now);
-                self.save(record, Recorded::Start(Some(now)));
+                self.save(record, AfterRecord::Start(Some(now)));
             }
             Why::Crash => {
                 self.try_again(now, record, Some(since), ending.status.to_string(), Some(ending.status))
@@ -298,17 +298,17 @@ impl Machine {
         let failures = self.restarts.failures();
         if !self.policy.restart_on_failure {
             let reason = format!("the node ended: {what}");
-            return self.save(record, Recorded::End { exit: Exit::Failed, node: status, reason });
+            return self.save(record, AfterRecord::End { exit: Exit::Failed, node: status, reason });
         }
         if self.restarts.exhausted(self.policy.max_restarts) {
             let reason = format!("the node failed {failures} times in a row, last: {what}");
             let news = Notice::history(Level::Error, "halted", reason.clone());
-            let then = Recorded::End { exit: Exit::Halted, node: None, reason };
+            let then = AfterRecord::End { exit: Exit::Halted, node: None, reason };
             return self.save_and_tell(record, then, Some(news));
         }
         let wait = backoff(failures, self.seed);
         self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what:?}"));
-        self.save(record, Recorded::Start(Some(now + wait)));
+        self.save(record, AfterRecord::Start(Some(now + wait)));
     }
 
     pub(super) fn recorded(&mut self, now: Instant) {
@@ -323,21 +323,21 @@ impl Machine {
             self.forced.take_if(|u| u.name == progress.name);
         }
         match then {
-            Recorded::Terminate(node) => self.terminate(now, node, Why::Upgrade),
-            Recorded::Run(node) => self.state = State::Running(node),
-            Recorded::Applied(node, progress) => {
+            AfterRecord::Terminate(node) => self.terminate(now, node, Why::Upgrade),
+            AfterRecord::Run(node) => self.state = State::Running(node),
+            AfterRecord::Applied(node, progress) => {
                 self.state = State::Running(node);
                 self.actions.push(Action::AfterUpgrade(*progress));
             }
-            Recorded::Start(None) => self.clear(now, Cleared::Start),
-            Recorded::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
-            Recorded::Upgrade => self.go_on(),
-            Recorded::Link(target) => {
+            AfterRecord::Start(None) => self.clear(now, Cleared::Start),
+            AfterRecord::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
+            AfterRecord::Upgrade => self.go_on(),
+            AfterRecord::Link(target) => {
                 self.state = State::Linking { back: false };
                 self.actions.push(Action::Link(target));
             }
-            Recorded::Spawn => self.spawn(),
-            Recorded::End { exit, node, reason } => self.end(exit, node, reason),
+            AfterRecord::Spawn => self.spawn(),
+            AfterRecord::End { exit, node, reason } => self.end(exit, node, reason),
         }
     }
 
@@ -351,15 +351,20 @@ impl Machine {
         self.tell(Level::Error, "journal_not_written", failure.detail.clone(), false);
         let record = std::mem::replace(&mut self.record, *old);
         match then {
-            Recorded::Terminate(mut node) | Recorded::Run(mut node) | Recorded::Applied(mut node, _) => {
+            AfterRecord::Terminate(mut node)
+            | AfterRecord::Run(mut node)
+            | AfterRecord::Applied(mut node, _) => {
                 node.not_before = Some(now + LEAVE_ALONE);
                 self.state = State::Running(node);
             }
-            Recorded::End { exit, node, reason } => {
+            AfterRecord::End { exit, node, reason } => {
                 self.actions.extend(news.map(Action::Tell));
                 self.end(exit, node, reason);
             }
-            then @ (Recorded::Start(_) | Recorded::Upgrade | Recorded::Link(_) | Recorded::Spawn) => {
+            then @ (AfterRecord::Start(_)
+            | AfterRecord::Upgrade
+            | AfterRecord::Link(_)
+            | AfterRecord::Spawn) => {
                 let then = Rested::Record(Box::new(record), then, news);
                 self.state = State::Resting { until: now + RECORD_AGAIN, then };
             }
