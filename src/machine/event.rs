@@ -6,10 +6,12 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::record::{Attempt, Block, Record, Target, Version};
+use super::heads::HeadRecord;
+use super::record::{Attempt, Block, Chain, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::exit::Exit;
 use crate::name::Name;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -46,12 +48,20 @@ pub enum Event {
     JobDone(JobEnd),
     /// The node told its head.
     Head(Head),
-    /// What was asked of the network is known, or cannot be.
+    /// The headers asked for by [`Action::Trace`], in order, or why they cannot be had.
+    Traced(Result<Vec<Head>, Failure>),
+    /// Which chain the node is on, or why that is not known.
+    Identified(Result<Chain, Failure>),
+    /// The state of the network as the node shows it, or why that is not known.
     Surveyed(Result<Survey, Failure>),
-    /// What the node says of itself and of the height asked for, or why that is not known.
+    /// The node's name and its block at the height asked for, or why they are not known.
     Recalled(Result<Recollection, Failure>),
     /// The node was asked to seal: it does, or could not be told.
-    Signing(Result<(), Failure>),
+    SealingStarted(Result<(), Failure>),
+    /// The node was asked to seal no more: it does not, or could not be told.
+    SealingStopped(Result<(), Failure>),
+    /// The node's peers were removed, or could not be. Either way it is time for SIGTERM.
+    Unpeered(Result<usize, Failure>),
     /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
@@ -69,6 +79,8 @@ pub struct Facts {
     pub record: Record,
     /// What `current` points at, and the digest of the binary there.
     pub link: Version,
+    /// The head record, where there is one.
+    pub head: Option<HeadRecord>,
 }
 
 /// The head as a node told it.
@@ -76,48 +88,67 @@ pub struct Facts {
 pub struct Head {
     /// The block.
     pub block: Block,
+    /// The hash of the block before, where it was told.
+    pub parent: Option<String>,
     /// The block's own time in seconds since the epoch, where it was told.
     pub timestamp: Option<u64>,
+    /// The validator that proposed it, where it was told.
+    pub proposer: Option<Validator>,
+    /// Our own clock when the head was heard, in seconds since the epoch.
+    pub heard_at: u64,
 }
 
-/// What a node remembers, and who it is.
+/// A node's block at a height, and the node's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recollection {
     /// Its block at the height asked for, without a hash if it has none there.
     pub block: Block,
-    /// What the node calls itself, where it tells.
+    /// The client version, where the node reports one.
     pub client_version: Option<String>,
 }
 
-/// What the node says of the network at one moment.
+/// The network at one moment, as one node shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// The address with which the node seals, if it tells.
+    /// The address with which the node seals, if that is known.
     pub me: Option<Validator>,
-    /// The validators that seal the block at the height asked for, or the next one if that is not known yet.
-    pub due_set: Vec<Validator>,
-    /// Who seals, how old the head is, how calm the network.
+    /// The validators that seal the first block of the head's slot ([`gates::Slot::first_block`](super::gates::Slot::first_block)).
+    pub slot_set: Vec<Validator>,
+    /// The seals, the order of proposers, and how calm the network is.
     pub sample: Sample,
-    /// In how many of the last blocks, of so many that were looked at, our seal is.
+    /// The height of the oldest block that was looked at for seals; all up to the head were.
+    pub oldest: u64,
+    /// In how many of the last blocks, of the second number that were looked at, our seal is.
     pub own_seals: (u32, u32),
-    /// The newest of these.
-    pub own_seal: Option<OwnSeal>,
-    /// Whether the node's engine is on, if it tells.
+    /// The newest block with a seal of ours, or of our making.
+    pub own_mark: Option<OwnMark>,
+    /// Whether the node's engine is on, if it reports that.
     pub mining: Option<bool>,
-    /// The highest head that the node has heard of from others.
+    /// Whether the node reports that it synchronises.
+    pub syncing: bool,
+    /// The highest head that the node has heard of from its peers.
     pub network_head: Option<u64>,
-    /// What the node calls itself.
+    /// The number of its peers, if it reports that.
+    pub peers: Option<usize>,
+    /// The validators among its peers; None where `admin` is not served.
+    pub connected: Option<Vec<Validator>>,
+    /// The client version of the node.
     pub client_version: Option<String>,
-    /// The heights of the forks that the running program knows, where it tells.
+    /// The heights of the forks that the running program knows, where it reports them.
     pub forks: Option<Vec<u64>>,
+    /// The time that round 0 is given, and the longest that any round is given, where there is a limit. Each
+    /// round gets twice the time of the one before.
+    pub round_timeout: (Duration, Option<Duration>),
+    /// The client version in the last block that each validator proposed, of the last blocks.
+    pub census: Vec<(Validator, String)>,
 }
 
-/// A block that carries a seal of our key.
+/// The newest trace of our key on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnSeal {
-    /// Its height.
+pub struct OwnMark {
+    /// The height of the block that carries it.
     pub height: u64,
-    /// How long ago it was proposed, by our clock.
+    /// How long ago that block was proposed, by our clock.
     pub age: Duration,
 }
 
@@ -183,8 +214,11 @@ pub enum Request {
     UpgradeNow(Name),
     /// Forget this upgrade.
     Cancel(Name),
-    /// Seal now, whatever may have been sealed before.
-    Sign,
+    /// Have a silent validator seal: the operator states that this is the last final block of the network.
+    /// Without a block the answer lists what is missing.
+    Sign(Option<Block>),
+    /// Forget the head record.
+    ResetHead,
     /// The binary of this upgrade has changed on disk: prepare it anew.
     Refresh(Name),
     /// Tell the state to the log.
@@ -259,8 +293,8 @@ pub enum Action {
     Spawn {
         /// The version.
         version: Version,
-        /// Whether it must not seal for now.
-        silent: bool,
+        /// How it takes part in the network.
+        mode: Mode,
     },
     /// Say when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
@@ -274,20 +308,30 @@ pub enum Action {
     CancelJob,
     /// Ask the node for its head at once. → `Head`.
     Confirm,
-    /// Ask the node about the network. → `Surveyed`.
-    Survey {
-        /// The height whose validator set is wanted.
-        due: Option<u64>,
+    /// Ask the node for the headers of these heights, both included. → `Traced`.
+    Trace {
+        /// The first height.
+        from: u64,
+        /// The last height.
+        to: u64,
     },
-    /// Ask the node who it is, and which block it has at this height. → `Recalled`.
+    /// Ask the node which chain it is on. → `Identified`.
+    Identify,
+    /// Make the head record durable, without waiting for it. The newest one counts.
+    KeepHead(HeadRecord),
+    /// Ask the node about the network. → `Surveyed`.
+    Survey,
+    /// Ask the node for its name and its block at this height. → `Recalled`.
     Recall {
         /// The height.
         height: u64,
     },
-    /// Have the node seal. → `Signing`.
-    Sign,
-    /// Have the node seal no more.
-    Leave,
+    /// Have the node seal. → `SealingStarted`.
+    StartSealing,
+    /// Have the node seal no more. → `SealingStopped`.
+    StopSealing,
+    /// Remove the node's peers, so that it does not use up its address there while it stops. → `Unpeered`.
+    Unpeer,
     /// Strike this upgrade off the schedule, durably, then answer. → `Schedule`.
     Strike {
         /// The upgrade.
@@ -315,6 +359,18 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+}
+
+/// How a node that is executed takes part in the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// As its arguments say.
+    Full,
+    /// With its engine off: it follows the chain and does not seal.
+    Silent,
+    /// Without engine and without peers: it opens its data, answers, and is stopped again.
+    Dry,
 }
 
 /// Something to tell people: one log line, and one line of history where it matters later.

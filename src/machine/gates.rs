@@ -1,27 +1,30 @@
-//! When a validator may be stopped for an upgrade: turn, quorum, calm, and the deadline that overrides.
+//! When a validator may be stopped: turn, quorum, calm, and the distance to its own next proposal.
 //!
-//! Every supervisor judges alone, from headers that all of them see alike, and nothing is agreed upon
-//! by messages. So the gates must be safe against what one cannot see yet: somebody else who has
-//! decided to stop but whose missing vote is not in a block so far.
+//! Every supervisor judges alone, from headers that all of them see alike, and nothing is agreed upon by
+//! messages. So the gates must be safe against what cannot be seen yet: another validator that has decided
+//! to stop but whose missing vote is not in a block so far.
 //!
-//! - **turn** keeps apart in time those who cannot see each other's decision. The validators of the set
-//!   at the upgrade's height H, sorted by address, form groups no larger than half the margin (at
-//!   least one). Group *k* may go while the head is in [H + *k*·slot, H + (*k*+1)·slot − [`QUIET`]).
-//!   In the quiet end of a slot nobody begins, so that when the next slot opens every stop of this
-//!   one shows in the seals. After the last group the first has its slot again, and so on: whoever
-//!   was late goes then, and two late ones still do not go together. Who joined the set after H
-//!   belongs to the group of the address range that it falls into.
-//! - **quorum** counts who sealed in the last [`RECENT`] blocks. Without us a quorum must remain. If
-//!   fewer remain than a quorum when *all* of our group go at once, the group is shared out over the
-//!   cycles, half of what can be spared at a time. With 3 validators or fewer every stop halts the
+//! - **turn** keeps apart in time those that cannot see each other's decision. There is one grid for all
+//!   upgrades and all operators: slot *s* begins at height [`SLOT`]·*s*. The validators that seal its first
+//!   block, sorted by address, form groups no larger than half the margin (at least one). Group *s* mod groups
+//!   may begin to stop in the first [`OPEN`] blocks of the slot, no validator in the last [`QUIET`], so that
+//!   when the next slot opens every stop of this one shows in the seals. A validator that joins in mid-slot
+//!   waits for the next one. Turns are never lifted: a deadline that passes is an alarm, not a licence.
+//! - **quorum** counts the validators that sealed in the last [`RECENT`] blocks. Without us a quorum must
+//!   remain. If fewer remain than a quorum when *all* of our group stop at once, the group is shared out over
+//!   the cycles, half of what can be spared at a time. With 3 validators or fewer every stop halts the
 //!   chain, so this gate cannot hold; turns still keep the halts apart.
 //! - **calm**: the head is fresh, and the network decides most blocks in the first round.
-//! - **deadline**: past it turn and calm no longer hold, quorum does. At the last block before the fork
-//!   nothing holds: the old binary cannot follow the next block.
+//! - **proposal**: a validator that returns at a head after which it proposes would propose there again, so it is
+//!   not stopped there, nor at its own block, since a clean stop may lose the newest block. Best is one block
+//!   after its own; that is waited for where it fits into the open half.
+//!
+//! At the last block before the fork no gate holds: the old binary cannot follow the next block.
 //!
 //! Slots are counted in heights, so a halted chain halts the turns too, and no clocks are compared.
 //! Only the age of the head is a matter of the local clock.
 
+use super::order::Order;
 use super::quorum::{margin, quorum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,37 +34,57 @@ use std::time::Duration;
 /// A validator, by its address.
 pub type Validator = [u8; 20];
 
-/// The blocks whose seals tell who is there: enough that a vote that came late once does no harm, few
+/// The blocks whose seals show which validators are there: enough that one late vote does no harm, few
 /// enough that a stop shows soon. Over 240 recorded blocks no healthy validator was missing from two in a row.
 pub const RECENT: u64 = 4;
 
-/// The blocks at the end of a slot in which nobody begins to stop. The head that was looked at may be 3
+/// The blocks at the beginning of a slot in which its group may begin to stop.
+pub const OPEN: u64 = 12;
+
+/// The blocks at the end of a slot in which no validator begins to stop. The head that was looked at may be 3
 /// blocks old, the last vote may come 3 blocks after the decision, and [`RECENT`] + 1 blocks later
 /// it shows: 11. The fleet simulation fails with 10.
 pub const QUIET: u64 = 12;
 
-/// The shortest slot: as long open as quiet.
-pub const MIN_SLOT: u64 = 2 * QUIET;
+/// The length of a slot in blocks. All supervisors of a network must agree on it, so it is a constant.
+pub const SLOT: u64 = OPEN + QUIET;
 
-/// Blocks before the fork at which the deadline is, where none is given.
+/// Blocks before the fork at which the alarm for an upgrade that has not happened is due, where no
+/// deadline is given.
 pub const DEADLINE_BEFORE_FORK: u64 = 60;
 
-/// What the operator has configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// The length of a slot in blocks; less than [`MIN_SLOT`] counts as that.
-    pub slot_blocks: u64,
-    /// Whether not to stop when it is our turn to propose the next block.
-    pub avoid_own_proposal: bool,
+/// The deadline of an upgrade: as given, otherwise [`DEADLINE_BEFORE_FORK`] blocks before its fork.
+#[must_use]
+pub fn deadline(given: Option<u64>, fork: Option<u64>) -> Option<u64> {
+    given.or(fork.map(|fork| fork.saturating_sub(DEADLINE_BEFORE_FORK)))
 }
 
-/// An upgrade as far as the gates depend on it.
+/// The blocks that it takes until each of `validators` has had a turn: one slot for each group.
+#[must_use]
+pub fn room_needed(validators: usize) -> u64 {
+    (validators.div_ceil(group_size(validators)).max(1) as u64).saturating_mul(SLOT)
+}
+
+/// The number of validators that share a slot: half the margin, at least one.
+#[must_use]
+pub fn group_size(validators: usize) -> usize {
+    (margin(validators) / 2).max(1)
+}
+
+/// A slot of the grid, and the validators that share its turns out among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    height: u64,
-    fork: Option<u64>,
-    deadline: Option<u64>,
+pub struct Slot {
+    number: u64,
     set: Vec<Validator>,
+}
+
+/// Heights in which a group may begin to stop, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The first open block.
+    pub opens_at: u64,
+    /// The last open block.
+    pub closes_at: u64,
 }
 
 /// What the chain shows at one moment.
@@ -69,7 +92,7 @@ pub struct Due {
 pub struct Sample {
     /// The height of the head.
     pub head: u64,
-    /// How long ago the head was proposed.
+    /// How long ago the head was heard.
     pub head_age: Duration,
     /// The time between blocks.
     pub period: Duration,
@@ -79,14 +102,16 @@ pub struct Sample {
     pub blocks: usize,
     /// How many of these were decided in round 0.
     pub first_round: usize,
-    /// Who proposes the next block, if that is known.
-    pub proposer: Option<Validator>,
+    /// The order of proposers at the head, if it is known.
+    pub order: Option<Order>,
+    /// The same one block before the head.
+    pub order_before: Option<Order>,
 }
 
 /// A validator and whether it seals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
-    /// Who it is.
+    /// Its address.
     pub validator: Validator,
     /// Whether its seal is in `prevCommittedSeal` of one of the last [`RECENT`] blocks.
     pub sealing: bool,
@@ -110,16 +135,11 @@ pub enum Reason {
     Open,
     /// All gates are open, but so few validators cannot spare one: the chain will halt.
     HaltsChain {
-        /// How many there are.
+        /// The size of the set.
         validators: usize,
     },
-    /// We do not vote, so nobody needs us.
+    /// We do not vote, so the network loses nothing.
     NotInSet,
-    /// The deadline has passed; a quorum remains without us.
-    Deadline {
-        /// The deadline.
-        height: u64,
-    },
     /// The old binary cannot follow the next block.
     Fork {
         /// The first height that needs the new binary.
@@ -135,11 +155,11 @@ pub enum Gate {
     Turn {
         /// The head.
         head: u64,
-        /// Our slot, counted from 1.
-        slot: u64,
-        /// The number of slots.
-        slots: u64,
-        /// The height at which ours opens next.
+        /// Our group, counted from 1; 0 if we joined after the slot began.
+        group: u64,
+        /// The number of groups.
+        groups: u64,
+        /// The height at which our slot opens next.
         opens_at: u64,
     },
     /// Our slot, but too few validators can be spared for all of our group in one cycle.
@@ -153,13 +173,13 @@ pub enum Gate {
     },
     /// Without us there would be no quorum.
     Quorum {
-        /// Who seals, us included if we do.
+        /// How many seal, us included if we do.
         live: usize,
         /// The size of the set.
         validators: usize,
         /// The quorum.
         needed: usize,
-        /// Who seals besides us.
+        /// How many seal besides us.
         without_us: usize,
     },
     /// The head is old, so what it shows is too.
@@ -173,13 +193,15 @@ pub enum Gate {
     Rounds {
         /// Blocks decided in round 0 …
         first_round: usize,
-        /// … of so many.
+        /// … of this many.
         blocks: usize,
     },
-    /// We propose the next block.
+    /// A block of our own is too near, or so near that it is better to stop after it.
     Proposal {
-        /// Its height.
-        height: u64,
+        /// The head.
+        head: u64,
+        /// The block after which to stop.
+        after: u64,
     },
     /// Not enough is known to decide.
     Unknown {
@@ -188,91 +210,102 @@ pub enum Gate {
     },
 }
 
-impl Due {
-    /// An upgrade due at `height`; `set` are the validators that seal that block, in any order.
+impl Slot {
+    /// The height of the first block of the slot that `height` is in. The validators that seal it share the slot.
     #[must_use]
-    pub fn new(
-        height: u64,
-        fork: Option<u64>,
-        deadline: Option<u64>,
-        set: impl IntoIterator<Item = Validator>,
-    ) -> Self {
+    pub const fn first_block(height: u64) -> u64 {
+        height / SLOT * SLOT
+    }
+
+    /// The slot of `height`; `set` are the validators that seal its first block, in any order.
+    #[must_use]
+    pub fn of(height: u64, set: impl IntoIterator<Item = Validator>) -> Self {
         let mut set: Vec<Validator> = set.into_iter().collect();
         set.sort_unstable();
         set.dedup();
-        let deadline = deadline.or(fork.map(|f| f.saturating_sub(DEADLINE_BEFORE_FORK)));
-        Due { height, fork, deadline, set }
+        Slot { number: height / SLOT, set }
     }
 
-    /// The height from which turn and calm no longer hold.
+    /// The number of groups.
     #[must_use]
-    pub fn deadline(&self) -> Option<u64> {
-        self.deadline
+    pub fn groups(&self) -> u64 {
+        self.set.len().div_ceil(group_size(self.set.len())).max(1) as u64
     }
 
-    /// How many validators share a slot: half the margin, at least one.
+    /// The group of `validator`, counted from 0; None if it does not seal the slot's first block.
     #[must_use]
-    pub fn group_size(&self) -> usize {
-        (margin(self.set.len()) / 2).max(1)
+    pub fn group(&self, validator: &Validator) -> Option<u64> {
+        let at = self.set.binary_search(validator).ok()?;
+        Some((at / group_size(self.set.len())) as u64)
     }
 
-    fn slots(&self) -> u64 {
-        self.set.len().div_ceil(self.group_size()).max(1) as u64
+    /// The first window at or after `from` in which group `group` may begin to stop, for as long as the set stays.
+    #[must_use]
+    pub fn window(&self, group: u64, from: u64) -> Window {
+        let (number, groups) = (from / SLOT, self.groups());
+        let mut wait = (group + groups - number % groups) % groups;
+        if wait == 0 && from % SLOT >= OPEN && groups > 1 {
+            wait = groups;
+        }
+        let opens_at = number.saturating_add(wait).saturating_mul(SLOT);
+        // A group that is alone never waits.
+        let open = if groups > 1 { OPEN } else { SLOT };
+        Window { opens_at, closes_at: opens_at.saturating_add(open - 1) }
     }
 
-    /// The slot of `validator`, counted from 0; it need not be of the set at the height.
-    fn slot(&self, validator: &Validator) -> u64 {
-        let before = self.set.partition_point(|v| v < validator);
-        (before.min(self.set.len().saturating_sub(1)) / self.group_size()) as u64
-    }
-
-    /// Who of `seats`, sorted by address, shares the slot of `validator`: a range of addresses.
-    fn mates(&self, validator: &Validator, seats: &[Seat]) -> Range<usize> {
-        let slot = self.slot(validator) as usize;
-        let up_to = |slots: usize| match self.set.get(slots * self.group_size() - 1) {
-            Some(last) if (slots as u64) < self.slots() => seats.partition_point(|s| s.validator <= *last),
-            _ => seats.len(),
+    /// The members of `seats`, sorted by address, that are of the group: a range, since groups are address ranges.
+    fn mates(&self, group: u64, seats: &[Seat]) -> Range<usize> {
+        let size = group_size(self.set.len());
+        let first = usize::try_from(group).unwrap_or(usize::MAX).saturating_mul(size);
+        let bound = |at: usize| match self.set.get(at) {
+            Some(validator) if at > 0 => seats.partition_point(|seat| seat.validator < *validator),
+            Some(_) => 0,
+            None => seats.len(),
         };
-        let from = if slot == 0 { 0 } else { up_to(slot) };
-        from..up_to(slot + 1)
+        bound(first)..bound(first.saturating_add(size))
     }
+}
+
+/// The windows in which each of `set` may begin to stop from height `from` on, in their order, if all are healthy
+/// and the set stays.
+#[must_use]
+pub fn roll(set: &[Validator], from: u64) -> Vec<(Validator, Window)> {
+    let slot = Slot::of(from, set.iter().copied());
+    let turn = |validator: &Validator| Some((*validator, slot.window(slot.group(validator)?, from)));
+    let mut roll: Vec<_> = slot.set.iter().filter_map(turn).collect();
+    roll.sort_by_key(|(_, window)| window.opens_at);
+    roll
 }
 
 /// Decides whether the validator `me` may be stopped now.
 ///
-/// Without `due` the question is only whether the network could spare it: for `wemixvisor check`, and
-/// for a stop that the operator asks for.
+/// Without `slot` the question is only whether the network could spare it, whosever turn it is.
 #[must_use]
-pub fn judge(me: &Validator, due: Option<&Due>, rules: &Rules, now: &Sample) -> Verdict {
-    if let Some(fork) = due.and_then(|d| d.fork).filter(|fork| now.head.saturating_add(1) >= *fork) {
-        return Verdict::Go(Reason::Fork { height: fork });
-    }
-    if let Some(missing) = missing(due, now) {
+pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample) -> Verdict {
+    if let Some(missing) = missing(slot, now) {
         return Verdict::Hold(vec![Gate::Unknown { missing: missing.to_owned() }]);
     }
     let Ok(seat) = now.set.binary_search_by(|seat| seat.validator.cmp(me)) else {
         return Verdict::Go(Reason::NotInSet);
     };
-    let overdue = due.and_then(|d| d.deadline).filter(|deadline| now.head >= *deadline);
     let mut holds = Vec::new();
     holds.extend(quorum_gate(&now.set[seat], now));
-    if overdue.is_none() {
-        holds.extend(due.and_then(|due| turn_gate(me, due, rules, now)));
-        holds.extend(calm_gates(now));
-        let ours = rules.avoid_own_proposal && now.set.len() > 1 && now.proposer.as_ref() == Some(me);
-        holds.extend(ours.then_some(Gate::Proposal { height: now.head.saturating_add(1) }));
-    }
-    match overdue {
+    let turn = slot.and_then(|slot| turn_gate(me, slot, now));
+    // Where a block of our own is best waited for only while we could still go after it.
+    let open_until = slot.filter(|_| turn.is_none()).map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
+    holds.extend(turn);
+    holds.extend(calm_gates(now));
+    holds.extend(proposal_gate(me, now, open_until));
+    match margin(now.set.len()) {
         _ if !holds.is_empty() => Verdict::Hold(holds),
-        Some(height) => Verdict::Go(Reason::Deadline { height }),
-        None if margin(now.set.len()) == 0 => Verdict::Go(Reason::HaltsChain { validators: now.set.len() }),
-        None => Verdict::Go(Reason::Open),
+        0 => Verdict::Go(Reason::HaltsChain { validators: now.set.len() }),
+        _ => Verdict::Go(Reason::Open),
     }
 }
 
-fn missing(due: Option<&Due>, now: &Sample) -> Option<&'static str> {
-    if due.is_some_and(|d| d.set.is_empty()) {
-        Some("the validators at the upgrade's height")
+fn missing(slot: Option<&Slot>, now: &Sample) -> Option<&'static str> {
+    if slot.is_some_and(|slot| slot.set.is_empty() || slot.number != now.head / SLOT) {
+        Some("the validators that share this slot")
     } else if now.set.is_empty() {
         Some("the validators of the next block")
     } else if now.blocks == 0 {
@@ -296,44 +329,62 @@ fn quorum_gate(ours: &Seat, now: &Sample) -> Option<Gate> {
     holds.then_some(Gate::Quorum { live, validators, needed, without_us })
 }
 
-fn turn_gate(me: &Validator, due: &Due, rules: &Rules, now: &Sample) -> Option<Gate> {
-    let length = rules.slot_blocks.max(MIN_SLOT);
-    let (slots, ours) = (due.slots(), due.slot(me));
-    let first = due.height.saturating_add(ours.saturating_mul(length));
-    let cycle_length = slots.saturating_mul(length);
-    // The start of our slot in the given cycle.
-    let start = |cycle: u64| first.saturating_add(cycle.saturating_mul(cycle_length));
-    let closed = |opens_at| Gate::Turn { head: now.head, slot: ours + 1, slots, opens_at };
-    if now.head < first {
-        return Some(closed(first));
+fn turn_gate(me: &Validator, slot: &Slot, now: &Sample) -> Option<Gate> {
+    let groups = slot.groups();
+    let Some(group) = slot.group(me) else {
+        let opens_at = (slot.number.saturating_add(1)).saturating_mul(SLOT);
+        return Some(Gate::Turn { head: now.head, group: 0, groups, opens_at });
+    };
+    let Window { opens_at, .. } = slot.window(group, now.head);
+    if opens_at > now.head {
+        return Some(Gate::Turn { head: now.head, group: group + 1, groups, opens_at });
     }
-    let cycle = (now.head - first) / cycle_length;
-    let into_slot = (now.head - first) % cycle_length;
-    // With one slot there is nobody to keep apart from.
-    if slots > 1 && into_slot >= length - QUIET {
-        return Some(closed(start(cycle + 1)));
-    }
-    share_gate(me, due, now, cycle, start)
+    share_gate(me, slot, group, now)
 }
 
 /// Shares our group out over the cycles if the network cannot spare all of it at once.
-fn share_gate(
-    me: &Validator,
-    due: &Due,
-    now: &Sample,
-    cycle: u64,
-    start: impl Fn(u64) -> u64,
-) -> Option<Gate> {
-    let group = &now.set[due.mates(me, &now.set)];
+fn share_gate(me: &Validator, slot: &Slot, group: u64, now: &Sample) -> Option<Gate> {
+    let cycle = slot.number / slot.groups();
+    let mates = &now.set[slot.mates(group, &now.set)];
     let live = live(&now.set);
     let needed = quorum(now.set.len());
-    let remain = live - self::live(group);
-    let at_once = if remain >= needed { group.len() } else { live.saturating_sub(needed) / 2 };
-    let at_once = at_once.clamp(1, due.group_size());
-    let shares = group.len().div_ceil(at_once).max(1) as u64;
-    let ours = (group.partition_point(|seat| seat.validator < *me) / at_once) as u64;
+    let remain = live - self::live(mates);
+    let at_once = if remain >= needed { mates.len() } else { live.saturating_sub(needed) / 2 };
+    let at_once = at_once.clamp(1, group_size(slot.set.len()));
+    let shares = mates.len().div_ceil(at_once).max(1) as u64;
+    let ours = (mates.partition_point(|seat| seat.validator < *me) / at_once) as u64;
     let wait = (ours + shares - cycle % shares) % shares;
-    (wait > 0).then(|| Gate::Share { at_once, group: group.len(), opens_at: start(cycle + wait) })
+    let opens_at = (cycle.saturating_add(wait)).saturating_mul(slot.groups()).saturating_add(group);
+    (wait > 0).then(|| Gate::Share {
+        at_once,
+        group: mates.len(),
+        opens_at: opens_at.saturating_mul(SLOT),
+    })
+}
+
+/// Keeps a validator from being stopped where it would propose again when it returns, and prefers the block after
+/// its own where that comes before `open_until`.
+fn proposal_gate(me: &Validator, now: &Sample, open_until: Option<u64>) -> Option<Gate> {
+    let order = now.order.as_ref().filter(|order| order.height == now.head)?;
+    let validators = order.list.len() as u64;
+    // Of two validators each is always next to one of its own blocks. A sticky proposer has no better moment.
+    if validators < 3 || order.sticky {
+        return None;
+    }
+    let hold = |after: u64| Some(Gate::Proposal { head: now.head, after });
+    let next = now.head.saturating_add(1);
+    let distance = order.distance(me)?;
+    if distance == 1 {
+        return hold(next.saturating_add(1));
+    }
+    let proposed_head = now.order_before.as_ref().and_then(|before| before.distance(me)) == Some(1);
+    if proposed_head || order.ends_with_next() {
+        return hold(next);
+    }
+    let is_best = distance + 1 == validators;
+    let best = now.head.saturating_add(distance).saturating_add(1);
+    let fits = open_until.is_some_and(|last| best <= last) && order.until.is_none_or(|until| best.saturating_add(1) < until);
+    if fits && !is_best { hold(best) } else { None }
 }
 
 fn calm_gates(now: &Sample) -> impl Iterator<Item = Gate> {
@@ -377,7 +428,7 @@ impl Gate {
             Gate::Rounds { blocks, .. } => {
                 format!("{} of {blocks} blocks decided in round 0", (blocks * 3).div_ceil(4))
             }
-            Gate::Proposal { height } => format!("block {height}"),
+            Gate::Proposal { after, .. } => format!("block {after}"),
             Gate::Unknown { missing } => missing.clone(),
         }
     }
@@ -386,13 +437,16 @@ impl Gate {
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Gate::Turn { head, slot, slots, opens_at } => {
+            Gate::Turn { group: 0, opens_at, .. } => {
+                write!(f, "we joined in mid-slot, the next slot begins at block {opens_at}")
+            }
+            Gate::Turn { head, group, groups, opens_at } => {
                 let left = opens_at.saturating_sub(*head);
-                write!(f, "slot {slot} of {slots} is ours, it opens at block {opens_at}, in {left} blocks")
+                write!(f, "turn {group} of {groups} is ours, it opens at block {opens_at}, in {left} blocks")
             }
             Gate::Share { at_once, group, opens_at } => write!(
                 f,
-                "{at_once} of the {group} in our slot may go at a time, we may from block {opens_at}"
+                "{at_once} of the {group} that share our turn may go at a time, we may from block {opens_at}"
             ),
             Gate::Quorum { live, validators, needed, without_us } => {
                 write!(f, "{live} of {validators} live, need {needed} without us, have {without_us}")
@@ -403,7 +457,9 @@ impl fmt::Display for Gate {
             Gate::Rounds { first_round, blocks } => {
                 write!(f, "{first_round} of the last {blocks} blocks decided in round 0, need 3 of 4")
             }
-            Gate::Proposal { height } => write!(f, "we propose block {height}"),
+            Gate::Proposal { head, after } => {
+                write!(f, "a block of our own is near block {head}, better to stop after block {after}")
+            }
             Gate::Unknown { missing } => f.write_str(missing),
         }
     }
@@ -423,7 +479,6 @@ impl fmt::Display for Reason {
                 "all gates are open, but of {validators} validators none can be spared: the chain halts until we are back"
             ),
             Reason::NotInSet => f.write_str("we are not among the validators"),
-            Reason::Deadline { height } => write!(f, "the deadline, block {height}, has passed"),
             Reason::Fork { height } => write!(f, "the fork at block {height} needs the new binary"),
         }
     }

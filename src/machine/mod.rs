@@ -42,6 +42,7 @@ mod chain_check;
 mod event;
 pub mod gates;
 mod node;
+pub mod order;
 mod prepare;
 mod probation;
 pub mod quorum;

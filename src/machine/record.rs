@@ -55,6 +55,15 @@ pub struct Block {
     pub hash: Option<String>,
 }
 
+/// A chain, by its id and its first block.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Chain {
+    /// The chain id (EIP-155).
+    pub id: u64,
+    /// The hash of block 0 as `0x…`.
+    pub genesis: String,
+}
+
 /// How far an upgrade has come since its stop began. Each is durable before the next begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,7 +100,13 @@ pub struct Attempt {
     /// How many of these executions do not count against it: the operator or the machine ended them.
     #[serde(default)]
     pub forgiven: u32,
-    /// Whether the new binary has sealed a block, or may have.
+    /// Whether the new binary has been tried without peers and has opened the data.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Whether the new binary has ever run, or is about to run, with its engine on.
+    #[serde(default)]
+    pub sealing: bool,
+    /// Whether a block carries a seal or a proposal of the new binary.
     #[serde(default)]
     pub signed: bool,
     /// What ran before.
@@ -109,6 +124,9 @@ pub struct Attempt {
     pub info: Option<String>,
     /// The head when the stop was decided.
     pub stopped_at: Option<Block>,
+    /// The block by which the chain is known again: that head, or the last one before the fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Block>,
     /// Whether the old node ended uncleanly: then there is no backup and no way back.
     pub unclean: bool,
     /// The directory of the backup made for this upgrade, below the backup directory.
@@ -140,9 +158,12 @@ pub struct Ended {
     pub name: Name,
     /// The height it was planned for.
     pub height: u64,
-    /// Its fork height: where it was not applied, the binary that runs must not be started from there on.
+    /// Its fork height.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_height: Option<u64>,
+    /// Whether the chain has shown since that the old binary cannot follow it beyond the fork.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cannot_follow: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// Why, in words.
@@ -156,9 +177,9 @@ pub struct Record {
     pub current: Version,
     /// What is known of the node process.
     pub node: NodeMark,
-    /// The highest head that was ever recorded.
+    /// The chain of this home, from the first contact on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub highest: Option<Block>,
+    pub chain: Option<Chain>,
     /// The upgrade under way, from the moment its stop begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Attempt>,
@@ -180,7 +201,7 @@ impl Record {
         Record {
             current,
             node: NodeMark::Never,
-            highest: None,
+            chain: None,
             upgrade: None,
             ended: Vec::new(),
             halted: None,
@@ -194,7 +215,7 @@ impl Record {
             self.ended.retain(|e| e.name != p.name);
             let detail = detail.chars().take(DETAIL).collect();
             let Attempt { name, height, fork_height, .. } = p;
-            self.ended.push(Ended { name, height, fork_height, outcome, detail });
+            self.ended.push(Ended { name, height, fork_height, cannot_follow: false, outcome, detail });
         }
     }
 
@@ -217,6 +238,7 @@ impl Attempt {
     /// Begins anew with this binary, and with all attempts.
     pub fn begin_with(&mut self, ready: Ready) {
         (self.to, self.promised) = (ready.version, ready.promised);
+        self.dry_run = false;
         self.begin_anew();
     }
 
