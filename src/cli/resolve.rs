@@ -61,7 +61,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
 /// Lets the next run go back to the old binary.
 pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
     decide(home, |record| {
-        let highest = record.highest.as_ref().map(|b| b.height);
+        let highest = crate::upgrade::head::read(home)?.map(|record| record.block.height);
         let Some(progress) = &mut record.upgrade else {
             return Err(Error::new(Kind::NotMet, "no upgrade is under way, so there is no way back"));
         };

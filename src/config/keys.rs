@@ -131,6 +131,8 @@ settings! {
         /// How often the height and the trigger file are looked at while nothing is near; closer to an upgrade,
         /// and where the node or the kernel reports changes by itself, wemixvisor knows sooner.
         daemon_poll_interval: Duration = "5s", within "100ms" to "5m";
+        /// The shortest time between two blocks of the chain. A head that rises faster is not believed.
+        block_period: Duration = "1s", within "1ms" to "1h";
         /// How long a node may take to end after its SIGTERM.
         daemon_shutdown_grace: Duration = "10m", within "1s" to "24h";
         /// What to do with a node that takes longer. A node that is killed loses minutes to hours of blocks.
@@ -175,12 +177,8 @@ settings! {
     "Validators" {
         /// Whether this node is a validator: then it is stopped only when the network can spare it.
         validator_mode: bool = "false", env "VALIDATOR_MODE";
-        /// How many blocks a turn lasts when validators take turns; fewer than 24 count as 24.
-        slot_blocks: u64 = "60", within "1" to "100000";
-        /// Whether to stop only just after a block of our own, so that no proposal is missed.
-        avoid_own_proposal: bool = "false";
-        /// Whether to stop signing a few blocks before the node is stopped.
-        leave_before_stop: bool = "false";
+        /// Whether a validator's node is started with the settings that make it follow the chain again at once.
+        daemon_fast_sync: bool = "true";
         /// When to sign again after the node was killed or has crashed. At once where daemon_rpc_address names HTTP only.
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.

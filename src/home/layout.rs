@@ -204,6 +204,12 @@ impl Home {
         self.state().join("journal.prev.json")
     }
 
+    /// `state/head`: the head record.
+    #[must_use]
+    pub fn head(&self) -> PathBuf {
+        self.state().join("head")
+    }
+
     /// What `upgrade schedule` has planned, and which plans are active.
     #[must_use]
     pub fn schedule(&self) -> PathBuf {

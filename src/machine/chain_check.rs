@@ -1,26 +1,29 @@
-//! The block by which a chain is known again: the one at which the old binary was stopped or, where the node
-//! is silent, the highest that was ever recorded. A node that has another block there follows another chain.
-//! And one that does not call itself by the version of the new binary is another node, at the same address.
+//! Whether a node is on the chain of this home, and is the node that was started: by chain id and genesis block, by
+//! the block at which the old binary was stopped, and by the version that it reports.
+//!
+//! A node that has another block there follows another chain. One that does not call itself by the version of the new
+//! binary is another node, at the same address.
 
 use super::event::{Action, Failure, Recollection};
-use super::state::{Node, State};
+use super::record::{Block, Chain, Record};
+use super::state::{Next, Node, Why};
 use super::validator::Objection;
-use super::{Block, Machine, Record};
+use super::{Level, Machine, Notice};
 use std::time::Instant;
 
-/// A block that the node's chain must have, and what the node says of it.
+/// A block that the node's chain must have, and what the node answers about it.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct ChainCheck {
     height: u64,
     hash: String,
-    /// The version number that the node's binary has told, if it did.
+    /// The version number that the node's binary has reported, if it did.
     promised: Option<String>,
     /// When the node was last asked for it.
     asked: Option<Instant>,
     /// The hash of the node's own block at this height.
     found: Option<String>,
-    /// What the node calls itself, where it tells.
+    /// The client version that the node reports.
     client: Option<String>,
     /// Why it is not known, where the node did not answer.
     trouble: Option<String>,
@@ -29,27 +32,35 @@ pub(super) struct ChainCheck {
 impl ChainCheck {
     /// What a node that is started with this record has to show; `None` where nothing is known of the chain.
     pub(super) fn of(record: &Record) -> Option<ChainCheck> {
-        let stopped_at = || record.upgrade.as_ref().and_then(|p| p.stopped_at.as_ref());
-        let block = if record.silent { record.highest.as_ref() } else { stopped_at() };
-        let Block { height, hash } = block?.clone();
-        let promised = record.upgrade.as_ref().and_then(|p| p.promised.clone());
-        let hash = hash?;
+        let attempt = record.upgrade.as_ref()?;
+        let Block { height, hash } = attempt.witness.clone()?;
+        let (hash, promised) = (hash?, attempt.promised.clone());
         Some(ChainCheck { height, hash, promised, asked: None, found: None, client: None, trouble: None })
     }
 
-    /// What the node calls itself, where it has told.
+    /// The height of the block.
+    pub(super) fn height(&self) -> u64 {
+        self.height
+    }
+
+    /// Whether the node has answered, or could not.
+    pub(super) fn is_answered(&self) -> bool {
+        self.found.is_some() || self.trouble.is_some()
+    }
+
+    /// The client version that the node reports.
     pub(super) fn client(&self) -> Option<&str> {
         self.client.as_deref()
     }
 
-    /// The version that was promised and what the node calls itself, if that does not go together.
+    /// The version that was promised and the one that the node reports, if they do not go together.
     fn stranger(&self) -> Option<(&str, &str)> {
         let (promised, client) = (self.promised.as_deref()?, self.client.as_deref()?);
         (!client.contains(promised)).then_some((promised, client))
     }
 
     /// Whether nothing is left to ask.
-    fn has_told(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.found.is_some() && self.stranger().is_none()
     }
 
@@ -71,41 +82,102 @@ impl ChainCheck {
 }
 
 impl Machine {
-    /// Asks for the witness as soon as the node can have it, until it has told.
-    pub(super) fn ask_witness(&mut self, now: Instant, mut node: Node) -> Node {
-        let Some((_, head)) = node.rose else { return node };
+    /// Asks for the block as soon as the node can have it, until it has answered.
+    pub(super) fn ask_chain_check(&mut self, now: Instant, node: &mut Node) {
+        let (Some((_, head)), true) = (node.rose, self.record.upgrade.is_some()) else { return };
         let again = self.policy.poll_interval;
-        let needed = self.record.silent || self.record.upgrade.is_some();
-        let is_open = |w: &&mut ChainCheck| {
-            !w.has_told() && w.height <= head && w.asked.is_none_or(|at| now >= at + again)
+        let is_open = |c: &&mut ChainCheck| {
+            !c.is_settled() && c.height <= head && c.asked.is_none_or(|at| now >= at + again)
         };
-        if let Some(witness) = node.witness.as_mut().filter(|_| needed).filter(is_open) {
-            witness.asked = Some(now);
-            self.actions.push(Action::Recall { height: witness.height });
-            self.state = State::Running(node.clone());
+        if let Some(check) = node.chain_check.as_mut().filter(is_open) {
+            check.asked = Some(now);
+            self.actions.push(Action::Recall { height: check.height });
         }
-        node
     }
 
-    /// The node has told which block it has at a height, or could not.
-    pub(super) fn recalled(&mut self, result: Result<Recollection, Failure>) {
-        let (State::Running(node) | State::Inspecting { node: Some(node), .. }) = &mut self.state else {
-            return;
-        };
-        let Some(witness) = &mut node.witness else { return };
-        match result {
-            Ok(Recollection { block, client_version }) if block.height == witness.height => {
-                (witness.found, witness.client, witness.trouble) = (block.hash, client_version, None);
+    /// The node has answered which block it has at a height, or could not.
+    pub(super) fn recalled(&mut self, now: Instant, result: Result<Recollection, Failure>) {
+        let rate = self.rate();
+        let Some(node) = self.node_mut() else { return };
+        let (is_ours, check) = (node.identity.known, node.chain_check.as_mut());
+        match (check, &result) {
+            (Some(check), Ok(Recollection { block, client_version })) if block.height == check.height => {
+                (check.found, check.trouble) = (block.hash.clone(), None);
+                check.client.clone_from(client_version);
             }
-            // The answer to a question of somebody else.
-            Ok(_) => {}
-            Err(failure) => witness.trouble = Some(failure.detail),
+            (Some(check), Err(failure)) => check.trouble = Some(failure.detail.clone()),
+            (Some(_) | None, _) => {}
+        }
+        if let Ok(Recollection { block, .. }) = result
+            && is_ours
+        {
+            let hearing = self.heads.recalled(now, &block, rate);
+            self.heard(hearing);
         }
     }
 
-    /// When the node is asked again for what it has not told.
-    pub(super) fn witness_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
-        let witness = node.witness.as_ref().filter(|w| !w.has_told())?;
-        witness.asked.map(|at| (at + self.policy.poll_interval, "witness"))
+    /// When the node is asked again for what it has not answered.
+    pub(super) fn chain_check_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
+        let check = node.chain_check.as_ref().filter(|c| !c.is_settled())?;
+        check.asked.map(|at| (at + self.policy.poll_interval, "chain check"))
+    }
+
+    /// Asks which chain the node is on until that is known. The first contact binds the home to its chain; a node on
+    /// another one is refused.
+    pub(super) fn identify(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
+        let identity = &mut node.identity;
+        if let Some(chain) = self.unbound.take() {
+            identity.known = true;
+            let text = format!("chain={} genesis={}", chain.id, chain.genesis);
+            let news = Some(Notice::to_history(Level::Info, "chain_bound", text));
+            let record = Record { chain: Some(chain), ..self.record.clone() };
+            return Some(Next::Save { record: Box::new(record), news, applied: None });
+        }
+        let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
+        if !identity.known && again && node.head.is_some() {
+            identity.asked = Some(now);
+            self.actions.push(Action::Identify);
+        }
+        // Two answers that are apart, since one may come from another node for a moment.
+        let (since, other) = identity.other.clone()?;
+        let sure = now >= since + self.policy.poll_interval && !identity.known && identity.repeated;
+        sure.then_some(Next::Stop(Why::Refuse(other)))
+    }
+
+    /// The node has answered which chain it is on, or could not.
+    pub(super) fn identified(&mut self, now: Instant, result: Result<Chain, Failure>) {
+        let (ours, rate) = (self.record.chain.clone(), self.rate());
+        let Some(node) = self.node_mut() else { return };
+        let identity = &mut node.identity;
+        let theirs = match (result, ours) {
+            (Err(_), _) => return,
+            (Ok(theirs), None) => {
+                self.unbound = Some(theirs);
+                return;
+            }
+            (Ok(theirs), Some(ours)) if theirs == ours => {
+                (identity.known, identity.other, identity.repeated) = (true, None, false);
+                let head = node.head.clone();
+                if let Some(head) = head {
+                    let hearing = self.heads.hear(now, &head, rate);
+                    self.heard(hearing);
+                }
+                return;
+            }
+            (Ok(theirs), Some(ours)) => {
+                format!(
+                    "the node is on chain {} with genesis {}, and this home is bound to chain {} with genesis {}; \
+                     if that is intended: wemixvisor resolve chain",
+                    theirs.id, theirs.genesis, ours.id, ours.genesis
+                )
+            }
+        };
+        identity.known = false;
+        identity.repeated = identity.other.is_some();
+        let is_new = identity.other.is_none();
+        identity.other = identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
+        if is_new {
+            self.tell(Level::Error, "other_chain", theirs, true);
+        }
     }
 }

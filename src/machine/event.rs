@@ -319,6 +319,8 @@ pub enum Action {
     Identify,
     /// Make the head record durable, without waiting for it. The newest one counts.
     KeepHead(HeadRecord),
+    /// Remove the head record from the disk.
+    ForgetHead,
     /// Ask the node about the network. → `Surveyed`.
     Survey,
     /// Ask the node for its name and its block at this height. → `Recalled`.
@@ -398,8 +400,8 @@ pub enum Level {
 }
 
 impl Notice {
-    /// One that goes into the history too.
-    pub(super) fn history(level: Level, event: &'static str, text: String) -> Self {
+    /// A notice that goes into the history too.
+    pub(super) fn to_history(level: Level, event: &'static str, text: String) -> Self {
         Notice { level, event, text, history: true }
     }
 }

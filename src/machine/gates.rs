@@ -182,7 +182,7 @@ pub enum Gate {
         /// How many seal besides us.
         without_us: usize,
     },
-    /// The head is old, so what it shows is too.
+    /// The head is old, and so is what it shows.
     Stale {
         /// The age of the head in milliseconds.
         age_ms: u64,
@@ -364,7 +364,7 @@ fn share_gate(me: &Validator, slot: &Slot, group: u64, now: &Sample) -> Option<G
 
 /// Keeps a validator from being stopped where it would propose again when it returns, and prefers the block after
 /// its own where that comes before `open_until`.
-fn proposal_gate(me: &Validator, now: &Sample, open_until: Option<u64>) -> Option<Gate> {
+pub(super) fn proposal_gate(me: &Validator, now: &Sample, open_until: Option<u64>) -> Option<Gate> {
     let order = now.order.as_ref().filter(|order| order.height == now.head)?;
     let validators = order.list.len() as u64;
     // Of two validators each is always next to one of its own blocks. A sticky proposer has no better moment.

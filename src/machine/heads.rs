@@ -50,3 +50,368 @@ pub struct Turns {
     /// The number of validators.
     pub validators: usize,
 }
+
+/// What the machine knows of the chain's height, and has asked about it.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Heads {
+    record: Option<HeadRecord>,
+    /// The time that the chain has had and has not used up for counted blocks, when it was reckoned last.
+    credit: Option<(Instant, Duration)>,
+    /// The head of the first contact, until another answer is linked to it.
+    first: Option<(Instant, Head)>,
+    /// A head above the record whose link to it was asked for, and when.
+    open: Option<(Instant, Head)>,
+    /// The honest chain below the record.
+    below: Option<Below>,
+    contradiction: Option<Contradiction>,
+    /// Why the head that was told last does not count.
+    doubt: Option<String>,
+}
+
+/// A chain below the record that grows block by block, in time.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
+struct Below {
+    last: Block,
+    blocks: u64,
+    /// Whether one of its blocks is one that counted once.
+    shared: bool,
+}
+
+/// Another block where one of ours counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Contradiction {
+    /// The block that counted.
+    pub(super) ours: Block,
+    /// The hash that was told in its place.
+    pub(super) theirs: String,
+    /// When it was told first.
+    since: Instant,
+    /// Whether a second answer, to another question, says the same.
+    pub(super) confirmed: bool,
+}
+
+/// The facts by which heads are judged that do not come with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// The shortest time between two blocks of the chain.
+    pub(super) shortest: Duration,
+    /// The measured time between blocks.
+    pub(super) period: Duration,
+    /// Whether a record that falls could make us sign twice.
+    pub(super) validator: bool,
+}
+
+impl Pace {
+    /// Two answers that are less than this apart may have come in one packet, and count as one.
+    fn apart(self) -> Duration {
+        (self.shortest / 2).min(Duration::from_millis(500))
+    }
+}
+
+/// The outcome of a head that was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// It counts: the record has risen.
+    Counted,
+    /// It changes nothing.
+    Nothing,
+    /// Ask for the headers in between, both included.
+    Trace { from: u64, to: u64 },
+    /// Ask for the block at the height of the record.
+    Recall { height: u64 },
+    /// The record was forgotten: it was at this height.
+    Fallen { from: u64 },
+}
+
+impl Contradiction {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let height = self.ours.height;
+        format!("block {height} was {} and is {}", self.ours.hash.as_deref().unwrap_or("?"), self.theirs)
+    }
+}
+
+impl HeadRecord {
+    fn of(head: &Head) -> HeadRecord {
+        HeadRecord { block: head.block.clone(), timestamp: head.timestamp, turns: None, recent: Vec::new() }
+    }
+}
+
+impl Heads {
+    pub(super) fn new(record: Option<HeadRecord>) -> Heads {
+        Heads { record, ..Heads::default() }
+    }
+
+    /// The highest head that counts.
+    pub(super) fn record(&self) -> Option<&HeadRecord> {
+        self.record.as_ref()
+    }
+
+    /// Its block.
+    pub(super) fn block(&self) -> Option<&Block> {
+        self.record.as_ref().map(|record| &record.block)
+    }
+
+    /// Its height.
+    pub(super) fn height(&self) -> Option<u64> {
+        self.block().map(|block| block.height)
+    }
+
+    /// The block that counted at a height, where it is remembered.
+    pub(super) fn block_at(&self, height: u64) -> Option<&Block> {
+        let record = self.record.as_ref()?;
+        std::iter::once(&record.block).chain(&record.recent).find(|block| block.height == height)
+    }
+
+    /// Why the last head that was told does not count.
+    pub(super) fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+
+    pub(super) fn contradiction(&self) -> Option<&Contradiction> {
+        self.contradiction.as_ref()
+    }
+
+    /// At the first contact: when to ask for the head again, to have a second answer.
+    pub(super) fn asks_again_at(&self, pace: Pace) -> Option<Instant> {
+        self.first.as_ref().map(|(at, _)| *at + pace.apart())
+    }
+
+    /// Another node process runs: questions to the last one stay unanswered.
+    pub(super) fn forget_questions(&mut self) {
+        (self.open, self.first, self.contradiction, self.doubt) = (None, None, None, None);
+    }
+
+    /// Forgets the record, by the operator's order.
+    pub(super) fn reset(&mut self) {
+        *self = Heads::default();
+    }
+
+    /// The block at `height` and those after it are no evidence any more: the record falls below it.
+    pub(super) fn fall_below(&mut self, height: u64) {
+        let Some(record) = self.record.as_mut().filter(|record| record.block.height >= height) else { return };
+        record.recent.retain(|block| block.height < height);
+        if record.recent.is_empty() {
+            self.record = None;
+        } else {
+            record.block = record.recent.remove(0);
+            (record.turns, record.timestamp) = (None, None);
+        }
+        self.forget_questions();
+    }
+
+    /// Notes how far our next proposals are from the head of this height; whether that is new.
+    pub(super) fn note_turns(&mut self, height: u64, turns: Turns) -> bool {
+        match self.record.as_mut().filter(|r| r.block.height == height && r.turns != Some(turns)) {
+            Some(record) => {
+                record.turns = Some(turns);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes note of a head that was told.
+    pub(super) fn hear(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
+        let Some(record) = &self.record else { return self.meet(now, head, pace) };
+        let since_record = match (head.heard_at, record.timestamp) {
+            (heard, Some(then)) => Duration::from_secs(heard.saturating_sub(then)),
+            // Nothing is known of the time before.
+            (_, None) => Duration::MAX,
+        };
+        let slack = pace.shortest.saturating_mul(SLACK);
+        let credit = match self.credit {
+            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)),
+            None => since_record.saturating_add(slack),
+        };
+        self.credit = Some((now, credit));
+        let (height, known) = (head.block.height, record.block.clone());
+        if height < known.height {
+            return self.hear_below(now, head, pace);
+        }
+        self.below = None;
+        if height == known.height {
+            return self.compare(now, &known, head);
+        }
+        if self.cost(height, pace) > credit {
+            let what = format!("block {height} is more than the chain can have risen to since block {}", known.height);
+            self.doubt = Some(what);
+            return Hearing::Nothing;
+        }
+        if height == known.height + 1 && is_child(head, &known) {
+            self.count(std::slice::from_ref(head), pace);
+            return Hearing::Counted;
+        }
+        if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2))) {
+            return Hearing::Nothing;
+        }
+        self.open = Some((now, head.clone()));
+        if height - known.height > TRACEABLE {
+            return Hearing::Recall { height: known.height };
+        }
+        // The block of the record is asked for as well: on another chain nothing fits.
+        Hearing::Trace { from: known.height, to: height - 1 }
+    }
+
+    /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.
+    pub(super) fn traced(&mut self, now: Instant, headers: &[Head], pace: Pace) -> Hearing {
+        let (Some((_, head)), Some(record)) = (self.open.take(), &self.record) else { return Hearing::Nothing };
+        let known = record.block.clone();
+        let Some((first, rest)) = headers.split_first().filter(|(first, _)| first.block.height == known.height) else {
+            return Hearing::Nothing;
+        };
+        if !is_same(&first.block, &known) {
+            return self.compare(now, &known, first);
+        }
+        let mut links: Vec<Head> = rest.iter().filter(|h| h.block.height < head.block.height).cloned().collect();
+        links.push(head);
+        let mut last = known;
+        for link in &links {
+            if !is_child(link, &last) {
+                self.doubt = Some(format!("block {} is not linked to block {}", link.block.height, last.height));
+                return Hearing::Nothing;
+            }
+            last = link.block.clone();
+        }
+        self.count(&links, pace);
+        Hearing::Counted
+    }
+
+    /// The node's block at a height, as it answered when it was asked for it.
+    pub(super) fn recalled(&mut self, now: Instant, block: &Block, pace: Pace) -> Hearing {
+        let Some(ours) = self.block_at(block.height).cloned() else { return Hearing::Nothing };
+        let Some(theirs) = &block.hash else { return Hearing::Nothing };
+        if is_same(block, &ours) {
+            self.contradiction = None;
+            return match self.open.take() {
+                Some((_, head)) if Some(block.height) == self.height() && head.block.height > block.height => {
+                    self.count(std::slice::from_ref(&head), pace);
+                    Hearing::Counted
+                }
+                _ => Hearing::Nothing,
+            };
+        }
+        self.open = None;
+        self.contradict(now, ours, theirs.clone(), true);
+        Hearing::Nothing
+    }
+
+    /// The first contact: two answers that are linked make the record.
+    fn meet(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
+        match &self.first {
+            Some((at, first))
+                if now >= *at + pace.apart()
+                    && (is_same(&first.block, &head.block) || is_child(head, &first.block)) =>
+            {
+                self.record = Some(HeadRecord::of(head));
+                self.first = None;
+                Hearing::Counted
+            }
+            // An answer in the same packet is no second answer.
+            Some((_, first)) if is_same(&first.block, &head.block) => Hearing::Nothing,
+            _ => {
+                self.first = Some((now, head.clone()));
+                Hearing::Nothing
+            }
+        }
+    }
+
+    fn hear_below(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
+        let known = self.block_at(head.block.height).cloned();
+        if let Some(known) = &known
+            && let question @ Hearing::Recall { .. } = self.compare(now, known, head)
+        {
+            return question;
+        }
+        let fresh = head.timestamp.is_some_and(|time| {
+            Duration::from_secs(head.heard_at.abs_diff(time)) <= (pace.period * 3).max(Duration::from_secs(3))
+        });
+        let is_shared = known.is_some_and(|known| is_same(&known, &head.block));
+        let (blocks, shared) = match &self.below {
+            _ if !fresh => (0, false),
+            Some(below) if is_same(&below.last, &head.block) => return Hearing::Nothing,
+            Some(below) if is_child(head, &below.last) => (below.blocks + 1, below.shared || is_shared),
+            Some(_) | None => (1, is_shared),
+        };
+        self.below = Some(Below { last: head.block.clone(), blocks, shared });
+        let is_safe = self.contradiction.is_none() && (shared || !pace.validator);
+        match self.height() {
+            Some(from) if blocks >= HONEST && is_safe => {
+                *self = Heads::new(Some(HeadRecord::of(head)));
+                Hearing::Fallen { from }
+            }
+            _ => Hearing::Nothing,
+        }
+    }
+
+    /// Compares a block that was told with one that counted at its height.
+    fn compare(&mut self, now: Instant, ours: &Block, head: &Head) -> Hearing {
+        match &head.block.hash {
+            Some(theirs) if !is_same(ours, &head.block) => {
+                self.contradict(now, ours.clone(), theirs.clone(), false);
+                Hearing::Recall { height: ours.height }
+            }
+            Some(_) if self.contradiction.as_ref().is_some_and(|c| c.ours == *ours) => {
+                self.contradiction = None;
+                Hearing::Nothing
+            }
+            Some(_) | None => {
+                self.doubt = None;
+                Hearing::Nothing
+            }
+        }
+    }
+
+    fn contradict(&mut self, now: Instant, ours: Block, theirs: String, asked: bool) {
+        let before = self.contradiction.take().filter(|c| c.ours == ours && c.theirs == theirs);
+        let since = before.as_ref().map_or(now, |c| c.since);
+        // A head and the answer to a question are two answers; so are two that are not of the same packet.
+        let confirmed = before.is_some_and(|c| c.confirmed || asked);
+        self.contradiction = Some(Contradiction { ours, theirs, since, confirmed });
+    }
+
+    /// Takes linked blocks above the record in.
+    fn count(&mut self, links: &[Head], pace: Pace) {
+        let Some(head) = links.last() else { return };
+        let cost = self.cost(head.block.height, pace);
+        if let Some((_, credit)) = &mut self.credit {
+            *credit = credit.saturating_sub(cost);
+        }
+        let mut record = HeadRecord::of(head);
+        if let Some(old) = self.record.take() {
+            let between = links.iter().rev().skip(1).map(|link| link.block.clone());
+            record.recent = between.chain([old.block]).chain(old.recent).take(RECENT).collect();
+        }
+        self.record = Some(record);
+        (self.open, self.below, self.doubt, self.contradiction) = (None, None, None, None);
+    }
+
+    /// The time that the chain needs at least to rise from the record to `height`, with a tenth for the clocks.
+    fn cost(&self, height: u64, pace: Pace) -> Duration {
+        let blocks = height.saturating_sub(self.height().unwrap_or(0));
+        let each = u64::try_from(pace.shortest.as_micros()).unwrap_or(u64::MAX) / 10 * 9;
+        Duration::from_micros(blocks.saturating_mul(each))
+    }
+}
+
+/// Whether two blocks are the same as far as is known.
+fn is_same(a: &Block, b: &Block) -> bool {
+    let hashes = a.hash.as_ref().zip(b.hash.as_ref());
+    a.height == b.height && hashes.is_none_or(|(a, b)| a.eq_ignore_ascii_case(b))
+}
+
+/// Whether `head` names `parent` as the block before it.
+fn is_child(head: &Head, parent: &Block) -> bool {
+    let follows = parent.height.checked_add(1) == Some(head.block.height);
+    follows && head.parent.as_ref().zip(parent.hash.as_ref()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+}
+
+/// The distances of `me` by the orders at a head and one block before.
+pub(super) fn turns(me: &Validator, sample: &super::gates::Sample) -> Option<Turns> {
+    let (order, before) = (sample.order.as_ref()?, sample.order_before.as_ref()?);
+    let validators = order.list.len();
+    Some(Turns { at_head: order.distance(me), before: before.distance(me), validators })
+}

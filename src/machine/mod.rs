@@ -16,9 +16,9 @@
 //!   │          │ crash: backoff         │                                Exited  │  │ Inspecting  (an upgrade is due)
 //!   │          │                        │                                        │  │  │ Inspected
 //!   │   Recording(down) ◀── Clearing ◀──┴────────────────────────────────────────┘  │  ▼
-//!   │      │       │    Released    ▲                                              │ Recording(stopping)
-//!   │      │stop   │upgrade         │ Exited                        stop, restart, │  │ Recorded
-//!   │      ▼       ▼                └────────────────── Stopping ◀──── unproven ───┴──┘
+//!   │      │       │    Released    ▲                                 stop, restart,│ Recording(stopping)
+//!   │      │stop   │upgrade         │ Exited           a validator:      unproven   │  │ Recorded
+//!   │      ▼       ▼                └───── Stopping ◀── Leaving ◀───────────────────┴──┘
 //!   │    Ended   Working(backup) ─▶ Working(hook) ─▶ Recording(trying) ─▶ Linking ─▶ Spawning
 //!   │                │ failed           │ failed                            │ failed
 //!   └────────────────┴──────────────────┴──◀── Linking(back) ◀──────────────┘
@@ -30,10 +30,18 @@
 //! - `Recording`: for the journal. An intent is durable before its effect, always.
 //! - `Spawning`, `Linking`, `Inspecting`: for the outcome of one prompt action.
 //! - `Running`: the node lives. Here upgrades are prepared and come due, and a new binary proves itself.
+//! - `Leaving`: a validator's peers are being removed; for a second at most.
 //! - `Stopping`: SIGTERM was sent, once (I8); until the node is reaped.
 //! - `Working`: the node is down for an upgrade; until backup, hook or restore is done.
 //! - `Resting`: the node is down; until a backoff has passed.
 //! - `Ended`: the supervisor is to exit.
+//!
+//! A running node is taken out of the state once per event, changed by `&mut`, and put back once.
+//!
+//! Where a rule lives: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`;
+//! whether a validator may sign, `returning`; whether a new binary is good, `probation`; whether there is a way
+//! back, `rollback`; what to do after a crash, `recovery`; starts and ends of the process, `node`; the steps of
+//! an upgrade, `switch`; binaries, `prepare`; what people see, `view` and `symptoms`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
@@ -41,6 +49,8 @@
 mod chain_check;
 mod event;
 pub mod gates;
+mod heads;
+mod leaving;
 mod node;
 pub mod order;
 mod prepare;
@@ -49,10 +59,12 @@ pub mod quorum;
 mod record;
 mod recovery;
 mod restart;
+mod returning;
 mod rollback;
 mod schedule;
 mod state;
 mod switch;
+mod symptoms;
 mod upgrade;
 mod validator;
 mod view;
@@ -61,10 +73,11 @@ mod view;
 mod tests;
 
 pub use event::{
-    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Notice, OwnSeal,
+    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Mode, Notice, OwnMark,
     Ready, Recollection, Request, Status, Survey,
 };
-pub use record::{Attempt, Block, Ended, NodeMark, Outcome, Phase, Record, Target, Version};
+pub use heads::{HeadRecord, Turns};
+pub use record::{Attempt, Block, Chain, Ended, NodeMark, Outcome, Phase, Record, Target, Version};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
 pub use rollback::{objection, objection_to};
@@ -75,8 +88,10 @@ pub use view::{Download, NodeView, Plan, View};
 use crate::name::Name;
 use restart::Restarts;
 use schedule::Past;
+use heads::{Heads, Hearing, Pace};
+use leaving::{Departure, LEAVE};
 use state::{Node, Preparation, State, Wish, Worker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// What the operator has configured, as far as decisions depend on it.
@@ -110,10 +125,8 @@ pub struct Policy {
     pub hook_retries: u32,
     /// Whether this node seals blocks, so that a new binary may have signed.
     pub validator: bool,
-    /// How validators take turns.
-    pub turns: gates::Rules,
-    /// Whether to stop sealing a few blocks before the node is stopped.
-    pub leave_before_stop: bool,
+    /// The shortest time between two blocks of the chain: a head that rises faster does not count.
+    pub shortest_period: Duration,
     /// Whether a validator that ended uncleanly starts without sealing, until that is safe.
     pub silent_after_unclean: bool,
     /// How long that may take before people are told.
@@ -138,8 +151,7 @@ impl Default for Policy {
             backup: true,
             hook_retries: 0,
             validator: false,
-            turns: gates::Rules { slot_blocks: 60, avoid_own_proposal: false },
-            leave_before_stop: false,
+            shortest_period: Duration::from_secs(1),
             silent_after_unclean: true,
             sign_wait: Duration::from_secs(600),
         }
@@ -159,10 +171,13 @@ pub enum StopTimeout {
 
 /// Blocks before a trigger within which the head is watched closely.
 const NEAR: u64 = 60;
-/// How often people are told that something still takes its time.
-const NAG: Duration = Duration::from_secs(60);
+/// How often people are reminded of something that still takes its time.
+const REMIND: Duration = Duration::from_secs(60);
 /// The block period assumed until two heads have been seen: that of WBFT networks.
 const USUAL_PERIOD: Duration = Duration::from_secs(1);
+
+/// How many times between blocks are needed to tell the period, and how many are kept.
+const GAPS: (usize, usize) = (3, 15);
 
 /// Decides. See the documentation of this module.
 #[derive(Debug, Clone)]
@@ -187,10 +202,22 @@ pub struct Machine {
     /// How the last node ended; the record says `Running` from just before the next one is executed.
     left: NodeMark,
     restarts: Restarts,
-    /// The head of the node that runs, or of the last one that ran.
+    /// The heads that count.
+    heads: Heads,
+    /// The head of the node that runs, or of the last one that ran, as it was told.
     head: Option<Head>,
-    /// The first head that was told and the last, with when, to measure the block period.
-    told: Option<((Instant, Head), (Instant, Head))>,
+    /// The last times between two blocks, to measure the block period.
+    gaps: VecDeque<Duration>,
+    /// How the last node has left the network, as far as this process has seen it.
+    departure: Departure,
+    /// The chain of the first contact, until the home is bound to it.
+    unbound: Option<Chain>,
+    /// How often a silent node that was stuck was started again since one has sealed.
+    unstuck: u32,
+    /// Whether the next start is the operator's order, whatever holds it.
+    at_once: bool,
+    /// When the new binary was first executed with peers, if that was in this process.
+    switched: Option<Instant>,
     /// When the last event happened.
     now: Option<Instant>,
     /// When the stop for the upgrade in the record was decided, if that was in this process.
@@ -218,8 +245,14 @@ impl Machine {
             worker: Worker::Idle,
             wish: Wish::Run,
             restarts: Restarts::default(),
+            heads: Heads::default(),
             head: None,
-            told: None,
+            gaps: VecDeque::new(),
+            departure: Departure::default(),
+            unbound: None,
+            unstuck: 0,
+            at_once: false,
+            switched: None,
             now: None,
             stopped: None,
             trouble: None,
@@ -252,9 +285,13 @@ impl Machine {
             Event::Exited(ending) => self.exited(now, ending),
             Event::JobDone(end) => self.job_done(now, end),
             Event::Head(head) => self.see(now, head),
+            Event::Traced(result) => self.traced(now, result),
+            Event::Identified(result) => self.identified(now, result),
             Event::Surveyed(result) => self.surveyed(now, result),
-            Event::Signing(result) => self.signing(result),
-            Event::Recalled(result) => self.recalled(result),
+            Event::SealingStarted(result) => self.sealing_started(now, result),
+            Event::SealingStopped(result) => self.sealing_stopped(result),
+            Event::Recalled(result) => self.recalled(now, result),
+            Event::Unpeered(result) => self.unpeered(now, result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
             Event::Request(ask) => self.asked(now, ask),
@@ -273,16 +310,19 @@ impl Machine {
             | State::Recording { .. }
             | State::Linking { .. }
             | State::Inspecting { .. }
-            | State::Spawning
+            | State::Spawning { .. }
             | State::Working { .. }
             | State::Ended => None,
             State::Resting { until, .. } => Some((*until, "backoff")),
-            State::Clearing { since, nagged, .. } => (!nagged).then(|| (*since + NAG, "locks still held")),
+            State::Clearing { since, reminded, .. } => {
+                (!reminded).then(|| (*since + REMIND, "locks still held"))
+            }
             State::Running(node) => self.running_deadline(node),
-            State::Stopping { since, killed, nagged, .. } => {
+            State::Leaving { since, .. } => Some((*since + LEAVE, "leaving")),
+            State::Stopping { since, killed, reminded, .. } => {
                 let grace = (*since + self.policy.shutdown_grace, "shutdown grace");
-                let nag = (*nagged + NAG, "still stopping");
-                Some(if *killed || !self.is_ahead(grace.0) { nag } else { nag.min(grace) })
+                let remind = (*reminded + REMIND, "still stopping");
+                Some(if *killed || !self.is_ahead(grace.0) { remind } else { remind.min(grace) })
             }
         };
         let retry = self.retry_at().map(|at| (at, "prepare again"));
@@ -308,22 +348,13 @@ impl Machine {
         }
     }
 
-    /// The block period, measured; until it can be, the usual one.
-    ///
-    /// The times in the headers measure it even while the node catches up, but only to the second.
+    /// The block period, measured as the median of the last times between two blocks; until it can be, the usual one.
     #[must_use]
     pub fn period(&self) -> Duration {
-        let measure = || {
-            let ((first_at, first), (last_at, last)) = self.told.as_ref()?;
-            let blocks = last.block.height.checked_sub(first.block.height).filter(|n| *n > 0)?;
-            let by_headers = last.timestamp.zip(first.timestamp).and_then(|(b, a)| b.checked_sub(a));
-            let span = match by_headers {
-                Some(seconds) if seconds >= 10 => Duration::from_secs(seconds),
-                _ => last_at.duration_since(*first_at),
-            };
-            Some(span / u32::try_from(blocks).ok()?)
-        };
-        measure().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
+        let mut gaps: Vec<Duration> = self.gaps.iter().copied().collect();
+        gaps.sort_unstable();
+        let median = gaps.get(gaps.len() / 2).filter(|_| gaps.len() >= GAPS.0);
+        median.copied().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
     }
 
     /// What is decided by the passing of time or by facts of any kind, rather than by one event.
@@ -333,11 +364,12 @@ impl Machine {
             | State::Recording { .. }
             | State::Linking { .. }
             | State::Inspecting { .. }
-            | State::Spawning
+            | State::Spawning { .. }
             | State::Ended => {}
             State::Resting { .. } => self.drive_resting(now),
             State::Clearing { .. } => self.drive_clearing(now),
             State::Running(_) => self.drive_running(now),
+            State::Leaving { .. } => self.drive_leaving(now),
             State::Stopping { .. } => self.drive_stopping(now),
             State::Working { .. } => self.drive_working(),
         }
@@ -350,10 +382,10 @@ impl Machine {
         &self.record
     }
 
-    /// The height of the head last told, of this or the last node.
+    /// The height of the head last told, of this or the last node; without one, that of the head record.
     #[must_use]
     pub fn head(&self) -> Option<u64> {
-        self.head.as_ref().map(|h| h.block.height)
+        self.head.as_ref().map(|h| h.block.height).or(self.heads.height())
     }
 
     /// The upgrade that is next by height: the lowest that is neither settled nor under way.
@@ -386,29 +418,67 @@ impl Machine {
         self.tried = 0;
     }
 
-    /// The highest head known of, told by this node or an earlier one.
-    fn highest(&self) -> Option<u64> {
-        let told = self.head.as_ref().map(|h| h.block.height);
-        told.max(self.record.highest.as_ref().map(|b| b.height))
+    /// The facts by which heads are judged.
+    fn rate(&self) -> Pace {
+        let (shortest, period) = (self.policy.shortest_period, self.period());
+        Pace { shortest, period, validator: self.policy.validator }
     }
 
     fn see(&mut self, now: Instant, head: Head) {
-        let State::Running(node) = &mut self.state else { return };
-        let height = head.block.height;
-        let before = self.head.as_ref().map_or(0, |h| h.block.height);
-        let went_back = node.first_head.is_some() && height < before;
-        node.told(now, height);
-        if went_back {
-            self.warn("head_went_back", format!("from={before} to={height}"));
+        let (period, rate) = (self.period(), self.rate());
+        let node = match &mut self.state {
+            State::Running(node) | State::Leaving { node, .. } | State::Stopping { node, .. } => node,
+            _ => return,
+        };
+        let (height, before) = (head.block.height, node.head.clone());
+        let went_back = before.as_ref().is_some_and(|before| height < before.block.height);
+        let gap = before.as_ref().and_then(|before| gap(before, &head, node.still(now)));
+        node.hear(now, &head, period);
+        // An end of the chain that is not known to be ours counts for nothing.
+        let (is_ours, mode) = (node.identity.known, node.mode);
+        if let Some(before) = before.filter(|_| went_back) {
+            self.warn("head_went_back", format!("from={} to={height}", before.block.height));
         }
-        match &mut self.told {
-            // The time of block 0 is that of the chain's design.
-            Some((first, last)) if (1..=height).contains(&first.1.block.height) => {
-                *last = (now, head.clone())
+        self.gaps.extend(gap);
+        self.gaps.drain(..self.gaps.len().saturating_sub(GAPS.1));
+        self.head = Some(head.clone());
+        if is_ours && mode != Mode::Dry {
+            let order = self.order_after(&head);
+            let hearing = self.heads.hear(now, &head, rate);
+            self.heard(hearing);
+            self.note_order(order);
+        }
+    }
+
+    /// The headers between the head record and a head have come, or cannot be had.
+    fn traced(&mut self, now: Instant, result: Result<Vec<Head>, Failure>) {
+        if let Ok(headers) = result {
+            let hearing = self.heads.traced(now, &headers, self.rate());
+            self.heard(hearing);
+        }
+    }
+
+    /// Does what a head that was told calls for.
+    fn heard(&mut self, hearing: Hearing) {
+        match hearing {
+            Hearing::Nothing => {}
+            Hearing::Counted => self.keep_head(),
+            Hearing::Trace { from, to } => self.actions.push(Action::Trace { from, to }),
+            Hearing::Recall { height } => self.actions.push(Action::Recall { height }),
+            Hearing::Fallen { from } => {
+                let to = self.heads.height().unwrap_or(0);
+                let text = format!("from={from} to={to} the node follows an honest chain below the head record");
+                self.tell(Level::Warn, "head_record_fell", text, true);
+                self.keep_head();
             }
-            told => *told = Some(((now, head.clone()), (now, head.clone()))),
         }
-        self.head = Some(head);
+    }
+
+    /// Makes the head record durable.
+    fn keep_head(&mut self) {
+        if let Some(record) = self.heads.record() {
+            self.actions.push(Action::KeepHead(record.clone()));
+        }
     }
 
     /// Whether a time is still to come, as seen from the last event; what has passed was acted on.
@@ -468,13 +538,14 @@ impl Machine {
                 self.forget(&name);
                 Ok("looking again".to_owned())
             }
-            Request::Sign => match self.state.clone() {
-                State::Running(node) if self.record.silent => {
-                    self.seal(now, node);
-                    Ok("asking the node to seal".to_owned())
-                }
-                _ => Err("no silent node is running".to_owned()),
-            },
+            Request::Sign(at) => self.sign_at(now, at.as_ref()),
+            Request::ResetHead => {
+                let was = self.heads.height().map_or("none".to_owned(), |height| height.to_string());
+                self.heads.reset();
+                self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
+                self.actions.push(Action::ForgetHead);
+                Ok(format!("the head record, block {was}, is forgotten"))
+            }
             Request::Dump => {
                 let text = self.view().to_string();
                 self.tell(Level::Info, "state", text, false);
@@ -499,7 +570,7 @@ impl Machine {
         if self.record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
             return Err(format!("{name} was applied already"));
         }
-        let head = self.head.as_ref().map_or(1, |h| h.block.height.max(1));
+        let head = self.heads.height().map_or(1, |height| height.max(1));
         let planned = self.planned(&name).cloned();
         self.forget(&name);
         self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
@@ -535,7 +606,7 @@ impl Machine {
     /// The node that runs, if one does.
     fn node(&self) -> Option<&Node> {
         match &self.state {
-            State::Running(node) | State::Stopping { node, .. } => Some(node),
+            State::Running(node) | State::Leaving { node, .. } | State::Stopping { node, .. } => Some(node),
             State::Inspecting { node, .. } => node.as_ref(),
             State::Recording {
                 then:
@@ -549,9 +620,19 @@ impl Machine {
             | State::Clearing { .. }
             | State::Recording { .. }
             | State::Linking { .. }
-            | State::Spawning
+            | State::Spawning { .. }
             | State::Working { .. }
             | State::Ended => None,
         }
     }
+}
+
+/// The time between two blocks that were told one after the other; `heard` is the time between the two hearings.
+///
+/// The times in the headers are right while the node catches up, but only to the second.
+fn gap(before: &Head, head: &Head, heard: Duration) -> Option<Duration> {
+    let blocks = u32::try_from(head.block.height.checked_sub(before.block.height)?).ok().filter(|n| *n > 0)?;
+    let (then, at) = before.timestamp.zip(head.timestamp).unwrap_or_default();
+    let by_headers = Duration::from_secs(at.saturating_sub(then)) / blocks;
+    Some(if by_headers >= Duration::from_secs(1) { by_headers } else { heard / blocks })
 }

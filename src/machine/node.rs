@@ -1,12 +1,12 @@
 //! Starting the node, noticing its end, stopping it: the life of a process outside of upgrades.
 
 use super::chain_check::ChainCheck;
-use super::event::{Action, Class, Ending, Facts, Failure, Level, Notice, Status};
+use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
 use super::record::{NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{AfterRecord, Cleared, Node, Preparation, Rested, State, Why, Wish};
-use super::{Machine, NAG, StopTimeout};
+use super::{Heads, Machine, REMIND, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,44 @@ use std::time::{Duration, Instant};
 const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// How long a running node is left alone after its record could not be written.
 const LEAVE_ALONE: Duration = Duration::from_secs(60);
+/// A node whose engine is on and that ends within this time has sealed nothing unheard.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
+
+/// A node process that has ended.
+#[derive(Debug, Clone, PartialEq, Hash)]
+pub(super) struct Ran {
+    /// When it was executed, and when it ended.
+    pub(super) since: Instant,
+    ended: Instant,
+    mode: Mode,
+    /// Whether it has answered over RPC.
+    heard: bool,
+    /// When the chain last proved that the new binary had signed nothing.
+    unsigned: Option<Instant>,
+}
+
+impl Ran {
+    fn of(node: &Node, now: Instant) -> Ran {
+        let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
+        Ran { since: node.since, ended: now, mode: node.mode, heard, unsigned }
+    }
+
+    /// Whether the data is as the node before has left it: this one ended before it answered, or was tried without
+    /// peers and ended well. One that may seal is given no time in which it could have done so unheard.
+    fn is_harmless(&self, ending: &Ending, graceful: bool) -> bool {
+        let exited = matches!(ending.status, Status::Code(_));
+        let short = self.mode != Mode::Full || self.ended.duration_since(self.since) < UNHEARD;
+        !self.heard && exited && short || self.mode == Mode::Dry && graceful
+    }
+}
 
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
         let recovery = recover(&facts.record, &facts.link);
         self.record = facts.record;
+        self.heads = Heads::new(facts.head);
         self.left = match self.record.node {
             NodeMark::Running => NodeMark::StoppedUnclean,
             seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
@@ -36,7 +67,7 @@ impl Machine {
 
     /// Waits until nothing holds the previous node's locks, then goes on.
     pub(super) fn clear(&mut self, now: Instant, then: Cleared) {
-        self.state = State::Clearing { since: now, nagged: false, then };
+        self.state = State::Clearing { since: now, reminded: false, then };
         self.actions.push(Action::AwaitRelease);
     }
 
@@ -60,7 +91,7 @@ impl Machine {
 
     /// Halts for the operator, durably: nothing is started again until that is resolved.
     pub(super) fn halt(&mut self, reason: String) {
-        let news = Notice::history(Level::Error, "halted", reason.clone());
+        let news = Notice::to_history(Level::Error, "halted", reason.clone());
         let record = Record { halted: Some(reason.clone()), ..self.record.clone() };
         self.save_and_tell(record, AfterRecord::End { exit: Exit::Halted, node: None, reason }, Some(news));
     }
@@ -70,7 +101,7 @@ impl Machine {
         match then.clone() {
             Cleared::Start => self.start(now),
             Cleared::Resume(recovery) => self.resume(now, recovery),
-            Cleared::Down { why, ending, since } => self.down(now, why, ending, since),
+            Cleared::Down { why, ending, ran } => self.down(now, why, ending, ran),
         }
     }
 
@@ -101,9 +132,6 @@ impl Machine {
             Recovery::Hook | Recovery::Switch | Recovery::Revert => self.go_on(),
             Recovery::Try { failed: false } => self.start(now),
             Recovery::Try { failed: true } => {
-                if let Some(progress) = &mut self.record.upgrade {
-                    progress.signed |= self.policy.validator;
-                }
                 self.attempt_failed(now, "its end was not seen, the supervisor had died".to_owned(), None);
             }
             Recovery::Halt(reason) => self.end(Exit::Halted, None, reason),
@@ -114,19 +142,40 @@ impl Machine {
     /// What must not be started without the operator's word rests instead.
     pub(super) fn start(&mut self, now: Instant) {
         if let Some(reason) = self.held()
-            && self.wish != Wish::Restart
+            && !self.at_once
         {
             self.warn("start_held", reason);
-            self.state = State::Resting { until: now + NAG, then: Rested::Held };
+            self.state = State::Resting { until: now + REMIND, then: Rested::Held };
             return;
         }
-        let mut record = self.record.clone();
-        record.silent = self.starts_silent(record.node == NodeMark::StoppedUnclean);
-        record.node = NodeMark::Running;
-        if let Some(progress) = &mut record.upgrade {
-            progress.attempt += 1;
+        if let Some(until) = self.starts_not_before(&self.record).filter(|at| now < *at) {
+            self.state = State::Resting { until, then: Rested::Gap };
+            return;
         }
+        let record = self.about_to_run(self.record.clone());
         self.save(record, AfterRecord::Spawn);
+    }
+
+    /// Until when a start with this record waits: a silent node needs something to sync when it has its peers.
+    pub(super) fn starts_not_before(&self, record: &Record) -> Option<Instant> {
+        self.silent_not_before().filter(|_| self.mode(record) == Mode::Silent)
+    }
+
+    /// The record of a node that is about to be executed.
+    pub(super) fn about_to_run(&self, mut record: Record) -> Record {
+        let mode = self.mode(&record);
+        record.silent = match mode {
+            Mode::Full => false,
+            Mode::Silent => true,
+            // It seals nothing, and decides nothing about the next one.
+            Mode::Dry => record.silent,
+        };
+        record.node = NodeMark::Running;
+        if let Some(attempt) = &mut record.upgrade {
+            attempt.attempt += 1;
+            attempt.sealing |= mode == Mode::Full;
+        }
+        record
     }
 
     /// The binary that is to run.
@@ -138,21 +187,32 @@ impl Machine {
     }
 
     pub(super) fn spawn(&mut self) {
-        if self.wish == Wish::Restart {
-            self.wish = Wish::Run;
-        }
-        self.state = State::Spawning;
-        self.actions.push(Action::Spawn { version: self.version().clone(), silent: self.record.silent });
+        self.at_once = false;
+        let mode = self.mode(&self.record);
+        self.state = State::Spawning { mode };
+        self.actions.push(Action::Spawn { version: self.version().clone(), mode });
     }
 
     pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
-        let State::Spawning = self.state else { return self.unexpected("spawned") };
-        self.tell(Level::Info, "node_started", format!("pid={pid} version={}", self.version().target), false);
-        self.state = State::Running(Node::new(pid, now, ChainCheck::of(&self.record)));
+        let State::Spawning { mode } = self.state else { return self.unexpected("spawned") };
+        let how = match mode {
+            Mode::Full => "",
+            Mode::Silent => " mode=silent",
+            Mode::Dry => " mode=dry",
+        };
+        let text = format!("pid={pid} version={}{how}", self.version().target);
+        self.tell(Level::Info, "node_started", text, false);
+        self.heads.forget_questions();
+        if self.record.upgrade.is_some() && mode != Mode::Dry {
+            self.switched.get_or_insert(now);
+        }
+        let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
+        node.network.returning.goal = self.heads.block().cloned();
+        self.state = State::Running(node);
     }
 
     pub(super) fn spawn_failed(&mut self, now: Instant, failure: Failure) {
-        let State::Spawning = self.state else { return self.unexpected("spawn_failed") };
+        let State::Spawning { .. } = self.state else { return self.unexpected("spawn_failed") };
         self.warn("node_not_started", failure.detail.clone());
         let mut record = self.record.clone();
         // Nothing was executed, so all is as the last node left it.
@@ -181,23 +241,21 @@ impl Machine {
     pub(super) fn exited(&mut self, now: Instant, ending: Ending) {
         match &self.state {
             State::Running(node) | State::Inspecting { node: Some(node), .. } => {
-                let since = node.since;
-                self.warn(
-                    "node_exited",
-                    format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(since)),
-                );
-                self.clear(now, Cleared::Down { why: Why::Crash, ending, since });
+                let ran = Ran::of(node, now);
+                let after = now.duration_since(ran.since);
+                self.warn("node_exited", format!("status=\"{}\" after={after:.0?}", ending.status));
+                self.clear(now, Cleared::Down { why: Why::Crash, ending, ran });
             }
-            State::Stopping { why, since: asked, node, .. } => {
-                let (why, since) = (why.clone(), node.since);
+            State::Leaving { why, since: asked, node } | State::Stopping { why, since: asked, node, .. } => {
+                let (why, ran) = (why.clone(), Ran::of(node, now));
                 let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
                 self.tell(Level::Info, "node_stopped", text, false);
-                self.clear(now, Cleared::Down { why, ending, since });
+                self.clear(now, Cleared::Down { why, ending, ran });
             }
             State::Born
             | State::Clearing { .. }
             | State::Recording { .. }
-            | State::Spawning
+            | State::Spawning { .. }
             | State::Inspecting { node: None, .. }
             | State::Working { .. }
             | State::Linking { .. }
@@ -206,29 +264,54 @@ impl Machine {
         }
     }
 
-    /// The node is reaped and its locks are free: remember how it ended, and go on with why.
-    fn down(&mut self, now: Instant, why: Why, ending: Ending, since: Instant) {
-        let mut record = self.record.clone();
-        let graceful = match (&why, ending.status) {
+    /// How the node has ended, as far as its data matters.
+    fn mark(&self, why: &Why, ending: &Ending, ran: &Ran) -> NodeMark {
+        let graceful = match (why, ending.status) {
             // A chain whose node stops by itself does so with any code once its data is closed.
             (Why::Crash, Status::Code(code)) => code == 0 || self.triggered().is_some(),
             (Why::Crash, Status::Signal(_)) => false,
             (_, status) => status.is_graceful(),
         };
-        record.node = if graceful { NodeMark::StoppedClean } else { NodeMark::StoppedUnclean };
-        if !graceful {
+        match graceful {
+            // It left the data as the node before it did.
+            _ if ran.is_harmless(ending, graceful) => self.left,
+            true => NodeMark::StoppedClean,
+            false => NodeMark::StoppedUnclean,
+        }
+    }
+
+    /// The node is reaped and its locks are free: remember how it ended, and go on with why.
+    fn down(&mut self, now: Instant, why: Why, ending: Ending, ran: Ran) {
+        let mut record = self.record.clone();
+        record.node = self.mark(&why, &ending, &ran);
+        let graceful = record.node != NodeMark::StoppedUnclean;
+        if !graceful && self.left != NodeMark::StoppedUnclean {
             self.warn("unclean_stop", format!("status=\"{}\" the head may have gone back", ending.status));
         }
         self.left = record.node;
-        self.note_head(&mut record);
+        if !ran.is_harmless(&ending, graceful) {
+            self.departure.at = Some(ran.ended);
+            self.departure.in_turn &= graceful && why != Why::Crash;
+            self.departure.unsigned = ran.unsigned;
+        }
+        let since = ran.since;
         match why {
             _ if self.wish == Wish::Stop => {
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
                 let reason = "asked to stop".to_owned();
                 self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
             }
-            Why::Stop | Why::Restart => self.save(record, AfterRecord::Start(None)),
+            Why::Stop => self.save(record, AfterRecord::Start(None)),
+            Why::Restart => {
+                (self.wish, self.at_once) = (Wish::Run, true);
+                self.save(record, AfterRecord::Start(None));
+            }
+            Why::Stuck => {
+                self.unstuck += 1;
+                self.save(record, AfterRecord::Start(None));
+            }
             Why::Upgrade => {
+                self.leave_own_block_at_the_fork();
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
                 if record.upgrade.as_ref().is_some_and(|p| self.has_work(p)) {
                     return self.save(record, AfterRecord::Upgrade);
@@ -241,21 +324,35 @@ impl Machine {
                 self.record = record;
                 self.give_up(now, Outcome::Failed, TOO_SLOW.to_owned());
             }
+            Why::Dry => {
+                if let Some(attempt) = &mut record.upgrade {
+                    (attempt.dry_run, attempt.forgiven) = (true, attempt.forgiven + 1);
+                }
+                self.record = record;
+                self.start(now);
+            }
             Why::Unproven(reason) => {
                 self.record = record;
                 self.attempt_failed(now, reason, ending.environment);
+            }
+            Why::Failed(reason) => {
+                self.record = record;
+                self.failed_for_good(now, reason);
             }
             Why::Halt(reason) => {
                 self.record = record;
                 self.halt(reason);
             }
+            Why::Refuse(reason) => {
+                self.save(record, AfterRecord::End { exit: Exit::Nonsense, node: None, reason });
+            }
             Why::Crash if record.upgrade.is_some() => {
+                let reason = format!("the new binary ended: {}", ending.status);
                 self.record = record;
-                self.attempt_failed(
-                    now,
-                    format!("the new binary ended: {}", ending.status),
-                    ending.environment,
-                );
+                if ran.mode == Mode::Dry && ending.environment.is_none() {
+                    return self.failed_dry(now, reason, ran.heard);
+                }
+                self.attempt_failed(now, reason, ending.environment);
             }
             // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
             Why::Crash if self.due_while_down().is_some() || self.held().is_some() => {
@@ -265,6 +362,16 @@ impl Machine {
             Why::Crash => {
                 self.try_again(now, record, Some(since), ending.status.to_string(), Some(ending.status))
             }
+        }
+    }
+
+    /// A late validator may have made a block of its own at the fork, which the network then decided anew: that block
+    /// is no evidence.
+    fn leave_own_block_at_the_fork(&mut self) {
+        let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
+        if let Some(fork) = fork.filter(|fork| self.heads.height() == Some(*fork)) {
+            self.heads.fall_below(fork);
+            self.keep_head();
         }
     }
 
@@ -280,7 +387,7 @@ impl Machine {
                 progress.unclean = !graceful;
             }
             // The operator's stop is not the new binary's failure.
-            (Phase::Trying, Why::Stop) => progress.forgiven += 1,
+            (Phase::Trying, Why::Stop | Why::Dry) => progress.forgiven += 1,
             (Phase::Trying | Phase::Stopped | Phase::BackedUp | Phase::Reverting, _) => {}
         }
     }
@@ -302,11 +409,11 @@ impl Machine {
         }
         if self.restarts.exhausted(self.policy.max_restarts) {
             let reason = format!("the node failed {failures} times in a row, last: {what}");
-            let news = Notice::history(Level::Error, "halted", reason.clone());
+            let news = Notice::to_history(Level::Error, "halted", reason.clone());
             let then = AfterRecord::End { exit: Exit::Halted, node: None, reason };
             return self.save_and_tell(record, then, Some(news));
         }
-        let wait = backoff(failures, self.seed);
+        let wait = self.until_peers_accept(now, backoff(failures, self.seed));
         self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what:?}"));
         self.save(record, AfterRecord::Start(Some(now + wait)));
     }
@@ -371,23 +478,21 @@ impl Machine {
         }
     }
 
-    /// Sends SIGTERM, once, and ends work that would be in the way of what comes after.
-    pub(super) fn terminate(&mut self, now: Instant, node: Node, why: Why) {
-        self.actions.push(Action::Terminate);
-        self.cancel_job();
-        self.state = State::Stopping { why, since: now, node, killed: false, nagged: now };
-    }
-
     pub(super) fn drive_resting(&mut self, now: Instant) {
         let State::Resting { until, then } = &self.state else { return };
         if self.wish == Wish::Stop {
             return self.end(Exit::Ok, None, "asked to stop".to_owned());
         }
         let time = now >= *until;
+        if self.wish == Wish::Restart {
+            (self.wish, self.at_once) = (Wish::Run, true);
+        }
         match then.clone() {
+            Rested::Gap if time => self.clear(now, Cleared::Start),
+            Rested::Gap => {}
             then @ (Rested::Start | Rested::Held) => match self.due_while_down() {
                 Some((upgrade, ready)) => self.inspect(None, &upgrade, ready),
-                None if time || self.wish == Wish::Restart => self.clear(now, Cleared::Start),
+                None if time || self.at_once => self.clear(now, Cleared::Start),
                 None if then == Rested::Held && self.held().is_none() => self.clear(now, Cleared::Start),
                 None => {}
             },
@@ -411,9 +516,10 @@ impl Machine {
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max();
         let planned = self.open().map(|u| (&u.name, u.height, u.fork_height));
-        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);
+        // A fork of an upgrade that failed counts once the chain has shown that the old binary cannot follow it.
+        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied && e.cannot_follow);
         let ended = ended.map(|e| (&e.name, e.height, e.fork_height));
-        let head = self.highest()?;
+        let head = self.heads.height()?;
         let (name, _, fork) = planned.chain(ended).find(|(_, height, fork)| {
             applied.is_none_or(|applied| *height > applied)
                 && fork.is_some_and(|fork| head.saturating_add(1) >= fork)
@@ -427,14 +533,14 @@ impl Machine {
     }
 
     pub(super) fn drive_clearing(&mut self, now: Instant) {
-        let State::Clearing { since, nagged, then } = &mut self.state else { return };
+        let State::Clearing { since, reminded, then } = &mut self.state else { return };
         let waited = now.duration_since(*since);
         // The end of a node is worth recording, but not worth waiting for a stray process for ever.
-        if self.wish == Wish::Stop && (waited >= NAG || !matches!(then, Cleared::Down { .. })) {
+        if self.wish == Wish::Stop && (waited >= REMIND || !matches!(then, Cleared::Down { .. })) {
             return self.end(Exit::Ok, None, "asked to stop".to_owned());
         }
-        if waited >= NAG && !*nagged {
-            *nagged = true;
+        if waited >= REMIND && !*reminded {
+            *reminded = true;
             self.warn(
                 "locks_still_held",
                 "something of the previous node is still alive; no node is started".to_owned(),
@@ -444,13 +550,13 @@ impl Machine {
 
     pub(super) fn drive_stopping(&mut self, now: Instant) {
         let grace = self.policy.shutdown_grace;
-        let State::Stopping { why, since, killed, nagged, .. } = &mut self.state else { return };
+        let State::Stopping { why, since, killed, reminded, .. } = &mut self.state else { return };
         let waited = now.duration_since(*since);
         if waited >= grace && !*killed {
             match (self.policy.stop_timeout, &why) {
                 (StopTimeout::Kill, _) => {
                     *killed = true;
-                    *nagged = now;
+                    *reminded = now;
                     self.actions.push(Action::Kill);
                     self.tell(
                         Level::Error,
@@ -462,16 +568,16 @@ impl Machine {
                 }
                 (StopTimeout::Abort, Why::Upgrade) => {
                     *why = Why::Abort;
-                    *nagged = now;
+                    *reminded = now;
                     self.warn("upgrade_given_up", TOO_SLOW.to_owned());
                     return;
                 }
                 (StopTimeout::Abort | StopTimeout::Wait, _) => {}
             }
         }
-        let grace_is_over = waited >= grace && *nagged < *since + grace;
-        if grace_is_over || now.duration_since(*nagged) >= NAG {
-            *nagged = now;
+        let grace_is_over = waited >= grace && *reminded < *since + grace;
+        if grace_is_over || now.duration_since(*reminded) >= REMIND {
+            *reminded = now;
             self.warn("still_stopping", format!("waited={waited:.0?} the node has not ended after SIGTERM"));
         }
     }

@@ -1,68 +1,72 @@
 //! Probation: what a new binary has to show before the upgrade counts as applied.
 
+use super::event::OwnMark;
 use super::record::Attempt;
 use super::rollback::{Traces, Verdict, decide};
-use super::state::Node;
-use super::validator::Objection;
+use super::state::{Next, Node, Why};
+use super::validator::{Objection, is_in_set};
 use super::{Machine, USUAL_PERIOD};
 use std::time::{Duration, Instant};
 
 /// Blocks beyond the estimated head that a node may have reached unseen.
 const UNSEEN: u64 = 2;
+/// Blocks that a validator at a fresh head may follow without a seal before it is told to seal.
+const MUTE: u64 = 40;
+/// Blocks after that before it has failed.
+const MUTE_AFTER: u64 = 20;
+/// Clock skew tolerated when a block is said to be older than the new binary.
+const CLOCKS: Duration = Duration::from_secs(2);
 
 /// What the facts say about the new binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It has proved itself.
     Good(String),
-    /// It has done something that closes the way back; that has to be durable before anything else.
-    Trace,
+    /// It has signed; that has to be durable before anything else.
+    Signed,
+    /// It has sealed nothing since this block, though it could have.
+    Mute { since: u64 },
     /// It needs more time.
     NotYet,
     /// It should have proved itself by now, but stopping it would not help.
     Overdue(String),
-    /// It should have proved itself by now; stop it.
+    /// It should have proved itself by now; stop it, and perhaps start it again.
     Bad(String),
+    /// It has failed, and would fail again.
+    Failed(String),
 }
 
 impl Machine {
-    pub(super) fn judge(&self, now: Instant, node: &Node) -> Judgement {
-        let Some(progress) = &self.record.upgrade else { return Judgement::NotYet };
+    pub(super) fn judge(&mut self, now: Instant, node: &mut Node) -> Judgement {
+        let Some(attempt) = self.record.upgrade.clone() else { return Judgement::NotYet };
         let lived = now.duration_since(node.since);
         let long_enough = lived >= self.policy.probation_time;
         if !self.policy.watch_height {
-            return if long_enough {
-                Judgement::Good(format!("lived={lived:.0?}"))
-            } else {
-                Judgement::NotYet
-            };
+            let lives = format!("lived={lived:.0?}");
+            return if long_enough { Judgement::Good(lives) } else { Judgement::NotYet };
         }
         let Some((told, first)) = node.first_head else {
-            return if lived < self.policy.start_timeout {
-                Judgement::NotYet
-            } else if !progress.signed && self.may_seal_unheard(now, node) {
-                Judgement::Trace
-            } else {
-                Judgement::Bad(format!("no head was told within {lived:.0?}"))
-            };
+            if lived < self.policy.start_timeout {
+                return Judgement::NotYet;
+            }
+            return Judgement::Bad(format!("no head was told within {lived:.0?}"));
         };
-        if self.leaves_trace(progress) {
-            return Judgement::Trace;
+        if let Some(signed) = self.look_for_signatures(now, node, &attempt) {
+            return signed;
+        }
+        let objection = self.objection(node);
+        if let Some(Objection::Wrong(why)) = objection {
+            return Judgement::Failed(why);
         }
         let top = node.rose.map_or(first, |(_, top)| top);
         let blocks = top - first;
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
-        let objection = self.objection(node);
-        if let Some(Objection::Wrong(why)) = objection {
-            return Judgement::Bad(why);
-        }
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {
             return Judgement::Good(report);
         }
-        // The next upgrade does not wait for a full probation: this binary may be unable to go on.
-        if self.due(Some(node)).is_some() && (blocks > 0 || long_enough) {
-            return Judgement::Good(format!("{report} cut short by the next upgrade"));
+        if let Some(mute) = self.mute(now, node) {
+            return mute;
         }
         if let Some(Objection::Unknown(why)) = &objection
             && lived >= self.policy.probation_time + self.patience(node)
@@ -73,21 +77,101 @@ impl Machine {
         if still < self.patience(node) {
             return Judgement::NotYet;
         }
-        if !progress.signed && self.may_seal_unheard(now, node) {
-            return Judgement::Trace;
-        }
         let reason = format!("the head has stood at {top} for {still:.0?}");
-        if self.way_back_is_open(progress, now) { Judgement::Bad(reason) } else { Judgement::Overdue(reason) }
+        if self.way_back_is_open(&attempt, now) { Judgement::Bad(reason) } else { Judgement::Overdue(reason) }
+    }
+
+    /// Whether the headers since the stop show a signature of the new binary, or prove that there is none.
+    ///
+    /// Both are read from the chain: our seals in `prevCommittedSeal` and our proposals. A mark in a block that was
+    /// made before the new binary was started is the old one's.
+    fn look_for_signatures(&self, now: Instant, node: &mut Node, attempt: &Attempt) -> Option<Judgement> {
+        let (at, survey) = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
+        let (at, switched) = (*at, self.switched?);
+        let since = now.saturating_duration_since(switched);
+        let age = |mark: OwnMark| mark.age.saturating_add(now.saturating_duration_since(at));
+        let newest = survey.own_mark.map(age);
+        if !attempt.signed && newest.is_some_and(|age| age + CLOCKS < since) {
+            return Some(Judgement::Signed);
+        }
+        let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
+        let fresh = node.head_age(now) <= survey.sample.period * 3;
+        let whole = survey.oldest <= stopped_at.saturating_add(1);
+        let unsigned = newest.is_none_or(|age| age > since + CLOCKS);
+        if fresh && whole && unsigned && !attempt.signed {
+            node.network.unsigned_at = Some(at);
+        }
+        None
+    }
+
+    /// A validator that follows the chain and seals nothing: it is told to seal, and has failed if it does not.
+    fn mute(&self, now: Instant, node: &mut Node) -> Option<Judgement> {
+        let (_, survey) = node.network.survey.as_ref()?;
+        let (head, fresh) = (survey.sample.head, node.head_age(now) <= survey.sample.period * 3);
+        if self.record.silent || !fresh || !is_in_set(survey) {
+            node.network.mute_since = None;
+            return None;
+        }
+        let last = survey.own_mark.map_or(0, |mark| mark.height);
+        let since = (*node.network.mute_since.get_or_insert(head)).max(last);
+        node.network.mute_since = Some(since);
+        match node.network.told_to_seal_at {
+            Some(told) if since >= told => {
+                node.network.told_to_seal_at = None;
+                None
+            }
+            Some(told) if head >= told.saturating_add(MUTE_AFTER) => {
+                Some(Judgement::Failed(format!("it has sealed nothing since block {since}, though it was told to")))
+            }
+            None if head >= since.saturating_add(MUTE) => Some(Judgement::Mute { since }),
+            Some(_) | None => None,
+        }
+    }
+
+    /// A binary that does not know of the fork it is needed for may be the wrong one, or have the fork built in
+    /// elsewhere: people are told, and nothing follows.
+    pub(super) fn report_unknown_fork(&mut self, node: &mut Node) {
+        let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
+        let known = node.network.survey.as_ref().and_then(|(_, survey)| survey.forks.as_ref());
+        if let (Some(fork), Some(known)) = (fork, known)
+            && !known.contains(&fork)
+            && node.network.warn_once("fork_unknown")
+        {
+            let text = format!("fork={fork} the configuration of the new binary names no such fork: is it the right one?");
+            self.warn("fork_unknown", text);
+        }
+    }
+
+    /// A new binary is tried without peers: it has to answer, and to have the chain that the old one had.
+    pub(super) fn try_dry(&mut self, now: Instant, node: &mut Node) -> Next {
+        let Some((_, head)) = node.first_head else {
+            let lived = now.duration_since(node.since);
+            if lived < self.policy.start_timeout {
+                return Next::Stay;
+            }
+            return Next::Stop(Why::Failed(format!("tried without peers, it told no head within {lived:.0?}")));
+        };
+        self.ask_chain_check(now, node);
+        let Some(check) = &node.chain_check else { return Next::Stop(Why::Dry) };
+        match check.objection() {
+            Some(Objection::Wrong(why)) => Next::Stop(Why::Failed(format!("tried without peers: {why}"))),
+            // A clean stop may lose the newest block, and a program with another fork may take blocks back.
+            Some(Objection::Unknown(_)) if head >= check.height() && !check.is_answered() => Next::Stay,
+            Some(Objection::Unknown(_)) | None => Next::Stop(Why::Dry),
+        }
     }
 
     /// When a running node may have to be judged anew though nothing was heard of it.
     pub(super) fn running_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
-        let asked = node.asked.filter(|_| self.seen_once(node));
-        let confirm = asked.map(|at| (at + self.policy.poll_interval, "confirm"));
+        let now = self.now?;
+        let second = self.heads.asks_again_at(self.rate()).map(|at| (at, "second head"));
+        let identity = node.identity.asked.filter(|_| !node.identity.known);
+        let identity = identity.map(|at| (at + self.policy.poll_interval, "identify"));
         let consider = node.not_before.map(|at| (at, "consider again"));
+        let restart = node.restart_since.map(|at| (at + self.period() * 12, "restart"));
         let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
-        let (witness, council) = (self.witness_deadline(node), self.council_deadline(node));
-        [confirm, consider, lived, told, witness, council]
+        let (check, network) = (self.chain_check_deadline(node), self.network_deadline(now, node));
+        [second, identity, consider, restart, lived, told, check, network]
             .into_iter()
             .flatten()
             .filter(|(at, _)| self.is_ahead(*at))
@@ -108,60 +192,55 @@ impl Machine {
         self.policy.start_timeout.max(outage * 2)
     }
 
-    /// Whether the head has crossed a line that closes the way back and is not in the record yet.
-    fn leaves_trace(&self, progress: &Attempt) -> bool {
-        let Some(head) = self.head.as_ref().map(|h| h.block.height) else { return false };
-        let known = self.record.highest.as_ref().map_or(0, |b| b.height);
-        let forks = progress.fork_height.is_some_and(|fork| head >= fork && known < fork);
-        forks || self.signed(progress) != progress.signed
+    fn way_back_is_open(&self, attempt: &Attempt, now: Instant) -> bool {
+        !matches!(decide(attempt, self.traces(now)), Verdict::Halt(_))
     }
 
-    /// Whether the new binary has, or may have, sealed a block: that of a validator has as soon as its head
-    /// is above the one at which the old one was stopped.
-    pub(super) fn signed(&self, progress: &Attempt) -> bool {
-        let stopped_at = progress.stopped_at.as_ref().map_or(0, |b| b.height);
-        let rose = self.head.as_ref().is_some_and(|h| h.block.height > stopped_at);
-        let ran = progress.attempt > 0;
-        progress.signed || self.policy.validator && ran && (rose || !self.policy.watch_height)
-    }
-
-    /// Whether this is a validator that does not tell what it does: it may seal, whatever its head was last.
-    pub(super) fn may_seal_unheard(&self, now: Instant, node: &Node) -> bool {
-        let unheard = |top| top < self.surveyed_head(now, node);
-        self.policy.validator && node.rose.is_none_or(|(_, top)| unheard(top))
-    }
-
-    fn way_back_is_open(&self, progress: &Attempt, now: Instant) -> bool {
-        !matches!(decide(progress, self.traces(now)), Verdict::Halt(_))
-    }
-
-    /// What the new binary may have done to the data, by the most careful reading of what is known.
+    /// The traces that the new binary may have left, by the most careful reading of what is known.
     ///
     /// The head that was seen lags behind the node's own. So the network's head is estimated from
     /// the time since the stop, and the node may have been there.
     pub(super) fn traces(&self, now: Instant) -> Traces {
-        let Some(progress) = &self.record.upgrade else { return Traces { highest: None, signed: true } };
-        let known = self.highest().unwrap_or(0);
+        let Some(attempt) = &self.record.upgrade else { return Traces { highest: None, signed: true } };
+        let known = self.heads.height().unwrap_or(0);
         // Without a fork no height matters; with one, a time that was not seen proves nothing.
-        let highest = match progress.fork_height {
+        let highest = match attempt.fork_height {
             None => Some(known),
-            Some(_) => self.estimate(progress, now).map(|estimate| estimate.max(known)),
+            Some(_) => self.estimate(attempt, now).map(|estimate| estimate.max(known)),
         };
-        Traces { highest, signed: self.signed(progress) }
+        Traces { highest, signed: self.may_have_signed(now, attempt) }
+    }
+
+    /// Whether the new binary of a validator has, or may have, signed: it has run with its engine on, and the chain does
+    /// not prove the contrary.
+    fn may_have_signed(&self, now: Instant, attempt: &Attempt) -> bool {
+        if !self.policy.validator || attempt.signed || !attempt.sealing {
+            return attempt.signed;
+        }
+        if !self.policy.watch_height {
+            return true;
+        }
+        let (proven, until) = match self.node() {
+            Some(node) => (node.network.unsigned_at, now),
+            None => (self.departure.unsigned, self.departure.at.unwrap_or(now)),
+        };
+        // A block could have been signed since the chain was read.
+        let recent = self.period() * 2 + CLOCKS;
+        proven.is_none_or(|at| until.saturating_duration_since(at) > recent)
     }
 
     /// Whether the chain has come to the fork, as far as can be told, so that the old binary is of no use.
-    pub(super) fn fork_reached(&self, progress: &Attempt, now: Instant) -> bool {
-        let estimate = self.estimate(progress, now);
+    pub(super) fn fork_reached(&self, attempt: &Attempt, now: Instant) -> bool {
+        let estimate = self.estimate(attempt, now);
         let estimated =
-            progress.fork_height.zip(estimate).is_some_and(|(fork, head)| head.saturating_add(1) >= fork);
-        progress.past_fork() || estimated
+            attempt.fork_height.zip(estimate).is_some_and(|(fork, head)| head.saturating_add(1) >= fork);
+        attempt.past_fork() || estimated
     }
 
     /// The network's head by now, estimated high: it went on when the node was stopped. None if
     /// that was before this process, or the head was not known then.
-    fn estimate(&self, progress: &Attempt, now: Instant) -> Option<u64> {
-        let stopped_at = progress.stopped_at.as_ref()?.height;
+    fn estimate(&self, attempt: &Attempt, now: Instant) -> Option<u64> {
+        let stopped_at = attempt.stopped_at.as_ref()?.height;
         // A halt of the chain stretches the measured period, but not the real one.
         let period = self.period().min(USUAL_PERIOD).as_millis().max(1);
         let blocks = now.duration_since(self.stopped?).as_millis() / period;

@@ -1,13 +1,18 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
 use super::chain_check::ChainCheck;
-use super::event::{Ending, Job, Notice, Ready, Status};
+use super::event::{Ending, Head, Job, Mode, Notice, Ready, Status};
+use super::node::Ran;
 use super::record::{Attempt, Record, Target};
 use super::recovery::Recovery;
+use super::upgrade::Upgrade;
 use super::validator::Network;
 use crate::exit::Exit;
 use crate::name::Name;
 use std::time::{Duration, Instant};
+
+/// Heads in a row that must come in time before a node counts as one that follows the chain.
+const IN_TIME: u32 = 3;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
@@ -16,18 +21,20 @@ pub(super) enum State {
     /// Before [`super::Event::Boot`].
     Born,
     /// No node of ours runs; waiting until nothing holds the previous one's locks.
-    Clearing { since: Instant, nagged: bool, then: Cleared },
+    Clearing { since: Instant, reminded: bool, then: Cleared },
     /// A record is being made durable; `old` is the one on disk until then. `news` is true when it is.
     Recording { then: AfterRecord, old: Box<Record>, news: Option<Notice> },
     /// The node is being executed.
-    Spawning,
+    Spawning { mode: Mode },
     /// The node runs.
     Running(Node),
+    /// A validator's peers are being removed, just before its SIGTERM.
+    Leaving { why: Why, since: Instant, node: Node },
     /// The staged binary of this upgrade is being looked at, just before the node, if one runs, is
     /// stopped for it.
     Inspecting { name: Name, node: Option<Node> },
     /// SIGTERM was sent; the node is ending.
-    Stopping { why: Why, since: Instant, node: Node, killed: bool, nagged: Instant },
+    Stopping { why: Why, since: Instant, node: Node, killed: bool, reminded: Instant },
     /// No node runs; long work has to be done before one may.
     Working { job: Job, begun: bool },
     /// The link is being pointed at the new or, on the way back, the old binary.
@@ -46,7 +53,7 @@ pub(super) enum Cleared {
     /// The supervisor has just started; go on where the record says.
     Resume(Recovery),
     /// The node has just ended; remember how, and go on with why it did.
-    Down { why: Why, ending: Ending, since: Instant },
+    Down { why: Why, ending: Ending, ran: Ran },
 }
 
 /// What follows when a record is durable.
@@ -78,6 +85,8 @@ pub(super) enum AfterRecord {
 pub(super) enum Rested {
     /// Start what the record says.
     Start,
+    /// Start what the record says, but not before: a silent node needs something to sync.
+    Gap,
     /// Start what the record says, as soon as it may be started; until then, tell people again.
     Held,
     /// Try again to make this durable, then tell the news and go on.
@@ -95,10 +104,18 @@ pub(super) enum Why {
     Upgrade,
     /// For the upgrade in the record, but it took longer than allowed.
     Abort,
-    /// The new binary does not prove itself.
+    /// The new binary was tried without peers, and has done well.
+    Dry,
+    /// A silent validator that got stuck is started again, silent.
+    Stuck,
+    /// The new binary does not prove itself, but may when it is started again.
     Unproven(String),
-    /// Something is wrong that the operator has to look at.
+    /// The new binary has failed for good.
+    Failed(String),
+    /// Something is wrong that the operator must look at.
     Halt(String),
+    /// The node is on another chain than this home.
+    Refuse(String),
     /// Nobody asked: it ended by itself.
     Crash,
 }
@@ -109,28 +126,50 @@ pub(super) enum Why {
 pub(super) struct Node {
     /// Its process id.
     pub(super) pid: u32,
+    /// How it was started.
+    pub(super) mode: Mode,
     /// When it was executed.
     pub(super) since: Instant,
     /// When it first told a head, and which.
     pub(super) first_head: Option<(Instant, u64)>,
     /// When its head last rose, and to what.
     pub(super) rose: Option<(Instant, u64)>,
-    /// The last two heads it told, the later one first.
-    pub(super) last_two: [Option<u64>; 2],
+    /// The head that it told last.
+    pub(super) head: Option<Head>,
     /// Since when it has told no other head than the last.
     pub(super) still_since: Option<Instant>,
-    /// When the node was last asked to confirm its head.
+    /// How many heads in a row have come one by one in time, as those of a node do that follows the chain.
+    pub(super) in_time: u32,
+    /// When the node was last asked for its head.
     pub(super) asked: Option<Instant>,
-    /// Until when it is left alone because its record could not be written.
+    /// Whether its chain is known to be the one of this home, and when that was asked last.
+    pub(super) identity: Identity,
+    /// Until when nothing that needs a record is begun, because the last one could not be written.
     pub(super) not_before: Option<Instant>,
     /// Whether people know that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
-    /// The upgrade of which people know that its height is there and its binary is not ready.
-    pub(super) missed: Option<Name>,
+    /// The upgrades of which people know that their height is there and their binary is not ready.
+    pub(super) missed: Vec<Name>,
+    /// When a restart was asked for.
+    pub(super) restart_since: Option<Instant>,
     /// The block by which its chain is known again, where one is.
-    pub(super) witness: Option<ChainCheck>,
-    /// What is known of the network.
-    pub(super) council: Network,
+    pub(super) chain_check: Option<ChainCheck>,
+    /// The network as this node shows it.
+    pub(super) network: Network,
+}
+
+/// Whether a node is on the chain of this home.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Identity {
+    /// When it was asked last.
+    pub(super) asked: Option<Instant>,
+    /// Whether it is.
+    pub(super) known: bool,
+    /// The answer that named another chain, and when that was first given.
+    pub(super) other: Option<(Instant, String)>,
+    /// Whether a second answer named it as well.
+    pub(super) repeated: bool,
 }
 
 /// What the operator wants of the node.
@@ -155,6 +194,19 @@ pub(super) enum Worker {
     Ending,
 }
 
+/// What follows for a running node once all of its facts are looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Next {
+    /// It goes on running.
+    Stay,
+    /// It is stopped.
+    Stop(Why),
+    /// The staged binary of an upgrade is looked at, then the node is stopped for it.
+    Inspect(Box<Upgrade>, Ready),
+    /// A record is made durable, and its news told; with `applied` the upgrade is over.
+    Save { record: Box<Record>, news: Option<Notice>, applied: Option<Box<Attempt>> },
+}
+
 /// How far the binary of an upgrade is prepared.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Preparation {
@@ -167,52 +219,70 @@ pub(super) enum Preparation {
 }
 
 impl Node {
-    pub(super) fn new(pid: u32, since: Instant, witness: Option<ChainCheck>) -> Self {
+    pub(super) fn new(pid: u32, mode: Mode, since: Instant, chain_check: Option<ChainCheck>) -> Self {
         Node {
             pid,
+            mode,
             since,
             first_head: None,
             rose: None,
-            last_two: [None, None],
+            head: None,
             still_since: None,
+            in_time: 0,
             asked: None,
+            identity: Identity::default(),
             not_before: None,
             overdue: false,
-            missed: None,
-            witness,
-            council: Network::default(),
+            missed: Vec::new(),
+            restart_since: None,
+            chain_check,
+            network: Network::default(),
         }
     }
 
-    /// Takes note of a head.
-    pub(super) fn told(&mut self, now: Instant, height: u64) {
+    /// Takes note of a head; `period` is the time between blocks.
+    pub(super) fn hear(&mut self, now: Instant, head: &Head, period: Duration) {
+        let height = head.block.height;
         self.first_head.get_or_insert((now, height));
-        let [last, _] = self.last_two;
+        let last = self.height();
         if last != Some(height) {
+            let since = self.still_since.map(|at| now.saturating_duration_since(at));
+            let is_next = last.and_then(|last| last.checked_add(1)) == Some(height);
+            let in_time = since.is_some_and(|since| since >= period / 2 && since <= period * 3);
+            self.in_time = if is_next && in_time { self.in_time.saturating_add(1) } else { 0 };
             self.still_since = Some(now);
         }
-        self.last_two = [Some(height), last];
         if self.rose.is_none_or(|(_, top)| height > top) {
             self.rose = Some((now, height));
         }
+        self.head = Some(head.clone());
     }
 
-    /// The head as far as it was told twice.
-    pub(super) fn sure(&self) -> Option<u64> {
-        let [last, before] = self.last_two;
-        last.zip(before).map(|(last, before)| last.min(before))
+    /// The height that it told last.
+    pub(super) fn height(&self) -> Option<u64> {
+        self.head.as_ref().map(|head| head.block.height)
     }
 
-    /// For how long a head that others have told as well has been the last that the node has told.
-    pub(super) fn still(&self, now: Instant, head: u64) -> Duration {
-        let is_last = self.last_two[0].is_some_and(|last| head <= last);
-        self.still_since
-            .filter(|_| is_last)
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    /// For how long it has told no new head.
+    pub(super) fn still(&self, now: Instant) -> Duration {
+        self.still_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// How many of the last two heads, without a lower one after them, were at or above `height`.
-    pub(super) fn sightings(&self, height: u64) -> usize {
-        self.last_two.iter().take_while(|head| head.is_some_and(|h| h >= height)).count()
+    /// The age of its head. Where heads come one by one in time it is the time since the last was heard, whatever the
+    /// clocks say; otherwise the node may be catching up, and the block's own time counts as well.
+    pub(super) fn head_age(&self, now: Instant) -> Duration {
+        let still = self.still(now);
+        if self.follows() { still } else { still.saturating_add(self.lag().unwrap_or_default()) }
+    }
+
+    /// Whether its heads come one by one in time, as those of a node do that follows the chain.
+    pub(super) fn follows(&self) -> bool {
+        self.in_time >= IN_TIME
+    }
+
+    /// How long ago the head was made when it was heard, by our clock; None if that is in our future.
+    pub(super) fn lag(&self) -> Option<Duration> {
+        let head = self.head.as_ref()?;
+        head.heard_at.checked_sub(head.timestamp?).map(Duration::from_secs)
     }
 }

@@ -1,82 +1,135 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Notice, Ready};
+use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice, Ready};
 use super::probation::Judgement;
 use super::record::{Attempt, NodeMark, Outcome, Phase, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
-use super::state::{AfterRecord, Node, Preparation, Rested, State, Why, Wish, Worker};
+use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wish, Worker};
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// How often the head is asked for again at the first contact.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Why a stop while the node is down for an upgrade loses nothing.
 const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
 impl Machine {
     pub(super) fn drive_running(&mut self, now: Instant) {
-        let State::Running(node) = &self.state else { return };
-        let node = node.clone();
+        let Some(mut node) = self.take_running() else { return };
+        let next = self.run(now, &mut node);
+        self.follow(now, node, next);
+    }
+
+    /// Takes the running node out of the state; [`follow`](Self::follow) puts it back.
+    pub(super) fn take_running(&mut self) -> Option<Node> {
+        match std::mem::replace(&mut self.state, State::Born) {
+            State::Running(node) => Some(node),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Does what follows for a running node that was taken out of the state.
+    pub(super) fn follow(&mut self, now: Instant, node: Node, next: Next) {
+        match next {
+            Next::Stay => self.state = State::Running(node),
+            Next::Stop(why) => self.terminate(now, node, why),
+            Next::Inspect(upgrade, ready) => self.inspect(Some(node), &upgrade, ready),
+            Next::Save { record, news, applied } => {
+                let then = match applied {
+                    Some(attempt) => AfterRecord::Applied(node, attempt),
+                    None => AfterRecord::Run(node),
+                };
+                self.save_and_tell(*record, then, news);
+            }
+        }
+    }
+
+    /// Looks at everything that a running node may call for, the most urgent first.
+    fn run(&mut self, now: Instant, node: &mut Node) -> Next {
         match self.wish {
-            Wish::Stop => return self.terminate(now, node, Why::Stop),
-            Wish::Restart => return self.terminate(now, node, Why::Restart),
-            Wish::Run => {}
+            Wish::Stop => return Next::Stop(Why::Stop),
+            Wish::Restart if node.mode == Mode::Dry => {}
+            Wish::Restart if !self.waits_to_leave(now, node) => return Next::Stop(Why::Restart),
+            Wish::Restart | Wish::Run => {}
         }
-        let node = self.confirm(now, node);
-        let node = self.ask_witness(now, node);
-        let Some(node) = self.attend(now, node) else { return };
-        if node.not_before.is_some_and(|at| now < at) {
-            return;
+        if node.mode == Mode::Dry {
+            return self.try_dry(now, node);
         }
-        if self.record.upgrade.is_some() { self.prove(now, node) } else { self.consider(now, node) }
+        if let Some(next) = self.identify(now, node) {
+            return next;
+        }
+        self.ask_for_second_head(now, node);
+        self.ask_network(now, node);
+        self.ask_chain_check(now, node);
+        self.report_symptoms(now, node);
+        if let Some(next) = self.attend(now, node) {
+            return next;
+        }
+        if node.not_before.is_some_and(|at| now < at) || self.wish == Wish::Restart {
+            return Next::Stay;
+        }
+        if self.record.upgrade.is_some() {
+            return self.prove(now, node);
+        }
+        self.report_deadline(node);
+        self.notice_that_it_cannot_follow(now, node).unwrap_or_else(|| self.consider(now, node))
     }
 
-    /// Asks for the head again when it was seen only once, and either the next upgrade is due there or it is to
-    /// be remembered.
-    fn confirm(&mut self, now: Instant, node: Node) -> Node {
-        let answered = node.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
-        let doubtful = self.seen_once(&node) || self.doubts_head(now, &node);
-        if !doubtful || !answered {
-            return node;
+    /// At the first contact the head is asked for again: one answer decides nothing.
+    fn ask_for_second_head(&mut self, now: Instant, node: &mut Node) {
+        let again = self.heads.asks_again_at(self.rate()).filter(|at| now >= *at);
+        if again.is_some() && node.asked.is_none_or(|at| now >= at + ASK_AGAIN) && self.policy.watch_height {
+            node.asked = Some(now);
+            self.actions.push(Action::Confirm);
         }
-        self.actions.push(Action::Confirm);
-        let node = Node { asked: Some(now), ..node };
-        self.state = State::Running(node.clone());
-        node
     }
 
-    pub(super) fn seen_once(&self, node: &Node) -> bool {
-        self.policy.watch_height && self.next().is_some_and(|u| node.sightings(u.height) == 1)
+    /// An old binary that stands at a fork while the network goes on cannot follow it: that is remembered with the
+    /// upgrade that has failed.
+    fn notice_that_it_cannot_follow(&self, now: Instant, node: &Node) -> Option<Next> {
+        let head = node.height().filter(|_| self.is_frozen(now, node))?;
+        let at_fork = |fork: u64| head == fork || head.saturating_add(1) == fork;
+        let mut record = self.record.clone();
+        let ended = record.ended.iter_mut().find(|e| {
+            e.outcome != Outcome::Applied && !e.cannot_follow && e.fork_height.is_some_and(at_fork)
+        })?;
+        ended.cannot_follow = true;
+        Some(Next::Save { record: Box::new(record), news: None, applied: None })
     }
 
     /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
-    fn consider(&mut self, now: Instant, mut node: Node) {
-        let Some((upgrade, ready)) = self.due(Some(&node)) else {
-            let node = self.miss(node);
-            return self.stay(node);
-        };
-        if self.may_stop(now, &mut node, &upgrade) {
-            self.inspect(Some(node), &upgrade, ready);
-        } else {
-            self.state = State::Running(node);
+    fn consider(&mut self, now: Instant, node: &mut Node) -> Next {
+        self.report_missed(node);
+        match self.due() {
+            Some((upgrade, ready)) if self.may_stop(now, node, &upgrade) => {
+                Next::Inspect(Box::new(upgrade), ready)
+            }
+            Some(_) => Next::Stay,
+            None => {
+                node.network.holds = None;
+                Next::Stay
+            }
         }
     }
 
-    /// Tells people, once, that the height of the next upgrade is there and its binary is not ready.
-    fn miss(&mut self, mut node: Node) -> Node {
-        let is_there = |u: &&Upgrade| self.policy.watch_height && node.sightings(u.height) == 2;
-        let Some(upgrade) = self.next().filter(is_there) else { return node };
-        let (name, height) = (upgrade.name.clone(), upgrade.height);
-        if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name)
-            && node.missed.as_ref() != Some(&name)
-        {
-            let head = node.sure().unwrap_or(height);
-            let text = format!("name={name} height={height} head={head} the old binary goes on: {detail}");
-            self.tell(Level::Error, "upgrade_overdue", text, true);
-            node.missed = Some(name);
-            self.state = State::Running(node.clone());
+    /// Tells people, once for each, that the height of an upgrade is there and its binary is not ready.
+    fn report_missed(&mut self, node: &mut Node) {
+        let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
+        let failed = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
+        let missed = self.open().take_while(|u| u.height <= head).filter(failed);
+        let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
+        for Upgrade { name, height, .. } in missed {
+            if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name) {
+                let text = format!("name={name} height={height} head={head} the old binary goes on: {detail}");
+                self.tell(Level::Error, "upgrade_overdue", text, true);
+            }
+            node.missed.push(name);
         }
-        node
     }
 
     pub(super) fn inspect(&mut self, node: Option<Node>, upgrade: &Upgrade, ready: Ready) {
@@ -84,16 +137,14 @@ impl Machine {
         self.actions.push(Action::Inspect(ready.version));
     }
 
-    /// The upgrade to switch to now, with its binary: the one that the operator wants now, or else the next.
-    /// One whose binary is not ready does not keep the other from its turn.
-    pub(super) fn due(&self, node: Option<&Node>) -> Option<(Upgrade, Ready)> {
-        let reached = |upgrade: &&Upgrade| match node {
-            Some(node) => node.sightings(upgrade.height) == 2,
-            // The last head of a node that has ended since is as good as one seen twice: it was below
-            // the upgrade's height, or the upgrade was not ready, or the node ended in between.
-            None => self.highest().is_some_and(|height| height >= upgrade.height),
-        };
-        let planned = if self.policy.watch_height { self.next().filter(reached) } else { self.triggered() };
+    /// The upgrade to switch to now, with its binary: the one that the operator wants now, or else the lowest of those
+    /// whose height is there and whose binary is ready. One that is not ready holds no other one up.
+    ///
+    /// The height is that of the head record, so it does not matter whether a node runs.
+    pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
+        let head = self.heads.height().filter(|_| self.policy.watch_height);
+        let reached = self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
+        let planned = reached.chain(self.triggered());
         self.forced.iter().chain(planned).find_map(|upgrade| match self.prepared.get(&upgrade.name)? {
             Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
             Preparation::Working { .. } | Preparation::Failed { .. } => None,
@@ -102,7 +153,7 @@ impl Machine {
 
     /// The same with no node running, unless an upgrade is under way already.
     pub(super) fn due_while_down(&self) -> Option<(Upgrade, Ready)> {
-        if self.record.upgrade.is_none() { self.due(None) } else { None }
+        if self.record.upgrade.is_none() { self.due() } else { None }
     }
 
     /// Where the node stops by itself: the upgrade that it has named in the trigger file. What others plan
@@ -114,17 +165,17 @@ impl Machine {
     pub(super) fn inspected(&mut self, now: Instant) {
         let State::Inspecting { node, .. } = &self.state else { return self.unexpected("inspected") };
         let node = node.clone();
-        let Some((upgrade, ready)) = self.due(node.as_ref()) else {
+        let Some((upgrade, ready)) = self.due() else {
             return self.look_away(now, node);
         };
         self.stopped = Some(now);
         let phase = if node.is_some() { Phase::Stopping } else { Phase::Stopped };
         let progress = self.progress(&upgrade, ready, phase);
-        let head = self.highest().map_or("unknown".to_owned(), |head| head.to_string());
+        let head = self.heads.height().map_or("unknown".to_owned(), |head| head.to_string());
         let text = format!("name={} height={} head={head}", upgrade.name, upgrade.height);
-        let news = Some(Notice::history(Level::Info, "upgrade_due", text));
-        let mut record = Record { upgrade: Some(progress), ..self.record.clone() };
-        self.note_head(&mut record);
+        let news = Some(Notice::to_history(Level::Info, "upgrade_due", text));
+        let record = Record { upgrade: Some(progress), ..self.record.clone() };
+        self.switched = None;
         self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
     }
 
@@ -151,7 +202,10 @@ impl Machine {
     }
 
     fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Attempt {
-        let stopped_at = self.head.as_ref().map(|h| &h.block).or(self.record.highest.as_ref());
+        let stopped_at = self.heads.block();
+        // The block at the fork may rightly be another one afterwards.
+        let last = stopped_at.map(|block| upgrade.fork_height.map_or(block.height, |fork| block.height.min(fork - 1)));
+        let witness = last.and_then(|height| self.heads.block_at(height));
         Attempt {
             name: upgrade.name.clone(),
             height: upgrade.height,
@@ -160,6 +214,8 @@ impl Machine {
             phase,
             attempt: 0,
             forgiven: 0,
+            dry_run: false,
+            sealing: false,
             signed: false,
             from: self.record.current.clone(),
             to: ready.version,
@@ -167,21 +223,11 @@ impl Machine {
             hook: ready.hook,
             info: upgrade.info.clone(),
             stopped_at: stopped_at.cloned(),
+            witness: witness.cloned(),
             // A node that runs is not known to have ended uncleanly, until it has.
             unclean: phase == Phase::Stopped && self.left == NodeMark::StoppedUnclean,
             backup: None,
             reason: None,
-        }
-    }
-
-    /// Takes the head into `record`, with what it says of the past.
-    pub(super) fn note_head(&self, record: &mut Record) {
-        let head = self.head.as_ref().map(|h| &h.block);
-        if head.is_some_and(|b| record.highest.as_ref().is_none_or(|h| b.height > h.height)) {
-            record.highest = head.cloned();
-        }
-        if let Some(progress) = &mut record.upgrade {
-            progress.signed = self.signed(progress);
         }
     }
 
@@ -298,21 +344,22 @@ impl Machine {
             return self.halt(format!("upgrade {}: {detail}; and the chain is at the fork", progress.name));
         }
         let text = format!("name={} outcome={outcome} {detail}", progress.name);
-        let news = Notice::history(Level::Error, "upgrade_ended", text);
+        let news = Notice::to_history(Level::Error, "upgrade_ended", text);
         let mut record = self.record.clone();
         record.end(outcome, detail);
         self.save_and_tell(record, AfterRecord::Start(None), Some(news));
     }
 
     /// Points the link at the new binary. With nothing to wait for, the attempt that follows is
-    /// recorded in the same breath: the node is down, and each write costs milliseconds.
+    /// recorded with it: the node is down, and each write costs milliseconds.
     fn switch(&mut self, progress: Attempt) {
-        let at_once = self.policy.restart_after_upgrade && self.policy.restart_delay.is_zero();
         let target = progress.to.target.clone();
-        let progress = Attempt { phase: Phase::Trying, attempt: u32::from(at_once), ..progress };
-        let node = if at_once { NodeMark::Running } else { self.record.node };
-        let silent = self.starts_silent(self.record.node == NodeMark::StoppedUnclean);
-        let record = Record { upgrade: Some(progress), node, silent, ..self.record.clone() };
+        let progress = Attempt { phase: Phase::Trying, attempt: 0, ..progress };
+        let record = Record { upgrade: Some(progress), ..self.record.clone() };
+        let at_once = self.policy.restart_after_upgrade
+            && self.policy.restart_delay.is_zero()
+            && self.starts_not_before(&record).is_none();
+        let record = if at_once { self.about_to_run(record) } else { record };
         self.save(record, AfterRecord::Link(target));
     }
 
@@ -323,10 +370,10 @@ impl Machine {
             let detail = progress.reason.clone().unwrap_or_default();
             let outcome = if progress.attempt == 0 { Outcome::Failed } else { Outcome::RolledBack };
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
-            let news = Notice::history(Level::Error, "upgrade_ended", text);
+            let news = Notice::to_history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
-            // Of data that was put back nobody will know any more when the node is started.
-            record.silent = self.starts_silent(false);
+            // Once the upgrade has ended nothing else says that the data was put back.
+            record.silent |= self.policy.validator && self.policy.silent_after_unclean && progress.restores();
             record.end(outcome, detail);
             return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
         }
@@ -378,14 +425,37 @@ impl Machine {
         }
         self.tell(Level::Error, "attempt_failed", format!("attempt={attempt} of={ATTEMPTS} {reason}"), true);
         if attempt < ATTEMPTS {
-            let wait = backoff(attempt, self.seed);
+            let wait = self.until_peers_accept(now, backoff(attempt, self.seed));
             return self.save(self.record.clone(), AfterRecord::Start(Some(now + wait)));
         }
-        match decide(&progress, self.traces(now)) {
-            Verdict::Old | Verdict::RestoreThenOld => self.revert(reason),
-            Verdict::Halt(why) => {
-                self.halt(format!("upgrade {} failed {attempt} times ({reason}), and {why}", progress.name))
+        self.failed_for_good(now, format!("{reason}, after {attempt} attempts"));
+    }
+
+    /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence.
+    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, heard: bool) {
+        let Some(progress) = &mut self.record.upgrade else { return self.unexpected("failed_dry") };
+        let at_fork = progress.fork_height.is_some();
+        if !heard {
+            // It has not opened the data, so it counts as never executed.
+            progress.attempt = 0;
+        }
+        let progress = progress.clone();
+        if at_fork && self.fork_reached(&progress, now) {
+            // The old binary is of no use any more: this one is tried again.
+            if let Some(progress) = &mut self.record.upgrade {
+                progress.attempt = progress.attempt.max(1);
             }
+            return self.attempt_failed(now, reason, None);
+        }
+        self.failed_for_good(now, reason);
+    }
+
+    /// The new binary has failed for good: back to the old one, or halt.
+    pub(super) fn failed_for_good(&mut self, now: Instant, reason: String) {
+        let Some(progress) = &self.record.upgrade else { return self.unexpected("failed_for_good") };
+        match decide(progress, self.traces(now)) {
+            Verdict::Old | Verdict::RestoreThenOld => self.revert(reason),
+            Verdict::Halt(why) => self.halt(format!("upgrade {} has failed ({reason}), and {why}", progress.name)),
         }
     }
 
@@ -413,37 +483,46 @@ impl Machine {
     }
 
     /// Judges a running new binary: good, not yet, or to be stopped.
-    fn prove(&mut self, now: Instant, node: Node) {
-        match self.judge(now, &node) {
+    fn prove(&mut self, now: Instant, node: &mut Node) -> Next {
+        self.report_unknown_fork(node);
+        match self.judge(now, node) {
             Judgement::Good(detail) => {
-                let Some(progress) = &self.record.upgrade else { return };
-                let text = format!("name={} outcome={} {detail}", progress.name, Outcome::Applied);
-                let current = progress.to.clone();
-                let news = Notice::history(Level::Info, "upgrade_ended", text);
-                let then = AfterRecord::Applied(node, Box::new(progress.clone()));
+                let Some(attempt) = self.record.upgrade.clone() else { return Next::Stay };
+                let text = format!("name={} outcome={} {detail}", attempt.name, Outcome::Applied);
+                let news = Notice::to_history(Level::Info, "upgrade_ended", text);
                 self.restarts.forgive();
-                let mut record = Record { current, ..self.record.clone() };
+                let mut record = Record { current: attempt.to.clone(), ..self.record.clone() };
                 record.end(Outcome::Applied, detail);
-                self.note_head(&mut record);
-                self.save_and_tell(record, then, Some(news));
+                Next::Save { record: Box::new(record), news: Some(news), applied: Some(Box::new(attempt)) }
             }
-            Judgement::Trace => {
+            Judgement::Signed => {
                 let mut record = self.record.clone();
-                self.note_head(&mut record);
-                if let Some(progress) = &mut record.upgrade {
-                    progress.signed |= self.may_seal_unheard(now, &node);
+                record.upgrade.iter_mut().for_each(|attempt| attempt.signed = true);
+                Next::Save { record: Box::new(record), news: None, applied: None }
+            }
+            Judgement::Mute { since } => {
+                if node.network.told_to_seal_at.is_none() {
+                    node.network.told_to_seal_at = node.height();
+                    self.actions.push(Action::StartSealing);
+                    self.warn("told_to_seal", format!("no block since {since} has a seal of ours"));
                 }
-                self.save(record, AfterRecord::Run(node));
+                Next::Stay
             }
-            Judgement::NotYet => {}
-            Judgement::Overdue(detail) if !node.overdue => {
-                self.warn("probation_overdue", detail);
-                self.state = State::Running(Node { overdue: true, ..node });
+            Judgement::NotYet => Next::Stay,
+            Judgement::Overdue(detail) => {
+                if !node.overdue {
+                    node.overdue = true;
+                    self.warn("probation_overdue", detail);
+                }
+                Next::Stay
             }
-            Judgement::Overdue(_) => {}
             Judgement::Bad(reason) => {
                 self.warn("unproven", reason.clone());
-                self.terminate(now, node, Why::Unproven(reason));
+                Next::Stop(Why::Unproven(reason))
+            }
+            Judgement::Failed(reason) => {
+                self.warn("unproven", reason.clone());
+                Next::Stop(Why::Failed(reason))
             }
         }
     }

@@ -1,8 +1,10 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
 use super::record::{Attempt, Block, Ended, Version};
+use super::event::Survey;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
-use super::validator::SIGN;
+use super::gates::{Slot, Window, deadline};
+use super::returning::SIGN;
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,15 @@ pub struct View {
     pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
     pub halted: Option<String>,
+    /// The head record: the highest head that counts.
+    #[serde(default)]
+    pub head_record: Option<Block>,
+    /// What is wrong with the node or its network, in words.
+    #[serde(default)]
+    pub symptoms: Vec<SymptomView>,
+    /// How many of the proposers run the version that the next fork needs, in words.
+    #[serde(default)]
+    pub census: Option<String>,
     /// What is planned, in order.
     pub planned: Vec<Plan>,
     /// What has ended.
@@ -47,6 +58,25 @@ pub struct NodeView {
     pub age_ms: u64,
 }
 
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SymptomView {
+    /// A stable name, such as `chain_stands_still`.
+    pub name: String,
+    /// One line for people.
+    pub text: String,
+}
+
+/// The next heights at which a validator may begin to stop, as far as the present set tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnView {
+    /// The heights.
+    #[serde(flatten)]
+    pub window: Window,
+    /// The time until it opens, in milliseconds, by the measured block period; 0 if it is open.
+    pub opens_in_ms: u64,
+}
+
 /// A snapshot of one planned upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -56,9 +86,18 @@ pub struct Plan {
     pub height: u64,
     /// Its fork height.
     pub fork_height: Option<u64>,
-    /// The height from which turn and calm no longer hold it back, where one was given.
+    /// The height at which an alarm is due if it has not happened: as given, or some blocks before the fork.
     #[serde(default)]
     pub deadline_height: Option<u64>,
+    /// Whether that height has passed.
+    #[serde(default)]
+    pub overdue: bool,
+    /// A validator's next turn for it.
+    #[serde(default)]
+    pub turn: Option<TurnView>,
+    /// Why it has not happened yet, in one line.
+    #[serde(default)]
+    pub why: String,
     /// Who planned it.
     pub origin: String,
     /// Blocks from the head to its height; 0 if it is due.
@@ -102,6 +141,7 @@ impl fmt::Display for View {
         }
         self.trouble.iter().try_for_each(|what| write!(f, " trouble={what:?}"))?;
         self.silent.iter().try_for_each(|why| write!(f, " silent={why:?}"))?;
+        self.symptoms.iter().try_for_each(|symptom| write!(f, " {}={:?}", symptom.name, symptom.text))?;
         self.halted.iter().try_for_each(|why| write!(f, " halted={why:?}"))
     }
 }
@@ -118,13 +158,16 @@ impl Machine {
                 pid: node.pid,
                 age_ms: self.now.map_or(0, |now| millis(now.saturating_duration_since(node.since))),
             }),
-            head: self.head.as_ref().map(|h| h.block.clone()),
+            head: self.head.as_ref().map(|h| &h.block).or(self.heads.block()).cloned(),
             period_ms: millis(self.period()),
             failures: self.restarts.failures(),
             trouble: self.trouble.clone(),
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
+            head_record: self.heads.block().cloned(),
+            symptoms: self.symptom_views(),
+            census: self.survey_of_node().and_then(|survey| self.census(survey)).map(|census| census.to_string()),
             planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
@@ -134,36 +177,91 @@ impl Machine {
     fn silence(&self) -> String {
         let Some((node, now)) = self.node().zip(self.now) else { return "it is not running".to_owned() };
         let why = self.not_yet_sealing(now, node).unwrap_or_else(|| "it was asked to seal".to_owned());
-        if node.council.overdue { format!("{why}; {SIGN}") } else { why }
+        if node.network.returning.overdue { format!("{why}; {SIGN}") } else { why }
+    }
+
+    fn symptom_views(&self) -> Vec<SymptomView> {
+        let Some((node, now)) = self.node().zip(self.now) else { return Vec::new() };
+        let symptoms = self.symptoms(now, node).into_iter();
+        symptoms.map(|s| SymptomView { name: s.name.to_owned(), text: s.text }).collect()
+    }
+
+    fn survey_of_node(&self) -> Option<&Survey> {
+        self.node()?.network.survey.as_ref().map(|(_, survey)| survey)
     }
 
     fn plan_view(&self, upgrade: &Upgrade) -> Plan {
-        let head = self.head.as_ref().map(|h| h.block.height);
+        let head = self.head();
         let blocks_left = head.map(|head| upgrade.height.saturating_sub(head));
-        let hold =
-            self.node().and_then(|node| node.council.holds.as_ref()).filter(|_| blocks_left == Some(0));
-        let hold = hold.map(|(since, gates)| {
-            let since = self.now.map_or(0, |now| now.saturating_duration_since(*since).as_secs());
-            let gates: Vec<String> = gates.iter().map(|g| format!("{}: {g}", g.name())).collect();
-            format!("{} (for {since} s)", gates.join("; "))
-        });
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
             None => ("waiting", None),
             Some(Preparation::Working { .. }) => ("preparing", None),
             Some(Preparation::Ready(_)) => ("ready", None),
             Some(Preparation::Failed { detail, .. }) => ("failed", Some(detail.clone())),
         };
+        let hold = self.hold(upgrade);
+        let deadline_height = deadline(upgrade.deadline_height, upgrade.fork_height);
         Plan {
             name: upgrade.name.clone(),
             height: upgrade.height,
             fork_height: upgrade.fork_height,
-            deadline_height: upgrade.deadline_height,
+            deadline_height,
+            overdue: deadline_height.zip(head).is_some_and(|(deadline, head)| head >= deadline),
+            turn: self.turn(upgrade),
+            why: self.why_not_yet(upgrade, binary, trouble.as_deref(), hold.as_deref()),
             origin: upgrade.origin.to_string(),
             blocks_left,
-            left_ms: blocks_left.map(|n| n.saturating_mul(millis(self.period()))),
+            left_ms: blocks_left.map(|n| self.time_for(n)),
             binary: binary.to_owned(),
             download: None,
             hold: trouble.or(hold),
+        }
+    }
+
+    fn time_for(&self, blocks: u64) -> u64 {
+        blocks.saturating_mul(millis(self.period()))
+    }
+
+    /// The gates that hold a due upgrade, with their numbers.
+    fn hold(&self, upgrade: &Upgrade) -> Option<String> {
+        let is_due = self.due().is_some_and(|(due, _)| due.name == upgrade.name);
+        let (since, gates) = self.node().and_then(|node| node.network.holds.as_ref()).filter(|_| is_due)?;
+        let since = self.now.map_or(0, |now| now.saturating_duration_since(*since).as_secs());
+        let gates: Vec<String> = gates.iter().map(|g| format!("{}: {g}", g.name())).collect();
+        Some(format!("{} (for {since} s)", gates.join("; ")))
+    }
+
+    /// Our next turn at or after the height of an upgrade.
+    fn turn(&self, upgrade: &Upgrade) -> Option<TurnView> {
+        let survey = self.survey_of_node().filter(|_| self.policy.validator)?;
+        let head = survey.sample.head;
+        let slot = Slot::of(head, survey.slot_set.iter().copied());
+        let window = slot.window(slot.group(survey.me.as_ref()?)?, head.max(upgrade.height));
+        Some(TurnView { window, opens_in_ms: self.time_for(window.opens_at.saturating_sub(head)) })
+    }
+
+    /// Why an upgrade that is planned has not happened yet: the first thing that it waits for.
+    fn why_not_yet(&self, upgrade: &Upgrade, binary: &str, trouble: Option<&str>, hold: Option<&str>) -> String {
+        if let Some(trouble) = trouble {
+            return format!("its binary is not ready: {trouble}");
+        }
+        let head = self.heads.height();
+        match (head, hold) {
+            _ if !self.policy.watch_height => "it waits for upgrade-info.json to name it".to_owned(),
+            (None, _) => "no head is known yet".to_owned(),
+            (Some(head), _) if head < upgrade.height => {
+                format!("its height is {} blocks away", upgrade.height - head)
+            }
+            _ if binary != "ready" => "its binary is being prepared".to_owned(),
+            (_, Some(hold)) => hold.to_owned(),
+            _ => match &self.record.upgrade {
+                Some(attempt) => format!("upgrade {} is under way", attempt.name),
+                None if self.node().is_none() => "no node is running".to_owned(),
+                None => match self.due() {
+                    Some((due, _)) if due.name != upgrade.name => format!("upgrade {} comes first", due.name),
+                    Some(_) | None => "the network is being asked".to_owned(),
+                },
+            },
         }
     }
 
@@ -172,11 +270,13 @@ impl Machine {
         match &self.state {
             State::Born => "stopped",
             State::Clearing { .. } => "waiting-for-locks",
-            State::Spawning | State::Recording { then: AfterRecord::Spawn, .. } => "starting",
+            State::Spawning { .. } | State::Recording { then: AfterRecord::Spawn, .. } => "starting",
             State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => "probation",
             State::Running(_) | State::Inspecting { .. } => "running",
-            State::Stopping { why: Why::Upgrade, .. } => "stopping-for-upgrade",
-            State::Stopping { .. } => "stopping",
+            State::Leaving { why: Why::Upgrade, .. } | State::Stopping { why: Why::Upgrade, .. } => {
+                "stopping-for-upgrade"
+            }
+            State::Leaving { .. } | State::Stopping { .. } => "stopping",
             State::Working { .. } | State::Linking { .. } => "upgrading",
             State::Recording { .. } => "recording",
             State::Resting { then: Rested::Held, .. } => "held",

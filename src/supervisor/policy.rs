@@ -1,7 +1,6 @@
 //! What of the configuration the machine decides by.
 
 use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
-use crate::machine::gates::Rules;
 use crate::machine::{Policy, StopTimeout};
 
 pub(super) fn policy(config: &Config) -> Policy {
@@ -24,8 +23,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         backup: !config.unsafe_skip_backup,
         hook_retries: config.daemon_preupgrade_max_retries,
         validator: config.validator_mode,
-        turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
-        leave_before_stop: config.leave_before_stop,
+        shortest_period: config.block_period,
         silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
             && config.can_be_told_to_seal(),
         sign_wait: config.sign_wait_timeout,

@@ -4,6 +4,7 @@ pub mod agenda;
 pub mod backup;
 mod cancel;
 pub mod download;
+pub mod head;
 pub mod history;
 pub mod hook;
 pub mod import;

@@ -9,23 +9,12 @@ use super::fault::RpcError;
 use super::heads::Heads;
 use super::observer::{Observation, Observer};
 use super::state::ConsensusState;
-use crate::machine::gates::{self, Due, Gate, Reason, Rules, Verdict};
+use crate::machine::gates::{self, Gate, Reason, Slot, Verdict};
 use std::thread;
 use std::time::Duration;
 
 /// The longest wait for a head before somebody asks whether to go on waiting.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The heights of an upgrade that all validators have agreed upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heights {
-    /// From here on, in turn.
-    pub upgrade: u64,
-    /// The first block that an old program cannot follow.
-    pub fork: Option<u64>,
-    /// From here on out of turn; by default [`gates::DEADLINE_BEFORE_FORK`] blocks before the fork.
-    pub deadline: Option<u64>,
-}
 
 /// Whether a node may be stopped now, and what that was judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +28,15 @@ pub struct Readiness {
 /// Waits for one validator, asking its own node.
 ///
 /// ```no_run
-/// use wemixvisor::machine::gates::Rules;
-/// use wemixvisor::wbft::{Client, Coordinator, Endpoint, Heights, Options};
+/// use wemixvisor::wbft::{Client, Coordinator, Endpoint, Options};
 ///
 /// let endpoint: Endpoint = "/var/lib/node/node.ipc".parse()?;
-/// let rules = Rules { slot_blocks: 60, avoid_own_proposal: false };
-/// let mut coordinator = Coordinator::new(Client::new(&endpoint, Options::default()), rules);
-/// let heights = Heights { upgrade: 1_000_000, fork: None, deadline: None };
-/// coordinator.wait_for_upgrade_height(heights.upgrade, |head| {
+/// let mut coordinator = Coordinator::new(Client::new(&endpoint, Options::default()));
+/// coordinator.wait_for_upgrade_height(1_000_000, |head| {
 ///     eprintln!("at block {head}");
 ///     true
 /// })?;
-/// coordinator.wait_for_turn(&heights, |verdict| {
+/// coordinator.wait_for_turn(|verdict| {
 ///     eprintln!("{verdict:?}");
 ///     true
 /// })?;
@@ -60,17 +46,14 @@ pub struct Readiness {
 #[derive(Debug)]
 pub struct Coordinator {
     observer: Observer,
-    rules: Rules,
     heads: Option<Heads>,
-    /// The validators at the upgrade's height, once they are known.
-    due: Option<(Heights, Due)>,
 }
 
 impl Coordinator {
     /// A coordinator that has not asked yet.
     #[must_use]
-    pub fn new(client: Client, rules: Rules) -> Self {
-        Coordinator { observer: Observer::new(client), rules, heads: None, due: None }
+    pub fn new(client: Client) -> Self {
+        Coordinator { observer: Observer::new(client), heads: None }
     }
 
     /// Waits until the head is at `height` or beyond, and returns it. `goes_on` is asked at every head,
@@ -103,12 +86,11 @@ impl Coordinator {
     /// Any [`Fault`](super::Fault) but `Stopped`; it can be called again.
     pub fn wait_for_turn(
         &mut self,
-        heights: &Heights,
         mut goes_on: impl FnMut(&Verdict) -> bool,
     ) -> Result<Option<Reason>, RpcError> {
         loop {
             self.listen();
-            let readiness = self.check_readiness(Some(heights))?;
+            let readiness = self.check_readiness(true)?;
             if let Verdict::Go(reason) = readiness.verdict {
                 return Ok(Some(reason));
             }
@@ -119,30 +101,23 @@ impl Coordinator {
         }
     }
 
-    /// Asks once. Without `heights` the question is only whether the network could spare the node.
+    /// Asks once. Without `in_turn` the question is only whether the network could spare the node.
     ///
     /// # Errors
     /// Any [`Fault`](super::Fault) but `Stopped`.
-    pub fn check_readiness(&mut self, heights: Option<&Heights>) -> Result<Readiness, RpcError> {
+    pub fn check_readiness(&mut self, in_turn: bool) -> Result<Readiness, RpcError> {
         let seen = self.observer.observe()?;
-        let due = heights.map(|heights| self.due(heights)).transpose()?;
-        Ok(judge(&seen, due.as_ref(), &self.rules))
+        let slot = if in_turn { Some(self.slot(seen.window.head().number)?) } else { None };
+        Ok(judge(&seen, slot.as_ref()))
     }
 
-    fn due(&mut self, heights: &Heights) -> Result<Due, RpcError> {
-        if let Some((of, due)) = &self.due
-            && of == heights
-        {
-            return Ok(due.clone());
-        }
-        let set = self.observer.client().validators(heights.upgrade)?;
-        let known = set.is_some();
-        let set = set.unwrap_or_default().into_iter().map(|validator| validator.0);
-        let due = Due::new(heights.upgrade, heights.fork, heights.deadline, set);
-        if known {
-            self.due = Some((*heights, due.clone()));
-        }
-        Ok(due)
+    /// The slot of a height, with the validators that share it.
+    ///
+    /// # Errors
+    /// Any [`Fault`](super::Fault) but `Stopped`.
+    pub fn slot(&mut self, height: u64) -> Result<Slot, RpcError> {
+        let set = self.observer.client().validators(Slot::first_block(height))?;
+        Ok(Slot::of(height, set.unwrap_or_default().into_iter().map(|validator| validator.0)))
     }
 
     /// Subscribes to heads where that can be done; before asking, so that none comes unnoticed in between.
@@ -165,10 +140,10 @@ impl Coordinator {
 }
 
 /// Judges what was seen: pure.
-fn judge(seen: &Observation, due: Option<&Due>, rules: &Rules) -> Readiness {
+fn judge(seen: &Observation, slot: Option<&Slot>) -> Readiness {
     let sample = seen.window.sample(seen.head_age, seen.timing.period);
     let verdict = match seen.own {
-        Some(own) => gates::judge(&own.0, due, rules, &sample),
+        Some(own) => gates::judge(&own.0, slot, &sample),
         None => Verdict::Hold(vec![Gate::Unknown { missing: "the node's own address".to_owned() }]),
     };
     Readiness { verdict, state: ConsensusState::from(seen) }

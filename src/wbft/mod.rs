@@ -44,7 +44,7 @@ mod tests;
 
 pub use crate::machine::quorum;
 pub use client::{Client, Peer, Syncing};
-pub use coordinator::{Coordinator, Heights, Readiness};
+pub use coordinator::{Coordinator, Readiness};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use extra::{BadExtra, EpochInfo, Extra, Seal};
 pub use fault::{Fault, RpcError};

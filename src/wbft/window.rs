@@ -179,7 +179,8 @@ impl Window {
             set,
             blocks: blocks.len(),
             first_round: blocks.iter().filter(|block| block.round == 0).count(),
-            proposer: self.next_proposer().map(|v| v.0),
+            order: None,
+            order_before: None,
         }
     }
 }

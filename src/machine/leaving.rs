@@ -1,0 +1,125 @@
+//! How a validator leaves the network, so that it comes back quickly and proposes nothing twice: DESIGN 5, rule S.
+//!
+//! A node that stops redials its peers while it dies and so uses up its address there: for 35 s they refuse it.
+//! So its peers are removed first. And it is stopped where its next own proposal is not the next block.
+
+use super::event::{Action, Failure, Mode};
+use super::gates::{self, Reason, Slot, Verdict};
+use super::state::{Node, State, Why};
+use super::{Machine, Upgrade};
+use std::time::{Duration, Instant};
+
+/// The longest time that the removal of peers may take.
+pub(super) const LEAVE: Duration = Duration::from_secs(1);
+/// Blocks for which a restart waits at most for a good moment to leave.
+const PATIENCE: u32 = 12;
+
+/// How the last node has left the network, as far as this process has seen it.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Departure {
+    /// When it ended.
+    pub(super) at: Option<Instant>,
+    /// Whether its stop was in turn.
+    pub(super) in_turn: bool,
+    /// When a node found its peers last: they refuse another connection for a while.
+    pub(super) networked: Option<Instant>,
+    /// When the chain last proved that the new binary had signed nothing, if it did.
+    pub(super) unsigned: Option<Instant>,
+}
+
+impl Machine {
+    /// Stops the node. One that is started again afterwards leaves its peers first, if it is a validator.
+    pub(super) fn terminate(&mut self, now: Instant, node: Node, why: Why) {
+        let returns = match why {
+            Why::Upgrade | Why::Restart | Why::Stuck | Why::Unproven(_) | Why::Failed(_) => true,
+            Why::Stop | Why::Abort | Why::Dry | Why::Halt(_) | Why::Refuse(_) | Why::Crash => false,
+        };
+        if returns && self.policy.validator && self.policy.watch_height && node.mode != Mode::Dry {
+            self.departure.in_turn = self.is_in_turn(now, &node);
+            self.actions.push(Action::Unpeer);
+            self.state = State::Leaving { why, since: now, node };
+        } else {
+            self.stop(now, node, why);
+        }
+    }
+
+    /// Sends SIGTERM, once, and ends work that would be in the way of what comes after.
+    fn stop(&mut self, now: Instant, node: Node, why: Why) {
+        self.actions.push(Action::Terminate);
+        self.cancel_job();
+        self.state = State::Stopping { why, since: now, node, killed: false, reminded: now };
+    }
+
+    /// The peers are removed, or could not be.
+    pub(super) fn unpeered(&mut self, now: Instant, result: Result<usize, Failure>) {
+        if let State::Leaving { .. } = &self.state {
+            if let Err(failure) = result {
+                self.warn("peers_not_removed", format!("{failure}; the node may be without peers for 35 s"));
+            }
+            self.leave(now);
+        }
+    }
+
+    pub(super) fn drive_leaving(&mut self, now: Instant) {
+        if matches!(&self.state, State::Leaving { since, .. } if now >= *since + LEAVE) {
+            self.leave(now);
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        match std::mem::replace(&mut self.state, State::Born) {
+            State::Leaving { why, node, .. } => self.stop(now, node, why),
+            other => self.state = other,
+        }
+    }
+
+    /// Whether the network could spare the node now, in its turn.
+    fn is_in_turn(&self, now: Instant, node: &Node) -> bool {
+        let reason = match self.gates(now, node) {
+            Verdict::Go(reason) => reason,
+            Verdict::Hold(_) => return false,
+        };
+        matches!(reason, Reason::Open | Reason::HaltsChain { .. } | Reason::NotInSet)
+    }
+
+    /// Whether a restart that the operator asked for waits for a better moment: a few blocks, and no longer.
+    pub(super) fn waits_to_leave(&self, now: Instant, node: &mut Node) -> bool {
+        let since = *node.restart_since.get_or_insert(now);
+        if !self.policy.validator || now >= since + self.period() * PATIENCE {
+            return false;
+        }
+        let Some((_, survey)) = &node.network.survey else { return false };
+        let (Some(me), head) = (&survey.me, node.height()) else { return false };
+        let fresh = node.still(now) <= survey.sample.period * 3 && Some(survey.sample.head) <= head;
+        fresh && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
+    }
+
+    /// What the gates say of a stop now.
+    pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
+        let unknown = |missing: &str| {
+            Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }])
+        };
+        let Some((_, survey)) = &node.network.survey else {
+            return unknown(node.network.failure.as_deref().unwrap_or("an answer from the node"));
+        };
+        // A head that was told since is another moment.
+        if node.height().is_some_and(|head| survey.sample.head < head) {
+            return unknown(node.network.failure.as_deref().unwrap_or("an answer about the newest head"));
+        }
+        let Some(me) = &survey.me else {
+            return unknown("the node's own address: serve `istanbul` or `eth`, or set validator_address");
+        };
+        let slot = Slot::of(survey.sample.head, survey.slot_set.iter().copied());
+        let sample = gates::Sample { head_age: node.head_age(now), ..survey.sample.clone() };
+        gates::judge(me, Some(&slot), &sample)
+    }
+
+    /// Whether the old binary is of no use to the network any more: at the last block before the fork, or with a
+    /// block of its own at the fork, or frozen where the network goes on.
+    pub(super) fn is_past_use(&self, now: Instant, node: &Node, upgrade: &Upgrade) -> Option<Reason> {
+        let height = upgrade.fork_height?;
+        let counted = self.heads.height().unwrap_or(0);
+        (counted.saturating_add(1) >= height || self.is_frozen(now, node)).then_some(Reason::Fork { height })
+    }
+}

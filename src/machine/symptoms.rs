@@ -1,0 +1,216 @@
+//! Symptoms with names: what is wrong with a running node or its network, in one line each, for status and log.
+//!
+//! A symptom never decides anything. It is told once when it shows, and again each minute while it lasts.
+
+use super::event::{Level, Survey};
+use super::quorum::quorum;
+use super::returning::show;
+use super::state::Node;
+use super::validator::missing_seals;
+use super::{Machine, Preparation, REMIND};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A silent node without peers for this long may have a rival for its address.
+const RIVAL: Duration = Duration::from_secs(70);
+/// Blocks before a fork from which on the versions of the proposers matter.
+const FORK_IS_NEAR: u64 = 3600;
+
+/// What was told, and when last.
+pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
+
+/// One symptom: a stable name and a line for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Symptom {
+    pub(super) name: &'static str,
+    pub(super) text: String,
+}
+
+impl Machine {
+    /// Tells people of every symptom that is new, or has lasted for another minute.
+    pub(super) fn report_symptoms(&mut self, now: Instant, node: &mut Node) {
+        let symptoms = self.symptoms(now, node);
+        node.network.symptoms.retain(|name, _| symptoms.iter().any(|symptom| symptom.name == *name));
+        for Symptom { name, text } in symptoms {
+            let told = node.network.symptoms.get(name);
+            if told.is_none_or(|at| now >= *at + REMIND) {
+                node.network.symptoms.insert(name, now);
+                self.tell(Level::Warn, name, text, false);
+            }
+        }
+    }
+
+    /// What is wrong now.
+    pub(super) fn symptoms(&self, now: Instant, node: &Node) -> Vec<Symptom> {
+        if !self.policy.watch_height {
+            return Vec::new();
+        }
+        let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
+        let standing = if self.stands(now, node) { Some(self.standing(now, node, survey)) } else { None };
+        let mut all = Vec::new();
+        all.extend(standing);
+        all.extend(self.no_peers(now, node));
+        all.extend(self.clock_skew(node));
+        all.extend(self.heads.doubt().map(|doubt| Symptom { name: "head_not_counted", text: doubt.to_owned() }));
+        all.extend(self.heads.contradiction().map(|c| Symptom { name: "other_block", text: c.text() }));
+        all.extend(survey.and_then(|survey| self.too_few_upgraded(survey)));
+        all
+    }
+
+    /// Why no new head comes, as far as that can be told.
+    fn standing(&self, now: Instant, node: &Node, survey: Option<&Survey>) -> Symptom {
+        let (head, still) = (node.height().unwrap_or(0), node.still(now));
+        let since = format!("head={head} for={still:.0?}");
+        let behind = survey.and_then(|survey| survey.network_head).filter(|network| *network > head);
+        if let Some(network) = behind {
+            let fork = self.open().find_map(|u| u.fork_height.filter(|fork| head == *fork || head + 1 == *fork));
+            return match fork {
+                Some(fork) => Symptom {
+                    name: "frozen_at_fork",
+                    text: format!("{since} the network is at {network}: the old binary cannot follow the fork at {fork}"),
+                },
+                None => Symptom {
+                    name: "frozen",
+                    text: format!(
+                        "{since} the network is at {network}: the node imports nothing; a fork that this binary lacks, or a call of engine_forkchoiceUpdated: restart it, and look at its log"
+                    ),
+                },
+            };
+        }
+        let mut text = format!("{since} no new block");
+        if let Some(survey) = survey.filter(|survey| !survey.sample.set.is_empty()) {
+            let needed = quorum(survey.sample.set.len());
+            text.push_str(&format!("; {needed} of {} validators are needed", survey.sample.set.len()));
+            let absent: Vec<String> = match &survey.connected {
+                Some(_) => node.network.returning.unseen(survey).iter().map(show).collect(),
+                None => missing_seals(survey),
+            };
+            if !absent.is_empty() {
+                text.push_str(&format!(", not seen: {}", absent.join(" ")));
+            }
+            let (round, left) = next_round(still, survey.round_timeout);
+            text.push_str(&format!("; round {round} begins in {:.0} s", left.as_secs_f64()));
+        }
+        Symptom { name: "chain_stands_still", text }
+    }
+
+    fn no_peers(&self, now: Instant, node: &Node) -> Option<Symptom> {
+        let since = node.network.returning.alone_since.filter(|since| now >= *since + RIVAL)?;
+        self.record.silent.then(|| Symptom {
+            name: "silent_without_peers",
+            text: format!(
+                "no peers for {:.0?}: does another node run with this key, or from this address?",
+                now.duration_since(since)
+            ),
+        })
+    }
+
+    /// The clock is off where heads come one by one in time and are still far from our own time.
+    fn clock_skew(&self, node: &Node) -> Option<Symptom> {
+        let limit = (self.period() * 3).max(Duration::from_secs(3));
+        let head = node.head.as_ref()?;
+        let timestamp = head.timestamp?;
+        let off = Duration::from_secs(head.heard_at.abs_diff(timestamp));
+        let ahead = head.heard_at > timestamp;
+        if off <= limit || ahead && !node.follows() {
+            return None;
+        }
+        let how = if ahead { "ahead of" } else { "behind" };
+        Some(Symptom { name: "clock_skew", text: format!("our clock is {off:.0?} {how} the chain's: check NTP") })
+    }
+
+    /// Whether a fork is near and fewer than a quorum of the proposers run the new version.
+    fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
+        let head = self.heads.height()?;
+        let fork = self.open().find_map(|u| u.fork_height.filter(|fork| *fork > head))?;
+        if fork - head > FORK_IS_NEAR {
+            return None;
+        }
+        let census = self.census(survey)?;
+        (census.upgraded < census.quorum).then(|| Symptom { name: "few_upgraded", text: census.to_string() })
+    }
+
+    /// How many of the proposers of the last blocks run at least the version of the next upgrade that has a fork.
+    pub(super) fn census(&self, survey: &Survey) -> Option<Census> {
+        let head = self.heads.height()?;
+        let upgrade = self.open().find(|u| u.fork_height.is_some_and(|fork| fork > head))?;
+        let Some(Preparation::Ready(ready)) = self.prepared.get(&upgrade.name) else { return None };
+        let wanted = ready.promised.as_deref()?;
+        let runs = survey.census.iter().filter(|(_, version)| is_at_least(version, wanted)).count();
+        Some(Census {
+            upgraded: runs,
+            proposers: survey.census.len(),
+            version: wanted.to_owned(),
+            quorum: quorum(survey.sample.set.len()),
+            fork_in: upgrade.fork_height.unwrap_or(head).saturating_sub(head),
+        })
+    }
+}
+
+/// The versions of the proposers against the one that the next fork needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Census {
+    pub(super) upgraded: usize,
+    proposers: usize,
+    version: String,
+    pub(super) quorum: usize,
+    fork_in: u64,
+}
+
+impl std::fmt::Display for Census {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Census { upgraded, proposers, version, quorum, fork_in } = self;
+        write!(f, "{upgraded} of {proposers} proposers run >= {version}; quorum {quorum}; fork in {fork_in} blocks")
+    }
+}
+
+/// The number of the next round and the time until it begins, for a height that began `since` ago. Each round has
+/// twice the time of the one before, up to a limit.
+pub(super) fn next_round(since: Duration, (first, longest): (Duration, Option<Duration>)) -> (u32, Duration) {
+    let (mut round, mut begins, mut length) = (0, Duration::ZERO, first.max(Duration::from_millis(1)));
+    while begins <= since && round < 64 {
+        begins = begins.saturating_add(longest.map_or(length, |longest| length.min(longest)));
+        length = length.saturating_mul(2);
+        round += 1;
+    }
+    (round, begins.saturating_sub(since))
+}
+
+/// Whether a version is at least another, by their numbers; a version without numbers is not.
+pub(super) fn is_at_least(version: &str, wanted: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u64> {
+        let from = text.find(|c: char| c.is_ascii_digit()).unwrap_or(text.len());
+        let digits = text[from..].split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+        digits.split('.').map_while(|part| part.parse().ok()).take(3).collect()
+    };
+    let (version, wanted) = (numbers(version), numbers(wanted));
+    !version.is_empty() && version >= wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_double_up_to_the_limit() {
+        let seconds = Duration::from_secs;
+        let at = |since, longest| next_round(seconds(since), (seconds(2), longest));
+        // They begin at 0, 2, 6, 14, 30 s.
+        assert_eq!(at(0, None), (1, seconds(2)));
+        assert_eq!(at(5, None), (2, seconds(1)));
+        assert_eq!(at(14, None), (4, seconds(16)));
+        assert_eq!(at(14, Some(seconds(8))), (4, seconds(8)));
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (version, wanted, is) in [
+            ("v1.1.0", "1.1.0", true),
+            ("Gwemix/v1.10.0-stable/linux", "1.9.0", true),
+            ("1.0.9", "1.1.0", false),
+            ("unknown", "1.0.0", false),
+        ] {
+            assert_eq!(is_at_least(version, wanted), is, "{version} {wanted}");
+        }
+    }
+}
