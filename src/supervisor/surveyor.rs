@@ -155,7 +155,7 @@ fn survey(observer: &mut Observer, due: Option<u64>) -> Result<Survey, RpcError>
     Ok(Survey {
         me: seen.own.map(|own| own.0),
         due_set: due_set.unwrap_or_else(|| window.validators().to_vec()).into_iter().map(|v| v.0).collect(),
-        sample: window.sample(seen.head_age, seen.timing.period),
+        sample: window.sample(seen.head_age, &seen.timing),
         own_seals: (count(sealed), count(looked_at)),
         own_seal: seen
             .own

@@ -166,7 +166,7 @@ impl Coordinator {
 
 /// Judges what was seen: pure.
 fn judge(seen: &Observation, due: Option<&Due>, rules: &Rules) -> Readiness {
-    let sample = seen.window.sample(seen.head_age, seen.timing.period);
+    let sample = seen.window.sample(seen.head_age, &seen.timing);
     let verdict = match seen.own {
         Some(own) => gates::judge(&own.0, due, rules, &sample),
         None => Verdict::Hold(vec![Gate::Unknown { missing: "the node's own address".to_owned() }]),

@@ -3,8 +3,8 @@
 use super::*;
 use crate::machine::gates::{self, Gate, Reason, Rules, Verdict};
 use crate::wbft::{
-    Address, Client, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Step, Syncing,
-    Timing, Window, show_quantity,
+    Address, Client, Consensus, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Policy,
+    Step, Syncing, Timing, Window, show_quantity,
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
@@ -203,7 +203,7 @@ fn the_next_proposer_follows_the_last_one_and_each_round_skips_one() {
     window.push(&chain[1].0).unwrap();
     for (header, set) in &chain[2..] {
         assert_eq!(window.validators(), set, "block {}", header.number);
-        let expected = window.next_proposer().unwrap();
+        let expected = window.next_proposer(Policy::RoundRobin).unwrap();
         window.push(header).unwrap();
         let index = |who: Address| set.iter().position(|v| *v == who).unwrap();
         let skipped = window.head().round as usize;
@@ -229,6 +229,15 @@ fn a_block_that_does_not_follow_or_has_foreign_seals_is_refused() {
     assert_eq!(window, before);
 }
 
+/// The timing of the recorded chain.
+const TIMING: Timing = Timing {
+    period: Duration::from_secs(1),
+    round_timeout: Duration::from_secs(2),
+    max_round_timeout: None,
+    epoch: Some(10),
+    policy: Policy::RoundRobin,
+};
+
 /// What is seen at a head of the recorded chain by a healthy node, a second after it.
 fn seen(head: usize) -> Observation {
     Observation {
@@ -238,17 +247,15 @@ fn seen(head: usize) -> Observation {
         syncing: Syncing::Idle,
         mining: Some(true),
         peers: Some(3),
-        timing: Timing {
-            period: Duration::from_secs(1),
-            round_timeout: Duration::from_secs(2),
-            epoch: Some(10),
-        },
+        clock_skew: Duration::ZERO,
+        timing: TIMING,
+        consensus: Some(Consensus::constant(TIMING)),
     }
 }
 
 /// Whether the network could spare us at a head of the recorded chain.
 fn spared(head: usize) -> Verdict {
-    let sample = seen(head).window.sample(Duration::from_secs(1), Duration::from_secs(1));
+    let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING);
     gates::judge(&address(N1).0, None, &Rules { slot_blocks: 60, avoid_own_proposal: false }, &sample)
 }
 
@@ -256,15 +263,13 @@ fn spared(head: usize) -> Verdict {
 fn a_stop_shows_in_the_recorded_seals_with_the_second_block() {
     let live = |head| ConsensusState::from(&seen(head)).live;
     let sealing = |head: usize| {
-        let sample = seen(head).window.sample(Duration::ZERO, Duration::from_secs(1));
+        let sample = seen(head).window.sample(Duration::ZERO, &TIMING);
         sample.set.iter().filter(|seat| seat.sealing).count()
     };
     // n4 is stopped after block 98 and is there again from block 142.
-    assert_eq!((live(98), sealing(98)), (4, 4));
-    assert_eq!((live(106), sealing(102)), (4, 4));
-    assert_eq!((live(107), sealing(103)), (3, 3));
-    assert_eq!((live(141), sealing(141)), (3, 3));
-    assert_eq!((live(142), sealing(142)), (4, 4));
+    for (head, seals) in [(98, 4), (102, 4), (103, 3), (141, 3), (142, 4)] {
+        assert_eq!((live(head), sealing(head)), (seals, seals), "one window for display and gate");
+    }
     assert!(matches!(spared(98), Verdict::Go(_)));
     match spared(110) {
         Verdict::Hold(gates) => {

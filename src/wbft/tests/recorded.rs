@@ -1,7 +1,7 @@
 //! The client against the recorded answers of a real node, as they are.
 
 use super::*;
-use crate::wbft::{Address, Client, Syncing, show_quantity};
+use crate::wbft::{Address, Client, Peer, Syncing, show_quantity};
 use std::collections::HashMap;
 
 /// A node that answers each call as it was recorded, by transport, node and situation.
@@ -52,7 +52,10 @@ fn a_healthy_validator_over_ipc() {
     assert_eq!(node.genesis_hash().unwrap().to_string(), genesis);
     let peers = node.peers().unwrap();
     assert_eq!(peers.len(), 3);
-    assert!(peers[0].id.ends_with("fbf542697ecbcb7b6d7999c55c5642ef34559393") && peers[0].inbound);
+    let n2 = address("0xfbf542697ecbcb7b6d7999c55c5642ef34559393");
+    assert!(peers[0].address() == Some(n2) && peers[0].inbound);
+    assert!(peers[0].enode.starts_with("enode://"));
+    assert_eq!(Peer { id: "é".repeat(30), ..peers[0].clone() }.address(), None);
     assert_eq!(node.node_info().unwrap()["protocols"]["eth"]["config"]["bohoBlock"], 0);
     drop(node);
     server.join();
@@ -158,7 +161,7 @@ fn istanbul_answers_with_all_their_quirks() {
     assert_eq!((info.prev_committed.len(), info.next_validators), (4, Some(vec![n4, n2, n3, n1])));
     assert_eq!(node.extra_info(5).unwrap().next_validators, None);
     assert_eq!(node.extra_info(0).unwrap().committed, []);
-    let timing = node.timing().unwrap().unwrap();
+    let timing = node.consensus().unwrap().unwrap().at(80);
     assert_eq!((timing.period.as_secs(), timing.round_timeout.as_secs(), timing.epoch), (1, 2, Some(10)));
     drop(node);
     server.join();
@@ -176,10 +179,11 @@ fn a_program_tells_which_forks_it_knows() {
 }
 
 #[test]
-fn over_plain_http_nobody_says_who_the_node_is() {
+fn over_plain_http_the_coinbase_is_the_address_of_the_node() {
     let (mut node, server) = replay("http-default", "n2", "healthy");
-    assert_eq!(node.node_address().unwrap(), None);
-    assert_eq!(node.timing().unwrap(), None);
+    assert_eq!(node.consensus().unwrap(), None);
+    let own = address("0xfbf542697ecbcb7b6d7999c55c5642ef34559393");
+    assert_eq!(node.node_address().unwrap(), Some(own), "by its coinbase");
     assert!(node.is_validator().unwrap_err().is_unknown_method());
     drop(node);
     server.join();
