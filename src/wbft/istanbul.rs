@@ -273,18 +273,17 @@ impl Client {
         loop {
             let from = to.saturating_sub(STEP - 1).max(lowest);
             let headers = self.headers(from..=to)?;
-            for (header, expected) in headers.iter().rev().zip((from..=to).rev()) {
-                if header.number != expected {
-                    break;
-                }
+            let mut newest = headers.iter().rev().peekable();
+            for expected in (from..=to).rev() {
+                let Some(header) = newest.next_if(|header| header.number == expected) else {
+                    let what = format!(
+                        "the header of block {expected}, with which an epoch may have ended, is absent"
+                    );
+                    return Err(self.nonsense(METHOD, &what));
+                };
                 if let Some(set) = self.epoch_of(header)? {
-                    return self.checked_epoch(height, header.number, set);
+                    return self.checked_epoch(height, expected, set);
                 }
-            }
-            if headers.len() as u64 <= to - from {
-                let what =
-                    format!("a header from {from} to {to} is absent, and an epoch may have ended with it");
-                return Err(self.nonsense(METHOD, &what));
             }
             if from == lowest {
                 let far = "the last epoch began too long ago to be found by its headers: use IPC, or have the node serve istanbul";
