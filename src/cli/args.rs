@@ -550,7 +550,7 @@ mod tests {
             ("upgrade schedule v2 9 --url v2", "--url: \"v2\" is not a URL: it has no scheme"),
             (
                 "upgrade schedule v2 9 --url linux/amd64=ftp://x",
-                "\"ftp://x\" is not a URL: ftp is not one of",
+                "\"ftp://x\" is not a URL: the scheme ftp is not one of",
             ),
             ("upgrade schedule v2 9 --url linux/=http://a", "\"linux/\" is not a platform"),
             ("upgrade schedule v2 9 --url http://a --url http://b", "--url: there are two for any"),

@@ -119,7 +119,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let worker = Worker::start(channels.jobs.0.clone())?;
     let release = Release::start(home, channels.released.0.clone())?;
 
-    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
+    let machine = Machine::new(policy(&config, &args), seed(), opened.record.clone());
     let supervisor = Supervisor {
         context: Context {
             config: Arc::new(config),
@@ -506,7 +506,7 @@ impl Supervisor {
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
-        self.feed(Event::Policy(policy(&self.context.config)));
+        self.feed(Event::Policy(policy(&self.context.config, &self.args)));
     }
 
     fn called(&mut self, (request, caller): Call) {

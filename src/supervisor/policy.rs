@@ -3,8 +3,10 @@
 use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::machine::gates::Rules;
 use crate::machine::{Policy, StopTimeout};
+use std::ffi::OsString;
 
-pub(super) fn policy(config: &Config) -> Policy {
+/// `args` are those of the node.
+pub(super) fn policy(config: &Config, args: &[OsString]) -> Policy {
     Policy {
         restart_after_upgrade: config.daemon_restart_after_upgrade,
         restart_delay: config.daemon_restart_delay,
@@ -27,7 +29,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         turns: Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal },
         leave_before_stop: config.leave_before_stop,
         silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
-            && config.can_be_told_to_seal(),
+            && config.can_be_told_to_seal(args),
         sign_wait: config.sign_wait_timeout,
     }
 }

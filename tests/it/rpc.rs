@@ -75,7 +75,7 @@ fn hears(heights: &'static [u64]) -> (Rig, usize) {
     let rig = Rig::new().set("DAEMON_RPC_ADDRESS", &door.address()).set("DAEMON_POLL_INTERVAL", "100ms");
     rig.stage("v2", &[]);
     rig.schedule("v2", 1000);
-    let mut visor = rig.run();
+    let mut visor = rig.run_with(&[], &["--mine", "--ipcdisable"]);
     visor.wait(&["event=upgrade_ready"]);
     let seen = asked.load(Ordering::SeqCst);
     until("it to be asked again and again", || {
