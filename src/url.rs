@@ -17,16 +17,18 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     match uri.scheme_str() {
         Some(scheme) if schemes.contains(&scheme) => {}
         Some("wss") => return Err(NO_TLS.to_owned()),
-        Some(scheme) => return Err(format!("{scheme} is not one of {}", schemes.join(", "))),
+        Some(scheme) => return Err(format!("the scheme {scheme} is not one of {}", schemes.join(", "))),
         None => return Err("it has no scheme".to_owned()),
     }
-    if uri.host().is_none_or(str::is_empty) {
+    if uri.host().is_none_or(|host| host.is_empty() || host == "[]") {
         return Err("it has no host".to_owned());
     }
     let authority = uri.authority().map_or("", |a| a.as_str());
     let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
     match after_host.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_err() => Err(format!("{port:?} is not a port")),
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            Err(format!("the port {port:?} is not a number up to 65535"))
+        }
         _ => Ok(()),
     }
 }
@@ -95,6 +97,7 @@ mod tests {
             "/x",
             "https://",
             "https://:1",
+            "http://[]:1",
             "https://a:",
             "https://a:70000",
             "ftp://a",

@@ -13,9 +13,11 @@ use crate::batch::Entry;
 use crate::config::keys;
 use crate::digest::{Algorithm, Digest};
 use crate::error::Result;
+use crate::machine::Block;
 use crate::name::Name;
 use crate::time::parse_duration;
 use crate::url::{check, redact};
+use crate::wbft::Hash;
 use misuse::{misused, superfluous, unknown, usage_error};
 use pico_args::Arguments;
 use std::collections::BTreeMap;
@@ -72,7 +74,11 @@ pub(crate) enum Command {
     ResolveRetry {
         with: Option<Name>,
     },
-    ResolveSign,
+    ResolveSign {
+        at: Option<Block>,
+    },
+    ResolveHead,
+    ResolveChain,
     ResolveRollback {
         force: bool,
     },
@@ -161,7 +167,9 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         },
         "resolve" => match subcommand(args, word)?.as_str() {
             "retry" => Command::ResolveRetry { with: opt(args, "resolve retry", "--with", name)? },
-            "sign" => Command::ResolveSign,
+            "sign" => Command::ResolveSign { at: opt(args, "resolve sign", "--at", block)? },
+            "head" => Command::ResolveHead,
+            "chain" => Command::ResolveChain,
             "rollback" => Command::ResolveRollback { force: args.contains("--force") },
             other => return Err(unknown(&format!("resolve {other}"))),
         },
@@ -425,6 +433,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|e| e.to_string())
 }
 
+/// A block as `HEIGHT:HASH`.
+fn block(text: &str) -> Result<Block, String> {
+    let (number, hash) = text.split_once(':').ok_or("a block is HEIGHT:HASH, with the hash as 0x…")?;
+    let hash: Hash = hash.parse().map_err(|e| format!("{hash:?}: {e}"))?;
+    Ok(Block { height: height(number)?, hash: Some(hash.to_string()) })
+}
+
 fn height(text: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
@@ -550,7 +565,7 @@ mod tests {
             ("upgrade schedule v2 9 --url v2", "--url: \"v2\" is not a URL: it has no scheme"),
             (
                 "upgrade schedule v2 9 --url linux/amd64=ftp://x",
-                "\"ftp://x\" is not a URL: ftp is not one of",
+                "\"ftp://x\" is not a URL: the scheme ftp is not one of",
             ),
             ("upgrade schedule v2 9 --url linux/=http://a", "\"linux/\" is not a platform"),
             ("upgrade schedule v2 9 --url http://a --url http://b", "--url: there are two for any"),

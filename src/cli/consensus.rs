@@ -10,11 +10,9 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::machine::gates::{Rules, Verdict};
+use crate::machine::gates::Verdict;
 use crate::supervisor::{Reply, Request, ask, endpoints};
-use crate::wbft::{
-    Client, ConsensusState, Coordinator, Fault, Heights, Options, Readiness, RoundMetrics, RpcError,
-};
+use crate::wbft::{Client, ConsensusState, Coordinator, Fault, Options, Readiness, RoundMetrics, RpcError};
 use picture::Frame;
 use serde_json::json;
 use std::io::{self, IsTerminal as _};
@@ -87,16 +85,15 @@ pub(super) fn check(config: &Config, home: &Home) -> Result<u8> {
 
 /// Asks the first address of the node that answers.
 fn look(config: &Config, home: &Home) -> Result<Seen> {
-    let rules = Rules { slot_blocks: config.slot_blocks, avoid_own_proposal: config.avoid_own_proposal };
     let next = next(home);
     let mut trouble = None;
     for endpoint in endpoints(config, home) {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules);
-        let answer = node.check_readiness(None).and_then(|readiness| {
+        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()));
+        let answer = node.check_readiness(false).and_then(|readiness| {
             let next = match &next {
-                Some((name, heights)) => {
-                    let verdict = node.check_readiness(Some(heights))?.verdict;
-                    Some((name.clone(), heights.upgrade, verdict))
+                Some((name, height)) => {
+                    let verdict = node.check_readiness(true)?.verdict;
+                    Some((name.clone(), *height, verdict))
                 }
                 None => None,
             };
@@ -123,11 +120,10 @@ fn look(config: &Config, home: &Home) -> Result<Seen> {
 }
 
 /// The upgrade that is next, as the supervisor has it.
-fn next(home: &Home) -> Option<(String, Heights)> {
+fn next(home: &Home) -> Option<(String, u64)> {
     let Reply::Status(status) = ask(home, &Request::Status).ok()?.reply else { return None };
     let plan = status.view.planned.first()?;
-    let (fork, deadline) = (plan.fork_height, plan.deadline_height);
-    Some((plan.name.to_string(), Heights { upgrade: plan.height, fork, deadline }))
+    Some((plan.name.to_string(), plan.height))
 }
 
 fn value(seen: &Seen) -> serde_json::Value {

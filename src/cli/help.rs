@@ -83,7 +83,13 @@ pub const COMMANDS: &[Usage] = &[
         "after a halt: let the next run try the upgrade again, or try it with another binary, staged as NAME",
     ),
     usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
-    usage("resolve sign", "have a validator that waits after an unclean stop sign at once"),
+    usage(
+        "resolve sign [--at HEIGHT:HASH]",
+        "say what a validator that does not sign yet waits for; with --at, have it sign, as you have found out that no \
+         validator has a block beyond that one",
+    ),
+    usage("resolve head", "forget the highest head that was known for sure, when it was a wrong one"),
+    usage("resolve chain", "let the next run bind this home to another chain"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),
     usage("config check", "check the configuration"),
     usage("version", "show the version of wemixvisor"),

@@ -78,7 +78,9 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }
         Command::Now(name) => done(upgrade::now(&loaded.config, &home, name)),
-        Command::ResolveSign => done(resolve::sign(&home)),
+        Command::ResolveSign { at } => done(resolve::sign(&home, at)),
+        Command::ResolveHead => done(resolve::head(&home)),
+        Command::ResolveChain => done(resolve::chain(&home)),
         Command::Plan(command) => plan::run(command, &loaded.config, &home),
         Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
         Command::ResolveRetry { with: None } => done(resolve::retry(&home)),

@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
-use crate::machine::{NodeMark, Origin, Phase, Record, Upgrade, objection, objection_to};
+use crate::machine::{Block, Origin, Phase, Record, Upgrade, objection, objection_to};
 use crate::name::Name;
-use crate::supervisor::{Request, ask};
+use crate::supervisor::{Reply, Request, ask};
+use crate::upgrade::head;
 use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::prepare::{self, Downloads, Verified};
 use std::path::Path;
@@ -61,7 +62,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
 /// Lets the next run go back to the old binary.
 pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
     decide(home, |record| {
-        let highest = crate::upgrade::head::read(home)?.map(|record| record.block.height);
+        let highest = head::read(home)?.map(|record| record.block.height);
         let Some(progress) = &mut record.upgrade else {
             return Err(Error::new(Kind::NotMet, "no upgrade is under way, so there is no way back"));
         };
@@ -80,28 +81,45 @@ pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
     })
 }
 
-/// Has a silent validator sign: the one that runs, or the next that is started.
-pub(super) fn sign(home: &Home) -> Result<()> {
-    match ask(home, &Request::Sign) {
+/// Has the silent validator that runs sign, where the operator states that `at` is the last final block of the network;
+/// without it, says what is missing.
+///
+/// # Errors
+/// [`Kind::NotMet`] if that is not safe or nothing keeps the node from signing; [`Kind::NoSupervisor`] if none runs,
+/// since the node's head is the proof.
+pub(super) fn sign(home: &Home, at: Option<Block>) -> Result<()> {
+    match ask(home, &Request::Sign { at })?.reply {
+        Reply::Refused(why) => Err(Error::new(Kind::NotMet, why)),
+        reply => print(&format!("{}\n", accepted(&reply)?)),
+    }
+}
+
+/// Forgets the head record: the highest head that was ever known for sure.
+pub(super) fn head(home: &Home) -> Result<()> {
+    match ask(home, &Request::ResetHead) {
         Ok(answered) => print(&format!("{}\n", accepted(&answered.reply)?)),
         Err(e) if e.kind() == Kind::NoSupervisor => {
             let _lock = SupervisorLock::acquire(home)?;
-            let opened = Journal::open(home)?;
-            let (mut journal, mut record) = (opened.journal, opened.record);
-            if let Some(reason) = &record.halted {
-                return Err(Error::new(Kind::NotMet, format!("it was halted: {reason}"))
-                    .hint("when that is over: wemixvisor resolve retry, then resolve sign if need be"));
-            }
-            if !record.silent && matches!(record.node, NodeMark::Never | NodeMark::StoppedClean) {
-                return Err(Error::new(Kind::NotMet, "nothing keeps the node from signing"));
-            }
-            record.silent = false;
-            record.node = NodeMark::StoppedClean;
-            journal.write(&record)?;
-            print("the next `wemixvisor run` signs at once\n")
+            head::forget(home)?;
+            print("the head record is forgotten\n")
         }
         Err(e) => Err(e),
     }
+}
+
+/// Has the next `run` bind the home to the chain that its node is on then.
+pub(super) fn chain(home: &Home) -> Result<()> {
+    let _lock = SupervisorLock::acquire(home)?;
+    let Opened { mut journal, mut record, .. } = Journal::open(home)?;
+    let Some(chain) = record.chain.take() else {
+        return Err(Error::new(Kind::NotMet, "this home is bound to no chain yet"));
+    };
+    head::forget(home)?;
+    journal.write(&record)?;
+    print(&format!(
+        "no longer bound to chain {} with genesis {}; the next `wemixvisor run` binds anew\n",
+        chain.id, chain.genesis
+    ))
 }
 
 fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Result<()> {

@@ -14,6 +14,9 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     for warning in &loaded.warnings {
         log::warn!("event=config_warning {warning}");
     }
+    for warning in loaded.check_args(&args) {
+        log::warn!("event=config_warning {warning}");
+    }
     loaded.config.check_dirs(&args)?;
     let (problems, _) = loaded.check_disk();
     problems.into_result()?;

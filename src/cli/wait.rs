@@ -10,7 +10,6 @@ use crate::batch::Activation;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::gates::Rules;
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::journal::Journal;
@@ -119,11 +118,9 @@ fn told_by_node(
     deadline: &Deadline,
     mut tell: impl FnMut(u64),
 ) -> Result<()> {
-    // Only for turns, which nobody asks for here.
-    let rules = Rules { slot_blocks: 1, avoid_own_proposal: false };
     let mut trouble = None;
     for endpoint in endpoints {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()), rules);
+        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()));
         let goes_on = |head| {
             tell(head);
             !deadline.has_passed()

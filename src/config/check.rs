@@ -3,12 +3,12 @@
 //! Combinations are checked at every load. What is on the disk is looked at only by `run` and
 //! `config check`, because `status` must work on a home that is broken.
 
-use super::address::RpcAddress;
 use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
 use super::value::{HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::url::redact;
+use crate::wbft::Endpoint;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -38,14 +38,6 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         let what = "killing a validator rewinds it by minutes to hours of blocks, and it may vote twice";
         warnings.push(at("daemon_stop_timeout_action", what).hint("wait is the safe choice"));
     }
-    if config.validator_mode
-        && config.sign_after_unclean == SignAfterUnclean::Wait
-        && !config.can_be_told_to_seal()
-    {
-        let what =
-            "over HTTP nobody can be told to seal, so that after an unclean stop the validator signs at once";
-        warnings.push(at("daemon_rpc_address", what).hint("add the node's IPC socket"));
-    }
     if config.unsafe_skip_checksum && !config.download_public_keys.is_empty() {
         let what = "it has no effect: with download_public_keys a signature is always required";
         warnings.push(at("unsafe_skip_checksum", what));
@@ -57,11 +49,12 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
 }
 
 impl Config {
-    /// Whether there is a way to have a silent node seal: IPC has the methods for it, HTTP has not.
+    /// Whether a silent node that runs with these arguments can be ordered to seal. Over its IPC socket it can; over
+    /// HTTP the method for it is not served by default.
     #[must_use]
-    pub fn can_be_told_to_seal(&self) -> bool {
-        let addresses = &self.daemon_rpc_address;
-        addresses.is_empty() || addresses.iter().any(|address| !matches!(address, RpcAddress::Http(_)))
+    pub fn can_be_told_to_seal(&self, node_args: &[OsString]) -> bool {
+        !ipc_is_disabled(node_args)
+            || self.daemon_rpc_address.iter().any(|address| !matches!(address, Endpoint::Http(_)))
     }
 
     /// The node's data directory: `daemon_data_dir`, else the last `--datadir` among the node's arguments,
@@ -105,6 +98,19 @@ impl Config {
 }
 
 impl Loaded {
+    /// What is unsafe together with these arguments for the node.
+    #[must_use]
+    pub fn check_args(&self, node_args: &[OsString]) -> Vec<Problem> {
+        let config = &self.config;
+        let waits = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
+        if !waits || config.can_be_told_to_seal(node_args) {
+            return Vec::new();
+        }
+        let what = "daemon_rpc_address: the node runs with --ipcdisable and cannot be ordered to seal over HTTP, so that \
+                    after an unclean stop the validator signs at once";
+        vec![Problem::new(self.origin("daemon_rpc_address"), what).hint("leave --ipcdisable out")]
+    }
+
     /// Looks at what the values name on the disk: problems first, then warnings.
     #[must_use]
     pub fn check_disk(&self) -> (Problems, Vec<Problem>) {
@@ -153,6 +159,18 @@ fn not_executable(path: &Path) -> Option<String> {
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Whether the node opens no IPC socket, by its own arguments: a switch takes a value after `=` only.
+fn ipc_is_disabled(node_args: &[OsString]) -> bool {
+    let args = node_args.iter().map(|arg| arg.as_bytes()).take_while(|arg| *arg != b"--");
+    let flags = args.filter_map(|arg| arg.strip_prefix(b"--").or_else(|| arg.strip_prefix(b"-")));
+    let values = flags.filter_map(|flag| flag.strip_prefix(b"ipcdisable"));
+    // The last one counts; the values are those of Go's ParseBool.
+    values
+        .filter(|value| value.first().is_none_or(|sign| *sign == b'='))
+        .last()
+        .is_some_and(|value| matches!(value, b"" | b"=true" | b"=1" | b"=t" | b"=T" | b"=TRUE" | b"=True"))
 }
 
 /// The data directory that the node's own arguments name, read as the node reads them: one dash or two,
@@ -247,9 +265,24 @@ mod tests {
         load(home, &[validator, ("--daemon-height-source", "none")]).unwrap_err();
         let killer = load(home, &[validator, ("--daemon-stop-timeout-action", "kill")]).unwrap();
         assert_eq!(killer.warnings.len(), 1);
-        let deaf =
-            |address| load(home, &[validator, ("--daemon-rpc-address", address)]).unwrap().warnings.len();
-        assert_eq!((deaf("localhost:8545"), deaf("localhost:8545,/x/node.ipc")), (1, 0));
+        let deaf = |address, words| {
+            let loaded = load(home, &[validator, ("--daemon-rpc-address", address)]).unwrap();
+            assert!(loaded.warnings.is_empty());
+            loaded.check_args(&args(words)).len()
+        };
+        // The socket is used whatever the addresses are, unless the node opens none.
+        assert_eq!(deaf("localhost:8545", "--mine"), 0);
+        for (words, warnings) in [
+            ("--ipcdisable", 1),
+            ("-ipcdisable=true", 1),
+            ("--ipcdisable=false", 0),
+            ("--ipcdisable --ipcdisable=0", 0),
+            ("--ipcdisabled", 0),
+            ("-- --ipcdisable", 0),
+        ] {
+            assert_eq!(deaf("localhost:8545", words), warnings, "{words}");
+            assert_eq!(deaf("localhost:8545,/x/node.ipc", words), 0, "{words}");
+        }
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
     }

@@ -4,13 +4,14 @@
 //! `config show`, the commented `config.yaml`, help and the test of the man page read the rows. So a key
 //! cannot exist in one of them and be missing in another. Rules between keys are checked elsewhere.
 
-use super::address::{HttpUrl, RpcAddress};
 use super::download::{DownloadUrls, PublicKey};
+use super::http_url::HttpUrl;
 use super::value::{
     Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Setting, SignAfterUnclean, Size,
     StopTimeoutAction,
 };
 use crate::name::Name;
+use crate::wbft::{Address, Endpoint};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,9 +108,9 @@ settings! {
         daemon_node_ipc: String = "*.ipc";
         /// The lock that the node holds while its databases are open, as a pattern relative to the data directory.
         daemon_node_lock: String = "*/LOCK";
-        /// Where to ask the node, tried in order: host:port, a URL, or the path of a socket.
-        /// Not set: the IPC socket if there is one, else localhost:8545.
-        daemon_rpc_address: Vec<RpcAddress> = "";
+        /// Where else to reach the node, tried in order: host:port, a URL, or the path of a socket.
+        /// The IPC socket in the data directory always comes first. Not set: localhost:8545 where there is no socket.
+        daemon_rpc_address: Vec<Endpoint> = "";
         /// Where the node serves its Prometheus metrics, for the rounds of the consensus in progress.
         daemon_node_metrics_address: Option<HttpUrl> = "";
     }
@@ -177,9 +178,12 @@ settings! {
     "Validators" {
         /// Whether this node is a validator: then it is stopped only when the network can spare it.
         validator_mode: bool = "false", env "VALIDATOR_MODE";
+        /// The address with which this node seals, where neither its RPC nor its key tells.
+        validator_address: Option<Address> = "";
         /// Whether a validator's node is started with the settings that make it follow the chain again at once.
         daemon_fast_sync: bool = "true";
-        /// When to sign again after the node was killed or has crashed. At once where daemon_rpc_address names HTTP only.
+        /// When to sign again after the node was killed or has crashed. At once where the node runs with
+        /// --ipcdisable and daemon_rpc_address names HTTP only.
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.
         sign_wait_timeout: Duration = "10m", within "1s" to "24h";

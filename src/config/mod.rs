@@ -29,9 +29,9 @@
 //! # Ok::<(), wemixvisor::config::Problems>(())
 //! ```
 
-mod address;
 mod check;
 mod download;
+mod http_url;
 pub mod keys;
 mod load;
 mod problem;
@@ -39,8 +39,8 @@ mod show;
 mod value;
 mod yaml;
 
-pub use address::{HttpUrl, RpcAddress};
 pub use download::{DownloadUrls, PublicKey};
+pub use http_url::HttpUrl;
 pub use keys::{Config, KEYS, Key};
 pub use load::{Loaded, Origin, Sources};
 pub use problem::{Problem, Problems};

@@ -3,9 +3,10 @@
 //! The same reader serves file, environment, flags and the defaults of the key table, so that a value
 //! means the same everywhere. Which keys there are is the business of [`super::keys`].
 
-use super::address::{HttpUrl, RpcAddress};
+use super::http_url::HttpUrl;
 use crate::name::Name;
 use crate::time::{parse_duration, show_duration};
+use crate::wbft::{Address, Endpoint};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -229,6 +230,34 @@ impl Setting for Name {
     }
 }
 
+impl Setting for Endpoint {
+    const KIND: &'static str = "address";
+
+    fn read(raw: &Raw, _: &Path) -> Read<Self> {
+        raw.parse(str::parse::<Endpoint>)
+    }
+
+    fn show(&self) -> Value {
+        json!(self.to_string())
+    }
+}
+
+impl Setting for Address {
+    const KIND: &'static str = "account address";
+
+    fn read(raw: &Raw, _: &Path) -> Read<Self> {
+        raw.parse(|text| match text.parse() {
+            Ok(Address::ZERO) => Err("the zero address is no validator's".to_owned()),
+            Ok(address) => Ok(address),
+            Err(e) => Err(format!("{e}: write 0x and 40 hexadecimal digits")),
+        })
+    }
+
+    fn show(&self) -> Value {
+        json!(self)
+    }
+}
+
 impl Setting for String {
     const KIND: &'static str = "pattern";
 
@@ -307,11 +336,7 @@ macro_rules! list {
     )+};
 }
 
-list!(
-    RpcAddress = "list of addresses",
-    HttpUrl = "list of URLs",
-    super::download::PublicKey = "list of keys"
-);
+list!(Endpoint = "list of addresses", HttpUrl = "list of URLs", super::download::PublicKey = "list of keys");
 
 /// A type that is one of a few words.
 macro_rules! choice {
@@ -477,6 +502,29 @@ mod tests {
     fn a_word_that_is_no_choice_lists_the_choices() {
         assert_eq!(read("KILL"), Ok(StopTimeoutAction::Kill));
         assert_eq!(read::<StopTimeoutAction>("die").unwrap_err(), "\"die\" is none of wait | abort | kill");
+    }
+
+    #[test]
+    fn the_address_of_a_validator_has_one_form() {
+        let text = "0x00112233445566778899AABBCCDDEEFF00112233";
+        let address: Address = read(text).unwrap();
+        assert_eq!(address.show(), json!(text.to_ascii_lowercase()));
+        assert_eq!(read::<Option<Address>>(""), Ok(None));
+        let error = read::<Address>("0x12").unwrap_err();
+        assert_eq!(error, "\"0x12\" is not 20 bytes: write 0x and 40 hexadecimal digits");
+        for bad in [&text[2..], &format!("0x{}", "0".repeat(40))] {
+            assert!(read::<Address>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_node_is_the_rpc_clients_own_type() {
+        assert_eq!(read("localhost:1"), Ok(Endpoint::Http("http://localhost:1".to_owned())));
+        assert_eq!(read("/data/geth.ipc"), Ok(Endpoint::Ipc("/data/geth.ipc".into())));
+        let error = read::<Endpoint>("localhost").unwrap_err();
+        assert!(error.contains("it has no port; write host:port"), "{error}");
+        assert!(read::<Endpoint>("").is_err() && read::<Endpoint>("http://[]:1").is_err());
+        assert_eq!(read::<Endpoint>("http://me:secret@a").unwrap().show(), json!("http://***@a"));
     }
 
     #[test]

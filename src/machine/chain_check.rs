@@ -175,7 +175,8 @@ impl Machine {
         identity.known = false;
         identity.repeated = identity.other.is_some();
         let is_new = identity.other.is_none();
-        identity.other = identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
+        identity.other =
+            identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
         if is_new {
             self.tell(Level::Error, "other_chain", theirs, true);
         }

@@ -292,7 +292,8 @@ pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample) -> Verdict {
     holds.extend(quorum_gate(&now.set[seat], now));
     let turn = slot.and_then(|slot| turn_gate(me, slot, now));
     // Where a block of our own is best waited for only while we could still go after it.
-    let open_until = slot.filter(|_| turn.is_none()).map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
+    let open_until =
+        slot.filter(|_| turn.is_none()).map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
     holds.extend(turn);
     holds.extend(calm_gates(now));
     holds.extend(proposal_gate(me, now, open_until));
@@ -355,11 +356,7 @@ fn share_gate(me: &Validator, slot: &Slot, group: u64, now: &Sample) -> Option<G
     let ours = (mates.partition_point(|seat| seat.validator < *me) / at_once) as u64;
     let wait = (ours + shares - cycle % shares) % shares;
     let opens_at = (cycle.saturating_add(wait)).saturating_mul(slot.groups()).saturating_add(group);
-    (wait > 0).then(|| Gate::Share {
-        at_once,
-        group: mates.len(),
-        opens_at: opens_at.saturating_mul(SLOT),
-    })
+    (wait > 0).then(|| Gate::Share { at_once, group: mates.len(), opens_at: opens_at.saturating_mul(SLOT) })
 }
 
 /// Keeps a validator from being stopped where it would propose again when it returns, and prefers the block after
@@ -383,7 +380,8 @@ pub(super) fn proposal_gate(me: &Validator, now: &Sample, open_until: Option<u64
     }
     let is_best = distance + 1 == validators;
     let best = now.head.saturating_add(distance).saturating_add(1);
-    let fits = open_until.is_some_and(|last| best <= last) && order.until.is_none_or(|until| best.saturating_add(1) < until);
+    let fits = open_until.is_some_and(|last| best <= last)
+        && order.until.is_none_or(|until| best.saturating_add(1) < until);
     if fits && !is_best { hold(best) } else { None }
 }
 

@@ -192,7 +192,9 @@ impl Heads {
 
     /// The block at `height` and those after it are no evidence any more: the record falls below it.
     pub(super) fn fall_below(&mut self, height: u64) {
-        let Some(record) = self.record.as_mut().filter(|record| record.block.height >= height) else { return };
+        let Some(record) = self.record.as_mut().filter(|record| record.block.height >= height) else {
+            return;
+        };
         record.recent.retain(|block| block.height < height);
         if record.recent.is_empty() {
             self.record = None;
@@ -237,7 +239,10 @@ impl Heads {
             return self.compare(now, &known, head);
         }
         if self.cost(height, pace) > credit {
-            let what = format!("block {height} is more than the chain can have risen to since block {}", known.height);
+            let what = format!(
+                "block {height} is more than the chain can have risen to since block {}",
+                known.height
+            );
             self.doubt = Some(what);
             return Hearing::Nothing;
         }
@@ -245,7 +250,8 @@ impl Heads {
             self.count(std::slice::from_ref(head), pace);
             return Hearing::Counted;
         }
-        if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2))) {
+        if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2)))
+        {
             return Hearing::Nothing;
         }
         self.open = Some((now, head.clone()));
@@ -258,20 +264,26 @@ impl Heads {
 
     /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.
     pub(super) fn traced(&mut self, now: Instant, headers: &[Head], pace: Pace) -> Hearing {
-        let (Some((_, head)), Some(record)) = (self.open.take(), &self.record) else { return Hearing::Nothing };
+        let (Some((_, head)), Some(record)) = (self.open.take(), &self.record) else {
+            return Hearing::Nothing;
+        };
         let known = record.block.clone();
-        let Some((first, rest)) = headers.split_first().filter(|(first, _)| first.block.height == known.height) else {
+        let Some((first, rest)) =
+            headers.split_first().filter(|(first, _)| first.block.height == known.height)
+        else {
             return Hearing::Nothing;
         };
         if !is_same(&first.block, &known) {
             return self.compare(now, &known, first);
         }
-        let mut links: Vec<Head> = rest.iter().filter(|h| h.block.height < head.block.height).cloned().collect();
+        let mut links: Vec<Head> =
+            rest.iter().filter(|h| h.block.height < head.block.height).cloned().collect();
         links.push(head);
         let mut last = known;
         for link in &links {
             if !is_child(link, &last) {
-                self.doubt = Some(format!("block {} is not linked to block {}", link.block.height, last.height));
+                self.doubt =
+                    Some(format!("block {} is not linked to block {}", link.block.height, last.height));
                 return Hearing::Nothing;
             }
             last = link.block.clone();
@@ -287,7 +299,9 @@ impl Heads {
         if is_same(block, &ours) {
             self.contradiction = None;
             return match self.open.take() {
-                Some((_, head)) if Some(block.height) == self.height() && head.block.height > block.height => {
+                Some((_, head))
+                    if Some(block.height) == self.height() && head.block.height > block.height =>
+                {
                     self.count(std::slice::from_ref(&head), pace);
                     Hearing::Counted
                 }

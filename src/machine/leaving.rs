@@ -92,14 +92,14 @@ impl Machine {
         let Some((_, survey)) = &node.network.survey else { return false };
         let (Some(me), head) = (&survey.me, node.height()) else { return false };
         let fresh = node.still(now) <= survey.sample.period * 3 && Some(survey.sample.head) <= head;
-        fresh && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
+        fresh
+            && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
     }
 
     /// What the gates say of a stop now.
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
-        let unknown = |missing: &str| {
-            Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }])
-        };
+        let unknown =
+            |missing: &str| Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }]);
         let Some((_, survey)) = &node.network.survey else {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer from the node"));
         };

@@ -73,8 +73,8 @@ mod view;
 mod tests;
 
 pub use event::{
-    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Mode, Notice, OwnMark,
-    Ready, Recollection, Request, Status, Survey,
+    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Mode, Notice,
+    OwnMark, Ready, Recollection, Request, Status, Survey,
 };
 pub use heads::{HeadRecord, Turns};
 pub use record::{Attempt, Block, Chain, Ended, NodeMark, Outcome, Phase, Record, Target, Version};
@@ -86,10 +86,10 @@ pub use upgrade::{Origin, Upgrade};
 pub use view::{Download, NodeView, Plan, View};
 
 use crate::name::Name;
-use restart::Restarts;
-use schedule::Past;
 use heads::{Heads, Hearing, Pace};
 use leaving::{Departure, LEAVE};
+use restart::Restarts;
+use schedule::Past;
 use state::{Node, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -176,6 +176,8 @@ const REMIND: Duration = Duration::from_secs(60);
 /// The block period assumed until two heads have been seen: that of WBFT networks.
 const USUAL_PERIOD: Duration = Duration::from_secs(1);
 
+/// How often the head record is made durable where the node is no validator.
+const KEEP: Duration = Duration::from_secs(10);
 /// How many times between blocks are needed to tell the period, and how many are kept.
 const GAPS: (usize, usize) = (3, 15);
 
@@ -212,6 +214,8 @@ pub struct Machine {
     departure: Departure,
     /// The chain of the first contact, until the home is bound to it.
     unbound: Option<Chain>,
+    /// When the head record was last made durable.
+    kept: Option<Instant>,
     /// How often a silent node that was stuck was started again since one has sealed.
     unstuck: u32,
     /// Whether the next start is the operator's order, whatever holds it.
@@ -250,6 +254,7 @@ impl Machine {
             gaps: VecDeque::new(),
             departure: Departure::default(),
             unbound: None,
+            kept: None,
             unstuck: 0,
             at_once: false,
             switched: None,
@@ -467,17 +472,21 @@ impl Machine {
             Hearing::Recall { height } => self.actions.push(Action::Recall { height }),
             Hearing::Fallen { from } => {
                 let to = self.heads.height().unwrap_or(0);
-                let text = format!("from={from} to={to} the node follows an honest chain below the head record");
+                let text =
+                    format!("from={from} to={to} the node follows an honest chain below the head record");
                 self.tell(Level::Warn, "head_record_fell", text, true);
                 self.keep_head();
             }
         }
     }
 
-    /// Makes the head record durable.
+    /// Makes the head record durable: at every block of a validator, otherwise now and then.
     fn keep_head(&mut self) {
-        if let Some(record) = self.heads.record() {
+        let often = self.policy.validator || self.node().is_none();
+        let due = self.kept.zip(self.now).is_none_or(|(at, now)| now >= at + KEEP);
+        if let Some(record) = self.heads.record().filter(|_| often || due) {
             self.actions.push(Action::KeepHead(record.clone()));
+            self.kept = self.now;
         }
     }
 
@@ -542,7 +551,12 @@ impl Machine {
             Request::ResetHead => {
                 let was = self.heads.height().map_or("none".to_owned(), |height| height.to_string());
                 self.heads.reset();
-                self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
+                self.tell(
+                    Level::Warn,
+                    "head_record_reset",
+                    format!("was={was} the operator decided so"),
+                    true,
+                );
                 self.actions.push(Action::ForgetHead);
                 Ok(format!("the head record, block {was}, is forgotten"))
             }
@@ -631,7 +645,8 @@ impl Machine {
 ///
 /// The times in the headers are right while the node catches up, but only to the second.
 fn gap(before: &Head, head: &Head, heard: Duration) -> Option<Duration> {
-    let blocks = u32::try_from(head.block.height.checked_sub(before.block.height)?).ok().filter(|n| *n > 0)?;
+    let blocks =
+        u32::try_from(head.block.height.checked_sub(before.block.height)?).ok().filter(|n| *n > 0)?;
     let (then, at) = before.timestamp.zip(head.timestamp).unwrap_or_default();
     let by_headers = Duration::from_secs(at.saturating_sub(then)) / blocks;
     Some(if by_headers >= Duration::from_secs(1) { by_headers } else { heard / blocks })

@@ -14,9 +14,10 @@ pub struct Order {
     pub height: u64,
     /// The validators that seal the next block, in the order in which they propose.
     pub list: Vec<Validator>,
-    /// The proposer of the head, if there was one.
+    /// The proposer of the head; None for block 0 and a zero coinbase.
     pub proposer: Option<Validator>,
-    /// The last height that this list seals: the next epoch block. None where the length of an epoch is not known.
+    /// The last height to which the list and the policy apply: the next epoch block, or the last one before a change of
+    /// the policy. None where that is not known.
     pub until: Option<u64>,
     /// Whether a proposer stays until a round fails, instead of the next one taking over.
     pub sticky: bool,
@@ -31,17 +32,13 @@ impl Order {
     pub fn distance(&self, me: &Validator) -> Option<u64> {
         let at = |who: &Validator| self.list.iter().position(|v| v == who);
         let (ours, validators) = (at(me)?, self.list.len());
-        let last = self.proposer.as_ref().and_then(at);
-        let next = match last {
-            Some(last) if self.sticky => last,
-            Some(last) => (last + 1) % validators,
-            // After a proposer that is no validator any more the list begins anew.
+        // A proposer that is not in the list, as after the end of an epoch, counts as its first.
+        let start = match &self.proposer {
+            Some(last) => at(last).unwrap_or(0) + usize::from(!self.sticky),
             None => 0,
         };
-        if self.sticky {
-            return (next == ours).then_some(1);
-        }
-        Some(((ours + validators - next) % validators) as u64 + 1)
+        let away = (ours + validators - start % validators) % validators;
+        if self.sticky { (away == 0).then_some(1) } else { Some(away as u64 + 1) }
     }
 
     /// The order at the next head, if the same list seals the block after it.
@@ -69,10 +66,13 @@ mod tests {
 
     #[test]
     fn the_next_in_the_list_is_one_away_and_the_proposer_itself_a_whole_round() {
-        let distances = |proposer| [1, 2, 3, 4].map(|me| order(10, proposer, false).distance(&[me; 20]).unwrap());
+        let distances =
+            |proposer| [1, 2, 3, 4].map(|me| order(10, proposer, false).distance(&[me; 20]).unwrap());
         assert_eq!(distances(1), [4, 1, 2, 3]);
         assert_eq!(distances(4), [1, 2, 3, 4]);
-        assert_eq!(distances(9), [1, 2, 3, 4], "after a proposer that has left the list begins anew");
+        assert_eq!(distances(9), [4, 1, 2, 3], "a proposer that has left the list counts as its first");
+        let first = Order { proposer: None, ..order(0, 1, false) };
+        assert_eq!(first.distance(&[1; 20]), Some(1), "the first of the list begins");
         assert_eq!(order(10, 1, false).distance(&[9; 20]), None);
     }
 

@@ -120,9 +120,9 @@ impl Machine {
                 node.network.told_to_seal_at = None;
                 None
             }
-            Some(told) if head >= told.saturating_add(MUTE_AFTER) => {
-                Some(Judgement::Failed(format!("it has sealed nothing since block {since}, though it was told to")))
-            }
+            Some(told) if head >= told.saturating_add(MUTE_AFTER) => Some(Judgement::Failed(format!(
+                "it has sealed nothing since block {since}, though it was told to"
+            ))),
             None if head >= since.saturating_add(MUTE) => Some(Judgement::Mute { since }),
             Some(_) | None => None,
         }
@@ -137,7 +137,9 @@ impl Machine {
             && !known.contains(&fork)
             && node.network.warn_once("fork_unknown")
         {
-            let text = format!("fork={fork} the configuration of the new binary names no such fork: is it the right one?");
+            let text = format!(
+                "fork={fork} the configuration of the new binary names no such fork: is it the right one?"
+            );
             self.warn("fork_unknown", text);
         }
     }
@@ -149,7 +151,9 @@ impl Machine {
             if lived < self.policy.start_timeout {
                 return Next::Stay;
             }
-            return Next::Stop(Why::Failed(format!("tried without peers, it told no head within {lived:.0?}")));
+            return Next::Stop(Why::Failed(format!(
+                "tried without peers, it told no head within {lived:.0?}"
+            )));
         };
         self.ask_chain_check(now, node);
         let Some(check) = &node.chain_check else { return Next::Stop(Why::Dry) };

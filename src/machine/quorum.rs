@@ -3,7 +3,7 @@
 //! Each validator has one vote. A block is decided when ⌈N − (N−1)/3⌉ validators commit to it; what is
 //! beyond that is the margin, the number that may be down while the chain goes on.
 
-/// The votes that decide a block among `validators`: ⌈N − (N−1)/3⌉, in whole numbers.
+/// The votes that decide a block among `validators`: ⌈N − (N−1)/3⌉, in whole numbers. An empty set decides nothing: 1.
 ///
 /// ```
 /// use wemixvisor::machine::quorum::quorum;
@@ -11,7 +11,7 @@
 /// ```
 #[must_use]
 pub const fn quorum(validators: usize) -> usize {
-    validators - margin(validators)
+    if validators == 0 { 1 } else { validators - margin(validators) }
 }
 
 /// How many of `validators` may be down at once: ⌊(N−1)/3⌋. None of fewer than 4.
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn the_table_of_the_node() {
         assert_eq!((1..=7).map(quorum).collect::<Vec<_>>(), [1, 2, 3, 3, 4, 5, 5]);
-        assert_eq!((quorum(0), margin(0)), (0, 0));
+        assert_eq!((quorum(0), margin(0)), (1, 0));
     }
 
     #[test]

@@ -113,7 +113,11 @@ impl Machine {
         if self.policy.watch_height && record.upgrade.as_ref().is_some_and(untried) {
             return Mode::Dry;
         }
-        if !self.policy.silent_after_unclean || self.may_seal_at_once(record) { Mode::Full } else { Mode::Silent }
+        if !self.policy.silent_after_unclean || self.may_seal_at_once(record) {
+            Mode::Full
+        } else {
+            Mode::Silent
+        }
     }
 
     /// Whether a node may be started with its engine on.
@@ -155,7 +159,9 @@ impl Machine {
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
         }
-        if let Some(own) = survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head) {
+        if let Some(own) =
+            survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head)
+        {
             let height = own.height;
             return Some(format!("block {height} has a seal of our key, which has to be seen to end"));
         }
@@ -205,7 +211,9 @@ impl Machine {
                 missing.push(format!("the head is {} and has to be {}", head.height, record.height));
             }
             (Some(head), Some(record)) if head == record => {}
-            (Some(head), Some(_)) => missing.push(format!("block {} is not linked to the head record", head.height)),
+            (Some(head), Some(_)) => {
+                missing.push(format!("block {} is not linked to the head record", head.height))
+            }
             (None, _) | (_, None) => missing.push("no head is known".to_owned()),
         }
         if survey.syncing {
@@ -303,7 +311,8 @@ impl Machine {
         if !self.policy.silent_after_unclean {
             return None;
         }
-        let text = format!("no peers for {:.0?}; sealing no more until that is safe", now.duration_since(alone));
+        let text =
+            format!("no peers for {:.0?}; sealing no more until that is safe", now.duration_since(alone));
         let returning = &mut node.network.returning;
         (returning.stopped, returning.started) = (Some(now), None);
         returning.goal = self.heads.block().cloned();
@@ -319,7 +328,11 @@ impl Machine {
         let Some((_, survey)) = &node.network.survey else { return false };
         let record = self.heads.height().unwrap_or(0);
         let one_below = survey.sample.head.saturating_add(1) == record && node.still(now) >= STILL;
-        let alone = node.network.returning.alone_since.is_some_and(|since| now >= since + REFUSED + Duration::from_secs(5));
+        let alone = node
+            .network
+            .returning
+            .alone_since
+            .is_some_and(|since| now >= since + REFUSED + Duration::from_secs(5));
         let limit = if one_below { UNSTICK } else { 1 };
         let may_dial = self.departure.networked.is_none_or(|at| now >= at + REFUSED);
         self.unstuck < limit && may_dial && now >= node.since + REFUSED && (one_below || alone)
@@ -331,7 +344,8 @@ impl Machine {
     /// set, and the head may have gone on unseen before our node was killed, but hardly both.
     pub(super) fn duplicate_signer(&self, now: Instant, node: &Node) -> Option<String> {
         let returning = &node.network.returning;
-        let (_, survey) = node.network.survey.as_ref().filter(|_| self.record.silent && returning.started.is_none())?;
+        let (_, survey) =
+            node.network.survey.as_ref().filter(|_| self.record.silent && returning.started.is_none())?;
         let OwnMark { height, age } = survey.own_mark?;
         let silent_for = now.duration_since(returning.stopped.unwrap_or(node.since));
         let known = returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(RECENT));
@@ -365,7 +379,9 @@ impl Machine {
         if let Some(record) = self.heads.block() {
             if head.height < record.height {
                 let (head, record) = (head.height, show(record));
-                return Err(format!("the head is {head}, and block {record} was final: wait until the node has it"));
+                return Err(format!(
+                    "the head is {head}, and block {record} was final: wait until the node has it"
+                ));
             }
             if head.height == record.height && head != record {
                 return Err(format!("the head is {}, and block {} was final", show(head), show(record)));
@@ -376,7 +392,8 @@ impl Machine {
         }
         let Some(at) = at else {
             let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
-            let missing = survey.map(|survey| self.missing_for_all_still(now, node, survey)).unwrap_or_default();
+            let missing =
+                survey.map(|survey| self.missing_for_all_still(now, node, survey)).unwrap_or_default();
             return Err(format!(
                 "missing: {}; if no validator has a block beyond block {}, which only you can find out: wemixvisor resolve sign --at {}",
                 if missing.is_empty() { "an answer from the node".to_owned() } else { missing.join("; ") },
@@ -386,7 +403,11 @@ impl Machine {
         };
         let same = at.height == head.height
             && at.hash.as_ref().zip(head.hash.as_ref()).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
-        if same { Ok("asking the node to seal".to_owned()) } else { Err(format!("the node's head is {}", show(head))) }
+        if same {
+            Ok("asking the node to seal".to_owned())
+        } else {
+            Err(format!("the node's head is {}", show(head)))
+        }
     }
 }
 

@@ -125,7 +125,8 @@ impl Machine {
         let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
         for Upgrade { name, height, .. } in missed {
             if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name) {
-                let text = format!("name={name} height={height} head={head} the old binary goes on: {detail}");
+                let text =
+                    format!("name={name} height={height} head={head} the old binary goes on: {detail}");
                 self.tell(Level::Error, "upgrade_overdue", text, true);
             }
             node.missed.push(name);
@@ -204,7 +205,8 @@ impl Machine {
     fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Attempt {
         let stopped_at = self.heads.block();
         // The block at the fork may rightly be another one afterwards.
-        let last = stopped_at.map(|block| upgrade.fork_height.map_or(block.height, |fork| block.height.min(fork - 1)));
+        let last = stopped_at
+            .map(|block| upgrade.fork_height.map_or(block.height, |fork| block.height.min(fork - 1)));
         let witness = last.and_then(|height| self.heads.block_at(height));
         Attempt {
             name: upgrade.name.clone(),
@@ -455,7 +457,9 @@ impl Machine {
         let Some(progress) = &self.record.upgrade else { return self.unexpected("failed_for_good") };
         match decide(progress, self.traces(now)) {
             Verdict::Old | Verdict::RestoreThenOld => self.revert(reason),
-            Verdict::Halt(why) => self.halt(format!("upgrade {} has failed ({reason}), and {why}", progress.name)),
+            Verdict::Halt(why) => {
+                self.halt(format!("upgrade {} has failed ({reason}), and {why}", progress.name))
+            }
         }
     }
 

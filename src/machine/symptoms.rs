@@ -51,7 +51,9 @@ impl Machine {
         all.extend(standing);
         all.extend(self.no_peers(now, node));
         all.extend(self.clock_skew(node));
-        all.extend(self.heads.doubt().map(|doubt| Symptom { name: "head_not_counted", text: doubt.to_owned() }));
+        all.extend(
+            self.heads.doubt().map(|doubt| Symptom { name: "head_not_counted", text: doubt.to_owned() }),
+        );
         all.extend(self.heads.contradiction().map(|c| Symptom { name: "other_block", text: c.text() }));
         all.extend(survey.and_then(|survey| self.too_few_upgraded(survey)));
         all
@@ -63,11 +65,14 @@ impl Machine {
         let since = format!("head={head} for={still:.0?}");
         let behind = survey.and_then(|survey| survey.network_head).filter(|network| *network > head);
         if let Some(network) = behind {
-            let fork = self.open().find_map(|u| u.fork_height.filter(|fork| head == *fork || head + 1 == *fork));
+            let fork =
+                self.open().find_map(|u| u.fork_height.filter(|fork| head == *fork || head + 1 == *fork));
             return match fork {
                 Some(fork) => Symptom {
                     name: "frozen_at_fork",
-                    text: format!("{since} the network is at {network}: the old binary cannot follow the fork at {fork}"),
+                    text: format!(
+                        "{since} the network is at {network}: the old binary cannot follow the fork at {fork}"
+                    ),
                 },
                 None => Symptom {
                     name: "frozen",
@@ -116,7 +121,10 @@ impl Machine {
             return None;
         }
         let how = if ahead { "ahead of" } else { "behind" };
-        Some(Symptom { name: "clock_skew", text: format!("our clock is {off:.0?} {how} the chain's: check NTP") })
+        Some(Symptom {
+            name: "clock_skew",
+            text: format!("our clock is {off:.0?} {how} the chain's: check NTP"),
+        })
     }
 
     /// Whether a fork is near and fewer than a quorum of the proposers run the new version.
@@ -160,7 +168,10 @@ pub(super) struct Census {
 impl std::fmt::Display for Census {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Census { upgraded, proposers, version, quorum, fork_in } = self;
-        write!(f, "{upgraded} of {proposers} proposers run >= {version}; quorum {quorum}; fork in {fork_in} blocks")
+        write!(
+            f,
+            "{upgraded} of {proposers} proposers run >= {version}; quorum {quorum}; fork in {fork_in} blocks"
+        )
     }
 }
 

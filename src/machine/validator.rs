@@ -106,11 +106,8 @@ impl Machine {
         }
         let next = at.after(head.block.height, Some(head.proposer?))?;
         let me = network.survey.as_ref().and_then(|(_, survey)| survey.me)?;
-        let turns = Turns {
-            at_head: next.distance(&me),
-            before: at.distance(&me),
-            validators: next.list.len(),
-        };
+        let turns =
+            Turns { at_head: next.distance(&me), before: at.distance(&me), validators: next.list.len() };
         network.orders = Some((at, next));
         Some((me, head.block.height, turns))
     }
@@ -243,7 +240,9 @@ impl Machine {
         };
         match verdict {
             // The answer is on its way.
-            Verdict::Hold(gates) if node.network.asked.is_some() && gates.iter().all(Gate::is_unknown) => false,
+            Verdict::Hold(gates) if node.network.asked.is_some() && gates.iter().all(Gate::is_unknown) => {
+                false
+            }
             Verdict::Go(reason) => {
                 node.network.named.clear();
                 if node.network.holds.take().is_some() || !matches!(reason, Reason::Open) {
@@ -265,7 +264,12 @@ impl Machine {
         network.named.extend(gates.iter().map(Gate::name));
         if network.named.len() > before {
             let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-            self.tell(Level::Info, "gates_hold", format!("name={} {}", upgrade.name, gates.join("; ")), false);
+            self.tell(
+                Level::Info,
+                "gates_hold",
+                format!("name={} {}", upgrade.name, gates.join("; ")),
+                false,
+            );
         }
         let since = node.network.holds.as_ref().map_or(now, |(since, _)| *since);
         node.network.holds = Some((since, gates));
@@ -280,8 +284,11 @@ impl Machine {
         });
         let Some((name, deadline, fork)) = late else { return };
         if node.network.named.insert("deadline") {
-            let fork = fork.map_or(String::new(), |fork| format!(" fork={fork} blocks_left={}", fork.saturating_sub(head)));
-            let text = format!("name={name} deadline={deadline} head={head}{fork} the upgrade has not happened");
+            let fork = fork.map_or(String::new(), |fork| {
+                format!(" fork={fork} blocks_left={}", fork.saturating_sub(head))
+            });
+            let text =
+                format!("name={name} deadline={deadline} head={head}{fork} the upgrade has not happened");
             self.tell(Level::Warn, "deadline_passed", text, true);
         }
     }
@@ -294,7 +301,9 @@ impl Machine {
         }
         let Some((_, survey)) = &node.network.survey else {
             let why = node.network.failure.clone();
-            return Some(Objection::Unknown(why.unwrap_or_else(|| "the network was not surveyed yet".to_owned())));
+            return Some(Objection::Unknown(
+                why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
+            ));
         };
         if self.record.silent {
             return Some(Objection::Unknown("it does not seal yet".to_owned()));
@@ -308,7 +317,8 @@ impl Machine {
 
     /// The name by which the running node called itself when it was asked last.
     pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
-        let surveyed = || node.network.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref());
+        let surveyed =
+            || node.network.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref());
         node.chain_check.as_ref().and_then(ChainCheck::client).or_else(surveyed)
     }
 
@@ -318,7 +328,8 @@ impl Machine {
         let again = network.answered.map(|at| at + self.survey_pause(now, node));
         let lost = network.asked.map(|at| at + SURVEY_LOST);
         let survey = lost.or(again).filter(|_| self.needs_survey(now, node)).map(|at| (at, "survey"));
-        let stands = node.still_since.map(|at| (at + self.period().max(SECOND) * STANDS + SECOND / 10, "stands"));
+        let stands =
+            node.still_since.map(|at| (at + self.period().max(SECOND) * STANDS + SECOND / 10, "stands"));
         let overdue = self.record.silent.then(|| (node.since + self.policy.sign_wait, "sign wait"));
         let stands = stands.filter(|_| self.policy.watch_height);
         [survey, stands, overdue].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()

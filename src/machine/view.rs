@@ -1,10 +1,10 @@
 //! What people may see of the machine: a snapshot for `status`, the metrics and the log.
 
-use super::record::{Attempt, Block, Ended, Version};
 use super::event::Survey;
-use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::gates::{Slot, Window, deadline};
+use super::record::{Attempt, Block, Ended, Version};
 use super::returning::SIGN;
+use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -167,7 +167,10 @@ impl Machine {
             halted: self.record.halted.clone(),
             head_record: self.heads.block().cloned(),
             symptoms: self.symptom_views(),
-            census: self.survey_of_node().and_then(|survey| self.census(survey)).map(|census| census.to_string()),
+            census: self
+                .survey_of_node()
+                .and_then(|survey| self.census(survey))
+                .map(|census| census.to_string()),
             planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
@@ -241,7 +244,13 @@ impl Machine {
     }
 
     /// Why an upgrade that is planned has not happened yet: the first thing that it waits for.
-    fn why_not_yet(&self, upgrade: &Upgrade, binary: &str, trouble: Option<&str>, hold: Option<&str>) -> String {
+    fn why_not_yet(
+        &self,
+        upgrade: &Upgrade,
+        binary: &str,
+        trouble: Option<&str>,
+        hold: Option<&str>,
+    ) -> String {
         if let Some(trouble) = trouble {
             return format!("its binary is not ready: {trouble}");
         }

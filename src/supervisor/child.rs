@@ -9,6 +9,7 @@
 //! thread that spawned (prctl(2)), and the main thread lives as long as the process. When the whole
 //! process is killed, its threads die one by one and the node may get the signal a few times.
 
+use super::node_args::Launch;
 use crate::children::{self, Owned};
 use crate::home::Home;
 use crate::home::lock::NodeLock;
@@ -16,7 +17,6 @@ use crate::machine::{Class, Failure, Status};
 use crate::sys::{Birth, at_birth};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -29,21 +29,16 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Executes `binary` with `args`, unchanged and in order, and with our environment except for `hidden`.
-    pub(super) fn spawn(
-        home: &Home,
-        binary: &Path,
-        args: &[OsString],
-        hidden: &[OsString],
-    ) -> Result<Self, Failure> {
+    /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
+    pub(super) fn spawn(home: &Home, binary: &Path, launch: &Launch) -> Result<Self, Failure> {
         let lock = NodeLock::try_acquire(home)
             .map_err(|e| Failure::new(Class::Environment, e.to_string()))?
             .ok_or_else(|| {
                 Failure::new(Class::Environment, "something of the previous node is still alive")
             })?;
         let mut command = Command::new(binary);
-        command.args(args).stdin(Stdio::null());
-        for name in hidden {
+        command.args(&launch.args).stdin(Stdio::null()).envs(launch.set.iter().cloned());
+        for name in &launch.hidden {
             command.env_remove(name);
         }
         let birth = Birth { session: true, parent_death: Some(Signal::TERM), inherit: vec![lock.into_fd()] };

@@ -7,7 +7,7 @@
 use super::essential;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::View;
+use crate::machine::{Block, View};
 use crate::name::Name;
 use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,14 @@ pub enum Request {
         /// The upgrade.
         name: Name,
     },
-    /// Have a silent validator seal, whatever may have been sealed before.
-    Sign,
+    /// Have a silent validator seal: the operator states that this is the last final block of the network. Without a
+    /// block, the answer lists what is missing.
+    Sign {
+        /// The block.
+        at: Option<Block>,
+    },
+    /// Forget the head record.
+    ResetHead,
     /// Plans, or the binary of an upgrade, have changed on disk. Answered when that is in force.
     Refresh {
         /// The upgrade whose binary has changed.

@@ -19,13 +19,14 @@ mod afterwards;
 mod child;
 mod control;
 mod essential;
+mod head_keeper;
+mod node_args;
 mod plans;
 mod policy;
 mod poller;
 mod ports;
 mod release;
 mod signals;
-mod silence;
 mod surveyor;
 mod watcher;
 mod worker;
@@ -40,17 +41,19 @@ use crate::exit::Exit;
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
 use crate::machine::{
-    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Notice, Target, Version,
+    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Mode, Notice, Target,
+    Version,
 };
 use crate::name::Name;
-use crate::upgrade::history;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
 use crate::upgrade::prepare::{Downloads, Verified};
+use crate::upgrade::{head, history};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use head_keeper::HeadKeeper;
 use policy::policy;
 use poller::Poller;
 use ports::Ports;
@@ -119,7 +122,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let worker = Worker::start(channels.jobs.0.clone())?;
     let release = Release::start(home, channels.released.0.clone())?;
 
-    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
+    let machine = Machine::new(policy(&config, &args), seed(), opened.record.clone());
     let supervisor = Supervisor {
         context: Context {
             config: Arc::new(config),
@@ -148,9 +151,11 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         next_caller: 0,
         notices: Vec::new(),
         release,
+        head_keeper: HeadKeeper::start(home)?,
         end: None,
     };
-    Ok(supervisor.run(&channels, Facts { record: opened.record, link }))
+    let head = head::read(home)?;
+    Ok(supervisor.run(&channels, Facts { record: opened.record, link, head }))
 }
 
 /// What `current` points at, with the digest of the binary that is really there.
@@ -234,6 +239,7 @@ struct Supervisor {
     /// History that is written when the machine is done with its turn: never between stop and start.
     notices: Vec<Notice>,
     release: Release,
+    head_keeper: HeadKeeper,
     end: Option<End>,
 }
 
@@ -320,7 +326,7 @@ impl Supervisor {
                     Err(e) => Event::InspectFailed(failure(&e)),
                 })
             }
-            Action::Spawn { version, silent } => Some(match self.spawn(&version, silent) {
+            Action::Spawn { version, mode } => Some(match self.spawn(&version, mode) {
                 Ok(pid) => Event::Spawned { pid },
                 Err(failure) => Event::SpawnFailed(failure),
             }),
@@ -352,20 +358,40 @@ impl Supervisor {
                 self.poller.confirm();
                 None
             }
-            Action::Survey { due } => {
-                self.ask_node(Order::Survey { due });
+            Action::Trace { from, to } => {
+                self.ask_node(Order::Trace { from, to });
+                None
+            }
+            Action::Identify => {
+                self.ask_node(Order::Identify);
+                None
+            }
+            Action::KeepHead(record) => {
+                self.head_keeper.keep(Some(record));
+                None
+            }
+            Action::ForgetHead => {
+                self.head_keeper.keep(None);
+                None
+            }
+            Action::Survey => {
+                self.ask_node(Order::Survey);
                 None
             }
             Action::Recall { height } => {
                 self.ask_node(Order::Recall { height });
                 None
             }
-            Action::Sign => {
-                self.ask_node(Order::Sign);
+            Action::StartSealing => {
+                self.ask_node(Order::StartSealing);
                 None
             }
-            Action::Leave => {
-                self.ask_node(Order::Leave);
+            Action::StopSealing => {
+                self.ask_node(Order::StopSealing);
+                None
+            }
+            Action::Unpeer => {
+                self.ask_node(Order::Unpeer);
                 None
             }
             Action::Strike { name, reply_to } => {
@@ -402,23 +428,22 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, version: &Version, silent: bool) -> Result<u32, Failure> {
+    fn spawn(&mut self, version: &Version, mode: Mode) -> Result<u32, Failure> {
         let home = &self.context.home;
         self.context.verified.check(home, version).map_err(|e| failure(&e))?;
-        let (args, hidden) = match silent {
-            true => silence::without_sealing(&self.args, std::env::vars_os()),
-            false => (self.args.clone(), Vec::new()),
-        };
-        if args.len() < self.args.len() || !hidden.is_empty() {
-            log::warn!(
-                "event=silent_start --mine is taken out of the node's arguments until sealing is safe"
-            );
-        } else if silent {
-            log::warn!(
-                "event=silent_start no --mine is among the node's arguments; should its engine be on, it is stopped"
-            );
+        let config = &self.context.config;
+        let fast_sync = config.validator_mode && config.daemon_fast_sync;
+        let launch = node_args::launch(&self.args, std::env::vars_os(), mode, fast_sync);
+        match mode {
+            Mode::Full => {}
+            Mode::Silent => {
+                log::warn!("event=silent_start the node starts without --mine until sealing is safe")
+            }
+            Mode::Dry => {
+                log::info!("event=dry_start the new binary is tried without peers and without --mine")
+            }
         }
-        let child = Child::spawn(home, &home.binary(&version.target), &args, &hidden)?;
+        let child = Child::spawn(home, &home.binary(&version.target), &launch)?;
         self.spawned = Instant::now();
         let pid = child.pid();
         self.child = Some(child);
@@ -506,7 +531,7 @@ impl Supervisor {
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
-        self.feed(Event::Policy(policy(&self.context.config)));
+        self.feed(Event::Policy(policy(&self.context.config, &self.args)));
     }
 
     fn called(&mut self, (request, caller): Call) {
@@ -525,7 +550,8 @@ impl Supervisor {
             Request::Restart => machine::Request::Restart,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Cancel { name } => machine::Request::Cancel(name),
-            Request::Sign => machine::Request::Sign,
+            Request::Sign { at } => machine::Request::Sign(at),
+            Request::ResetHead => machine::Request::ResetHead,
             Request::Refresh { binary } => return self.refresh(binary, caller),
         };
         self.next_caller += 1;

@@ -2,8 +2,10 @@
 
 use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::machine::{Policy, StopTimeout};
+use std::ffi::OsString;
 
-pub(super) fn policy(config: &Config) -> Policy {
+/// `args` are those of the node.
+pub(super) fn policy(config: &Config, args: &[OsString]) -> Policy {
     Policy {
         restart_after_upgrade: config.daemon_restart_after_upgrade,
         restart_delay: config.daemon_restart_delay,
@@ -25,7 +27,7 @@ pub(super) fn policy(config: &Config) -> Policy {
         validator: config.validator_mode,
         shortest_period: config.block_period,
         silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
-            && config.can_be_told_to_seal(),
+            && config.can_be_told_to_seal(args),
         sign_wait: config.sign_wait_timeout,
     }
 }

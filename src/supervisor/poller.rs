@@ -5,7 +5,7 @@
 //! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
 
 use super::essential;
-use crate::config::{Config, RpcAddress};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, glob};
 use crate::machine::{Block, Head};
@@ -13,7 +13,7 @@ use crate::wbft::{self, Client, Endpoint, Heads, RpcError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendError, Sender, unbounded};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A head or why there is none, and the node process that was running when it was told.
 #[derive(Debug)]
@@ -22,13 +22,15 @@ pub(super) struct Told {
     pub(super) head: Result<Head, String>,
 }
 
-/// Whom to ask.
+/// Where to reach the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     addresses: Vec<Endpoint>,
-    /// Where a socket appears when no address was configured.
+    /// The pattern of the node's IPC socket in its data directory.
     socket: PathBuf,
     enabled: bool,
+    /// The address with which the node seals, as configured.
+    pub(super) address: Option<wbft::Address>,
 }
 
 /// How long to wait before a node that did not answer is asked again: while it starts, and later.
@@ -45,25 +47,24 @@ const QUIET: Duration = Duration::from_secs(30);
 
 impl Options {
     pub(super) fn new(config: &Config, home: &Home) -> Self {
-        let endpoint = |address: &RpcAddress| match address {
-            RpcAddress::Http(url) => Endpoint::Http(url.as_str().to_owned()),
-            RpcAddress::Ws(url) => Endpoint::Ws(url.clone()),
-            RpcAddress::Ipc(path) => Endpoint::Ipc(path.clone()),
-        };
         Options {
-            addresses: config.daemon_rpc_address.iter().map(endpoint).collect(),
+            addresses: config.daemon_rpc_address.clone(),
             socket: home.data().join(&config.daemon_node_ipc),
             enabled: config.daemon_height_source == crate::config::HeightSource::Rpc,
+            address: config.validator_address,
         }
     }
 
-    /// Whom to ask now, in order. `socketless` says for how long the node has run, if it has never answered at a
-    /// socket; what answers at the usual port in place of one that did is another node.
+    /// Where to ask and to command the node now, in order: its IPC socket, which serves every method and announces
+    /// heads, then the configured addresses, which may serve few. `socketless` is the time that the node has run, if it
+    /// has never answered at a socket; after one that did, another node answers at the usual port.
     pub(super) fn candidates(&self, socketless: Option<Duration>) -> Vec<Endpoint> {
-        if !self.addresses.is_empty() {
-            return self.addresses.clone();
-        }
         let mut found: Vec<Endpoint> = glob::expand(&self.socket).into_iter().map(Endpoint::Ipc).collect();
+        for address in &self.addresses {
+            if !found.contains(address) {
+                found.push(address.clone());
+            }
+        }
         if found.is_empty() && socketless.is_some_and(|time| time >= SOCKET_COMES) {
             found.push(Endpoint::Http("http://localhost:8545".to_owned()));
         }
@@ -71,7 +72,7 @@ impl Options {
     }
 }
 
-/// Where the node of a home may be asked now, by anybody: as configured, else at its IPC socket.
+/// Where the node of a home can be reached now, in order: its IPC socket, then the configured addresses.
 #[must_use]
 pub fn endpoints(config: &Config, home: &Home) -> Vec<Endpoint> {
     Options::new(config, home).candidates(None)
@@ -386,9 +387,13 @@ fn head(client: &mut Client) -> Result<Head, RpcError> {
     client.head().map(convert)
 }
 
-fn convert(header: wbft::Header) -> Head {
+/// A header as the machine takes it, heard now.
+pub(super) fn convert(header: wbft::Header) -> Head {
     let block = Block { height: header.number, hash: Some(header.hash.to_string()) };
-    Head { block, timestamp: Some(header.timestamp) }
+    let heard_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let proposer = (header.miner != wbft::Address::ZERO).then_some(header.miner.0);
+    let parent = Some(header.parent_hash.to_string());
+    Head { block, parent, timestamp: Some(header.timestamp), proposer, heard_at }
 }
 
 /// Waits for new heads in a thread of its own, where the transport can tell them; `None` where it cannot.

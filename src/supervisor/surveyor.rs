@@ -4,10 +4,11 @@
 //! which a node tells more than over plain HTTP: IPC has every method, HTTP rarely more than `eth`.
 
 use super::essential;
-use super::poller::Options;
+use super::poller::{Options, convert};
 use crate::error::{Error, Kind, Result};
-use crate::machine::{Block, Class, Event, Failure, OwnSeal, Recollection, Survey};
-use crate::wbft::{self, Client, Decided, Endpoint, Observer, RpcError, Syncing};
+use crate::machine::gates::Slot;
+use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
+use crate::wbft::{self, Address, Client, Decided, Endpoint, Observer, RpcError, Syncing, Window};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,10 +25,13 @@ pub(super) struct Answer {
 /// What the thread is asked to do, for a node process that was started at a time.
 #[derive(Debug)]
 pub(super) enum Order {
-    Survey { due: Option<u64> },
+    Survey,
     Recall { height: u64 },
-    Sign,
-    Leave,
+    Trace { from: u64, to: u64 },
+    Identify,
+    StartSealing,
+    StopSealing,
+    Unpeer,
 }
 
 /// The handle of the thread. Dropped, the thread ends.
@@ -56,32 +60,36 @@ impl Surveyor {
 }
 
 fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answer>) {
-    let mut node = Node { pid: 0, has_socket: false, observer: None };
+    let mut node = Node::new(0);
     for (pid, since, options, order) in orders {
         if node.pid != pid {
-            node = Node { pid, has_socket: false, observer: None };
+            node = Node::new(pid);
         }
         let endpoints = candidates(&options, (!node.has_socket).then(|| since.elapsed()));
         let event = match order {
-            Order::Survey { due } => {
-                Some(Event::Surveyed(node.ask(&endpoints, |observer| survey(observer, due))))
+            Order::Survey => {
+                let mut known = node.known.take().unwrap_or_default();
+                let survey = node.ask(&endpoints, |observer| survey(observer, options.address, &mut known));
+                node.known = Some(known);
+                Event::Surveyed(survey)
             }
             Order::Recall { height } => {
-                Some(Event::Recalled(node.ask(&endpoints, |observer| recall(observer, height))))
+                Event::Recalled(node.ask(&endpoints, |observer| recall(observer, height)))
             }
-            Order::Sign => {
-                Some(Event::Signing(node.ask(&endpoints, |observer| observer.client().miner_start())))
+            Order::Trace { from, to } => {
+                let headers = node.ask(&endpoints, |observer| observer.client().headers(from..=to));
+                Event::Traced(headers.map(|headers| headers.into_iter().map(convert).collect()))
             }
-            Order::Leave => {
-                if let Err(e) = node.ask(&endpoints, |observer| observer.client().miner_stop()) {
-                    log::warn!("event=not_left the node seals until it is stopped: {e}");
-                }
-                None
+            Order::Identify => Event::Identified(node.ask(&endpoints, identify)),
+            Order::StartSealing => {
+                Event::SealingStarted(node.ask(&endpoints, |observer| observer.client().miner_start()))
             }
+            Order::StopSealing => {
+                Event::SealingStopped(node.ask(&endpoints, |observer| observer.client().miner_stop()))
+            }
+            Order::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
         };
-        if let Some(event) = event
-            && answers.send(Answer { pid, event }).is_err()
-        {
+        if answers.send(Answer { pid, event }).is_err() {
             return;
         }
     }
@@ -100,14 +108,28 @@ struct Node {
     /// Whether it has answered at a socket.
     has_socket: bool,
     observer: Option<Observer>,
+    known: Option<Known>,
+}
+
+/// Facts that do not change while a node runs, once they are known.
+#[derive(Default)]
+struct Known {
+    client_version: Option<String>,
+    forks: Option<Option<Vec<u64>>>,
+    /// The first block of a slot, and the validators that seal it.
+    slot: Option<(u64, Vec<[u8; 20]>)>,
 }
 
 impl Node {
+    fn new(pid: u32) -> Node {
+        Node { pid, has_socket: false, observer: None, known: None }
+    }
+
     /// Asks the observer, or a new one at the first address that answers.
     fn ask<T>(
         &mut self,
         endpoints: &[Endpoint],
-        ask: impl Fn(&mut Observer) -> Result<T, RpcError>,
+        mut ask: impl FnMut(&mut Observer) -> Result<T, RpcError>,
     ) -> Result<T, Failure> {
         let known = self.observer.take();
         let new =
@@ -127,48 +149,79 @@ impl Node {
     }
 }
 
-/// Who the node is, and its block at a height.
+/// The node's name, and its block at a height.
 fn recall(observer: &mut Observer, height: u64) -> Result<Recollection, RpcError> {
     let client = observer.client();
-    let header = client.header(height)?;
-    let block = Block { height, hash: header.map(|header| header.hash.to_string()) };
+    let hash = client.block_hash(height)?;
+    let block = Block { height, hash: hash.map(|hash| hash.to_string()) };
     Ok(Recollection { block, client_version: client.client_version().ok() })
 }
 
-/// What the node says of the network.
-fn survey(observer: &mut Observer, due: Option<u64>) -> Result<Survey, RpcError> {
+/// The chain that the node is on.
+fn identify(observer: &mut Observer) -> Result<Chain, RpcError> {
+    let client = observer.client();
+    Ok(Chain { id: client.chain_id()?, genesis: client.genesis_hash()?.to_string() })
+}
+
+/// Removes every peer; how many there were.
+fn unpeer(observer: &mut Observer) -> Result<usize, RpcError> {
+    let client = observer.client();
+    let peers = client.peers()?;
+    for peer in &peers {
+        client.remove_peer(&peer.enode)?;
+    }
+    Ok(peers.len())
+}
+
+/// The network as the node shows it. `address` is its own, where it does not report that.
+fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) -> Result<Survey, RpcError> {
     let seen = observer.observe()?;
+    let connected = observer.connected()?;
     let (window, client) = (&seen.window, observer.client());
     let head = window.head();
-    // Beyond the next block nobody knows the set yet; it is asked for again when the time has come.
-    let due_set = match due.filter(|height| *height <= head.number) {
-        Some(height) => client.validators(height)?,
-        None => None,
-    };
-    let now = SystemTime::now();
-    let age = |block: &Decided| {
-        let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
-        proposed.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
-    };
+    let first = Slot::first_block(head.number);
+    if known.slot.as_ref().is_none_or(|(height, _)| *height != first) {
+        let set = client.validators(first)?.unwrap_or_default();
+        known.slot = Some((first, set.into_iter().map(|v| v.0).collect()));
+    }
+    if known.client_version.is_none() {
+        known.client_version = client.client_version().ok();
+    }
+    if known.forks.is_none() {
+        known.forks = Some(client.forks()?.map(|forks| forks.into_values().collect()));
+    }
+    let own = seen.own.or(address);
     let looked_at = window.blocks().len().min(SEALS);
-    let sealed = seen.own.map_or(0, |own| window.seals_of(&own, SEALS));
+    let sealed = own.map_or(0, |own| window.seals_of(&own, SEALS));
     Ok(Survey {
-        me: seen.own.map(|own| own.0),
-        due_set: due_set.unwrap_or_else(|| window.validators().to_vec()).into_iter().map(|v| v.0).collect(),
-        sample: window.sample(seen.head_age, seen.timing.period),
+        me: own.map(|own| own.0),
+        slot_set: known.slot.clone().map(|(_, set)| set).unwrap_or_default(),
+        sample: window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref()),
+        oldest: window.blocks().first().map_or(head.number, |block| block.number),
         own_seals: (count(sealed), count(looked_at)),
-        own_seal: seen
-            .own
-            .and_then(|own| window.last_seal_of(&own))
-            .map(|block| OwnSeal { height: block.number, age: age(block) }),
+        own_mark: own.and_then(|own| own_mark(window, &own)),
         mining: seen.mining,
+        syncing: matches!(seen.syncing, Syncing::Active { .. }),
         network_head: match seen.syncing {
             Syncing::Active { highest, .. } => Some(highest),
             Syncing::Idle => None,
         },
-        client_version: client.client_version().ok(),
-        forks: client.forks()?.map(|forks| forks.into_values().collect()),
+        peers: seen.peers.and_then(|peers| usize::try_from(peers).ok()),
+        connected: connected.map(|peers| peers.into_iter().map(|peer| peer.0).collect()),
+        client_version: known.client_version.clone(),
+        forks: known.forks.clone().flatten(),
+        round_timeout: (seen.timing.round_timeout, seen.timing.max_round_timeout),
+        census: seen.census().into_iter().filter_map(|(who, last)| Some((who.0, last.client?))).collect(),
     })
+}
+
+/// The newest block that carries a seal of ours or was proposed by us.
+fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
+    let is_ours = |block: &&Decided| block.proposer == *own || block.sealers.contains(own);
+    let block = window.blocks().iter().rev().find(is_ours)?;
+    let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
+    let age = proposed.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+    Some(OwnMark { height: block.number, age })
 }
 
 fn count(blocks: usize) -> u32 {

@@ -45,7 +45,8 @@ impl HeadFile {
             opened => opened,
         };
         let file = file.map_err(|e| Error::io("open", &path, e))?;
-        let seq = slots(&file).map_err(|e| Error::io("read", &path, e))?.into_iter().flatten().map(|s| s.seq).max();
+        let seq =
+            slots(&file).map_err(|e| Error::io("read", &path, e))?.into_iter().flatten().map(|s| s.seq).max();
         Ok(HeadFile { file, seq: seq.unwrap_or(0) })
     }
 
@@ -61,7 +62,9 @@ impl HeadFile {
                 Some(bytes) => break bytes,
                 // Hashes of unusual length: fewer blocks of the past fit.
                 None if record.recent.pop().is_some() => {}
-                None => return Err(io::Error::new(io::ErrorKind::InvalidData, "the head record is too long")),
+                None => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the head record is too long"));
+                }
             }
         };
         let at = (self.seq % 2) * SLOT as u64;
@@ -84,9 +87,11 @@ pub fn read(home: &Home) -> Result<Option<HeadRecord>> {
     let damaged = found.iter().any(Result::is_err);
     let newest = found.into_iter().flatten().max_by_key(|slot| slot.seq);
     match newest {
-        None if damaged => Err(Error::new(Kind::Halted, "the head record is damaged, so what was final cannot be proven")
-            .at(path.display())
-            .hint("restore it from a copy, or forget it: wemixvisor resolve head")),
+        None if damaged => {
+            Err(Error::new(Kind::Halted, "the head record is damaged, so what was final cannot be proven")
+                .at(path.display())
+                .hint("restore it from a copy, or forget it: wemixvisor resolve head"))
+        }
         newest => Ok(newest.map(|slot| slot.record)),
     }
 }

@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::fault::{Fault, RpcError};
 use super::header::Header;
 use super::heads::Heads;
-use super::hex::{Hash, parse_quantity, show_quantity};
+use super::hex::{Address, Hash, parse_quantity, show_quantity};
 use super::rpc::{Connection, Options};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -66,14 +66,25 @@ pub enum Syncing {
 /// Another node that ours is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its id: 64 hexadecimal digits. The last 40 are its address, and so a validator's.
+    /// Its id: 64 hexadecimal digits.
     pub id: String,
+    /// The `enode://` URL by which it can be removed and added; empty if the node reports none.
+    pub enode: String,
     /// Its client version.
     pub name: String,
     /// Its address on the network.
     pub remote: String,
     /// Whether it connected to us.
     pub inbound: bool,
+}
+
+impl Peer {
+    /// The address of its key, with which it seals if it is a validator: the last 40 digits of its id. `None` if the
+    /// id is malformed.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        address_of_id(&self.id)
+    }
 }
 
 impl Client {
@@ -147,6 +158,41 @@ impl Client {
         Ok(headers)
     }
 
+    /// The hash of the block at `height`; `None` if the node has none.
+    ///
+    /// # Errors
+    /// As [`header`](Self::header).
+    pub fn block_hash(&mut self, height: u64) -> Result<Option<Hash>, RpcError> {
+        Ok(self.header(height)?.map(|header| header.hash))
+    }
+
+    /// The header with `hash`, on the chain of the node or beside it; `None` if the node does not have it.
+    ///
+    /// # Errors
+    /// As [`block_number`](Self::block_number); a header with another hash is nonsense.
+    pub fn header_by_hash(&mut self, hash: &Hash) -> Result<Option<Header>, RpcError> {
+        let by = self.headers_by;
+        let (method, params) = match by {
+            HeaderMethod::Header => ("eth_getHeaderByHash", json!([hash])),
+            HeaderMethod::Block => ("eth_getBlockByHash", json!([hash, false])),
+        };
+        let value = match self.connection.call_large(method, params) {
+            Err(err) if err.may_be_unknown_method() && by == HeaderMethod::Header => {
+                self.headers_by = HeaderMethod::Block;
+                return self.header_by_hash(hash);
+            }
+            value => value?,
+        };
+        if value.is_null() {
+            return Ok(None);
+        }
+        let header = Header::from_json(&value).map_err(|fault| fault.of(self.endpoint(), method))?;
+        if header.hash != *hash {
+            return Err(self.nonsense(method, &format!("asked for {hash}, got {}", header.hash)));
+        }
+        Ok(Some(header))
+    }
+
     /// The hash of block 0.
     ///
     /// # Errors
@@ -192,6 +238,24 @@ impl Client {
         peers.ok_or_else(|| self.nonsense(METHOD, "no list of peers"))
     }
 
+    /// Disconnects a peer and takes it out of the static peers, until the node's next start. Not every transport
+    /// serves this. The answer is the node's: whether it has accepted the order.
+    ///
+    /// # Errors
+    /// As [`block_number`](Self::block_number); `Refused` for a malformed URL.
+    pub fn remove_peer(&mut self, enode: &str) -> Result<bool, RpcError> {
+        self.flag("admin_removePeer", json!([enode]))
+    }
+
+    /// Adds a static peer, to which the node connects again and again. Not every transport serves this. The answer is
+    /// the node's: whether it has accepted the order.
+    ///
+    /// # Errors
+    /// As [`block_number`](Self::block_number); `Refused` for a malformed URL.
+    pub fn add_peer(&mut self, enode: &str) -> Result<bool, RpcError> {
+        self.flag("admin_addPeer", json!([enode]))
+    }
+
     /// The chain's id.
     ///
     /// # Errors
@@ -227,9 +291,25 @@ impl Client {
     /// # Errors
     /// As [`block_number`](Self::block_number).
     pub fn mining(&mut self) -> Result<bool, RpcError> {
-        const METHOD: &str = "eth_mining";
-        let value = self.connection.call(METHOD, json!([]))?;
-        value.as_bool().ok_or_else(|| self.nonsense(METHOD, "neither true nor false"))
+        self.flag("eth_mining", json!([]))
+    }
+
+    /// The account that is credited with the node's blocks, which is that of its key on a WBFT chain. `None` if it is
+    /// zero, not set, or not served.
+    ///
+    /// # Errors
+    /// As [`block_number`](Self::block_number).
+    pub fn coinbase(&mut self) -> Result<Option<Address>, RpcError> {
+        const METHOD: &str = "eth_coinbase";
+        match self.connection.call(METHOD, json!([])) {
+            Err(RpcError { fault: Fault::Refused { .. }, .. }) => Ok(None),
+            Err(err) => Err(err),
+            Ok(value) => {
+                let address: Option<Address> = value.as_str().and_then(|text| text.parse().ok());
+                let address = address.ok_or_else(|| self.nonsense(METHOD, "not an address"))?;
+                Ok(Some(address).filter(|address| *address != Address::ZERO))
+            }
+        }
     }
 
     /// Starts sealing. Where it is served, doing it twice is fine.
@@ -258,6 +338,11 @@ impl Client {
             Value::Object(info) => Ok(info),
             _ => Err(self.nonsense(METHOD, "not an object")),
         }
+    }
+
+    fn flag(&mut self, method: &str, params: Value) -> Result<bool, RpcError> {
+        let value = self.connection.call(method, params)?;
+        value.as_bool().ok_or_else(|| self.nonsense(method, "neither true nor false"))
     }
 
     fn quantity(&mut self, method: &str) -> Result<u64, RpcError> {
@@ -289,10 +374,17 @@ impl Client {
     }
 }
 
+/// The address at the end of a node's id: both are the hash of the same key.
+pub(super) fn address_of_id(id: &str) -> Option<Address> {
+    let digits = id.len().checked_sub(40).and_then(|from| id.get(from..))?;
+    format!("0x{digits}").parse().ok()
+}
+
 fn peer(value: &Value) -> Option<Peer> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     Some(Peer {
         id: text(&value["id"])?,
+        enode: text(&value["enode"]).unwrap_or_default(),
         name: text(&value["name"]).unwrap_or_default(),
         remote: text(&value["network"]["remoteAddress"]).unwrap_or_default(),
         inbound: value["network"]["inbound"].as_bool().unwrap_or_default(),

@@ -141,7 +141,7 @@ impl Coordinator {
 
 /// Judges what was seen: pure.
 fn judge(seen: &Observation, slot: Option<&Slot>) -> Readiness {
-    let sample = seen.window.sample(seen.head_age, seen.timing.period);
+    let sample = seen.window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref());
     let verdict = match seen.own {
         Some(own) => gates::judge(&own.0, slot, &sample),
         None => Verdict::Hold(vec![Gate::Unknown { missing: "the node's own address".to_owned() }]),

@@ -3,7 +3,7 @@
 //! URLs are checked with the parser of the HTTP client, so that what passes here is what it accepts.
 //! Nothing is contacted and no name is looked up.
 
-use crate::url::{NO_TLS, redact};
+use crate::url::{check, redact};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ impl Endpoint {
     #[must_use]
     pub fn transport(&self) -> &'static str {
         match self {
-            Endpoint::Http(url) if url.starts_with("https:") => "https",
+            Endpoint::Http(url) if url.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:")) => "https",
             Endpoint::Http(_) => "http",
             Endpoint::Ws(_) => "ws",
             Endpoint::Ipc(_) => "ipc",
@@ -70,29 +70,20 @@ impl FromStr for Endpoint {
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
+        if text.contains('\0') {
+            return Err(bad("a NUL byte cannot be part of it"));
+        }
         if text.starts_with('/') {
             return Ok(Endpoint::Ipc(text.into()));
         }
-        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let is_url = text.contains("://");
+        let url = if is_url { text.to_owned() } else { format!("http://{text}") };
+        check(&url, &["http", "https", "ws"]).map_err(|why| bad(&why))?;
         let uri: Uri = url.parse().map_err(|e| bad(&format!("{e}")))?;
-        if uri.host().is_none_or(|host| host.is_empty() || host == "[]") {
-            return Err(bad("it has no host"));
+        if !is_url && uri.port_u16().is_none() {
+            return Err(bad("it has no port"));
         }
-        let authority = uri.authority().map_or("", |a| a.as_str());
-        let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
-        match after_host.rsplit_once(':') {
-            Some((_, port)) if port.parse::<u16>().is_err() => {
-                return Err(bad("the port is not a number up to 65535"));
-            }
-            None if !text.contains("://") => return Err(bad("it has no port: write host:8545 or a URL")),
-            _ => {}
-        }
-        match uri.scheme_str() {
-            Some("http" | "https") => Ok(Endpoint::Http(url)),
-            Some("ws") => Ok(Endpoint::Ws(url)),
-            Some("wss") => Err(bad(NO_TLS)),
-            _ => Err(bad("the scheme is none of http, https, ws")),
-        }
+        Ok(if uri.scheme_str() == Some("ws") { Endpoint::Ws(url) } else { Endpoint::Http(url) })
     }
 }
 
@@ -135,6 +126,7 @@ mod tests {
             ("[::1]:8545", "http://[::1]:8545", "http"),
             ("http://node.example", "http://node.example", "http"),
             ("https://rpc.example.org/key", "https://rpc.example.org/key", "https"),
+            ("HTTPS://a", "HTTPS://a", "https"),
             ("ws://x:1/path", "ws://x:1/path", "ws"),
             ("/data/a b.ipc", "/data/a b.ipc", "ipc"),
             ("http://me:secret@x:1/p", "http://***@x:1/p", "http"),
@@ -159,18 +151,25 @@ mod tests {
             ("ftp://a:1", "scheme"),
             ("tcp://a:1", "scheme"),
             ("wss://a:1", "no TLS"),
+            ("WS://a:1", "scheme"),
+            ("/data/a\0.ipc", "NUL"),
+            ("8545", "no port"),
             ("http://a b", ""),
             ("node.ipc", "no port"),
             ("data/node.ipc", ""),
             ("host:1:2", ""),
             ("http://[::1", ""),
             ("http://[]:1", "no host"),
+            ("[]:1", "no host"),
+            ("ws://", ""),
         ] {
             let message = bad.parse::<Endpoint>().map(|e| e.to_string()).expect_err(bad).to_string();
             assert!(message.contains(why), "{message}");
         }
-        let message = "ftp://me:secret@a:1".parse::<Endpoint>().unwrap_err().to_string();
-        assert!(!message.contains("secret"), "{message}");
+        for bad in ["ftp://me:secret@a:1", "http://me:secret@proxy:x", "me:secret@proxy", "ws://me:secret@"] {
+            let message = bad.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 
     #[test]

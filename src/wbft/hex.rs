@@ -132,6 +132,11 @@ pub struct Hash(pub [u8; 32]);
 #[serde(try_from = "String", into = "String")]
 pub struct Address(pub [u8; 20]);
 
+impl Address {
+    /// The address that stands for none.
+    pub const ZERO: Address = Address([0; 20]);
+}
+
 fixed!(Hash, 32, "is not 32 bytes");
 fixed!(Address, 20, "is not 20 bytes");
 

@@ -4,7 +4,8 @@
 //! capitalised and some numbers are JSON numbers, `latest` is refused by some methods, and over HTTP
 //! the whole module is usually missing.
 
-use super::client::Client;
+use super::client::{Client, address_of_id};
+use super::consensus::Consensus;
 use super::extra::Extra;
 use super::fault::{Fault, RpcError};
 use super::header::Header;
@@ -12,12 +13,13 @@ use super::hex::{Address, Hash, parse_quantity, show_quantity};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-/// How many headers to go back at most in search of the end of the last epoch.
+/// Headers to go back at most in search of the end of the last epoch.
 const MAX_WALK: u64 = 1024;
-/// How many of them to ask for at a time.
+/// Headers to ask for at a time.
 const STEP: u64 = 16;
+/// Blocks that one `istanbul_status` may cover; nodes refuse more.
+const MAX_STATUS: u64 = 1024;
 
 /// Who committed to a block first, as `istanbul_getCommitSignersFromBlock` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,19 +62,9 @@ pub struct ExtraInfo {
     pub next_validators: Option<Vec<Address>>,
 }
 
-/// What the chain's configuration says of the consensus, where the node tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// The time between blocks.
-    pub period: Duration,
-    /// The time after which round 0 is given up; it doubles with every round.
-    pub round_timeout: Duration,
-    /// The number of blocks in an epoch.
-    pub epoch: Option<u64>,
-}
-
 impl Client {
-    /// The address with which the node seals, if it seals. `None` if this transport does not tell.
+    /// The address with which the node seals, if it seals: from `istanbul_nodeAddress`, else from the node's id,
+    /// else from `eth_coinbase`. `None` if none of them is served, or none is set.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
@@ -81,12 +73,13 @@ impl Client {
         if let Some(value) = served(self.connection().call(METHOD, json!([])))? {
             return self.read(METHOD, value).map(Some);
         }
-        // A node's address is the end of its id, as both are the hash of the node's key.
-        let Some(info) = served(self.node_info())? else { return Ok(None) };
-        let id = info.get("id").and_then(Value::as_str).unwrap_or_default();
-        let address = id.len().checked_sub(40).and_then(|from| id.get(from..));
-        let address = address.and_then(|hex| format!("0x{hex}").parse().ok());
-        address.map(Some).ok_or_else(|| self.nonsense("admin_nodeInfo", "no id of a node"))
+        if let Some(info) = served(self.node_info())? {
+            let id = info.get("id").and_then(Value::as_str).unwrap_or_default();
+            return address_of_id(id)
+                .map(Some)
+                .ok_or_else(|| self.nonsense("admin_nodeInfo", "no id of a node"));
+        }
+        self.coinbase()
     }
 
     /// Whether the node's address is in the set. Says nothing of its health.
@@ -97,27 +90,41 @@ impl Client {
         self.ask("istanbul_isValidator", json!([]))
     }
 
-    /// The validators that seal block `height`, in the order of their seal bits; `height` may be one
-    /// beyond the head. `None` if that is still open. Where the node does not serve `istanbul`, they are
-    /// taken from the header that ends the epoch before.
+    /// The validators that seal block `height`, in the order of their seal bits; `height` may be one beyond the
+    /// head. `None` if that is still open. Where the node does not serve `istanbul`, they are found by
+    /// [`validators_by_headers`](Self::validators_by_headers).
     ///
     /// # Errors
-    /// Any [`Fault`] but `Stopped`; `Unsupported` if that header is too far back to be found.
+    /// As there.
     pub fn validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
         if let Some(set) = self.told_validators(height)? {
             return Ok(Some(set));
         }
-        // Block 0 names the validators that count as its own.
         let before = height.saturating_sub(1);
         let Some(header) = self.header(before)? else { return Ok(None) };
-        if let Some(set) = self.epoch_of(&header)? {
+        if self.epoch_of(&header)?.is_none()
+            && let Some(set) = self.told_validators(before)?
+        {
+            // No epoch ends with it, so that it was sealed by the same ones.
             return Ok(Some(set));
         }
-        // No epoch ends with it, so that it was sealed by the same ones.
-        match self.told_validators(before)? {
-            Some(set) => Ok(Some(set)),
-            None => self.find_epoch(before).map(Some),
+        self.find_epoch(before).map(Some)
+    }
+
+    /// The validators that seal block `height` by the headers alone: as the last header below it with the next
+    /// validators names them. The headers are read one by one, because the length of an epoch may change with the
+    /// height. `None` if the header before `height` is not there yet.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`. `Unsupported` if that header is more than 1024 blocks back; `Nonsense` if a header
+    /// on the way is absent, or if only block 0 names validators where the configuration has an epoch end later.
+    pub fn validators_by_headers(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+        // Block 0 names the validators that count as its own.
+        let before = height.saturating_sub(1);
+        if self.header(before)?.is_none() {
+            return Ok(None);
         }
+        self.find_epoch(before).map(Some)
     }
 
     /// Who committed to block `height` first. Block 0 has no seals and is refused.
@@ -142,8 +149,13 @@ impl Client {
     /// Who did what in the blocks `from` to `to`, both included; `to` must not be beyond the head.
     ///
     /// # Errors
-    /// As [`is_validator`](Self::is_validator). Some nodes refuse more than 1024 blocks.
+    /// As [`is_validator`](Self::is_validator); `Unsupported` for more than 1024 blocks, which nodes refuse.
     pub fn activity(&mut self, from: u64, to: u64) -> Result<Activity, RpcError> {
+        const METHOD: &str = "istanbul_status";
+        if to.checked_sub(from).is_some_and(|more| more >= MAX_STATUS) {
+            let what = "istanbul_status covers 1024 blocks at most: ask for a part of them at a time";
+            return Err(Fault::Unsupported(what).of(self.endpoint(), METHOD));
+        }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {
@@ -168,7 +180,7 @@ impl Client {
         struct Rounds {
             round_distribution: BTreeMap<u64, u64>,
         }
-        let answer: Answer = self.ask("istanbul_status", json!([show_quantity(from), show_quantity(to)]))?;
+        let answer: Answer = self.ask(METHOD, json!([show_quantity(from), show_quantity(to)]))?;
         Ok(Activity {
             blocks: (answer.block_range.start_block, answer.block_range.end_block),
             prev_committed: answer.sealer_activity.prev_committed,
@@ -216,13 +228,13 @@ impl Client {
         })
     }
 
-    /// The chain's timing, from its configuration. `None` if the node does not tell.
+    /// The chain's configuration of the consensus. `None` if the node does not report it.
     ///
     /// # Errors
-    /// Any [`Fault`] but `Stopped`.
-    pub fn timing(&mut self) -> Result<Option<Timing>, RpcError> {
-        let info = served(self.node_info())?;
-        Ok(info.as_ref().and_then(|info| info.get("protocols")).and_then(find_timing))
+    /// Any [`Fault`] but `Stopped`; `Nonsense` if it has a malformed transition.
+    pub fn consensus(&mut self) -> Result<Option<Consensus>, RpcError> {
+        let Some(info) = served(self.node_info())? else { return Ok(None) };
+        Consensus::from_node_info(&info).map_err(|what| self.nonsense("admin_nodeInfo", &what))
     }
 
     /// The forks that the running program knows, by the place of their setting in the chain's configuration
@@ -253,29 +265,51 @@ impl Client {
         }
     }
 
-    /// The set named by the last block of an epoch at or before `height`.
+    /// The set named by the last header at or below `height` that names one.
     fn find_epoch(&mut self, height: u64) -> Result<Vec<Address>, RpcError> {
-        if let Some(length) = self.timing()?.and_then(|t| t.epoch)
-            && let Some(header) = self.header(height / length * length)?
-            && let Some(set) = self.epoch_of(&header)?
-        {
-            return Ok(set);
-        }
+        const METHOD: &str = "istanbul_getValidators";
         let lowest = height.saturating_sub(MAX_WALK);
         let mut to = height;
         loop {
             let from = to.saturating_sub(STEP - 1).max(lowest);
-            for header in self.headers(from..=to)?.iter().rev() {
+            let headers = self.headers(from..=to)?;
+            let mut newest = headers.iter().rev().peekable();
+            for expected in (from..=to).rev() {
+                let Some(header) = newest.next_if(|header| header.number == expected) else {
+                    let what = format!(
+                        "the header of block {expected}, with which an epoch may have ended, is absent"
+                    );
+                    return Err(self.nonsense(METHOD, &what));
+                };
                 if let Some(set) = self.epoch_of(header)? {
-                    return Ok(set);
+                    return self.checked_epoch(height, expected, set);
                 }
             }
             if from == lowest {
                 let far = "the last epoch began too long ago to be found by its headers: use IPC, or have the node serve istanbul";
-                return Err(Fault::Unsupported(far).of(self.endpoint(), "istanbul_getValidators"));
+                return Err(Fault::Unsupported(far).of(self.endpoint(), METHOD));
             }
             to = from - 1;
         }
+    }
+
+    /// The set of the header `found`, as the last one at or below `height`. The genesis set is taken only where no
+    /// configuration contradicts it: a header that has lost the next validators would silently lead there.
+    fn checked_epoch(
+        &mut self,
+        height: u64,
+        found: u64,
+        set: Vec<Address>,
+    ) -> Result<Vec<Address>, RpcError> {
+        if found == 0
+            && height > 0
+            && let Some(end) = self.consensus()?.and_then(|consensus| consensus.last_epoch_block(height))
+            && end > 0
+        {
+            let what = format!("block {end} ends an epoch by the configuration, but names no validators");
+            return Err(self.nonsense("extraData", &what));
+        }
+        Ok(set)
     }
 
     /// The set that `header` names, if an epoch ends with it.
@@ -297,26 +331,12 @@ impl Client {
 }
 
 /// The answer of a method without parameters that not every transport serves.
-fn served<T>(answer: Result<T, RpcError>) -> Result<Option<T>, RpcError> {
+pub(super) fn served<T>(answer: Result<T, RpcError>) -> Result<Option<T>, RpcError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(err) if err.may_be_unknown_method() => Ok(None),
         Err(err) => Err(err),
     }
-}
-
-/// The first object in what a node says of its protocols that times blocks. Each software has it elsewhere.
-fn find_timing(config: &Value) -> Option<Timing> {
-    let number =
-        |name: &str| config.get(name).and_then(Value::as_u64).filter(|n| (1..100_000_000).contains(n));
-    if let (Some(period), Some(timeout)) = (number("blockPeriodSeconds"), number("requestTimeoutSeconds")) {
-        return Some(Timing {
-            period: Duration::from_secs(period),
-            round_timeout: Duration::from_secs(timeout),
-            epoch: number("epochLength"),
-        });
-    }
-    config.as_object()?.values().find_map(find_timing)
 }
 
 /// Every height in a chain's configuration that is called a block, wherever it stands.

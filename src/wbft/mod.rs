@@ -6,6 +6,7 @@
 //! - [`Connection`]: calls over HTTP, HTTPS, IPC or WebSocket, bounded in time, size and depth.
 //! - [`Client`]: typed answers; [`Heads`]: new heads as they come.
 //! - [`Extra`]: what a header carries; [`Window`]: the last blocks decoded, from headers of any source.
+//! - [`Consensus`]: the chain's settings by height, and when which round runs; [`Order`]: who proposes when.
 //! - [`Observer`]: asks a node again and again; [`ConsensusState`]: what that means, for people and JSON.
 //! - [`Coordinator`]: waits for the height, and for the turn of a validator; [`quorum`]: the arithmetic.
 //! - [`RoundMetrics`]: what happens between blocks, where a node exposes its metrics.
@@ -17,6 +18,7 @@
 //! a validator down at the wrong moment. What a node says is checked for its form, never repaired.
 
 mod client;
+mod consensus;
 mod coordinator;
 mod endpoint;
 mod extra;
@@ -30,6 +32,7 @@ mod istanbul;
 mod json;
 mod metrics;
 mod observer;
+mod order;
 mod rlp;
 mod rpc;
 mod session;
@@ -42,8 +45,10 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
+pub use crate::machine::order::Order;
 pub use crate::machine::quorum;
 pub use client::{Client, Peer, Syncing};
+pub use consensus::{Consensus, Forecast, Policy, Timing};
 pub use coordinator::{Coordinator, Readiness};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use extra::{BadExtra, EpochInfo, Extra, Seal};
@@ -51,9 +56,10 @@ pub use fault::{Fault, RpcError};
 pub use header::Header;
 pub use heads::{Heads, Stopper};
 pub use hex::{Address, BadHex, Hash, parse_data, parse_quantity, show_quantity};
-pub use istanbul::{Activity, CommitSigners, ExtraInfo, Timing};
+pub use istanbul::{Activity, CommitSigners, ExtraInfo};
 pub use metrics::RoundMetrics;
 pub use observer::{Observation, Observer};
+pub use order::proposer;
 pub use rpc::{Connection, Options};
 pub use state::{ConsensusState, Member, Step};
-pub use window::{Decided, Window};
+pub use window::{Decided, Proposal, Window};

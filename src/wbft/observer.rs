@@ -3,12 +3,14 @@
 //! The first observation fetches as many headers as there are validators, each later one only those
 //! that are new. Everything comes from one node: whoever doubts it asks another one, too.
 
-use super::client::{Client, Syncing};
+use super::client::{Client, Peer, Syncing};
+use super::consensus::{Consensus, Policy, Timing};
 use super::fault::{Fault, RpcError};
 use super::header::Header;
 use super::hex::Address;
-use super::istanbul::Timing;
-use super::window::{Window, span};
+use super::istanbul::served;
+use super::window::{Proposal, Window, span};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The blocks by which a window of fewer validators is longer than its span: what a probation asks for.
@@ -21,8 +23,11 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Observation {
     /// The last blocks: at least as many as validators, and 20, or all there are.
     pub window: Window,
-    /// How long ago the head was proposed, by our clock.
+    /// How long ago the head was proposed, by our clock; zero if that is yet to come.
     pub head_age: Duration,
+    /// How far the head was proposed in the future of our clock. More than a period means that our clock is slow, or
+    /// the proposer's fast.
+    pub clock_skew: Duration,
     /// The address with which the node seals, if it tells.
     pub own: Option<Address>,
     /// What it says of its synchronisation.
@@ -31,8 +36,18 @@ pub struct Observation {
     pub mining: Option<bool>,
     /// How many peers it has.
     pub peers: Option<u64>,
-    /// The timing of the chain: configured where the node tells, otherwise measured.
+    /// The timing of the next block: configured where the node reports that, otherwise measured.
     pub timing: Timing,
+    /// The configuration of the consensus by height, where the node reports it.
+    pub consensus: Option<Consensus>,
+}
+
+impl Observation {
+    /// The last proposal of each validator, of the last max(20, N) blocks: who runs which version.
+    #[must_use]
+    pub fn census(&self) -> BTreeMap<Address, Proposal> {
+        self.window.census(self.window.validators().len().max(LEAST))
+    }
 }
 
 /// Watches one node.
@@ -52,14 +67,15 @@ pub struct Observer {
     window: Option<Window>,
     /// What does not change while a node runs, once it was told.
     own: Option<Address>,
-    timing: Option<Timing>,
+    consensus: Option<Consensus>,
+    admin: Option<bool>,
 }
 
 impl Observer {
     /// An observer that has not asked yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Observer { client, window: None, own: None, timing: None }
+        Observer { client, window: None, own: None, consensus: None, admin: None }
     }
 
     /// The client that asks.
@@ -76,20 +92,61 @@ impl Observer {
         if self.own.is_none() {
             self.own = self.client.node_address()?;
         }
-        if self.timing.is_none() {
-            self.timing = self.client.timing()?;
+        if self.consensus.is_none() && self.admin != Some(false) {
+            self.ask_configuration()?;
         }
-        let period = window.period().unwrap_or(Duration::from_secs(1));
-        let measured = Timing { period, round_timeout: ROUND_TIMEOUT.max(period * 2), epoch: None };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let next = window.head().number.saturating_add(1);
         Ok(Observation {
-            head_age: age(window.head().timestamp, SystemTime::now()),
+            head_age: now.saturating_sub(Duration::from_secs(window.head().timestamp)),
+            clock_skew: window.clock_skew(now),
             own: self.own,
             syncing: self.client.syncing()?,
             mining: unless_refused(self.client.mining())?,
             peers: unless_refused(self.client.peer_count())?,
-            timing: self.timing.unwrap_or(measured),
+            timing: self.consensus.as_ref().map_or_else(|| measured(&window), |consensus| consensus.at(next)),
+            consensus: self.consensus.clone(),
             window,
         })
+    }
+
+    /// Whether the node serves `admin` at this address; `None` before it was asked.
+    #[must_use]
+    pub fn serves_admin(&self) -> Option<bool> {
+        self.admin
+    }
+
+    /// The peers that are connected now. `None` where the node does not serve `admin`.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`.
+    pub fn peers(&mut self) -> Result<Option<Vec<Peer>>, RpcError> {
+        if self.admin == Some(false) {
+            return Ok(None);
+        }
+        let peers = served(self.client.peers())?;
+        self.admin = Some(peers.is_some());
+        Ok(peers)
+    }
+
+    /// The addresses of the peers that are connected now, validators' and others'. `None` where the node does not serve
+    /// `admin`.
+    ///
+    /// # Errors
+    /// Any [`Fault`] but `Stopped`.
+    pub fn connected(&mut self) -> Result<Option<BTreeSet<Address>>, RpcError> {
+        Ok(self.peers()?.map(|peers| peers.iter().filter_map(Peer::address).collect()))
+    }
+
+    fn ask_configuration(&mut self) -> Result<(), RpcError> {
+        let Some(info) = served(self.client.node_info())? else {
+            self.admin = Some(false);
+            return Ok(());
+        };
+        self.admin = Some(true);
+        let consensus = Consensus::from_node_info(&info);
+        self.consensus = consensus.map_err(|what| self.client.nonsense("admin_nodeInfo", &what))?;
+        Ok(())
     }
 
     /// The last blocks, up to the head.
@@ -152,8 +209,14 @@ fn unless_refused<T>(answer: Result<T, RpcError>) -> Result<Option<T>, RpcError>
     }
 }
 
-/// How long ago `timestamp` was; nothing if it is yet to come, as clocks differ.
-fn age(timestamp: u64, now: SystemTime) -> Duration {
-    let then = UNIX_EPOCH.checked_add(Duration::from_secs(timestamp));
-    then.and_then(|then| now.duration_since(then).ok()).unwrap_or_default()
+/// The timing of a chain that does not report it, by its blocks.
+fn measured(window: &Window) -> Timing {
+    let period = window.period().unwrap_or(Duration::from_secs(1));
+    Timing {
+        period,
+        round_timeout: ROUND_TIMEOUT.max(period * 2),
+        max_round_timeout: None,
+        epoch: None,
+        policy: Policy::RoundRobin,
+    }
 }

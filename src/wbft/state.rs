@@ -34,7 +34,8 @@ pub enum Step {
 pub struct Member {
     /// Who it is.
     pub address: Address,
-    /// Whether its seal is in one of the last max(8, N) blocks.
+    /// Whether its seal is in one of the last [`RECENT`](crate::machine::gates::RECENT) blocks, which is also what the
+    /// quorum gate asks.
     pub live: bool,
     /// The height of the newest block that it is known to have committed to.
     pub last_commit: Option<u64>,
@@ -71,7 +72,7 @@ pub struct ConsensusState {
     pub catching_up: bool,
     /// The validators of the next block, in the order of their seal bits.
     pub validators: Vec<Member>,
-    /// How many of them are live.
+    /// The number of them that are live.
     pub live: usize,
     /// How many are needed for a block.
     pub quorum: usize,
@@ -81,6 +82,10 @@ pub struct ConsensusState {
     #[serde(rename = "head_age_ms")]
     #[serde(serialize_with = "as_millis")]
     pub head_age: Duration,
+    /// How far the head was proposed in the future of our clock, in milliseconds.
+    #[serde(rename = "clock_skew_ms")]
+    #[serde(serialize_with = "as_millis")]
+    pub clock_skew: Duration,
     /// The time between blocks, in milliseconds.
     #[serde(rename = "block_period_ms")]
     #[serde(serialize_with = "as_millis")]
@@ -99,18 +104,17 @@ pub struct ConsensusState {
 
 impl From<&Observation> for ConsensusState {
     fn from(seen: &Observation) -> Self {
-        let Observation { window, head_age, own, syncing, mining, peers, timing } = seen;
+        let Observation { window, head_age, own, syncing, mining, peers, timing, .. } = seen;
         let set = window.validators();
         let span = span(set.len());
-        let sealers = window.sealers(span);
-        let clients: BTreeMap<Address, &String> =
-            window.blocks().iter().filter_map(|b| Some((b.proposer, b.client.as_ref()?))).collect();
+        let live = window.live();
+        let census = seen.census();
         let member = |address: &Address| Member {
             address: *address,
-            live: sealers.contains(address),
+            live: live.contains(address),
             // A seal in a block is a vote for the one before it.
             last_commit: window.last_seal_of(address).map(|block| block.number - 1),
-            client: clients.get(address).map(|client| (*client).clone()),
+            client: census.get(address).and_then(|proposal| proposal.client.clone()),
         };
         let validators: Vec<Member> = set.iter().map(member).collect();
         let validator_index = own.and_then(|own| set.iter().position(|v| *v == own));
@@ -146,11 +150,12 @@ impl From<&Observation> for ConsensusState {
             quorum: quorum(set.len()),
             margin: margin(set.len()),
             head_age: *head_age,
+            clock_skew: seen.clock_skew,
             block_period: timing.period,
             rounds: window.rounds(span),
             peers: *peers,
             mining: *mining,
-            next_proposer: window.next_proposer(),
+            next_proposer: window.next_proposer(timing.policy),
             live_rounds: None,
         }
     }
@@ -178,6 +183,7 @@ impl ConsensusState {
             quorum: 0,
             margin: 0,
             head_age: Duration::ZERO,
+            clock_skew: Duration::ZERO,
             block_period: Duration::ZERO,
             rounds: BTreeMap::new(),
             peers: None,

@@ -3,11 +3,15 @@
 //! Liveness shows in `prevCommittedSeal` only. A block's own seals stop at the first quorum, and miss a
 //! healthy validator every fourth time; the next block collects the late votes too.
 
+use super::consensus::{Consensus, Policy, Timing};
 use super::extra::Extra;
 use super::fault::Fault;
 use super::header::Header;
 use super::hex::{Address, Hash};
+use super::order;
 use crate::machine::gates::{RECENT, Sample, Seat};
+use crate::machine::order::Order;
+use crate::machine::quorum::quorum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,8 +30,19 @@ pub struct Decided {
     pub client: Option<String>,
     /// The round that decided it.
     pub round: u64,
+    /// Whether an epoch ends with it: its header names the next validators.
+    pub ends_epoch: bool,
     /// Who committed to the block **before** it, late votes included.
     pub sealers: BTreeSet<Address>,
+}
+
+/// The last block that a validator has proposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its height.
+    pub height: u64,
+    /// The name and version that the validator's program has written into it.
+    pub client: Option<String>,
 }
 
 /// Consecutive blocks up to a head.
@@ -58,8 +73,8 @@ impl Window {
     /// Takes the next block in.
     ///
     /// # Errors
-    /// If it does not follow the head, is not of WBFT, or its seals are not of the validators that it must
-    /// be sealed by; the window is as before.
+    /// If it does not follow the head, is not of WBFT, or does not show that a quorum of the validators of the
+    /// head has committed to that; the window is as before.
     pub fn push(&mut self, header: &Header) -> Result<(), Fault> {
         let head = self.head();
         if header.number != head.number + 1 || header.parent_hash != head.hash {
@@ -68,19 +83,36 @@ impl Window {
             return Err(Fault::Nonsense(what));
         }
         let extra = decode(header)?;
-        let sealers = match &extra.prev_committed {
-            Some(seal) => seal.addresses(&self.sealed_head).ok_or_else(|| {
-                let all = self.sealed_head.len();
-                Fault::Nonsense(format!("block {} has seals beyond the {all} validators", header.number))
-            })?,
-            None => Vec::new(),
-        };
-        self.blocks.push(decided(header, &extra, sealers.into_iter().collect()));
+        let sealers = self.sealers_in(header.number, &extra)?;
+        self.blocks.push(decided(header, &extra, sealers));
         self.sealed_head.clone_from(&self.next);
         if let Some(epoch) = extra.epoch {
             self.next = epoch.next_validators();
         }
         Ok(())
+    }
+
+    /// The validators that have committed to the head, by the seals in `extra` of the block after it.
+    fn sealers_in(&self, number: u64, extra: &Extra) -> Result<BTreeSet<Address>, Fault> {
+        let all = self.sealed_head.len();
+        let sealers: BTreeSet<Address> = match &extra.prev_committed {
+            Some(seal) => seal
+                .addresses(&self.sealed_head)
+                .ok_or_else(|| {
+                    Fault::Nonsense(format!("block {number} has seals beyond the {all} validators"))
+                })?
+                .into_iter()
+                .collect(),
+            None => BTreeSet::new(),
+        };
+        // Block 0 has no seals, so that block 1 carries none. Any other block was decided before the next one came.
+        let (found, needed) = (sealers.len(), quorum(all));
+        if number >= 2 && found < needed {
+            let what =
+                format!("block {number} has {found} seals of the block before, and {needed} of {all} decide");
+            return Err(Fault::Nonsense(what));
+        }
+        Ok(sealers)
     }
 
     /// Forgets all but the last `blocks`.
@@ -115,11 +147,63 @@ impl Window {
         &self.next
     }
 
-    /// Who proposes the next block if round 0 decides it: the one after the proposer of the head.
+    /// The proposer of the next block if round 0 decides it, by the policy in force there.
     #[must_use]
-    pub fn next_proposer(&self) -> Option<Address> {
-        let at = self.next.iter().position(|v| *v == self.head().proposer)?;
-        Some(self.next[(at + 1) % self.next.len()])
+    pub fn next_proposer(&self, policy: Policy) -> Option<Address> {
+        order::proposer(&self.next, proposer_of(self.head()).map(Address), 0, policy)
+    }
+
+    /// The order of proposers at the head. Without the chain's configuration they are taken to go round, and the end
+    /// of the epoch is unknown; so it is where the blocks of this window contradict the configuration.
+    #[must_use]
+    pub fn order(&self, consensus: Option<&Consensus>) -> Order {
+        let head = self.head();
+        self.order_at(head, &self.next, consensus)
+    }
+
+    /// The order of proposers at the block before the head: by the list that has sealed the head. `None` while the
+    /// window is empty.
+    #[must_use]
+    pub fn order_before(&self, consensus: Option<&Consensus>) -> Option<Order> {
+        let [.., before, head] = self.blocks.as_slice() else { return None };
+        let mut order = self.order_at(before, &self.sealed_head, consensus);
+        if head.ends_epoch {
+            // A change of the policy between the two would be at the head, after which the list ends anyway.
+            order.until = Some(head.number);
+        }
+        Some(order)
+    }
+
+    fn order_at(&self, head: &Decided, list: &[Address], consensus: Option<&Consensus>) -> Order {
+        let next = head.number.saturating_add(1);
+        let fits = |c: &&Consensus| {
+            self.blocks
+                .iter()
+                .all(|b| c.last_epoch_block(b.number).is_some_and(|end| (end == b.number) == b.ends_epoch))
+        };
+        let epoch = consensus.filter(fits).and_then(|c| c.next_epoch_block(head.number));
+        let policy = consensus.and_then(|c| c.policy_until(next));
+        Order {
+            height: head.number,
+            list: list.iter().map(|v| v.0).collect(),
+            proposer: proposer_of(head),
+            until: epoch.map(|end| policy.map_or(end, |last| end.min(last))).or(policy),
+            sticky: consensus.is_some_and(|c| c.at(next).policy == Policy::Sticky),
+        }
+    }
+
+    /// The last proposal of each validator that has proposed one of the last `count` blocks: a census of their versions.
+    #[must_use]
+    pub fn census(&self, count: usize) -> BTreeMap<Address, Proposal> {
+        let proposal = |b: &Decided| (b.proposer, Proposal { height: b.number, client: b.client.clone() });
+        self.last(count).iter().map(proposal).collect()
+    }
+
+    /// How far the head was proposed in the future of the clock that shows `now`, in seconds since 1970: then one of
+    /// the clocks is wrong, ours or that of the proposer. Zero if it was not.
+    #[must_use]
+    pub fn clock_skew(&self, now: Duration) -> Duration {
+        Duration::from_secs(self.head().timestamp).saturating_sub(now)
     }
 
     /// In how many of the last `count` blocks the seal of `validator` is.
@@ -164,10 +248,17 @@ impl Window {
         gaps.get(gaps.len() / 2).map(|gap| Duration::from_secs((*gap).max(1)))
     }
 
-    /// What the gates of a validator ask for.
+    /// The validators with a seal in one of the last [`RECENT`] blocks: those that count as live, for the gates and for
+    /// display.
     #[must_use]
-    pub fn sample(&self, head_age: Duration, period: Duration) -> Sample {
-        let recent = self.sealers(usize::try_from(RECENT).unwrap_or(usize::MAX));
+    pub fn live(&self) -> BTreeSet<Address> {
+        self.sealers(usize::try_from(RECENT).unwrap_or(usize::MAX))
+    }
+
+    /// The facts that the gates of a validator judge by; `timing` is that of the next block.
+    #[must_use]
+    pub fn sample(&self, head_age: Duration, timing: &Timing, consensus: Option<&Consensus>) -> Sample {
+        let recent = self.live();
         let seat = |v: &Address| Seat { validator: v.0, sealing: recent.contains(v) };
         let mut set: Vec<Seat> = self.next.iter().map(seat).collect();
         set.sort_unstable_by_key(|seat| seat.validator);
@@ -175,12 +266,12 @@ impl Window {
         Sample {
             head: self.head().number,
             head_age,
-            period,
+            period: timing.period,
             set,
             blocks: blocks.len(),
             first_round: blocks.iter().filter(|block| block.round == 0).count(),
-            order: None,
-            order_before: None,
+            order: Some(self.order(consensus)),
+            order_before: self.order_before(consensus),
         }
     }
 }
@@ -189,6 +280,11 @@ impl Window {
 #[must_use]
 pub(super) fn span(validators: usize) -> usize {
     validators.max(8)
+}
+
+/// The proposer of a block as the proposer rule counts it: block 0 has none.
+fn proposer_of(block: &Decided) -> Option<[u8; 20]> {
+    order::known(block.proposer).filter(|_| block.number > 0)
 }
 
 fn decode(header: &Header) -> Result<Extra, Fault> {
@@ -203,6 +299,7 @@ fn decided(header: &Header, extra: &Extra, sealers: BTreeSet<Address>) -> Decide
         proposer: header.miner,
         client: extra.client(),
         round: extra.round,
+        ends_epoch: extra.epoch.is_some(),
         sealers,
     }
 }

@@ -29,6 +29,17 @@ fn over_http_the_height_is_polled() {
 }
 
 #[test]
+fn the_socket_is_used_where_only_http_is_configured() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    let door = Door::to_port_in(rig.data().join("http.port"));
+    let rig = rig.set("DAEMON_RPC_ADDRESS", &door.address());
+    let mut visor = rig.run_with(&[], &["--mine", "--http", "--http.port", "0"]);
+    let line = visor.wait(&["event=rpc_connected"]);
+    assert!(line.contains(&format!("endpoint={}", rig.ipc().display())), "{line}");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn answers_that_are_none_are_never_a_height() {
     std::thread::scope(|scope| {
         for how in ["hang", "garbage", "huge", "wrong-id", "wrong-shape", "close"] {
@@ -75,7 +86,7 @@ fn hears(heights: &'static [u64]) -> (Rig, usize) {
     let rig = Rig::new().set("DAEMON_RPC_ADDRESS", &door.address()).set("DAEMON_POLL_INTERVAL", "100ms");
     rig.stage("v2", &[]);
     rig.schedule("v2", 1000);
-    let mut visor = rig.run();
+    let mut visor = rig.run_with(&[], &["--mine", "--ipcdisable"]);
     visor.wait(&["event=upgrade_ready"]);
     let seen = asked.load(Ordering::SeqCst);
     until("it to be asked again and again", || {

@@ -131,3 +131,16 @@ fn the_usual_port_is_asked_only_where_there_is_no_socket() {
     let found = options.candidates(Some(SOCKET_COMES));
     assert_eq!(found, [Endpoint::Ipc(dir.path().join("node.ipc"))], "the port may be another node's");
 }
+
+#[test]
+fn the_socket_comes_before_every_configured_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let ipc = |name: &str| Endpoint::Ipc(dir.path().join(name));
+    let http: Endpoint = "localhost:1".parse().unwrap();
+    let addresses = vec![http.clone(), ipc("b.ipc"), ipc("elsewhere")];
+    let options = Options { addresses: addresses.clone(), socket: dir.path().join("*.ipc"), enabled: true };
+    assert_eq!(options.candidates(Some(SOCKET_COMES)), addresses, "no socket, and no usual port either");
+    std::fs::write(dir.path().join("a.ipc"), "").unwrap();
+    std::fs::write(dir.path().join("b.ipc"), "").unwrap();
+    assert_eq!(options.candidates(None), [ipc("a.ipc"), ipc("b.ipc"), http, ipc("elsewhere")]);
+}

@@ -3,8 +3,8 @@
 use super::*;
 use crate::machine::gates::{self, Gate, Reason, Rules, Verdict};
 use crate::wbft::{
-    Address, Client, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Step, Syncing,
-    Timing, Window, show_quantity,
+    Address, Client, Consensus, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Policy,
+    Step, Syncing, Timing, Window, show_quantity,
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
@@ -35,12 +35,18 @@ fn window(head: usize, blocks: usize) -> Window {
     window
 }
 
+/// The configuration of the recorded chain.
+fn info() -> Value {
+    let wbft = json!({ "requestTimeoutSeconds": 2, "blockPeriodSeconds": 1, "epochLength": 10 });
+    json!({ "id": "0", "protocols": { "istanbul": { "config": { "anzeon": { "wbft": wbft } } } } })
+}
+
 /// A node with the recorded chain up to a height that the test sets; it notes what it is asked.
 #[derive(Clone)]
 struct Node {
     dir: Arc<TempDir>,
     istanbul: bool,
-    chain: Arc<Vec<Value>>,
+    chain: Arc<Mutex<Arc<Vec<Value>>>>,
     head: Arc<(Mutex<u64>, Condvar)>,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -53,7 +59,7 @@ impl Node {
         let node = Node {
             dir: Arc::new(dir),
             istanbul,
-            chain: Arc::new(recording("blocks.jsonl")),
+            chain: Arc::new(Mutex::new(Arc::new(recording("blocks.jsonl")))),
             head: Arc::new((Mutex::new(head), Condvar::new())),
             asked: Arc::default(),
         };
@@ -107,13 +113,19 @@ impl Node {
             Some(hex) => crate::wbft::parse_quantity(hex).unwrap_or(0),
             None => 0,
         };
-        let block = self.chain.get(height as usize).filter(|_| height <= head);
+        let chain = Arc::clone(&self.chain.lock().unwrap());
+        let block = chain.get(height as usize).filter(|b| height <= head && !b.is_null());
         match (method, block) {
             ("eth_blockNumber", _) => Ok(json!(show_quantity(head))),
             ("eth_getHeaderByNumber", block) => Ok(block.map_or(Value::Null, |b| b["block"].clone())),
             ("istanbul_getValidators", Some(block)) if self.istanbul => Ok(block["validators"].clone()),
             ("istanbul_getValidators", None) if self.istanbul => Err((-32000, "unknown block")),
             ("istanbul_nodeAddress", _) if self.istanbul => Ok(json!(N1)),
+            ("admin_nodeInfo", _) if self.istanbul => Ok(info()),
+            ("admin_peers", _) if self.istanbul => {
+                let id = |address: &str| format!("{}{}", "7".repeat(24), &address[2..]);
+                Ok(json!([{ "id": id(N4), "enode": "enode://a@127.0.0.1:1" }, { "id": "?" }]))
+            }
             ("eth_syncing", _) => Ok(json!(false)),
             ("eth_mining", _) => Ok(json!(true)),
             ("net_peerCount", _) => Ok(json!("0x3")),
@@ -122,13 +134,23 @@ impl Node {
         }
     }
 
+    /// The same node, but with other blocks.
+    fn with(self, change: impl FnOnce(&mut Vec<Value>)) -> Self {
+        let mut chain = self.chain.lock().unwrap();
+        let mut blocks = chain.as_ref().clone();
+        change(&mut blocks);
+        *chain = Arc::new(blocks);
+        drop(chain);
+        self
+    }
+
     /// Sends every new head for as long as somebody listens.
     fn tell_heads(&self, mut stream: UnixStream) {
         let mut told = *self.head.0.lock().unwrap();
         loop {
             let (head, changed) = &*self.head;
             told = *changed.wait_while(head.lock().unwrap(), |head| *head == told).unwrap();
-            let params = json!({ "subscription": "0x1", "result": self.chain[told as usize]["block"] });
+            let params = json!({ "subscription": "0x1", "result": self.chain.lock().unwrap()[told as usize]["block"] });
             let notice = json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params });
             if stream.write_all(notice.to_string().as_bytes()).is_err() {
                 return;
@@ -184,6 +206,77 @@ fn an_epoch_too_far_back_is_an_error_and_not_a_guess() {
 }
 
 #[test]
+fn a_header_that_is_absent_or_has_lost_the_next_validators_is_an_error() {
+    let expected = chain()[31].1.clone();
+    let node = Node::start(241, false);
+    assert_eq!(node.client().validators_by_headers(35).unwrap(), Some(expected));
+    assert_eq!(node.client().validators_by_headers(243).unwrap(), None);
+    // Above it stands an answer, which must not be that of an epoch before.
+    let node = Node::start(241, false).with(|blocks| blocks[30] = Value::Null);
+    assert!(
+        matches!(fault(node.client().validators(35)), Fault::Nonsense(what) if what.contains("block 30,"))
+    );
+    assert!(node.client().validators(41).unwrap().is_some());
+    let lost = |istanbul| {
+        let node = Node::start(241, istanbul).with(|blocks| {
+            let none = blocks[9]["block"]["extraData"].clone();
+            blocks[10]["block"]["extraData"] = none;
+        });
+        node.client().validators_by_headers(15)
+    };
+    assert!(matches!(fault(lost(true)), Fault::Nonsense(what) if what.starts_with("block 10 ends an epoch")));
+    // Without a configuration nothing contradicts the headers, all of which are there.
+    assert_eq!(lost(false).unwrap(), Some(chain()[1].1.clone()));
+}
+
+#[test]
+fn the_order_foresees_every_recorded_proposer() {
+    let chain = chain();
+    let consensus = Consensus::constant(TIMING);
+    let mut window = Window::after(&chain[0].0, chain[0].1.clone()).unwrap();
+    assert_eq!(window.order_before(Some(&consensus)), None);
+    let mut right = 0;
+    for (header, set) in &chain[1..] {
+        let before = window.order(Some(&consensus));
+        window.push(header).unwrap();
+        // The distance by which the block's proposer was foreseen, once the rounds that failed are counted.
+        let steps = before.distance(&header.miner.0).unwrap();
+        let expected = window.head().round % set.len() as u64 + 1;
+        right += usize::from(header.number > 1 && steps == expected);
+        assert_eq!(window.order_before(Some(&consensus)).as_ref(), Some(&before), "block {}", header.number);
+        let (list, ends) = (before.list.as_slice(), header.number.is_multiple_of(10));
+        assert!(
+            list.iter().eq(set.iter().map(|v| &v.0))
+                && before.until == Some(header.number.next_multiple_of(10))
+        );
+        let after = before.after(header.number, header.miner.0);
+        let order = window.order(Some(&consensus));
+        assert_eq!(after, (!ends).then_some(order), "block {}", header.number);
+    }
+    assert_eq!(right, 240);
+}
+
+#[test]
+fn the_order_ends_where_the_configuration_says_and_only_while_the_blocks_agree() {
+    let window = window(95, 20);
+    assert_eq!(window.order(None).until, None);
+    let wrong = Consensus::constant(Timing { epoch: Some(9), ..TIMING });
+    assert_eq!(
+        (window.order(Some(&wrong)).until, window.order_before(Some(&wrong)).unwrap().until),
+        (None, None)
+    );
+    let mut info = info();
+    info["protocols"]["istanbul"]["config"]["transitions"] = json!([{ "block": 98, "proposerPolicy": 1 }]);
+    let consensus = Consensus::from_node_info(info.as_object().unwrap()).unwrap().unwrap();
+    let order = window.order(Some(&consensus));
+    assert_eq!((order.until, order.sticky), (Some(97), false), "the policy changes before the epoch ends");
+    let sticky = Consensus::constant(Timing { policy: Policy::Sticky, ..TIMING });
+    let order = window.order(Some(&sticky));
+    assert_eq!((order.distance(&window.head().proposer.0), order.until), (Some(1), Some(100)));
+    assert_eq!(window.next_proposer(Policy::Sticky), Some(window.head().proposer));
+}
+
+#[test]
 fn the_sealers_of_every_block_are_those_of_the_independent_decoder() {
     let window = window(241, 241);
     assert_eq!(window.blocks().len(), 241);
@@ -203,7 +296,7 @@ fn the_next_proposer_follows_the_last_one_and_each_round_skips_one() {
     window.push(&chain[1].0).unwrap();
     for (header, set) in &chain[2..] {
         assert_eq!(window.validators(), set, "block {}", header.number);
-        let expected = window.next_proposer().unwrap();
+        let expected = window.next_proposer(Policy::RoundRobin).unwrap();
         window.push(header).unwrap();
         let index = |who: Address| set.iter().position(|v| *v == who).unwrap();
         let skipped = window.head().round as usize;
@@ -226,8 +319,22 @@ fn a_block_that_does_not_follow_or_has_foreign_seals_is_refused() {
         matches!(short.unwrap().push(&chain[51].0), Err(Fault::Nonsense(what)) if what.contains("beyond"))
     );
     assert!(window.push(&Header { extra_data: vec![1], ..chain[51].0.clone() }).is_err());
+    // Block 1 carries no seals; any other must show that the one before was decided.
+    let bare = Header { extra_data: chain[1].0.extra_data.clone(), ..chain[51].0.clone() };
+    assert!(
+        matches!(window.push(&bare), Err(Fault::Nonsense(what)) if what.contains("0 seals") && what.contains("3 of 4"))
+    );
     assert_eq!(window, before);
 }
+
+/// The timing of the recorded chain.
+const TIMING: Timing = Timing {
+    period: Duration::from_secs(1),
+    round_timeout: Duration::from_secs(2),
+    max_round_timeout: None,
+    epoch: Some(10),
+    policy: Policy::RoundRobin,
+};
 
 /// What is seen at a head of the recorded chain by a healthy node, a second after it.
 fn seen(head: usize) -> Observation {
@@ -238,17 +345,15 @@ fn seen(head: usize) -> Observation {
         syncing: Syncing::Idle,
         mining: Some(true),
         peers: Some(3),
-        timing: Timing {
-            period: Duration::from_secs(1),
-            round_timeout: Duration::from_secs(2),
-            epoch: Some(10),
-        },
+        clock_skew: Duration::ZERO,
+        timing: TIMING,
+        consensus: Some(Consensus::constant(TIMING)),
     }
 }
 
 /// Whether the network could spare us at a head of the recorded chain.
 fn spared(head: usize) -> Verdict {
-    let sample = seen(head).window.sample(Duration::from_secs(1), Duration::from_secs(1));
+    let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING);
     gates::judge(&address(N1).0, None, &Rules { slot_blocks: 60, avoid_own_proposal: false }, &sample)
 }
 
@@ -256,15 +361,13 @@ fn spared(head: usize) -> Verdict {
 fn a_stop_shows_in_the_recorded_seals_with_the_second_block() {
     let live = |head| ConsensusState::from(&seen(head)).live;
     let sealing = |head: usize| {
-        let sample = seen(head).window.sample(Duration::ZERO, Duration::from_secs(1));
+        let sample = seen(head).window.sample(Duration::ZERO, &TIMING);
         sample.set.iter().filter(|seat| seat.sealing).count()
     };
     // n4 is stopped after block 98 and is there again from block 142.
-    assert_eq!((live(98), sealing(98)), (4, 4));
-    assert_eq!((live(106), sealing(102)), (4, 4));
-    assert_eq!((live(107), sealing(103)), (3, 3));
-    assert_eq!((live(141), sealing(141)), (3, 3));
-    assert_eq!((live(142), sealing(142)), (4, 4));
+    for (head, seals) in [(98, 4), (102, 4), (103, 3), (141, 3), (142, 4)] {
+        assert_eq!((live(head), sealing(head)), (seals, seals), "one window for display and gate");
+    }
     assert!(matches!(spared(98), Verdict::Go(_)));
     match spared(110) {
         Verdict::Hold(gates) => {
@@ -388,6 +491,48 @@ fn headers_alone_tell_all_but_who_we_are() {
     assert_eq!(seen.timing.period, Duration::from_secs(1));
     let state = ConsensusState::from(&seen);
     assert_eq!((state.live, state.is_validator, state.step), (3, false, Step::RoundChange));
+}
+
+#[test]
+fn the_peers_and_the_configuration_come_with_admin() {
+    let node = Node::start(107, true);
+    let mut observer = Observer::new(node.client());
+    assert_eq!(observer.serves_admin(), None);
+    let seen = observer.observe().unwrap();
+    assert_eq!((observer.serves_admin(), seen.timing.epoch), (Some(true), Some(10)));
+    assert_eq!(seen.consensus.map(|c| c.at(108)), Some(seen.timing));
+    assert_eq!(observer.connected().unwrap(), Some([address(N4)].into()));
+    let node = Node::start(107, false);
+    let mut observer = Observer::new(node.client());
+    assert_eq!(observer.connected().unwrap(), None);
+    node.asked();
+    assert_eq!(observer.observe().unwrap().consensus, None);
+    assert_eq!((observer.serves_admin(), observer.connected().unwrap()), (Some(false), None));
+    let asked = node.asked().iter().filter(|call| call.starts_with("admin_")).count();
+    assert_eq!(asked, 1, "for the node's own address, and not for what is not served");
+}
+
+#[test]
+fn versions_are_those_of_the_last_proposals() {
+    let census = seen(120).census();
+    // n4 was stopped after block 98, 22 blocks ago.
+    assert_eq!(census.len(), 3);
+    let newest = census[&window(120, 1).head().proposer].clone();
+    assert_eq!((newest.height, newest.client.as_deref()), (120, Some("geth 1.0.1 go1.26.6 linux")));
+    assert_eq!(seen(100).census().len(), 4);
+}
+
+#[test]
+fn a_head_of_the_future_is_a_clock_that_is_wrong_and_not_one_that_is_fresh() {
+    let window = window(90, 20);
+    let proposed = Duration::from_secs(window.head().timestamp);
+    assert_eq!(window.clock_skew(proposed), Duration::ZERO);
+    assert_eq!(window.clock_skew(proposed - Duration::from_millis(4500)), Duration::from_millis(4500));
+    let node = Node::start(90, false)
+        .with(|blocks| blocks[90]["block"]["timestamp"] = json!(show_quantity(1 << 40)));
+    let seen = Observer::new(node.client()).observe().unwrap();
+    assert!(seen.clock_skew > Duration::from_secs(1 << 39) && seen.head_age.is_zero());
+    assert_eq!(ConsensusState::from(&seen).clock_skew, seen.clock_skew);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The client against the recorded answers of a real node, as they are.
 
 use super::*;
-use crate::wbft::{Address, Client, Syncing, show_quantity};
+use crate::wbft::{Address, Client, Peer, Syncing, show_quantity};
 use std::collections::HashMap;
 
 /// A node that answers each call as it was recorded, by transport, node and situation.
@@ -52,7 +52,10 @@ fn a_healthy_validator_over_ipc() {
     assert_eq!(node.genesis_hash().unwrap().to_string(), genesis);
     let peers = node.peers().unwrap();
     assert_eq!(peers.len(), 3);
-    assert!(peers[0].id.ends_with("fbf542697ecbcb7b6d7999c55c5642ef34559393") && peers[0].inbound);
+    let n2 = address("0xfbf542697ecbcb7b6d7999c55c5642ef34559393");
+    assert!(peers[0].address() == Some(n2) && peers[0].inbound);
+    assert!(peers[0].enode.starts_with("enode://"));
+    assert_eq!(Peer { id: "é".repeat(30), ..peers[0].clone() }.address(), None);
     assert_eq!(node.node_info().unwrap()["protocols"]["eth"]["config"]["bohoBlock"], 0);
     drop(node);
     server.join();
@@ -130,6 +133,76 @@ fn a_header_of_another_height_is_nonsense() {
     server.join();
 }
 
+#[test]
+fn a_header_is_found_by_its_hash_with_either_method_and_no_other_is_taken() {
+    for short in [true, false] {
+        let server = IpcServer::start(vec![move |mut stream: UnixStream| {
+            let blocks = recording("blocks.jsonl");
+            while let Some(line) = read_line(&mut stream) {
+                let request: Value = serde_json::from_str(&line).unwrap();
+                let hash = &request["params"][0];
+                let expected = if short { json!([hash]) } else { json!([hash, false]) };
+                let method = if short { "eth_getHeaderByHash" } else { "eth_getBlockByHash" };
+                let answer = if request["method"] != method {
+                    let error = json!({ "code": -32601, "message": "" });
+                    json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }).to_string()
+                } else {
+                    assert_eq!(request["params"], expected);
+                    // It has block 8, and for the hash of block 9 it gives another one.
+                    let block = match blocks.iter().position(|b| b["block"]["hash"] == *hash) {
+                        Some(8) => &blocks[8]["block"],
+                        Some(9) => &blocks[7]["block"],
+                        _ => &Value::Null,
+                    };
+                    result(&request["id"], block)
+                };
+                write(&mut stream, answer);
+            }
+        }]);
+        let mut node = Client::new(&server.endpoint(), PATIENT);
+        let hash =
+            |n: usize| recording("blocks.jsonl")[n]["block"]["hash"].as_str().unwrap().parse().unwrap();
+        assert_eq!(node.header_by_hash(&hash(8)).unwrap().unwrap().number, 8);
+        assert_eq!(node.header_by_hash(&hash(6)).unwrap(), None);
+        assert!(
+            matches!(fault(node.header_by_hash(&hash(9))), Fault::Nonsense(what) if what.contains("asked for"))
+        );
+        drop(node);
+        server.join();
+    }
+}
+
+#[test]
+fn orders_and_questions_to_admin_and_istanbul_are_spelled_as_the_node_wants_them() {
+    let server = IpcServer::start(vec![|mut stream: UnixStream| {
+        while let Some(line) = read_line(&mut stream) {
+            let request: Value = serde_json::from_str(&line).unwrap();
+            let answer = match request["method"].as_str().unwrap() {
+                "admin_removePeer" => json!(request["params"] == json!(["enode://a@203.0.113.1:30303"])),
+                "admin_addPeer" => json!("yes"),
+                "eth_coinbase" => json!(format!("0x{}", "0".repeat(40))),
+                // v1.1.0 has no totalRounds.
+                "istanbul_status" => json!({
+                    "sealerActivity": { "prevCommitted": {} }, "author": {},
+                    "blockRange": { "startBlock": 5, "endBlock": 1028, "totalBlocks": 1024 },
+                    "roundStats": { "roundDistribution": { "0": 1020, "1": 4 } },
+                }),
+                other => panic!("{other}"),
+            };
+            write(&mut stream, result(&request["id"], &answer));
+        }
+    }]);
+    let mut node = Client::new(&server.endpoint(), PATIENT);
+    assert!(node.remove_peer("enode://a@203.0.113.1:30303").unwrap());
+    assert!(matches!(fault(node.add_peer("enode://a@203.0.113.1:30303")), Fault::Nonsense(_)));
+    assert_eq!(node.coinbase().unwrap(), None);
+    let activity = node.activity(5, 1028).unwrap();
+    assert_eq!((activity.blocks, activity.rounds[&1]), ((5, 1028), 4));
+    assert!(matches!(fault(node.activity(5, 1029)), Fault::Unsupported(_)));
+    drop(node);
+    server.join();
+}
+
 fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
@@ -158,7 +231,7 @@ fn istanbul_answers_with_all_their_quirks() {
     assert_eq!((info.prev_committed.len(), info.next_validators), (4, Some(vec![n4, n2, n3, n1])));
     assert_eq!(node.extra_info(5).unwrap().next_validators, None);
     assert_eq!(node.extra_info(0).unwrap().committed, []);
-    let timing = node.timing().unwrap().unwrap();
+    let timing = node.consensus().unwrap().unwrap().at(80);
     assert_eq!((timing.period.as_secs(), timing.round_timeout.as_secs(), timing.epoch), (1, 2, Some(10)));
     drop(node);
     server.join();
@@ -176,10 +249,11 @@ fn a_program_tells_which_forks_it_knows() {
 }
 
 #[test]
-fn over_plain_http_nobody_says_who_the_node_is() {
+fn over_plain_http_the_coinbase_is_the_address_of_the_node() {
     let (mut node, server) = replay("http-default", "n2", "healthy");
-    assert_eq!(node.node_address().unwrap(), None);
-    assert_eq!(node.timing().unwrap(), None);
+    assert_eq!(node.consensus().unwrap(), None);
+    let own = address("0xfbf542697ecbcb7b6d7999c55c5642ef34559393");
+    assert_eq!(node.node_address().unwrap(), Some(own), "by its coinbase");
     assert!(node.is_validator().unwrap_err().is_unknown_method());
     drop(node);
     server.join();

@@ -77,5 +77,7 @@ fn without_a_supervisor_the_node_tells_the_height() {
     // Over HTTP it does not tell by itself, and is asked.
     let web = Sim::new(rig.data()).arg("--http").arg("--http.port").arg("0").start();
     let rig = rig.set("DAEMON_RPC_ADDRESS", &format!("127.0.0.1:{}", web.traces.http_port()));
+    // Without its socket, which comes first.
+    std::fs::remove_file(&web.ipc).unwrap();
     rig.ok(&["wait-height", "30"]);
 }
