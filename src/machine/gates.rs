@@ -481,6 +481,3 @@ impl fmt::Display for Reason {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -33,6 +33,11 @@ pub(super) struct Ran {
 }
 
 impl Ran {
+    #[cfg(test)]
+    pub(super) fn times(&mut self) -> impl Iterator<Item = &mut Instant> {
+        [&mut self.since, &mut self.ended].into_iter().chain(&mut self.unsigned)
+    }
+
     fn of(node: &Node, now: Instant) -> Ran {
         let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
         Ran { since: node.since, ended: now, mode: node.mode, heard, unsigned }
@@ -350,7 +355,7 @@ impl Machine {
                 let reason = format!("the new binary ended: {}", ending.status);
                 self.record = record;
                 if ran.mode == Mode::Dry && ending.environment.is_none() {
-                    return self.failed_dry(now, reason, ran.heard);
+                    return self.failed_dry(now, reason);
                 }
                 self.attempt_failed(now, reason, ending.environment);
             }

@@ -222,7 +222,14 @@ mod tests {
     }
 
     fn past(text: &str, height: u64, outcome: Outcome) -> Ended {
-        Ended { name: name(text), height, fork_height: None, outcome, detail: String::new() }
+        Ended {
+            name: name(text),
+            height,
+            fork_height: None,
+            cannot_follow: false,
+            outcome,
+            detail: String::new(),
+        }
     }
 
     fn shown(schedule: &Schedule) -> Vec<String> {

@@ -433,23 +433,15 @@ impl Machine {
         self.failed_for_good(now, format!("{reason}, after {attempt} attempts"));
     }
 
-    /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence.
-    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, heard: bool) {
-        let Some(progress) = &mut self.record.upgrade else { return self.unexpected("failed_dry") };
-        let at_fork = progress.fork_height.is_some();
-        if !heard {
-            // It has not opened the data, so it counts as never executed.
-            progress.attempt = 0;
+    /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence,
+    /// unless the chain is at the fork, where the new one is tried again.
+    pub(super) fn failed_dry(&mut self, now: Instant, reason: String) {
+        let Some(attempt) = &self.record.upgrade else { return self.unexpected("failed_dry") };
+        if attempt.fork_height.is_some() && self.fork_reached(attempt, now) {
+            self.attempt_failed(now, reason, None);
+        } else {
+            self.failed_for_good(now, reason);
         }
-        let progress = progress.clone();
-        if at_fork && self.fork_reached(&progress, now) {
-            // The old binary is of no use any more: this one is tried again.
-            if let Some(progress) = &mut self.record.upgrade {
-                progress.attempt = progress.attempt.max(1);
-            }
-            return self.attempt_failed(now, reason, None);
-        }
-        self.failed_for_good(now, reason);
     }
 
     /// The new binary has failed for good: back to the old one, or halt.

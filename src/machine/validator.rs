@@ -363,6 +363,3 @@ pub(super) enum Objection {
     /// It follows another chain, or will not follow this one.
     Wrong(String),
 }
-
-#[cfg(test)]
-mod tests;

@@ -49,13 +49,13 @@ impl Case {
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
-    let file = "daemon_name: file\ndaemon_max_restarts: 1\nslot_blocks: 30\n";
+    let file = "daemon_name: file\ndaemon_max_restarts: 1\ndaemon_probation_blocks: 30\n";
     let case =
         Case::new(file).env("DAEMON_NAME", "env").env("DAEMON_MAX_RESTARTS", "2").flag("--name", "flag");
     let loaded = case.load();
     assert_eq!(loaded.config.daemon_name.as_str(), "flag");
     assert_eq!(loaded.config.daemon_max_restarts, 2);
-    assert_eq!(loaded.config.slot_blocks, 30);
+    assert_eq!(loaded.config.daemon_probation_blocks, 30);
     assert_eq!(loaded.config.daemon_shutdown_grace, Duration::from_secs(600));
     assert_eq!(loaded.file, Some(case.path()));
     let origin = |name| loaded.origin(name).clone();

@@ -2,8 +2,8 @@
 
 use super::world::World;
 use super::*;
-use crate::machine::council::Network;
-use crate::machine::state::{Cleared, Recorded, Rested};
+use crate::machine::state::{AfterRecord, Cleared, Rested};
+use crate::machine::validator::Network;
 use std::hash::{Hash, Hasher};
 
 /// Beyond this, how long ago something was makes no difference in the explored policies.
@@ -12,8 +12,10 @@ const LONG_AGO: Duration = Duration::from_secs(12);
 /// A number that two worlds share if nothing can tell them apart but a clock on the wall.
 pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let mut into = Mixer(0);
-    let World { record, link, head, pending, awaiting, process, job, end, schedule, truth, .. } = world;
-    (extra, record, link, head, pending, awaiting, process, job, end, schedule).hash(&mut into);
+    let World {
+        record, head_record, link, head, pending, awaiting, process, job, end, schedule, truth, ..
+    } = world;
+    (extra, record, head_record, link, head, pending, awaiting, process, job, end, schedule).hash(&mut into);
     truth.timeless().hash(&mut into);
     let since = |at: &Instant| match at.checked_duration_since(world.now) {
         Some(ahead) => (ahead, Duration::ZERO),
@@ -22,19 +24,26 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     truth.stopping_since.as_ref().map(since).hash(&mut into);
     let Some(machine) = &world.machine else { return into.finish() };
     let (mut state, mut prepared, mut stopped) =
-        (machine.state.clone(), machine.prepared.clone(), machine.stopped);
+        (machine.state.clone(), machine.prepared.clone(), [machine.stopped, machine.switched]);
+    let mut departure = machine.departure.clone();
     let mut times = of_state(&mut state);
     times.extend(prepared.values_mut().filter_map(|preparation| match preparation {
         Preparation::Failed { retry_at, .. } => Some(retry_at),
         Preparation::Working { .. } | Preparation::Ready(_) => None,
     }));
-    times.extend(&mut stopped);
+    times.extend(stopped.iter_mut().flatten());
+    times
+        .extend([&mut departure.at, &mut departure.networked, &mut departure.unsigned].into_iter().flatten());
     for at in times {
         since(at).hash(&mut into);
         *at = world.epoch;
     }
-    let Machine { record, schedule, forced, worker, wish, left, restarts, head, .. } = machine;
-    (state, prepared, stopped, record, schedule, forced, worker, wish, left, restarts, head).hash(&mut into);
+    let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
+    let heads = (heads.record(), heads.contradiction(), heads.doubt());
+    let Machine { unbound, unstuck, at_once, .. } = machine;
+    (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
+        .hash(&mut into);
+    (heads, unbound, unstuck, at_once).hash(&mut into);
     into.finish()
 }
 
@@ -42,7 +51,7 @@ impl World {
     /// What a supervisor finds when it starts, as a number.
     pub(super) fn facts(&self) -> u64 {
         let mut into = Mixer(0);
-        (&self.record, &self.link, &self.schedule).hash(&mut into);
+        (&self.record, &self.head_record, &self.link, &self.schedule).hash(&mut into);
         into.finish()
     }
 }
@@ -90,18 +99,26 @@ impl Hasher for Mixer {
 fn of_state(state: &mut State) -> Vec<&mut Instant> {
     let mut all = Vec::new();
     match state {
-        State::Born | State::Spawning | State::Working { .. } | State::Linking { .. } | State::Ended => {}
+        State::Born
+        | State::Spawning { .. }
+        | State::Working { .. }
+        | State::Linking { .. }
+        | State::Ended => {}
         State::Inspecting { node, .. } => all.extend(node.iter_mut().flat_map(of_node)),
         State::Running(node) => all.extend(of_node(node)),
         State::Clearing { since, then, .. } => {
             all.push(since);
-            if let Cleared::Down { since, .. } = then {
-                all.push(since);
+            if let Cleared::Down { ran, .. } = then {
+                all.extend(ran.times());
             }
         }
         State::Recording { then, .. } => all.extend(of_recorded(then)),
-        State::Stopping { since, node, nagged, .. } => {
-            all.extend([since, nagged]);
+        State::Leaving { since, node, .. } => {
+            all.push(since);
+            all.extend(of_node(node));
+        }
+        State::Stopping { since, node, reminded, .. } => {
+            all.extend([since, reminded]);
             all.extend(of_node(node));
         }
         State::Resting { until, then } => {
@@ -114,19 +131,24 @@ fn of_state(state: &mut State) -> Vec<&mut Instant> {
     all
 }
 
-fn of_recorded(recorded: &mut Recorded) -> Vec<&mut Instant> {
+fn of_recorded(recorded: &mut AfterRecord) -> Vec<&mut Instant> {
     match recorded {
-        Recorded::Terminate(node) | Recorded::Run(node) | Recorded::Applied(node, _) => of_node(node),
-        Recorded::Start(until) => until.iter_mut().collect(),
-        Recorded::Upgrade | Recorded::Link(_) | Recorded::Spawn | Recorded::End { .. } => Vec::new(),
+        AfterRecord::Terminate(node) | AfterRecord::Run(node) | AfterRecord::Applied(node, _) => {
+            of_node(node)
+        }
+        AfterRecord::Start(until) => until.iter_mut().collect(),
+        AfterRecord::Upgrade | AfterRecord::Link(_) | AfterRecord::Spawn | AfterRecord::End { .. } => {
+            Vec::new()
+        }
     }
 }
 
 fn of_node(node: &mut Node) -> Vec<&mut Instant> {
-    let Node { since, first_head, rose, asked, not_before, .. } = node;
+    let Node { since, first_head, rose, still_since, asked, not_before, restart_since, identity, .. } = node;
     let mut all = vec![since];
     all.extend(first_head.iter_mut().map(|(at, _)| at));
     all.extend(rose.iter_mut().map(|(at, _)| at));
-    all.extend(asked.iter_mut().chain(not_before));
+    all.extend(asked.iter_mut().chain(not_before).chain(still_since).chain(restart_since));
+    all.extend(identity.asked.iter_mut().chain(identity.other.iter_mut().map(|(at, _)| at)));
     all
 }

@@ -3,7 +3,7 @@
 //! They are stated over the world and over [`Truth`], which knows what the machine may not know, never over
 //! the machine's own state.
 
-use super::world::World;
+use super::world::{Process, World};
 use super::*;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
@@ -21,9 +21,9 @@ pub(super) struct Truth {
     asked_to_restart: bool,
     /// Whether the last node to end has left its data unclean.
     pub(super) unclean: bool,
-    /// The highest head that this supervisor was told, or found in the journal.
-    known: u64,
     trial: Option<Trial>,
+    /// When the node was executed.
+    pub(super) executed_at: Option<Instant>,
     /// Whose binary was looked at just now.
     pub(super) inspected: Option<Target>,
 }
@@ -38,14 +38,15 @@ struct Trial {
     executed: u32,
     /// The head when it was executed first.
     floor: u64,
-    /// The highest head it has made.
+    /// The highest head it has made, and the highest while its engine was on.
     top: u64,
+    sealed: u64,
 }
 
 impl Truth {
     /// Itself but for the times in it, to compare.
     pub(super) fn timeless(&self) -> Truth {
-        Truth { stopping_since: None, ..self.clone() }
+        Truth { stopping_since: None, executed_at: None, ..self.clone() }
     }
 
     pub(super) fn asked(&mut self, request: &Request) {
@@ -65,28 +66,35 @@ impl Truth {
     }
 
     /// The supervisor is started.
-    pub(super) fn forgets(&mut self, record: &Record) {
+    pub(super) fn forgets(&mut self) {
         self.asked_to_stop = false;
         self.asked_to_restart = false;
-        self.known = record.highest.as_ref().map_or(0, |b| b.height);
     }
 
-    /// The head of the node rises or is told again. What happens unseen is not `known`.
-    pub(super) fn rises(&mut self, running: &Target, height: u64, seen: bool) {
-        if seen {
-            self.known = self.known.max(height);
-        }
-        if let Some(trial) = self.trial.as_mut().filter(|t| t.to == *running) {
+    /// The head of the node rises or is told again.
+    pub(super) fn rises(&mut self, running: &Process, height: u64) {
+        if let Some(trial) = self.trial.as_mut().filter(|t| t.to == running.target) {
             trial.top = trial.top.max(height);
+            if running.mode == Mode::Full {
+                trial.sealed = trial.sealed.max(height);
+            }
         }
     }
 
-    pub(super) fn executed(&mut self, version: &Version, head: u64) {
+    /// A head record is made durable.
+    pub(super) fn kept(&self, old: Option<&HeadRecord>, new: &HeadRecord) -> Result<(), String> {
+        let fork = self.trial.as_ref().and_then(|t| t.fork_height);
+        let own_block = old.is_some_and(|old| Some(old.block.height) == fork);
+        let rose = old.is_none_or(|old| new.block.height >= old.block.height);
+        require(rose || own_block, "the head record does not fall")
+    }
+
+    pub(super) fn executed(&mut self, version: &Version, head: u64, now: Instant) {
+        self.executed_at = Some(now);
         self.asked_to_restart = false;
         if let Some(trial) = self.trial.as_mut().filter(|t| t.to == version.target) {
             if trial.executed == 0 {
-                trial.floor = head;
-                trial.top = head;
+                (trial.floor, trial.top, trial.sealed) = (head, head, head);
             }
             trial.executed += 1;
         }
@@ -119,7 +127,7 @@ impl Truth {
                 require(b.from == new.current, "an upgrade begins at what runs")?;
                 let (from, to) = (b.from.target.clone(), b.to.target.clone());
                 let fork_height = b.fork_height;
-                self.trial = Some(Trial { from, to, fork_height, executed: 0, floor: 0, top: 0 });
+                self.trial = Some(Trial { from, to, fork_height, executed: 0, floor: 0, top: 0, sealed: 0 });
             }
             (None, None) => {}
         }
@@ -134,9 +142,7 @@ impl Truth {
             }
         }
         let kept = self.applied.iter().all(|name| new.ended(name).is_some());
-        require(kept, "I5: what was applied is not forgotten")?;
-        let rose = new.highest.as_ref().map(|b| b.height) >= old.highest.as_ref().map(|b| b.height);
-        require(rose, "the highest head does not fall")
+        require(kept, "I5: what was applied is not forgotten")
     }
 }
 
@@ -164,10 +170,13 @@ impl World {
                 require(self.job.as_ref().is_some_and(|(_, c)| !c), "a job is asked to end once")
             }
             Action::Confirm
-            | Action::Survey { .. }
+            | Action::Survey
             | Action::Recall { .. }
-            | Action::Sign
-            | Action::Leave => require(!down, "nobody can be asked"),
+            | Action::Trace { .. }
+            | Action::Identify
+            | Action::StartSealing
+            | Action::StopSealing
+            | Action::Unpeer => require(!down, "a node can be asked"),
             Action::Tell(notice) => require(
                 notice.event != "unexpected_event",
                 &format!("as the loop keeps its contract: {notice:?}"),
@@ -181,7 +190,9 @@ impl World {
                     "an upgrade is over when its last hook runs",
                 )
             }
-            Action::Strike { .. } | Action::Answer { .. } => Ok(()),
+            Action::Strike { .. } | Action::Answer { .. } | Action::KeepHead(_) | Action::ForgetHead => {
+                Ok(())
+            }
         }
     }
 
@@ -224,10 +235,11 @@ impl World {
 
     /// I7.
     fn check_old(&self, version: &Version) -> Result<(), String> {
-        let at_fork = |fork: Option<u64>| fork.is_some_and(|fork| self.truth.known.saturating_add(1) >= fork);
+        let known = self.head_record.as_ref().map_or(0, |record| record.block.height);
+        let at_fork = |fork: Option<u64>| fork.is_some_and(|fork| known.saturating_add(1) >= fork);
         let planned = self.schedule.iter().filter(|u| !self.truth.applied.contains(&u.name));
         let planned = planned.map(|u| (u.height, u.fork_height));
-        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);
+        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied && e.cannot_follow);
         let ended = ended.map(|e| (e.height, e.fork_height));
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max().unwrap_or(0);
@@ -236,7 +248,7 @@ impl World {
         }
         match self.truth.trial.as_ref().filter(|t| t.from == version.target && t.executed > 0) {
             Some(trial) => {
-                let signed = self.policy.validator && trial.top > trial.floor;
+                let signed = self.policy.validator && trial.sealed > trial.floor;
                 require(!signed, "I7: the old binary is not started once the new one has signed")?;
                 let forked = trial.fork_height.is_some_and(|fork| trial.top >= fork);
                 require(!forked, "I7: the old binary is not started once the new one was past the fork")

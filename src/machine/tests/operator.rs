@@ -335,6 +335,6 @@ fn a_stop_before_anything_is_known_starts_nothing() {
     let mut machine = Machine::new(policy(), 7, record.clone());
     let stop = Ask { reply_to: None, what: Request::Stop };
     assert_eq!(machine.step(now, Event::Request(stop)), []);
-    let done = machine.step(now, Event::Boot(Facts { record, link: version(&Target::Genesis) }));
+    let done = machine.step(now, Event::Boot(Facts { record, link: version(&Target::Genesis), head: None }));
     let [Action::AwaitRelease, Action::Exit { exit: Exit::Ok, .. }] = &done[..] else { panic!("{done:?}") };
 }

@@ -1,5 +1,6 @@
 //! By dice: whatever happens in whatever order, even events that do not keep the loop's contract.
 
+use super::world::told;
 use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -83,7 +84,6 @@ proptest! {
 /// One event of each kind, with numbers as large as a hostile node can make them.
 fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event> {
     let failure = || Failure::new(Class::Transient, "it failed");
-    let block = Block { height: number, hash: None };
     let ask = |what| Event::Request(Ask { reply_to: Some(number), what });
     let ready = Ready {
         version: version(&Target::Upgrade(name("v2"))),
@@ -91,7 +91,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         hook: number.is_multiple_of(2),
     };
     vec![
-        Event::Boot(Facts { record: record.clone(), link: version(&Target::Genesis) }),
+        Event::Boot(Facts { record: record.clone(), link: version(&Target::Genesis), head: None }),
         Event::Recorded,
         Event::Recorded,
         Event::RecordFailed(failure()),
@@ -108,8 +108,18 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))),
         Event::JobDone(JobEnd::Hooked(HookEnd::Continue)),
         Event::JobDone(JobEnd::Restored(Err(failure()))),
-        Event::Head(Head { block: block.clone(), timestamp: Some(number) }),
-        Event::Head(Head { block: Block { height: number % 200, hash: None }, timestamp: None }),
+        Event::Head(Head { timestamp: Some(number), heard_at: number / 2, ..told(number) }),
+        Event::Head(told(number % 200)),
+        Event::Traced(Ok((number % 200..number % 200 + 3).map(told).collect())),
+        Event::Traced(Err(failure())),
+        Event::Identified(Ok(Chain { id: number % 2, genesis: "0x00".to_owned() })),
+        Event::Recalled(Ok(Recollection { block: super::world::block(number % 200), client_version: None })),
+        Event::SealingStarted(Ok(())),
+        Event::SealingStopped(Err(failure())),
+        Event::Unpeered(Ok(2)),
+        ask(Request::Sign(None)),
+        ask(Request::Sign(Some(super::world::block(number % 200)))),
+        ask(Request::ResetHead),
         Event::Schedule(plans[0].clone()),
         Event::Policy(super::policy()),
         ask(Request::Stop),

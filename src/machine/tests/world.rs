@@ -66,6 +66,9 @@ pub(super) enum Fate {
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) struct Process {
     pub(super) target: Target,
+    pub(super) mode: Mode,
+    /// Whether it has told a head.
+    pub(super) heard: bool,
     pub(super) terminated: bool,
     pub(super) killed: bool,
     /// Whether its supervisor has died, so that nothing is heard of it any more.
@@ -81,6 +84,8 @@ pub(super) struct World {
     pub(super) hook: bool,
     /// The journal as it is on disk.
     pub(super) record: Record,
+    /// The head record on disk.
+    pub(super) head_record: Option<HeadRecord>,
     /// Where `current` points on disk.
     pub(super) link: Target,
     /// The head in the node's data.
@@ -112,7 +117,13 @@ impl World {
             policy,
             schedule,
             hook: false,
-            record: Record::new(version(&Target::Genesis)),
+            record: Record { chain: Some(chain()), ..Record::new(version(&Target::Genesis)) },
+            head_record: Some(HeadRecord {
+                block: block(H - 10),
+                timestamp: None,
+                turns: None,
+                recent: Vec::new(),
+            }),
             link: Target::Genesis,
             head: H - 10,
             now,
@@ -145,15 +156,15 @@ impl World {
             Input::Full => self.exit(Status::Code(1), Some("disk full".to_owned()))?,
             Input::Head(height) => {
                 self.head = *height;
-                let running = self.process.as_ref().expect("a node runs").target.clone();
-                self.truth.rises(&running, *height, true);
-                let block = Block { height: *height, hash: None };
-                self.feed(Event::Head(Head { block, timestamp: None }))?;
+                let running = self.process.clone().expect("a node runs");
+                self.truth.rises(&running, *height);
+                self.process.iter_mut().for_each(|process| process.heard = true);
+                self.feed(Event::Head(told(*height)))?;
             }
             Input::Unheard(height) => {
                 self.head = *height;
-                let running = self.process.as_ref().expect("a node runs").target.clone();
-                self.truth.rises(&running, *height, false);
+                let running = self.process.clone().expect("a node runs");
+                self.truth.rises(&running, *height);
             }
             Input::Done | Input::Failed(_) | Input::Abort | Input::Retry => {
                 let (job, _) = self.job.take().expect("a job runs");
@@ -244,9 +255,10 @@ impl World {
 
     fn boot(&mut self) -> Result<(), String> {
         self.end = None;
-        self.truth.forgets(&self.record);
+        self.truth.forgets();
         self.machine = Some(Machine::new(self.policy.clone(), 7, self.record.clone()));
-        let facts = Facts { record: self.record.clone(), link: version(&self.link) };
+        let head = self.head_record.clone();
+        let facts = Facts { record: self.record.clone(), link: version(&self.link), head };
         self.feed(Event::Schedule(self.schedule.clone()))?;
         self.feed(Event::Boot(facts))
     }
@@ -257,7 +269,11 @@ impl World {
         for action in &actions {
             self.perform(action)?;
         }
+        let answers: Vec<Event> = actions.iter().filter_map(|action| self.answer(action)).collect();
         self.done.extend(actions);
+        for event in answers {
+            self.feed(event)?;
+        }
         if self.end.is_some() {
             self.machine = None;
             self.awaiting = false;
@@ -293,10 +309,40 @@ impl World {
             }
             Action::Strike { name, .. } => self.schedule.retain(|u| u.name != *name),
             Action::Exit { exit, reason, .. } => self.end = Some((*exit, reason.clone())),
-            Action::Survey { .. } | Action::Recall { .. } | Action::Sign | Action::Leave => {}
-            Action::Confirm | Action::Answer { .. } | Action::Tell(_) | Action::AfterUpgrade(_) => {}
+            Action::KeepHead(record) => {
+                self.truth.kept(self.head_record.as_ref(), record)?;
+                self.head_record = Some(record.clone());
+            }
+            Action::ForgetHead => self.head_record = None,
+            Action::Survey
+            | Action::Recall { .. }
+            | Action::Trace { .. }
+            | Action::Identify
+            | Action::StartSealing
+            | Action::StopSealing
+            | Action::Unpeer
+            | Action::Confirm
+            | Action::Answer { .. }
+            | Action::Tell(_)
+            | Action::AfterUpgrade(_) => {}
         }
         Ok(())
+    }
+
+    /// What the node answers at once. No survey is answered here.
+    fn answer(&self, action: &Action) -> Option<Event> {
+        Some(match action {
+            Action::Identify => Event::Identified(Ok(chain())),
+            Action::Recall { height } => {
+                let known =
+                    if *height <= self.head { block(*height) } else { Block { height: *height, hash: None } };
+                Event::Recalled(Ok(Recollection { block: known, client_version: None }))
+            }
+            Action::Trace { from, to } => Event::Traced(Ok((*from..=*to).map(told).collect())),
+            Action::Unpeer => Event::Unpeered(Ok(3)),
+            Action::Confirm => Event::Head(told(self.head)),
+            _ => return None,
+        })
     }
 
     /// The effect of a pending prompt action on the world.
@@ -308,10 +354,10 @@ impl World {
             }
             Action::Link(target) => self.link = target.clone(),
             Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
-            Action::Spawn { version, .. } => {
-                self.truth.executed(version, self.head);
-                let target = version.target.clone();
-                let process = Process { target, terminated: false, killed: false, orphan: false };
+            Action::Spawn { version, mode } => {
+                self.truth.executed(version, self.head, self.now);
+                let (target, mode) = (version.target.clone(), *mode);
+                let process = Process { target, mode, heard: false, terminated: false, killed: false, orphan: false };
                 self.process = Some(process);
             }
             _ => {}
@@ -344,7 +390,11 @@ impl World {
     fn exit(&mut self, status: Status, environment: Option<String>) -> Result<(), String> {
         let process = self.process.take().expect("a node runs");
         self.truth.stopping_since = None;
+        // It ended before it could have done anything to the data.
+        let at_once = self.truth.executed_at.is_some_and(|at| self.now.duration_since(at) < Duration::from_secs(1));
+        let is_harmless = !process.heard && (process.mode != Mode::Full || at_once);
         self.truth.unclean = match status {
+            Status::Code(_) if is_harmless => self.truth.unclean,
             Status::Code(0) => false,
             // A chain whose node stops by itself may do so with any code, once its data is closed.
             Status::Code(_) => self.policy.watch_height,
@@ -392,7 +442,8 @@ impl World {
             self.truth.unclean = true;
             if node == Fate::Rises {
                 self.head += 1;
-                self.truth.rises(&process.target, self.head, false);
+                let running = process.clone();
+                self.truth.rises(&running, self.head);
             }
         }
         if node == Fate::Dies {
@@ -400,4 +451,20 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The chain of this home.
+fn chain() -> Chain {
+    Chain { id: 1, genesis: "0x00".to_owned() }
+}
+
+/// The block of the chain at a height.
+pub(super) fn block(height: u64) -> Block {
+    Block { height, hash: Some(format!("{height:#x}")) }
+}
+
+/// The block of a height as a node tells it.
+pub(super) fn told(height: u64) -> Head {
+    let parent = height.checked_sub(1).and_then(|parent| block(parent).hash);
+    Head { block: block(height), parent, timestamp: None, proposer: None, heard_at: 0 }
 }

@@ -64,7 +64,7 @@ fn node(dir: &std::path::Path, ends: bool) -> (Endpoint, Arc<AtomicU64>, Receive
 /// A poller that follows such a node.
 fn follow(endpoint: Endpoint) -> (Poller, Receiver<Told>) {
     let (heads, told) = unbounded();
-    let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true };
+    let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true, address: None };
     let poller = Poller::start(options, heads).unwrap();
     poller.follow(1);
     (poller, told)
@@ -123,7 +123,8 @@ fn a_subscription_that_tells_nothing_while_the_head_rises_is_made_anew() {
 #[test]
 fn the_usual_port_is_asked_only_where_there_is_no_socket() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { addresses: Vec::new(), socket: dir.path().join("*.ipc"), enabled: true };
+    let options =
+        Options { addresses: Vec::new(), socket: dir.path().join("*.ipc"), enabled: true, address: None };
     assert_eq!(options.candidates(Some(Duration::ZERO)), []);
     assert_eq!(options.candidates(Some(SOCKET_COMES)).len(), 1);
     assert_eq!(options.candidates(None), [], "its own has gone");
@@ -138,7 +139,12 @@ fn the_socket_comes_before_every_configured_address() {
     let ipc = |name: &str| Endpoint::Ipc(dir.path().join(name));
     let http: Endpoint = "localhost:1".parse().unwrap();
     let addresses = vec![http.clone(), ipc("b.ipc"), ipc("elsewhere")];
-    let options = Options { addresses: addresses.clone(), socket: dir.path().join("*.ipc"), enabled: true };
+    let options = Options {
+        addresses: addresses.clone(),
+        socket: dir.path().join("*.ipc"),
+        enabled: true,
+        address: None,
+    };
     assert_eq!(options.candidates(Some(SOCKET_COMES)), addresses, "no socket, and no usual port either");
     std::fs::write(dir.path().join("a.ipc"), "").unwrap();
     std::fs::write(dir.path().join("b.ipc"), "").unwrap();

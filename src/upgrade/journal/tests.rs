@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::digest::Digest;
-use crate::machine::{Block, NodeMark, Target, Version};
+use crate::machine::{Chain, NodeMark, Target, Version};
 
 fn home() -> (tempfile::TempDir, Home) {
     let dir = tempfile::tempdir().unwrap();
@@ -15,13 +15,13 @@ fn record(height: u64) -> Record {
     let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"old") };
     Record {
         node: NodeMark::Running,
-        highest: Some(Block { height, hash: Some("0xABcd".to_owned()) }),
+        chain: Some(Chain { id: height, genesis: "0xABcd".to_owned() }),
         ..Record::new(current)
     }
 }
 
 fn height(home: &Home) -> u64 {
-    Journal::open(home).unwrap().record.highest.unwrap().height
+    Journal::open(home).unwrap().record.chain.unwrap().id
 }
 
 /// Both slots filled: heights 2 (older) and 3 (newer).
@@ -62,7 +62,7 @@ fn what_was_written_last_is_read() {
 fn a_slot_is_plain_json() {
     let (_dir, home) = filled();
     let json: serde_json::Value = serde_json::from_slice(&fs::read(home.journal()).unwrap()).unwrap();
-    assert_eq!((&json["seq"], &json["record"]["highest"]["height"]), (&3.into(), &3.into()));
+    assert_eq!((&json["seq"], &json["record"]["chain"]["id"]), (&3.into(), &3.into()));
 }
 
 #[test]

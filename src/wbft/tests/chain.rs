@@ -1,13 +1,14 @@
 //! The recorded chain served by a node of our own, with and without `istanbul`, up to any height.
 
 use super::*;
-use crate::machine::gates::{self, Gate, Reason, Rules, Verdict};
+use crate::machine::gates::{self, Gate, Reason, Verdict};
 use crate::wbft::{
-    Address, Client, Consensus, ConsensusState, Coordinator, Header, Heights, Observation, Observer, Policy,
-    Step, Syncing, Timing, Window, show_quantity,
+    Address, Client, Consensus, ConsensusState, Coordinator, Header, Observation, Observer, Policy, Step,
+    Syncing, Timing, Window, show_quantity,
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const N1: &str = "0x54c42592181332091666e677a8ff8b1376dbd49d";
 const N4: &str = "0xa133c1852f98218776452a1d56a8b2e7128c7ec8";
@@ -249,7 +250,7 @@ fn the_order_foresees_every_recorded_proposer() {
             list.iter().eq(set.iter().map(|v| &v.0))
                 && before.until == Some(header.number.next_multiple_of(10))
         );
-        let after = before.after(header.number, header.miner.0);
+        let after = before.after(header.number, Some(header.miner.0));
         let order = window.order(Some(&consensus));
         assert_eq!(after, (!ends).then_some(order), "block {}", header.number);
     }
@@ -353,15 +354,15 @@ fn seen(head: usize) -> Observation {
 
 /// Whether the network could spare us at a head of the recorded chain.
 fn spared(head: usize) -> Verdict {
-    let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING);
-    gates::judge(&address(N1).0, None, &Rules { slot_blocks: 60, avoid_own_proposal: false }, &sample)
+    let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING, None);
+    gates::judge(&address(N1).0, None, &sample)
 }
 
 #[test]
 fn a_stop_shows_in_the_recorded_seals_with_the_second_block() {
     let live = |head| ConsensusState::from(&seen(head)).live;
     let sealing = |head: usize| {
-        let sample = seen(head).window.sample(Duration::ZERO, &TIMING);
+        let sample = seen(head).window.sample(Duration::ZERO, &TIMING, None);
         sample.set.iter().filter(|seat| seat.sealing).count()
     };
     // n4 is stopped after block 98 and is there again from block 142.
@@ -541,12 +542,10 @@ fn the_period_is_that_of_undisturbed_blocks() {
     assert_eq!(window(1, 1).period(), None);
 }
 
-const RULES: Rules = Rules { slot_blocks: 60, avoid_own_proposal: false };
-
 #[test]
 fn the_height_is_awaited_head_by_head() {
     let node = Node::start(100, true);
-    let mut coordinator = Coordinator::new(node.client(), RULES);
+    let mut coordinator = Coordinator::new(node.client());
     let mut heads = Vec::new();
     let reached = coordinator.wait_for_upgrade_height(104, |head| {
         heads.push(head);
@@ -561,30 +560,33 @@ fn the_height_is_awaited_head_by_head() {
 
 #[test]
 fn the_turn_is_awaited_until_the_network_can_spare_us() {
-    let node = Node::start(120, true);
-    let mut coordinator = Coordinator::new(node.client(), RULES);
-    // Past the deadline, so that the age of recorded heads does not matter and only quorum holds.
-    let heights = Heights { upgrade: 100, fork: None, deadline: Some(101) };
-    let mut head = 120;
-    let reason = coordinator.wait_for_turn(&heights, |verdict| {
-        match verdict {
-            Verdict::Hold(gates) => assert_eq!(gates[0].name(), "quorum"),
-            Verdict::Go(_) => panic!("asked though nothing holds"),
+    // Blocks that are yet to come are fresh. Of four validators ours, the second by address, has slot 1: 24 to 35.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let node = Node::start(20, true).with(|blocks| {
+        for (height, block) in blocks.iter_mut().enumerate() {
+            block["block"]["timestamp"] = json!(show_quantity(now + height as u64 - 20));
+        }
+    });
+    let mut coordinator = Coordinator::new(node.client());
+    let (mut head, mut held) = (20, Vec::new());
+    let reason = coordinator.wait_for_turn(|verdict| {
+        if let Verdict::Hold(gates) = verdict {
+            held.push((head, gates[0].name()));
         }
         head += 1;
         node.set_head(head);
         true
     });
-    assert_eq!((reason.unwrap(), head), (Some(Reason::Deadline { height: 101 }), 142));
-    // The validators at the upgrade's height do not change, and are asked for once (and once for the window).
-    let asked = node.asked().iter().filter(|call| *call == r#"istanbul_getValidators ["0x64"]"#).count();
-    assert_eq!(asked, 2);
+    assert_eq!(reason.unwrap(), Some(Reason::Open));
+    assert!((24..36).contains(&head), "{head}");
+    assert_eq!(&held[..4], [(20, "turn"), (21, "turn"), (22, "turn"), (23, "turn")]);
+    assert!(held[4..].iter().all(|(_, gate)| *gate == "proposal"), "{held:?}");
 }
 
 #[test]
 fn readiness_comes_with_the_state_it_was_judged_by() {
     let node = Node::start(120, true);
-    let ready = Coordinator::new(node.client(), RULES).check_readiness(None).unwrap();
+    let ready = Coordinator::new(node.client()).check_readiness(false).unwrap();
     assert_eq!((ready.state.live, ready.state.quorum), (3, 3));
     match ready.verdict {
         Verdict::Hold(gates) => {
@@ -592,12 +594,8 @@ fn readiness_comes_with_the_state_it_was_judged_by() {
         }
         go => panic!("{go:?}"),
     }
-    // Before the height is near, its validators are not known, and nothing is guessed.
-    let heights = Heights { upgrade: 1000, fork: None, deadline: None };
-    let ready = Coordinator::new(node.client(), RULES).check_readiness(Some(&heights)).unwrap();
-    assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
-    // Who does not know who it is does not know whether it is needed.
+    // A node whose address is not known may be needed.
     let node = Node::start(98, false);
-    let ready = Coordinator::new(node.client(), RULES).check_readiness(None).unwrap();
+    let ready = Coordinator::new(node.client()).check_readiness(false).unwrap();
     assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
 }
