@@ -42,14 +42,6 @@ impl Ran {
         let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
         Ran { since: node.since, ended: now, mode: node.mode, heard, unsigned }
     }
-
-    /// Whether the data is as the node before has left it: this one ended before it answered, or was tried without
-    /// peers and ended well. One that may seal is given no time in which it could have done so unheard.
-    fn is_harmless(&self, ending: &Ending, graceful: bool) -> bool {
-        let exited = matches!(ending.status, Status::Code(_));
-        let short = self.mode != Mode::Full || self.ended.duration_since(self.since) < UNHEARD;
-        !self.heard && exited && short || self.mode == Mode::Dry && graceful
-    }
 }
 
 impl Machine {
@@ -269,6 +261,15 @@ impl Machine {
         }
     }
 
+    /// Whether the data is as the node before has left it: this one ended by itself before it answered, or was tried
+    /// without peers and ended well. One that may seal is given no time in which it could have done so unheard.
+    fn left_data_alone(&self, ending: &Ending, ran: &Ran) -> bool {
+        let exited = matches!(ending.status, Status::Code(_));
+        let short = ran.mode != Mode::Full || ran.ended.duration_since(ran.since) < UNHEARD;
+        let unheard = self.policy.watch_height && !ran.heard && exited && short;
+        unheard || ran.mode == Mode::Dry && ending.status.is_graceful()
+    }
+
     /// How the node has ended, as far as its data matters.
     fn mark(&self, why: &Why, ending: &Ending, ran: &Ran) -> NodeMark {
         let graceful = match (why, ending.status) {
@@ -279,7 +280,7 @@ impl Machine {
         };
         match graceful {
             // It left the data as the node before it did.
-            _ if ran.is_harmless(ending, graceful) => self.left,
+            _ if self.left_data_alone(ending, ran) => self.left,
             true => NodeMark::StoppedClean,
             false => NodeMark::StoppedUnclean,
         }
@@ -294,7 +295,7 @@ impl Machine {
             self.warn("unclean_stop", format!("status=\"{}\" the head may have gone back", ending.status));
         }
         self.left = record.node;
-        if !ran.is_harmless(&ending, graceful) {
+        if !self.left_data_alone(&ending, &ran) {
             self.departure.at = Some(ran.ended);
             self.departure.in_turn &= graceful && why != Why::Crash;
             self.departure.unsigned = ran.unsigned;

@@ -1,6 +1,6 @@
 //! The supervisor is killed at every point of an upgrade, and the journal cannot be written at any.
 
-use super::transcript::{Story, show};
+use super::transcript::{Story, after, show};
 use super::world::{Input, World};
 use super::*;
 use expect_test::expect;
@@ -104,22 +104,22 @@ fn the_journal_cannot_be_written_at_any_point() {
     }
     expect![[r#"
         record [genesis Running]                                                    → backing-off, backoff in 5s
-        record [genesis Running | v2 Stopping attempt=0]                            → running, consider again in 60s
+        record [genesis Running | v2 Stopping attempt=0]                            → running, stands in 5.1s
         record [genesis StoppedClean | v2 Stopped attempt=0]                        → backing-off, backoff in 5s
         record [genesis StoppedClean | v2 BackedUp attempt=0 backup=v2-1]           → backing-off, backoff in 5s
         record [genesis Running | v2 Trying attempt=1 backup=v2-1]                  → backing-off, backoff in 5s
-        record [upgrades/v2 Running | v2 applied]                                   → probation, consider again in 60s
+        record [upgrades/v2 Running | v2 applied]                                   → probation, stands in 100ms
     "#]].assert_eq(&told);
 }
 
 #[test]
 fn a_journal_that_stays_unwritable_is_no_reason_to_stop_a_node_or_to_spin() {
     let mut story = Story::running(policy(), vec![v2()]);
-    story.then(Input::Head(100)).only(Input::Head(101)).only(Input::Ok).forget();
-    story.only(Input::Fail(Class::Environment)).only(Input::Head(102)).only(Input::Tick).only(Input::Ok);
+    story.only(Input::Head(100)).only(Input::Ok).forget();
+    story.only(Input::Fail(Class::Environment)).only(Input::Head(101)).only(after(65)).only(Input::Ok);
     story.check(&expect![[r#"
         record failed (Environment)  → error journal_not_written: it failed
-        (+60.0s) tick: consider again → inspect upgrades/v2
+        (+60.0s) pass                → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
     "#]]);
 }
@@ -128,11 +128,11 @@ fn a_journal_that_stays_unwritable_is_no_reason_to_stop_a_node_or_to_spin() {
 fn a_proof_that_cannot_be_recorded_is_recorded_later() {
     let mut story = Story::running(policy(), vec![v2()]);
     story.blocks(100, 101).then(Input::Exit(Status::Code(0))).blocks(101, 130).forget();
-    story.only(Input::Tick).only(Input::Fail(Class::Environment)).blocks(131, 132).only(Input::Tick);
+    story.only(after(60)).only(Input::Fail(Class::Environment)).blocks(131, 132).only(after(65));
     story.check(&expect![[r#"
-        (+60.0s) tick: probation     → record [upgrades/v2 Running | v2 applied]
+        (+60.0s) pass                → record [upgrades/v2 Running | v2 applied]
         record failed (Environment)  → error journal_not_written: it failed
-        (+60.0s) tick: consider again → record [upgrades/v2 Running | v2 applied]
+        (+60.0s) pass                → record [upgrades/v2 Running | v2 applied]
     "#]]);
 }
 

@@ -44,8 +44,8 @@ fn stop_while_the_node_stops_for_an_upgrade() {
     let mut story = Story::running(Policy { backup: true, ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget();
     story.then(STOP).then(CLEAN).then(Input::Boot).check(&expect![[r#"
-        ask stop                     → answer: stopping the node, then ending
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+1.0s) ask stop             → answer: stopping the node, then ending
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=1s
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → exit Ok: asked to stop
@@ -136,9 +136,8 @@ fn restart_is_refused_during_an_upgrade() {
 #[test]
 fn cancel_in_time() {
     let mut story = Story::running(policy(), vec![v2()]);
-    story.then(Input::Head(100)).then(cancel("v2")).blocks(101, 103).check(&expect![[r#"
-        (+60.0s) head 100            → confirm
-        ask cancel(name("v2"))       → strike v2
+    story.then(Input::Head(99)).then(cancel("v2")).blocks(100, 103).check(&expect![[r#"
+        (+60.0s) ask cancel(name("v2")) → strike v2
     "#]]);
 }
 
@@ -187,12 +186,11 @@ fn upgrade_now_to_what_cannot_be_prepared_does_not_keep_others_from_their_turn()
         failed(permanent)            → warn upgrade_not_ready: name=typo it failed
     "#]]);
     story.blocks(100, 101).then(CLEAN).check(&expect![[r#"
-        (+1.0s) head 100             → confirm
-        (+1.0s) head 101             → inspect upgrades/v2
+        (+1.0s) head 100             → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
-        recorded                     → info upgrade_due (history): name=v2 height=100 head=101
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
         release                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2

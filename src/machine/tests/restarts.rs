@@ -137,7 +137,7 @@ fn a_crash_while_an_upgrade_is_due() {
     story.prepares = false;
     story.then(Input::Boot).blocks(99, 101).forget();
     story.all([Input::Exit(Status::Code(1)), Input::Done]).check(&expect![[r#"
-        (+1.0s) exited, exit code 1  → warn node_exited: status="exit code 1" after=3s
+        (+3.0s) exited, exit code 1  → warn node_exited: status="exit code 1" after=3s
                                      → await release
         release                      → warn unclean_stop: status="exit code 1" the head may have gone back
                                      → warn restarting: failures=1 in=930.0ms last="exit code 1"
@@ -161,35 +161,40 @@ fn a_crash_while_a_later_upgrade_is_prepared() {
     // The download for later does not delay what is due.
     story.then(Input::Plan(vec![v2(), upgrade("v3", 500)])).forget();
     story.then(Input::Head(100)).then(CLEAN).then(Input::Failed(Class::Cancelled)).check(&expect![[r#"
-        head 100                     → confirm
-        exited, exit code 0          → warn node_exited: status="exit code 0" after=60s
-                                     → await release
-        release                      → record [genesis StoppedClean]
-        recorded                     → inspect upgrades/v2
-        inspected                    → record [genesis StoppedClean | v2 Stopped attempt=0]
+        head 100                     → inspect upgrades/v2
+        inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
+                                     → SIGTERM
                                      → cancel job
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+                                     → await release
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         failed(cancelled)            → back up
     "#]]);
 }
 
 #[test]
 fn the_binary_is_changed_while_the_node_is_down() {
-    let mut story = Story::running(policy(), vec![v2()]);
-    story.then(Input::Head(100)).forget();
-    story.only(CLEAN).only(Input::Release).only(Input::Ok).then(Input::Fail(Class::Integrity));
+    let mut story = Story::new(policy(), vec![v2()]);
+    story.prepares = false;
+    story.then(Input::Boot).blocks(99, 100).then(CLEAN).forget();
+    story.only(Input::Done).then(Input::Fail(Class::Integrity));
+    story.prepares = true;
     story.then(Input::Tick).check(&expect![[r#"
-        exited, exit code 0          → warn node_exited: status="exit code 0" after=60s
-                                     → await release
-        release                      → record [genesis StoppedClean]
-        recorded                     → inspect upgrades/v2
+        done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
+                                     → inspect upgrades/v2
         inspect failed (Integrity)   → warn upgrade_changed_on_disk: name=v2 it failed
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
+                                     → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
+                                     → inspect upgrades/v2
+        inspected                    → record [genesis Running | v2 Stopping attempt=0]
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=100
+                                     → SIGTERM
     "#]]);
 }
 
@@ -199,7 +204,7 @@ fn an_old_binary_is_not_started_at_the_fork() {
     story.prepares = false;
     story.then(Input::Boot).then(Input::Failed(Class::Permanent)).blocks(198, 199).forget();
     story.all([CLEAN, Input::Tick, Input::Failed(Class::Permanent), after(61), after(61)]).check(&expect![[r#"
-        exited, exit code 0          → warn node_exited: status="exit code 0" after=2s
+        (+1.0s) exited, exit code 0  → warn node_exited: status="exit code 0" after=2s
                                      → await release
         release                      → record [genesis StoppedClean]
         recorded                     → await release
@@ -233,6 +238,8 @@ fn an_old_binary_is_started_at_the_fork_if_the_operator_says_so() {
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
+                                     → warn deadline_passed (history): name=v2 deadline=140 head=199 fork=200 blocks_left=1 the upgrade has not happened
+                                     → error upgrade_overdue (history): name=v2 height=100 head=199 the old binary goes on: it failed
     "#]]);
     story.then(CLEAN).forget().then(Input::Ask(Request::Cancel(name("v2")))).check(&expect![[r#"
         ask cancel(name("v2"))       → strike v2
@@ -244,7 +251,7 @@ fn an_old_binary_is_started_at_the_fork_if_the_operator_says_so() {
 }
 
 #[test]
-fn a_failed_upgrade_still_has_its_fork() {
+fn a_fork_that_a_failed_upgrade_was_for_is_no_curse() {
     let mut story = Story::running(policy(), vec![]);
     story.world.hook = true;
     story.then(Input::Plan(vec![Upgrade { fork_height: Some(200), ..v2() }])).blocks(100, 101);
@@ -253,9 +260,8 @@ fn a_failed_upgrade_still_has_its_fork() {
     story.then(Input::Plan(vec![])).then(CLEAN).check(&expect![[r#"
         (+98.0s) exited, exit code 0 → warn node_exited: status="exit code 0" after=98s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 aborted]
-        recorded                     → await release
-        release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on; to start genesis all the same: wemixvisor restart
+        release                      → warn restarting: failures=1 in=930.0ms last="exit code 0"
+                                     → record [genesis StoppedClean | v2 aborted]
     "#]]);
 }
 

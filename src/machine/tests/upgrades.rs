@@ -20,8 +20,7 @@ fn at_its_height_and_never_again() {
     "#]]);
     story.blocks(98, 100).then(Input::Head(100)).then(CLEAN);
     story.check(&expect![[r#"
-        (+3.0s) head 100             → confirm
-        head 100                     → inspect upgrades/v2
+        (+3.0s) head 100             → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
@@ -55,12 +54,11 @@ fn with_backup_and_hook() {
     story.then(Input::Plan(vec![v2()])).forget();
     story.blocks(100, 101).then(CLEAN).then(Input::Done).then(Input::Done);
     story.check(&expect![[r#"
-        (+1.0s) head 100             → confirm
-        (+1.0s) head 101             → inspect upgrades/v2
+        (+1.0s) head 100             → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
-        recorded                     → info upgrade_due (history): name=v2 height=100 head=101
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
         recorded                     → back up
@@ -79,24 +77,25 @@ fn with_backup_and_hook() {
 fn the_height_is_jumped_over() {
     let mut story = Story::running(policy(), vec![v2()]);
     story.then(Input::Head(130)).then(Input::Head(131)).check(&expect![[r#"
-        (+60.0s) head 130            → confirm
-        head 131                     → inspect upgrades/v2
+        (+60.0s) head 130            → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
-        recorded                     → info upgrade_due (history): name=v2 height=100 head=131
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=130
                                      → SIGTERM
     "#]]);
 }
 
 #[test]
-fn one_sighting_is_not_enough() {
+fn a_head_that_is_linked_to_nothing_is_not_enough() {
     let mut story = Story::running(policy(), vec![v2()]);
-    story.then(Input::Head(100)).then(Input::Head(99)).then(Input::Head(100));
-    // Nobody answers, so it asks again.
-    story.then(Input::Tick).then(Input::Head(100)).check(&expect![[r#"
-        (+60.0s) head 100            → confirm
-        head 99                      → warn head_went_back: from=100 to=99
-        (+5.0s) tick: confirm        → confirm
-        head 100                     → inspect upgrades/v2
+    story.world.chain = "other";
+    story.then(Input::Head(100)).then(Input::Head(101)).then(Input::Head(5_000));
+    story.check(&expect![[r#"
+        (+60.0s) head 100            → warn other_block: block 99 was 0x63 and is other63
+    "#]]);
+    story.world.chain = "0x";
+    story.then(after(10)).then(Input::Head(100)).check(&expect![[r#"
+        (+10.0s) head 100            → warn head_went_back: from=5000 to=100
+                                     → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
@@ -109,7 +108,6 @@ fn late_start() {
     story.world.head = 500;
     story.then(Input::Boot).forget();
     story.then(Input::Head(500)).then(Input::Head(500)).check(&expect![[r#"
-        head 500                     → confirm
         head 500                     → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=500
@@ -123,12 +121,11 @@ fn the_binary_is_missing_at_first() {
     story.prepares = false;
     story.then(Input::Boot).forget();
     story.then(Input::Failed(Class::Permanent)).blocks(99, 101);
-    story.then(Input::Tick).then(Input::Failed(Class::Permanent));
+    story.then(after(8)).then(Input::Failed(Class::Permanent));
     story.check(&expect![[r#"
         failed(permanent)            → warn upgrade_not_ready: name=v2 it failed
-        (+2.0s) head 100             → confirm
-        (+1.0s) head 101             → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
-        (+6.3s) tick: prepare again  → prepare v2
+        (+2.0s) head 100             → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
+        (+7.3s) pass                 → prepare v2
     "#]]);
     // The operator has staged it.
     story.then(Input::Ask(Request::Refresh(name("v2")))).then(Input::Done).check(&expect![[r#"
@@ -146,10 +143,9 @@ fn the_binary_is_missing_at_first() {
 #[test]
 fn the_binary_changes_after_its_verification() {
     let mut story = Story::running(policy(), vec![v2()]);
-    story.then(Input::Head(100)).only(Input::Head(100)).then(Input::Fail(Class::Integrity));
+    story.only(Input::Head(100)).then(Input::Fail(Class::Integrity));
     story.then(Input::Tick).check(&expect![[r#"
-        (+60.0s) head 100            → confirm
-        head 100                     → inspect upgrades/v2
+        (+60.0s) head 100            → inspect upgrades/v2
         inspect failed (Integrity)   → warn upgrade_changed_on_disk: name=v2 it failed
                                      → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
         (+930.0ms) tick: prepare again → prepare v2
@@ -162,20 +158,19 @@ fn the_binary_changes_after_its_verification() {
 }
 
 #[test]
-fn a_second_upgrade_does_not_wait_for_the_probation_of_the_first() {
+fn a_second_upgrade_waits_until_the_first_is_good() {
     let v3 = upgrade("v3", 110);
     let mut story = Story::running(policy(), vec![v2(), v3]);
     story.blocks(100, 101).then(CLEAN).forget();
-    story.blocks(101, 111).then(CLEAN).check(&expect![[r#"
-        (+10.0s) head 110            → confirm
-        (+1.0s) head 111             → record [upgrades/v2 Running | v2 applied]
-        recorded                     → info upgrade_ended (history): name=v2 outcome=applied blocks=10 lived=11s head=111 cut short by the next upgrade
+    story.blocks(101, 165).then(CLEAN).check(&expect![[r#"
+        (+60.0s) pass                → record [upgrades/v2 Running | v2 applied]
+        recorded                     → info upgrade_ended (history): name=v2 outcome=applied blocks=58 lived=60s head=159
                                      → after the upgrade to v2
                                      → inspect upgrades/v3
         inspected                    → record [upgrades/v2 Running | v3 Stopping attempt=0 | v2 applied]
-        recorded                     → info upgrade_due (history): name=v3 height=110 head=111
+        recorded                     → info upgrade_due (history): name=v3 height=110 head=159
                                      → SIGTERM
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+5.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=5s
                                      → await release
         release                      → record [upgrades/v2 Running | v3 Trying attempt=1 | v2 applied]
         recorded                     → link upgrades/v3
@@ -206,7 +201,7 @@ fn a_chain_that_stops_by_itself() {
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
         inspected                    → record [genesis StoppedClean | v2 Stopped attempt=0]
-        recorded                     → info upgrade_due (history): name=v2 height=100 head=unknown
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=90
                                      → record [genesis Running | v2 Trying attempt=1]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
@@ -253,7 +248,7 @@ fn the_trigger_file_counts_whoever_else_plans_the_same_or_something_before() {
 fn without_a_start_after_the_switch() {
     let mut story = Story::running(Policy { restart_after_upgrade: false, ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(CLEAN).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=0]
         recorded                     → link upgrades/v2
@@ -273,7 +268,7 @@ fn without_a_start_after_the_switch() {
 fn with_a_delay_before_the_start() {
     let mut story = Story::running(Policy { restart_delay: secs(30), ..policy() }, vec![v2()]);
     story.blocks(100, 101).forget().then(CLEAN).then(Input::Tick).check(&expect![[r#"
-        exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
         release                      → record [genesis StoppedClean | v2 Trying attempt=0]
         recorded                     → link upgrades/v2
@@ -330,10 +325,9 @@ fn a_failed_one_is_new_at_another_height() {
         (+3.0s) schedule v2@106      → info upgrade_known: name=v2 height=106 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
-        (+1.0s) head 106             → confirm
-        (+1.0s) head 107             → inspect upgrades/v2
+        (+1.0s) head 106             → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0 | v2 failed]
-        recorded                     → info upgrade_due (history): name=v2 height=106 head=107
+        recorded                     → info upgrade_due (history): name=v2 height=106 head=106
                                      → SIGTERM
     "#]]);
 }
@@ -350,5 +344,7 @@ fn a_home_that_has_it_already() {
         release                      → record [upgrades/v2 Running]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
+        (+1.0s) head 100             → record [upgrades/v2 Running]
+        recorded                     → info chain_bound (history): chain=1 genesis=0x00
     "#]]);
 }

@@ -5,6 +5,7 @@
 //! anything else, and what the machine asks for is what it gets.
 
 use super::laws::Truth;
+use super::transcript::is_routine;
 use super::*;
 use crate::exit::Exit;
 
@@ -84,6 +85,8 @@ pub(super) struct World {
     pub(super) hook: bool,
     /// The journal as it is on disk.
     pub(super) record: Record,
+    /// The chain that the node is on: what its hashes begin with.
+    pub(super) chain: &'static str,
     /// The head record on disk.
     pub(super) head_record: Option<HeadRecord>,
     /// Where `current` points on disk.
@@ -118,6 +121,7 @@ impl World {
             schedule,
             hook: false,
             record: Record { chain: Some(chain()), ..Record::new(version(&Target::Genesis)) },
+            chain: "0x",
             head_record: Some(HeadRecord {
                 block: block(H - 10),
                 timestamp: None,
@@ -159,7 +163,8 @@ impl World {
                 let running = self.process.clone().expect("a node runs");
                 self.truth.rises(&running, *height);
                 self.process.iter_mut().for_each(|process| process.heard = true);
-                self.feed(Event::Head(told(*height)))?;
+                let told = self.told(*height);
+                self.feed(Event::Head(told))?;
             }
             Input::Unheard(height) => {
                 self.head = *height;
@@ -245,7 +250,7 @@ impl World {
         {
             self.now = at;
             self.feed(Event::Tick)?;
-            if !self.done.is_empty() {
+            if !self.done.iter().all(is_routine) {
                 return Ok(());
             }
         }
@@ -329,18 +334,28 @@ impl World {
         Ok(())
     }
 
+    /// The head at a height as the node tells it.
+    fn told(&self, height: u64) -> Head {
+        let on_its_chain = |hash: String| hash.replacen("0x", self.chain, 1);
+        let head = told(height);
+        let block = Block { hash: head.block.hash.map(on_its_chain), ..head.block };
+        Head { block, parent: head.parent.map(on_its_chain), ..head }
+    }
+
     /// What the node answers at once. No survey is answered here.
     fn answer(&self, action: &Action) -> Option<Event> {
         Some(match action {
             Action::Identify => Event::Identified(Ok(chain())),
             Action::Recall { height } => {
-                let known =
-                    if *height <= self.head { block(*height) } else { Block { height: *height, hash: None } };
+                let none = Block { height: *height, hash: None };
+                let known = if *height <= self.head { self.told(*height).block } else { none };
                 Event::Recalled(Ok(Recollection { block: known, client_version: None }))
             }
-            Action::Trace { from, to } => Event::Traced(Ok((*from..=*to).map(told).collect())),
+            Action::Trace { from, to } => {
+                Event::Traced(Ok((*from..=*to).map(|height| self.told(height)).collect()))
+            }
             Action::Unpeer => Event::Unpeered(Ok(3)),
-            Action::Confirm => Event::Head(told(self.head)),
+            Action::Confirm => Event::Head(self.told(self.head)),
             _ => return None,
         })
     }
@@ -357,7 +372,8 @@ impl World {
             Action::Spawn { version, mode } => {
                 self.truth.executed(version, self.head, self.now);
                 let (target, mode) = (version.target.clone(), *mode);
-                let process = Process { target, mode, heard: false, terminated: false, killed: false, orphan: false };
+                let process =
+                    Process { target, mode, heard: false, terminated: false, killed: false, orphan: false };
                 self.process = Some(process);
             }
             _ => {}
@@ -391,8 +407,10 @@ impl World {
         let process = self.process.take().expect("a node runs");
         self.truth.stopping_since = None;
         // It ended before it could have done anything to the data.
-        let at_once = self.truth.executed_at.is_some_and(|at| self.now.duration_since(at) < Duration::from_secs(1));
-        let is_harmless = !process.heard && (process.mode != Mode::Full || at_once);
+        let at_once =
+            self.truth.executed_at.is_some_and(|at| self.now.duration_since(at) < Duration::from_secs(1));
+        let is_harmless =
+            self.policy.watch_height && !process.heard && (process.mode != Mode::Full || at_once);
         self.truth.unclean = match status {
             Status::Code(_) if is_harmless => self.truth.unclean,
             Status::Code(0) => false,
