@@ -346,7 +346,8 @@ impl Machine {
         let returning = &node.network.returning;
         let (_, survey) =
             node.network.survey.as_ref().filter(|_| self.record.silent && returning.started.is_none())?;
-        let OwnMark { height, age } = survey.own_mark?;
+        // While our own engine is found on, a seal may be ours.
+        let OwnMark { height, age } = survey.own_mark.filter(|_| survey.mining != Some(true))?;
         let silent_for = now.duration_since(returning.stopped.unwrap_or(node.since));
         let known = returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(RECENT));
         (age + CLOCKS < silent_for && height > known).then(|| {

@@ -3,10 +3,10 @@
 //! A symptom never decides anything. It is told once when it shows, and again each minute while it lasts.
 
 use super::event::{Level, Survey};
+use super::gates::Seat;
 use super::quorum::quorum;
 use super::returning::show;
 use super::state::Node;
-use super::validator::missing_seals;
 use super::{Machine, Preparation, REMIND};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -86,12 +86,9 @@ impl Machine {
         if let Some(survey) = survey.filter(|survey| !survey.sample.set.is_empty()) {
             let needed = quorum(survey.sample.set.len());
             text.push_str(&format!("; {needed} of {} validators are needed", survey.sample.set.len()));
-            let absent: Vec<String> = match &survey.connected {
-                Some(_) => node.network.returning.unseen(survey).iter().map(show).collect(),
-                None => missing_seals(survey),
-            };
+            let absent = absent(survey);
             if !absent.is_empty() {
-                text.push_str(&format!(", not seen: {}", absent.join(" ")));
+                text.push_str(&format!(", not there: {}", absent.join(" ")));
             }
             let (round, left) = next_round(still, survey.round_timeout);
             text.push_str(&format!("; round {round} begins in {:.0} s", left.as_secs_f64()));
@@ -173,6 +170,16 @@ impl std::fmt::Display for Census {
             "{upgraded} of {proposers} proposers run >= {version}; quorum {quorum}; fork in {fork_in} blocks"
         )
     }
+}
+
+/// The other validators that are not connected; where peers are not reported, those that do not seal.
+fn absent(survey: &Survey) -> Vec<String> {
+    let there = |seat: &Seat| match &survey.connected {
+        Some(connected) => connected.contains(&seat.validator),
+        None => seat.sealing,
+    };
+    let others = survey.sample.set.iter().filter(|seat| Some(seat.validator) != survey.me);
+    others.filter(|seat| !there(seat)).map(|seat| show(&seat.validator)).collect()
 }
 
 /// The number of the next round and the time until it begins, for a height that began `since` ago. Each round has

@@ -9,7 +9,7 @@ use super::event::{Action, Failure, Head, Level, Survey};
 use super::gates::{self, Gate, Reason, Validator, Verdict};
 use super::heads::{Turns, turns};
 use super::order::Order;
-use super::returning::{Returning, show};
+use super::returning::Returning;
 use super::state::{Next, Node, State, Why};
 use super::symptoms::Symptoms;
 use super::{Machine, Upgrade};
@@ -350,11 +350,6 @@ pub(super) fn is_in_set(survey: &Survey) -> bool {
     survey.me.is_some_and(|me| survey.sample.set.iter().any(|seat| seat.validator == me))
 }
 
-/// The validators that do not seal.
-pub(super) fn missing_seals(survey: &Survey) -> Vec<String> {
-    survey.sample.set.iter().filter(|seat| !seat.sealing).map(|seat| show(&seat.validator)).collect()
-}
-
 /// What speaks against a new binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Objection {
@@ -363,3 +358,6 @@ pub(super) enum Objection {
     /// It follows another chain, or will not follow this one.
     Wrong(String),
 }
+
+#[cfg(test)]
+mod tests;

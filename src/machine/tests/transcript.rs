@@ -156,7 +156,11 @@ impl Story {
 /// What is done at any time while a node runs, and would drown a story.
 pub(super) fn is_routine(action: &Action) -> bool {
     match action {
-        Action::Identify | Action::Survey | Action::Trace { .. } | Action::Recall { .. } | Action::KeepHead(_) => true,
+        Action::Identify
+        | Action::Survey
+        | Action::Trace { .. }
+        | Action::Recall { .. }
+        | Action::KeepHead(_) => true,
         Action::Tell(notice) => notice.event == "chain_stands_still",
         _ => false,
     }

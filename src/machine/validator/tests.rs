@@ -1,8 +1,8 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
 use super::super::{
-    Ask, Block, Class, Ending, Event, Facts, Head, JobEnd, NodeMark, Origin, OwnSeal, Policy, Ready,
-    Recollection, Request, Status, Target, Version,
+    Ask, Block, Chain, Class, Ending, Event, Facts, Head, HeadRecord, JobEnd, Mode, NodeMark, Notice, Origin,
+    Outcome, OwnMark, Policy, Ready, Recollection, Record, Request, Status, Target, Turns, Version,
 };
 use super::*;
 use crate::digest::Digest;
@@ -11,6 +11,7 @@ use crate::machine::gates::{Sample, Seat};
 use crate::name::Name;
 
 const US: [u8; 20] = [1; 20];
+/// In our slot, and one block after our own.
 const H: u64 = 100;
 
 /// A machine, its clock, and a disk and node that do at once what they are told.
@@ -18,6 +19,7 @@ struct Rig {
     machine: Machine,
     now: Instant,
     record: Record,
+    kept: Option<HeadRecord>,
     said: Vec<Action>,
 }
 
@@ -25,36 +27,76 @@ fn version(target: Target) -> Version {
     Version { target, sha256: Digest::sha256(b"") }
 }
 
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
 fn v2() -> Target {
-    Target::Upgrade("v2".parse().unwrap())
+    Target::Upgrade(name("v2"))
 }
 
 fn hash(height: u64) -> String {
     format!("0x{height:064x}")
 }
 
-/// A calm network of four, seen from a fresh head, in which everybody but `missing` seals.
+fn block(height: u64) -> Block {
+    Block { height, hash: Some(hash(height)) }
+}
+
+fn chain() -> Chain {
+    Chain { id: 7, genesis: hash(0) }
+}
+
+fn told(height: u64) -> Head {
+    let parent = height.checked_sub(1).map(hash);
+    Head { block: block(height), parent, timestamp: None, proposer: Some(proposer(height)), heard_at: 0 }
+}
+
+/// Validators 1 to 4 propose in turn.
+fn proposer(height: u64) -> [u8; 20] {
+    [((height + 1) % 4 + 1) as u8; 20]
+}
+
+fn order(height: u64) -> Order {
+    let list = (1..=4).map(|n| [n; 20]).collect();
+    Order { height, list, proposer: Some(proposer(height)), until: None, sticky: false }
+}
+
+/// A calm network of four, seen from a fresh head, in which all but `missing` seal and all are connected.
 fn survey(head: u64, missing: &[u8]) -> Survey {
     let seat = |n: u8| Seat { validator: [n; 20], sealing: !missing.contains(&n) };
     Survey {
         me: Some(US),
-        due_set: (1..=4).map(|n| [n; 20]).collect(),
+        slot_set: (1..=4).map(|n| [n; 20]).collect(),
         sample: Sample {
             head,
-            head_age: Duration::from_secs(1),
+            head_age: Duration::ZERO,
             period: Duration::from_secs(1),
             set: (1..=4).map(seat).collect(),
             blocks: 8,
             first_round: 8,
-            proposer: None,
+            order: Some(order(head)),
+            order_before: head.checked_sub(1).map(order),
         },
+        oldest: head.saturating_sub(20),
         own_seals: (20, 20),
-        own_seal: None,
+        own_mark: None,
         mining: None,
+        syncing: false,
         network_head: None,
+        peers: Some(3),
+        connected: Some((2..=4).map(|n| [n; 20]).collect()),
         client_version: None,
         forks: None,
+        round_timeout: (Duration::from_secs(2), None),
+        census: Vec::new(),
     }
+}
+
+/// The same with these validators connected.
+fn connected(head: u64, peers: &[u8]) -> Survey {
+    let connected = Some(peers.iter().map(|n| [*n; 20]).collect());
+    Survey { connected, peers: Some(peers.len()), ..survey(head, &[]) }
 }
 
 impl Rig {
@@ -63,13 +105,17 @@ impl Rig {
     }
 
     fn with(policy: Policy, node: NodeMark, highest: u64) -> Rig {
-        let mut record = Record::new(version(Target::Genesis));
-        record.node = node;
-        record.highest = Some(Block { height: highest, hash: Some(hash(highest)) });
+        let record = Record { node, chain: Some(chain()), ..Record::new(version(Target::Genesis)) };
+        let head = HeadRecord { block: block(highest), timestamp: None, turns: None, recent: Vec::new() };
+        Rig::boot(policy, record, Some(head))
+    }
+
+    fn boot(policy: Policy, record: Record, head: Option<HeadRecord>) -> Rig {
         let policy = Policy { backup: false, ..policy };
         let machine = Machine::new(policy, 0, record.clone());
-        let mut rig = Rig { machine, now: Instant::now(), record: record.clone(), said: Vec::new() };
-        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis) }));
+        let now = Instant::now() + Duration::from_secs(1_000_000);
+        let mut rig = Rig { machine, now, record: record.clone(), kept: head.clone(), said: Vec::new() };
+        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head }));
         rig
     }
 
@@ -86,6 +132,12 @@ impl Rig {
                     Action::Inspect(_) => events.push(Event::Inspected),
                     Action::Spawn { .. } => events.push(Event::Spawned { pid: 1 }),
                     Action::AwaitRelease => events.push(Event::Released),
+                    Action::Identify => events.push(Event::Identified(Ok(chain()))),
+                    Action::Trace { from, to } => {
+                        events.push(Event::Traced(Ok((*from..=*to).map(told).collect())));
+                    }
+                    Action::Unpeer => events.push(Event::Unpeered(Ok(3))),
+                    Action::KeepHead(record) => self.kept = Some(record.clone()),
                     _ => {}
                 }
                 self.said.push(action);
@@ -93,24 +145,36 @@ impl Rig {
         }
     }
 
-    /// A second passes, and the node tells its head, twice.
+    /// A second passes, and the node tells its head.
     fn head(&mut self, height: u64) {
         self.pass(1);
-        let head = || Head { block: Block { height, hash: Some(hash(height)) }, timestamp: None };
-        self.feed(Event::Head(head()));
-        self.feed(Event::Head(head()));
+        self.feed(Event::Head(told(height)));
+    }
+
+    /// A second passes, the node tells its head, and shows a calm network.
+    fn follow(&mut self, height: u64) {
+        self.head(height);
+        self.surveyed(survey(height, &[]));
     }
 
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
 
+    fn tick(&mut self, seconds: u64) {
+        self.pass(seconds);
+        self.feed(Event::Tick);
+    }
+
     fn schedule(&mut self, fork: Option<u64>) {
-        let mut upgrade = Upgrade::new("v2".parse().unwrap(), H, Origin::Schedule);
-        upgrade.fork_height = fork;
+        self.plan(Upgrade { fork_height: fork, ..Upgrade::new(name("v2"), H, Origin::Schedule) });
+    }
+
+    fn plan(&mut self, upgrade: Upgrade) {
+        let (name, target) = (upgrade.name.clone(), Target::Upgrade(upgrade.name.clone()));
         self.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(v2()), promised: Some("2.0.0".to_owned()), hook: false };
-        self.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
+        let ready = Ready { version: version(target), promised: Some("2.0.0".to_owned()), hook: false };
+        self.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
     }
 
     fn surveyed(&mut self, survey: Survey) {
@@ -130,6 +194,18 @@ impl Rig {
         self.feed(Event::Exited(Ending { status, environment: None }));
     }
 
+    fn ask(&mut self, what: Request) {
+        self.feed(Event::Request(Ask { reply_to: Some(1), what }));
+    }
+
+    fn answer(&self) -> Result<String, String> {
+        let answer = |action: &Action| match action {
+            Action::Answer { reply, .. } => Some(reply.clone()),
+            _ => None,
+        };
+        self.said.iter().rev().find_map(answer).expect("there is an answer")
+    }
+
     fn count(&self, is: impl Fn(&Action) -> bool) -> usize {
         self.said.iter().filter(|action| is(action)).count()
     }
@@ -138,29 +214,116 @@ impl Rig {
         self.count(|a| *a == Action::Terminate)
     }
 
+    fn signs(&self) -> usize {
+        self.count(|a| *a == Action::StartSealing)
+    }
+
+    fn modes(&self) -> Vec<Mode> {
+        let mode = |action: &Action| match action {
+            Action::Spawn { mode, .. } => Some(*mode),
+            _ => None,
+        };
+        self.said.iter().filter_map(mode).collect()
+    }
+
+    fn notices(&self, event: &str) -> Vec<&Notice> {
+        let of = |action: &'_ Action| matches!(action, Action::Tell(notice) if notice.event == event);
+        let notice = |action| match action {
+            &Action::Tell(ref notice) => Some(notice),
+            _ => None,
+        };
+        self.said.iter().filter(|action| of(action)).filter_map(notice).collect()
+    }
+
     fn told(&self, event: &str) -> bool {
-        self.said.iter().any(|a| matches!(a, Action::Tell(notice) if notice.event == event))
+        !self.notices(event).is_empty()
     }
 
     fn hold(&self) -> String {
         self.machine.view().planned[0].hold.clone().unwrap_or_default()
     }
+
+    fn silent(&self) -> String {
+        self.machine.view().silent.unwrap_or_default()
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.record.ended.iter().find(|e| e.name.as_str() == "v2").map(|e| e.outcome)
+    }
+
+    fn has_halted(&self) -> bool {
+        self.said.iter().any(|a| matches!(a, Action::Exit { exit: Exit::Halted, .. }))
+    }
 }
 
+/// A validator that runs since block 90, with `v2` planned.
 fn running() -> Rig {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(None);
+    running_to(None)
+}
+
+fn running_to(fork: Option<u64>) -> Rig {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.schedule(fork);
+    rig.follow(91);
     rig
 }
 
+// Leaving.
+
 #[test]
-fn a_validator_stops_when_the_network_can_spare_it() {
+fn a_validator_stops_when_the_network_can_spare_it_and_leaves_its_peers_first() {
     let mut rig = running();
     rig.head(H);
-    assert_eq!(rig.said.last(), Some(&Action::Survey { due: Some(H) }));
+    assert_eq!(rig.said.iter().filter(|a| **a == Action::Survey).count(), 2);
     assert_eq!(rig.stops(), 0, "not before it knows");
     rig.surveyed(survey(H, &[]));
-    assert_eq!(rig.stops(), 1);
+    let leaves = rig.said.iter().position(|a| *a == Action::Unpeer);
+    let stops = rig.said.iter().position(|a| *a == Action::Terminate);
+    assert!(leaves.is_some() && leaves < stops, "{:?}", rig.said);
+}
+
+#[test]
+fn peers_that_are_not_removed_in_a_second_do_not_delay_the_stop() {
+    let mut rig = running();
+    rig.head(H);
+    let mut acts = rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))));
+    acts.extend(rig.machine.step(rig.now, Event::Inspected));
+    acts.extend(rig.machine.step(rig.now, Event::Recorded));
+    assert!(acts.contains(&Action::Unpeer) && !acts.contains(&Action::Terminate));
+    let (at, why) = rig.machine.deadline().unwrap();
+    assert_eq!((at - rig.now, why), (Duration::from_secs(1), "leaving"));
+    assert!(rig.machine.step(at, Event::Tick).contains(&Action::Terminate));
+}
+
+#[test]
+fn outside_its_turn_it_waits_whatever_the_deadline() {
+    let mut rig = running_to(Some(161));
+    for height in 92..=95 {
+        rig.follow(height);
+    }
+    // Our slot ends open at 107; the next is ours at 192.
+    for height in 108..=159 {
+        rig.follow(height);
+    }
+    assert_eq!(rig.stops(), 0);
+    assert!(rig.hold().contains("it opens at block 192, in 33 blocks"), "{}", rig.hold());
+    let warnings = rig.notices("deadline_passed");
+    assert_eq!((warnings.len(), warnings[0].level), (1, Level::Warn));
+    assert!(warnings[0].text.contains("deadline=101") && warnings[0].text.contains("fork=161"));
+    assert!(rig.machine.view().planned[0].overdue);
+    rig.follow(160);
+    assert_eq!(rig.stops(), 1, "the old binary cannot follow the next block");
+}
+
+#[test]
+fn it_does_not_stop_where_it_would_propose_again() {
+    // After 98 we propose 99; 99 is ours; after 100 it is best.
+    for (head, stops) in [(98, 0), (99, 0), (100, 1)] {
+        let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        rig.plan(Upgrade::new(name("v2"), 97, Origin::Schedule));
+        rig.follow(head);
+        assert_eq!(rig.stops(), stops, "{head}: {}", rig.hold());
+    }
 }
 
 #[test]
@@ -170,57 +333,41 @@ fn a_gate_that_holds_is_shown_with_numbers_and_asked_again_with_the_next_head() 
     rig.surveyed(survey(H, &[3]));
     assert_eq!(rig.stops(), 0);
     assert!(rig.hold().contains("3 of 4 live, need 3 without us, have 2"), "{}", rig.hold());
-    let surveys = |rig: &Rig| rig.count(|a| matches!(a, Action::Survey { .. }));
+    assert_eq!(rig.machine.view().planned[0].why, rig.hold());
+    let surveys = |rig: &Rig| rig.count(|a| *a == Action::Survey);
     let before = surveys(&rig);
     rig.feed(Event::Tick);
     assert_eq!(surveys(&rig), before, "one survey per head");
-    rig.head(H + 1);
+    rig.head(H + 4);
     assert_eq!(surveys(&rig), before + 1);
-    rig.surveyed(survey(H + 1, &[]));
+    rig.surveyed(survey(H + 4, &[]));
     assert_eq!(rig.stops(), 1);
     assert!(rig.told("gates_hold") && rig.told("gates_open"));
 }
 
 #[test]
-fn a_gate_that_opens_and_closes_with_every_block_is_told_of_once_and_held_since_the_first() {
+fn a_gate_that_opens_and_closes_with_every_block_is_reported_once_and_held_since_the_first() {
     let mut rig = running();
-    for height in H..H + 20 {
+    for height in H..H + 7 {
         rig.head(height);
         let mut seen = survey(height, &[3]);
         seen.sample.first_round = if height % 2 == 0 { 8 } else { 5 };
+        (seen.sample.order, seen.sample.order_before) = (None, None);
         rig.surveyed(seen);
     }
-    let notices = rig.count(|a| matches!(a, Action::Tell(notice) if notice.event == "gates_hold"));
-    assert_eq!(notices, 2, "quorum, and calm besides");
-    assert!(
-        rig.hold().contains("calm: 5 of the last 8") && rig.hold().ends_with("(for 19 s)"),
-        "{}",
-        rig.hold()
-    );
+    assert_eq!(rig.notices("gates_hold").len(), 2, "quorum, and calm besides");
+    rig.head(H + 7);
+    let mut seen = survey(H + 7, &[3]);
+    seen.sample.first_round = 5;
+    rig.surveyed(seen);
+    assert!(rig.hold().contains("calm: 5 of the last 8"), "{}", rig.hold());
+    assert!(rig.hold().ends_with("(for 7 s)"), "{}", rig.hold());
 }
 
 #[test]
-fn that_gates_hold_past_the_deadline_is_a_warning() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(Some(H + 65));
-    for height in H..H + 20 {
-        rig.head(height);
-        rig.surveyed(survey(height, &[3]));
-    }
-    let warning = |action: &Action| match action {
-        Action::Tell(notice) if notice.level == Level::Warn => Some(notice.text.clone()),
-        _ => None,
-    };
-    let warnings: Vec<String> = rig.said.iter().filter_map(warning).collect();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    let says = format!("name=v2 deadline={} has passed; gate=quorum 3 of 4 live", H + 5);
-    assert!(warnings[0].starts_with(&says), "{warnings:?}");
-}
-
-#[test]
-fn what_the_network_said_before_the_head_moved_on_does_not_count() {
+fn what_the_network_showed_before_the_head_moved_on_does_not_count() {
     let mut rig = running();
-    rig.head(H + 5);
+    rig.head(H + 4);
     rig.surveyed(survey(H, &[]));
     assert_eq!(rig.stops(), 0);
     assert!(rig.hold().contains("unknown"), "{}", rig.hold());
@@ -228,10 +375,9 @@ fn what_the_network_said_before_the_head_moved_on_does_not_count() {
 
 #[test]
 fn a_node_that_cannot_be_asked_is_not_stopped_until_the_fork_demands_it() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(Some(H + 20));
+    let mut rig = running_to(Some(H + 20));
     rig.head(H);
-    rig.feed(Event::Surveyed(Err(Failure::new(super::super::Class::Transient, "no istanbul"))));
+    rig.feed(Event::Surveyed(Err(Failure::new(Class::Transient, "no istanbul"))));
     assert_eq!(rig.stops(), 0);
     assert!(rig.hold().contains("no istanbul"), "{}", rig.hold());
     rig.head(H + 19);
@@ -242,11 +388,9 @@ fn a_node_that_cannot_be_asked_is_not_stopped_until_the_fork_demands_it() {
 fn a_node_that_stands_still_while_the_network_goes_on_is_rolled_forward() {
     let mut rig = running();
     rig.head(H);
-    let mut frozen = survey(H, &[2, 3, 4]);
-    frozen.sample.head_age = Duration::from_secs(31);
-    frozen.network_head = Some(H + 10);
+    let frozen = Survey { network_head: Some(H + 10), ..survey(H, &[2, 3, 4]) };
     rig.surveyed(frozen.clone());
-    assert_eq!(rig.stops(), 0, "a clock that was set forward is no proof");
+    assert_eq!(rig.stops(), 0);
     rig.pass(31);
     rig.surveyed(Survey { network_head: None, ..frozen.clone() });
     assert_eq!(rig.stops(), 0, "the whole network may stand still");
@@ -255,305 +399,410 @@ fn a_node_that_stands_still_while_the_network_goes_on_is_rolled_forward() {
 }
 
 #[test]
-fn a_head_that_stands_still_is_old_whatever_the_clock_says() {
-    let mut rig = running();
-    rig.head(H);
-    rig.surveyed(survey(H, &[2, 3]));
-    rig.pass(4);
-    rig.surveyed(survey(H, &[]));
-    assert_eq!(rig.stops(), 0);
-    assert!(rig.hold().contains("the head is 4.0 s old"), "{}", rig.hold());
-    rig.head(H + 1);
-    rig.surveyed(survey(H + 1, &[]));
-    assert_eq!(rig.stops(), 1);
-}
-
-#[test]
-fn a_height_that_was_told_once_opens_no_gate_and_is_not_remembered() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(Some(H + 20));
-    rig.head(60);
-    rig.pass(10);
-    let lie = Head { block: Block { height: 1_000_000, hash: Some(hash(7)) }, timestamp: None };
-    rig.feed(Event::Head(lie));
-    let highest = |rig: &Rig| rig.record.highest.as_ref().map(|b| b.height);
-    assert_eq!(highest(&rig), Some(50));
-    rig.head(H);
-    assert_eq!(highest(&rig), Some(H));
-    rig.surveyed(survey(H, &[3]));
-    assert_eq!(rig.stops(), 0, "the fork is not near");
-    assert!(rig.hold().contains("3 of 4 live"), "{}", rig.hold());
-    rig.head(H + 1);
-    rig.surveyed(survey(H + 1, &[]));
-    assert_eq!(rig.stops(), 1, "nor is what the network says out of date");
-}
-
-#[test]
-fn the_head_of_a_validator_that_is_polled_is_remembered_all_the_same() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    let told =
-        |height| Event::Head(Head { block: Block { height, hash: Some(hash(height)) }, timestamp: None });
-    // More blocks come between two questions than are believed at once.
-    for height in [60, 65, 70] {
-        rig.pass(5);
-        rig.feed(told(height));
-        let asked = rig.said.drain(..).filter(|action| *action == Action::Confirm).count();
-        if asked > 0 {
-            rig.feed(told(height));
-        }
-    }
-    assert_eq!(rig.record.highest.map(|b| b.height), Some(65));
-}
-
-#[test]
 fn the_operators_now_needs_no_gate() {
     let mut rig = running();
-    rig.head(H - 50);
-    rig.feed(Event::Request(Ask { reply_to: None, what: Request::UpgradeNow("v2".parse().unwrap()) }));
+    rig.head(H - 5);
+    rig.ask(Request::UpgradeNow(name("v2")));
     let ready = Ready { version: version(v2()), promised: None, hook: false };
-    rig.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
+    rig.feed(Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))));
     assert_eq!(rig.stops(), 1);
 }
 
 #[test]
-fn with_leave_before_stop_it_seals_no_more_for_a_few_blocks_first() {
-    let mut rig =
-        Rig::new(Policy { leave_before_stop: true, ..Policy::default() }, NodeMark::StoppedClean, 50);
-    rig.schedule(None);
-    rig.head(H);
-    rig.surveyed(survey(H, &[]));
-    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 0));
-    rig.head(H + 1);
-    rig.surveyed(survey(H + 1, &[]));
-    assert_eq!(rig.stops(), 0);
-    // Without its engine it loses its peers, and its head stands still.
-    rig.pass(2);
-    let mut alone = survey(H + 1, &[]);
-    alone.sample.head_age = Duration::from_secs(4);
-    rig.surveyed(alone);
-    assert_eq!(rig.stops(), 0);
-    rig.pass(1);
-    rig.feed(Event::Tick);
-    let count = |rig: &Rig, what: &Action| rig.count(|a| a == what);
-    assert_eq!((count(&rig, &Action::Leave), count(&rig, &Action::Sign), rig.stops()), (1, 0, 1));
-}
-
-#[test]
-fn whoever_has_left_and_then_may_not_stop_comes_back() {
-    for cancelled in [false, true] {
-        let mut rig =
-            Rig::new(Policy { leave_before_stop: true, ..Policy::default() }, NodeMark::StoppedClean, 50);
-        rig.schedule(None);
-        rig.head(H);
-        rig.surveyed(survey(H, &[]));
-        assert_eq!((rig.count(|a| *a == Action::Leave), rig.count(|a| *a == Action::Sign)), (1, 0));
-        if cancelled {
-            rig.feed(Event::Schedule(Vec::new()));
-        } else {
-            rig.head(H + 1);
-            rig.surveyed(survey(H + 1, &[1, 3]));
-        }
-        assert_eq!((rig.stops(), rig.count(|a| *a == Action::Sign)), (0, 1));
-    }
-}
-
-#[test]
-fn a_silent_one_has_left_already_and_does_not_come_back_to_seal() {
-    let mut rig = after_a_kill(Policy { leave_before_stop: true, ..Policy::default() });
-    rig.schedule(None);
-    rig.head(140);
-    rig.surveyed(survey(140, &[1]));
-    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (0, 1));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
-}
-
-/// A validator whose node was killed, started again.
-fn after_a_kill(policy: Policy) -> Rig {
-    Rig::new(policy, NodeMark::StoppedUnclean, 200)
-}
-
-#[test]
-fn after_an_unclean_stop_it_is_silent_until_it_is_past_everything_final() {
-    let mut rig = after_a_kill(Policy::default());
-    assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: true, .. })), 1);
-    assert!(rig.record.silent, "a restart of ours must not forget it");
-    rig.head(150);
-    assert_eq!(rig.said.last(), Some(&Action::Survey { due: None }));
-    rig.surveyed(survey(150, &[1]));
-    rig.head(201);
-    assert!(rig.said.contains(&Action::Recall { height: 200 }));
-    rig.recalls(200, hash(200));
-    rig.surveyed(survey(201, &[1]));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
-    rig.head(202);
-    rig.surveyed(survey(202, &[1]));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 1);
-    rig.feed(Event::Signing(Ok(())));
-    assert!(!rig.record.silent && rig.told("sealing"));
-}
-
-#[test]
-fn after_the_data_was_put_back_it_is_silent() {
-    for (data_compat, silent) in [(false, 1), (true, 0)] {
-        let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-        rig.feed(Event::Policy(Policy { validator: true, ..Policy::default() }));
-        let upgrade = Upgrade { data_compat, ..Upgrade::new("v2".parse().unwrap(), H, Origin::Schedule) };
-        rig.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(v2()), promised: None, hook: false };
-        rig.feed(Event::JobDone(JobEnd::Prepared("v2".parse().unwrap(), Ok(ready))));
-        rig.head(H);
-        rig.surveyed(survey(H, &[]));
-        rig.exits(Status::Code(0));
-        rig.feed(Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))));
-        for _ in 0..3 {
-            rig.exits(Status::Code(0));
-            rig.pass(60);
-            rig.feed(Event::Tick);
-        }
-        if !data_compat {
-            rig.feed(Event::JobDone(JobEnd::Restored(Ok(()))));
-        }
-        let spawned = |silent| rig.count(|a| matches!(a, Action::Spawn { silent: s, .. } if *s == silent));
-        assert_eq!((spawned(true), spawned(false)), (silent, 5 - silent), "the old one once more");
-        assert_eq!(rig.record.silent, silent == 1);
-    }
-}
-
-#[test]
-fn another_block_where_ours_was_keeps_it_silent() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(210);
-    rig.recalls(200, hash(7));
-    rig.surveyed(survey(210, &[1]));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
-    assert!(rig.machine.view().silent.unwrap().contains("block 200 was"));
-}
-
-#[test]
-fn what_takes_too_long_is_left_to_the_operator() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(150);
-    rig.surveyed(survey(150, &[1]));
-    rig.pass(600);
-    rig.feed(Event::Tick);
-    assert!(rig.told("still_silent") && rig.count(|a| *a == Action::Sign) == 0);
-    rig.feed(Event::Request(Ask { reply_to: None, what: Request::Sign }));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 1);
-}
-
-#[test]
-fn a_node_that_cannot_be_told_to_seal_is_upgraded_all_the_same() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.schedule(Some(300));
-    rig.head(298);
-    rig.recalls(200, hash(200));
-    for head in 298..=299 {
-        rig.head(head);
-        rig.surveyed(survey(head, &[1, 2]));
-        rig.feed(Event::Signing(Err(Failure::new(Class::Permanent, "no miner_start here"))));
-    }
-    assert!(rig.count(|a| *a == Action::Sign) > 0 && rig.told("not_sealing"));
-    assert_eq!(rig.stops(), 1, "at the last block before the fork");
-}
-
-#[test]
-fn a_clean_stop_in_between_does_not_make_it_speak() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(150);
-    rig.feed(Event::Request(Ask { reply_to: None, what: Request::Restart }));
-    rig.exits(Status::Code(0));
-    assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: true, .. })), 2);
-}
-
-/// A seal of our key in a block of so many seconds ago.
-fn sealed(height: u64, seconds: u64) -> Survey {
-    let own_seal = Some(OwnSeal { height, age: Duration::from_secs(seconds) });
-    Survey { own_seal, ..survey(height, &[]) }
-}
-
-fn has_halted(rig: &Rig) -> bool {
-    rig.said.iter().any(|a| matches!(a, Action::Exit { exit: Exit::Halted, .. }))
-}
-
-#[test]
-fn a_twin_with_the_same_key_stops_and_halts_it() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(215);
-    rig.pass(60);
-    rig.surveyed(sealed(215, 70));
-    assert_eq!(rig.stops(), 0, "that was we ourselves, before");
-    rig.head(216);
-    rig.surveyed(sealed(216, 5));
-    assert_eq!(rig.stops(), 1);
-    rig.exits(Status::Code(0));
-    assert!(has_halted(&rig) && rig.record.halted.is_some());
-}
-
-#[test]
-fn it_does_not_seal_while_a_twin_may() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(201);
-    rig.recalls(200, hash(200));
-    rig.head(205);
-    rig.surveyed(sealed(205, 1));
-    rig.head(206);
-    rig.surveyed(Survey { own_seal: sealed(203, 3).own_seal, ..survey(206, &[]) });
-    assert_eq!(rig.count(|a| *a == Action::Sign), 0, "after so few seconds nobody knows whose seal that is");
-    assert!(rig.machine.view().silent.unwrap().contains("block 203 has a seal of our key"));
-    rig.head(207);
-    rig.surveyed(Survey { own_seal: sealed(203, 4).own_seal, ..survey(207, &[1]) });
-    assert_eq!((rig.count(|a| *a == Action::Sign), rig.stops()), (1, 0), "it was our own");
-}
-
-#[test]
-fn our_own_last_seals_are_no_twin_when_the_clock_was_set_back() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(205);
-    rig.pass(60);
-    rig.surveyed(sealed(205, 0));
-    assert_eq!(rig.stops(), 0, "the head may have gone on unseen before the kill");
-    rig.head(230);
-    rig.surveyed(sealed(230, 0));
-    assert_eq!(rig.stops(), 1);
-}
-
-#[test]
-fn an_engine_that_runs_though_the_node_is_to_be_silent_is_stopped_and_no_twin() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.head(230);
-    rig.pass(60);
-    rig.surveyed(Survey { mining: Some(true), ..sealed(230, 1) });
-    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 0));
-    assert!(rig.told("not_silent"));
-    rig.head(231);
-    rig.surveyed(Survey { mining: Some(false), ..sealed(231, 1) });
-    assert_eq!((rig.count(|a| *a == Action::Leave), rig.stops()), (1, 0), "that was the engine");
-    rig.pass(30);
-    rig.head(260);
-    rig.surveyed(Survey { mining: Some(false), ..sealed(260, 1) });
-    assert_eq!(rig.stops(), 1, "and that was not");
-}
-
-#[test]
-fn with_sign_after_unclean_now_or_no_validator_nothing_is_silent() {
-    let rig = after_a_kill(Policy { silent_after_unclean: false, ..Policy::default() });
-    assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: false, .. })), 1);
-    let rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 200);
-    assert_eq!(rig.count(|a| matches!(a, Action::Spawn { silent: false, .. })), 1);
-}
-
-/// A validator that has just been upgraded, at block 100.
-fn upgraded() -> Rig {
+fn a_restart_waits_a_few_blocks_for_a_good_moment_and_no_longer() {
     let mut rig = running();
+    rig.follow(94);
+    rig.ask(Request::Restart);
+    assert_eq!(rig.stops(), 0, "we propose the next block");
+    rig.follow(95);
+    rig.follow(96);
+    assert_eq!(rig.stops(), 1);
+    let mut rig = running();
+    rig.follow(94);
+    rig.ask(Request::Restart);
+    rig.tick(13);
+    assert_eq!(rig.stops(), 1, "the chain may stand still");
+}
+
+// Coming back.
+
+/// A validator that was stopped for its upgrade in turn, whose new binary was tried without peers.
+fn upgraded() -> Rig {
+    upgraded_to(None)
+}
+
+fn upgraded_to(fork: Option<u64>) -> Rig {
+    let mut rig = running_to(fork);
+    rig.follow(H);
+    rig.exits(Status::Code(0));
     rig.head(H);
-    rig.surveyed(survey(H, &[]));
+    rig.recalls(H, hash(H));
     rig.exits(Status::Code(0));
     rig
 }
 
-fn applied(rig: &Rig) -> bool {
-    rig.record.ended.iter().any(|e| e.name.as_str() == "v2")
+#[test]
+fn a_new_binary_is_tried_without_peers_and_then_seals_at_once() {
+    let rig = upgraded();
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Full]);
+    assert_eq!(rig.stops(), 2);
+    assert_eq!(rig.count(|a| *a == Action::Unpeer), 1, "nothing is left by a node without peers");
+    let attempt = rig.record.upgrade.as_ref().unwrap();
+    assert_eq!((attempt.attempt, attempt.forgiven, attempt.sealing), (2, 1, true));
 }
+
+#[test]
+fn a_new_binary_that_fails_without_peers_is_rolled_back_without_a_second_absence() {
+    let mut rig = running();
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.exits(Status::Code(1));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Full], "the old one seals at once (N17)");
+    // The same where it has another chain, and where it tells nothing.
+    let mut rig = running();
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.head(H);
+    rig.recalls(H, hash(5));
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+    let mut rig = running();
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.tick(600);
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+}
+
+#[test]
+fn out_of_turn_or_next_to_an_own_proposal_it_comes_back_silent() {
+    let restarted = |head: u64| {
+        let mut rig = running();
+        rig.follow(head);
+        rig.ask(Request::Restart);
+        rig.tick(13);
+        rig.exits(Status::Code(0));
+        rig.tick(10);
+        rig.modes()
+    };
+    assert_eq!(restarted(96), [Mode::Full, Mode::Full], "in our slot, after our own block");
+    assert_eq!(restarted(98), [Mode::Full, Mode::Silent], "we would propose 99 again");
+    assert_eq!(restarted(95), [Mode::Full, Mode::Silent], "a clean stop may lose block 95, which was ours");
+    assert_eq!(restarted(112), [Mode::Full, Mode::Silent], "the quiet half");
+}
+
+#[test]
+fn a_silent_start_waits_until_there_is_something_to_sync() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.follow(91);
+    rig.pass(40);
+    rig.follow(92);
+    rig.exits(Status::Signal(9));
+    rig.tick(1);
+    assert_eq!(rig.modes().len(), 1);
+    rig.tick(3);
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Silent]);
+    assert!(rig.record.silent, "a restart of ours must not forget it");
+}
+
+/// A validator whose node was killed at block 200, started again.
+fn after_a_kill() -> Rig {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedUnclean, 200);
+    assert_eq!(rig.modes(), [Mode::Silent]);
+    rig.pass(1);
+    rig
+}
+
+#[test]
+fn after_an_unclean_stop_it_signs_beyond_everything_final_with_a_quorum_of_peers() {
+    let mut rig = after_a_kill();
+    rig.follow(150);
+    rig.follow(200);
+    rig.follow(201);
+    assert_eq!(rig.signs(), 1, "one block beyond the record, three peers, a fresh head");
+    rig.feed(Event::SealingStarted(Ok(())));
+    assert!(!rig.record.silent && rig.told("sealing"));
+    // One sample of peers is not enough, nor are too few.
+    let mut rig = after_a_kill();
+    rig.head(201);
+    rig.surveyed(survey(201, &[]));
+    assert_eq!(rig.signs(), 0);
+    let mut rig = after_a_kill();
+    for height in 201..230 {
+        rig.head(height);
+        rig.surveyed(connected(height, &[2]));
+    }
+    assert_eq!(rig.signs(), 0);
+    assert!(rig.silent().contains("too few"), "{}", rig.silent());
+    for height in 230..234 {
+        rig.head(height);
+        rig.surveyed(connected(height, &[2]));
+    }
+    assert_eq!(rig.signs(), 1, "after 30 s one is enough");
+}
+
+#[test]
+fn a_head_that_is_old_is_not_fresh_while_the_node_catches_up() {
+    let mut rig = after_a_kill();
+    for height in [201, 210, 220] {
+        rig.pass(1);
+        let head = Head { timestamp: Some(1_000), heard_at: 1_050, ..told(height) };
+        rig.feed(Event::Head(head));
+        rig.surveyed(survey(height, &[]));
+    }
+    assert_eq!(rig.signs(), 0);
+    assert!(rig.silent().contains("s old"), "{}", rig.silent());
+}
+
+#[test]
+fn when_all_stand_still_at_the_record_and_all_are_there_it_signs() {
+    let mut rig = after_a_kill();
+    rig.follow(200);
+    for second in 0..20 {
+        assert_eq!(rig.signs(), usize::from(second >= 15), "{second}: {}", rig.silent());
+        rig.pass(1);
+        rig.surveyed(survey(200, &[1, 2, 3, 4]));
+    }
+}
+
+#[test]
+fn it_does_not_sign_below_the_record_or_where_one_is_unseen_or_a_sync_runs() {
+    let still = |height: u64, change: fn(&mut Survey)| {
+        let mut rig = after_a_kill();
+        rig.head(height);
+        for _ in 0..29 {
+            rig.pass(1);
+            let mut survey = survey(height, &[1, 2, 3, 4]);
+            change(&mut survey);
+            rig.surveyed(survey);
+        }
+        (rig.signs(), rig.silent())
+    };
+    assert!(still(200, |_| {}).0 > 0);
+    for (height, change, why) in [
+        (150, (|_| {}) as fn(&mut Survey), "the head is 150 and has to be 200"),
+        (200, |s| s.connected = Some(vec![[2; 20], [3; 20]]), "validator 0x0404"),
+        (200, |s| s.syncing = true, "synchronises"),
+        (200, |s| s.connected = None, "serve `admin`"),
+    ] {
+        let (signs, silent) = still(height, change);
+        assert_eq!(signs, 0, "{why}");
+        assert!(silent.contains(why), "{silent}");
+    }
+}
+
+#[test]
+fn two_of_four_that_were_killed_see_the_others_now_and_then_and_sign() {
+    let mut rig = after_a_kill();
+    rig.head(200);
+    for second in 0..60u64 {
+        rig.pass(1);
+        // The validators that run are connected for a moment every 35 s, the other silent one always.
+        rig.surveyed(connected(200, if second % 35 < 2 { &[2, 3, 4] } else { &[4] }));
+    }
+    assert!(rig.signs() > 0, "{}", rig.silent());
+}
+
+#[test]
+fn one_block_below_the_record_in_a_silent_chain_it_is_started_again() {
+    let mut rig = after_a_kill();
+    rig.head(199);
+    for _ in 0..40 {
+        rig.pass(1);
+        rig.surveyed(survey(199, &[1, 2, 3, 4]));
+    }
+    assert_eq!((rig.stops(), rig.signs()), (1, 0));
+    rig.exits(Status::Code(0));
+    rig.tick(4);
+    assert_eq!(rig.modes(), [Mode::Silent, Mode::Silent]);
+}
+
+#[test]
+fn the_operator_states_the_last_final_block_and_the_node_must_have_it() {
+    let mut rig = after_a_kill();
+    rig.head(150);
+    rig.surveyed(connected(150, &[2]));
+    let at = |height: u64, hash: String| Request::Sign(Some(Block { height, hash: Some(hash) }));
+    rig.ask(at(150, hash(150)));
+    assert!(rig.answer().unwrap_err().contains("block 200"), "below the record (N4)");
+    rig.head(200);
+    rig.surveyed(connected(200, &[2]));
+    rig.ask(Request::Sign(None));
+    let missing = rig.answer().unwrap_err();
+    assert!(missing.contains("0x0303") && missing.contains("0x0404"), "{missing}");
+    assert!(missing.contains(&format!("resolve sign --at 200:{}", hash(200))), "{missing}");
+    rig.ask(at(200, hash(7)));
+    assert!(rig.answer().unwrap_err().contains("the node's head is 200"));
+    assert_eq!(rig.signs(), 0);
+    rig.ask(at(200, hash(200)));
+    assert!(rig.answer().is_ok());
+    assert_eq!(rig.signs(), 1);
+}
+
+#[test]
+fn a_validator_that_is_alone_resumes_by_the_same_rules() {
+    let alone = |head: u64| {
+        let mut alone = connected(head, &[]);
+        alone.sample.set.truncate(1);
+        for order in [&mut alone.sample.order, &mut alone.sample.order_before].into_iter().flatten() {
+            order.list.truncate(1);
+            order.proposer = Some(US);
+        }
+        alone
+    };
+    let mut rig = after_a_kill();
+    rig.head(200);
+    for _ in 0..17 {
+        rig.pass(1);
+        rig.surveyed(alone(200));
+    }
+    assert_eq!(rig.signs(), 1, "{}", rig.silent());
+    // After a clean stop its record is enough.
+    let turns = Some(Turns { at_head: Some(1), before: Some(1), validators: 1 });
+    let head = HeadRecord { block: block(200), timestamp: None, turns, recent: Vec::new() };
+    let record = Record { node: NodeMark::StoppedClean, ..Record::new(version(Target::Genesis)) };
+    let rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
+    assert_eq!(rig.modes(), [Mode::Full]);
+}
+
+#[test]
+fn a_node_that_is_alone_with_its_engine_on_is_made_silent() {
+    let mut rig = running();
+    rig.follow(92);
+    for _ in 0..4 {
+        rig.pass(1);
+        rig.surveyed(connected(92, &[]));
+    }
+    assert_eq!(rig.count(|a| *a == Action::StopSealing), 1);
+    assert!(rig.record.silent && rig.told("alone"));
+    rig.follow(93);
+    rig.follow(94);
+    assert_eq!(rig.signs(), 1, "its peers are there again and the chain goes on");
+}
+
+#[test]
+fn with_sign_after_unclean_now_or_no_validator_nothing_is_silent() {
+    let policy = Policy { silent_after_unclean: false, ..Policy::default() };
+    assert_eq!(Rig::new(policy, NodeMark::StoppedUnclean, 200).modes(), [Mode::Full]);
+    assert_eq!(Rig::with(Policy::default(), NodeMark::StoppedUnclean, 200).modes(), [Mode::Full]);
+}
+
+#[test]
+fn data_that_was_put_back_makes_it_silent() {
+    for (data_compat, last) in [(false, Mode::Silent), (true, Mode::Full)] {
+        let mut rig = running();
+        rig.feed(Event::Policy(Policy { validator: true, ..Policy::default() }));
+        rig.plan(Upgrade { data_compat, ..Upgrade::new(name("v2"), H, Origin::Schedule) });
+        rig.follow(H);
+        rig.exits(Status::Code(0));
+        rig.feed(Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))));
+        rig.exits(Status::Code(1));
+        if !data_compat {
+            rig.feed(Event::JobDone(JobEnd::Restored(Ok(()))));
+        }
+        rig.tick(10);
+        assert_eq!(rig.modes().last(), Some(&last), "{:?}", rig.modes());
+    }
+}
+
+// Other signers, other chains.
+
+/// A mark of our key in a block of this many seconds ago.
+fn marked(height: u64, seconds: u64) -> Survey {
+    let own_mark = Some(OwnMark { height, age: Duration::from_secs(seconds) });
+    Survey { own_mark, ..survey(height, &[]) }
+}
+
+#[test]
+fn another_node_that_signs_with_our_key_stops_and_halts_it() {
+    let mut rig = after_a_kill();
+    rig.head(215);
+    rig.pass(60);
+    rig.surveyed(marked(215, 70));
+    assert_eq!(rig.stops(), 0, "that was our own, before");
+    rig.head(216);
+    rig.surveyed(marked(216, 5));
+    assert_eq!(rig.stops(), 1);
+    rig.exits(Status::Code(0));
+    assert!(rig.has_halted() && rig.record.halted.is_some());
+}
+
+#[test]
+fn it_does_not_sign_while_another_node_may() {
+    let mut rig = after_a_kill();
+    rig.follow(200);
+    rig.head(205);
+    rig.surveyed(marked(205, 1));
+    rig.head(206);
+    rig.surveyed(Survey { own_mark: marked(203, 3).own_mark, ..survey(206, &[]) });
+    assert_eq!(rig.signs(), 0, "after a few seconds nothing tells whose seal that is");
+    assert!(rig.silent().contains("block 203 has a seal of our key"));
+    rig.head(207);
+    rig.surveyed(Survey { own_mark: marked(203, 4).own_mark, ..survey(207, &[]) });
+    assert_eq!((rig.signs(), rig.stops()), (1, 0), "it was our own");
+}
+
+#[test]
+fn an_engine_that_runs_though_the_node_must_be_silent_is_stopped_and_no_duplicate() {
+    let mut rig = after_a_kill();
+    rig.head(230);
+    rig.pass(60);
+    let stopped = |rig: &Rig| (rig.count(|a| *a == Action::StopSealing), rig.stops());
+    rig.surveyed(Survey { mining: Some(true), ..marked(230, 1) });
+    assert_eq!(stopped(&rig), (1, 0));
+    assert!(rig.told("not_silent"));
+    rig.head(231);
+    rig.surveyed(Survey { mining: Some(false), ..marked(231, 1) });
+    assert_eq!(stopped(&rig), (1, 0), "that was the engine");
+    rig.pass(30);
+    rig.head(260);
+    rig.surveyed(Survey { mining: Some(false), ..marked(260, 1) });
+    assert_eq!(rig.stops(), 1, "and that was not");
+}
+
+#[test]
+fn a_final_block_that_is_decided_anew_halts_a_validator_that_signs() {
+    let mut rig = running();
+    rig.follow(92);
+    rig.follow(93);
+    let other = Head { block: Block { height: 93, hash: Some(hash(7)) }, ..told(93) };
+    rig.pass(1);
+    rig.feed(Event::Head(other.clone()));
+    assert_eq!(rig.stops(), 0, "one answer decides nothing");
+    rig.recalls(93, hash(7));
+    rig.tick(1);
+    assert_eq!(rig.stops(), 1);
+    rig.exits(Status::Code(0));
+    assert!(rig.has_halted() && rig.told("final_block_rewritten"));
+    // A node of another chain that answers at its address for a moment halts nothing.
+    let mut rig = running();
+    rig.follow(92);
+    rig.follow(93);
+    rig.feed(Event::Head(other));
+    rig.recalls(93, hash(93));
+    rig.tick(10);
+    assert_eq!(rig.stops(), 0);
+}
+
+#[test]
+fn a_node_of_another_chain_is_refused_and_named() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    let other = Chain { id: 8, genesis: hash(0) };
+    rig.machine.step(rig.now, Event::Head(told(95)));
+    for _ in 0..3 {
+        let acts = rig.machine.step(rig.now, Event::Identified(Ok(other.clone())));
+        rig.said.extend(acts);
+        rig.pass(5);
+    }
+    assert_eq!(rig.stops(), 1);
+    rig.exits(Status::Code(0));
+    let refused = |a: &Action| matches!(a, Action::Exit { exit: Exit::Nonsense, reason, .. } if reason.contains("chain 8"));
+    assert_eq!(rig.count(refused), 1);
+    assert_eq!(rig.kept.as_ref().unwrap().block.height, 90, "its heads count for nothing");
+}
+
+// Probation.
 
 #[test]
 fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
@@ -563,143 +812,182 @@ fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
     rig.surveyed(Survey { own_seals: (2, 20), ..survey(H + 1, &[]) });
     rig.pass(60);
     rig.head(H + 30);
-    assert!(!applied(&rig), "it does not seal");
-    rig.surveyed(Survey { own_seals: (12, 20), ..survey(H + 30, &[]) });
-    assert!(applied(&rig));
+    rig.surveyed(Survey { own_seals: (2, 20), ..survey(H + 30, &[]) });
+    assert_eq!(rig.outcome(), None, "it does not seal");
+    rig.head(H + 31);
+    rig.surveyed(Survey { own_seals: (12, 20), ..survey(H + 31, &[]) });
+    assert_eq!(rig.outcome(), Some(Outcome::Applied));
 }
 
 #[test]
-fn a_new_binary_that_does_not_seal_makes_room_for_the_next() {
+fn a_new_binary_that_never_seals_is_told_to_and_then_rolled_back() {
     let mut rig = upgraded();
     rig.head(H + 1);
     rig.recalls(H, hash(H));
-    rig.pass(660);
-    rig.head(H + 30);
-    rig.surveyed(Survey { own_seals: (0, 20), ..survey(H + 30, &[]) });
-    assert!(rig.told("probation_overdue") && !applied(&rig));
-    let name: Name = "v3".parse().unwrap();
-    rig.feed(Event::Schedule(vec![Upgrade::new(name.clone(), H + 20, Origin::Schedule)]));
-    let target = Target::Upgrade(name.clone());
-    let ready = Ready { version: version(target), promised: None, hook: false };
-    rig.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
-    assert!(applied(&rig));
-}
-
-#[test]
-fn a_new_binary_that_is_still_silent_has_not_proved_itself() {
-    let mut rig = after_a_kill(Policy::default());
-    rig.schedule(None);
-    rig.head(140);
-    rig.surveyed(survey(140, &[1]));
-    assert_eq!(rig.stops(), 1, "nobody needs one who does not seal");
+    for height in H + 1..=H + 40 {
+        rig.follow_muted(height);
+    }
+    assert_eq!((rig.signs(), rig.stops()), (0, 2));
+    rig.follow_muted(H + 41);
+    assert_eq!(rig.signs(), 1, "told to seal after 40 blocks");
+    for height in H + 42..=H + 62 {
+        rig.follow_muted(height);
+    }
+    assert_eq!(rig.stops(), 3, "and failed 20 blocks later");
     rig.exits(Status::Code(0));
-    rig.head(160);
-    rig.pass(60);
-    rig.head(201);
-    rig.recalls(200, hash(200));
-    // Its seals of before the kill may still be in the last blocks.
-    rig.surveyed(Survey { own_seals: (12, 20), ..survey(201, &[1]) });
-    assert!(!applied(&rig));
-    rig.head(202);
-    rig.surveyed(Survey { own_seals: (12, 20), ..survey(202, &[1]) });
-    rig.feed(Event::Signing(Ok(())));
-    rig.head(203);
-    rig.surveyed(Survey { own_seals: (12, 20), ..survey(203, &[]) });
-    assert!(applied(&rig));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack), "the headers prove that it has signed nothing");
+}
+
+impl Rig {
+    /// A block in which we have neither sealed nor proposed since the stop.
+    fn follow_muted(&mut self, height: u64) {
+        self.head(height);
+        let oldest = H - 5;
+        self.surveyed(Survey { own_seals: (0, 20), oldest, own_mark: None, ..survey(height, &[1]) });
+    }
 }
 
 #[test]
-fn a_new_binary_on_another_chain_is_stopped() {
+fn a_new_binary_that_has_signed_or_may_have_is_never_rolled_back() {
+    // Proven: a block made long after its start carries our seal.
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    rig.recalls(H, hash(H));
+    rig.pass(30);
+    rig.head(H + 30);
+    rig.surveyed(marked(H + 30, 1));
+    assert!(rig.record.upgrade.as_ref().unwrap().signed);
+    // Not proven: headers are missing.
     let mut rig = upgraded();
     rig.head(H + 1);
     rig.recalls(H, hash(5));
-    assert_eq!(rig.stops(), 2);
-    assert!(rig.told("unproven") && !applied(&rig));
+    rig.exits(Status::Code(0));
+    assert!(rig.has_halted(), "{:?}", rig.said);
+    // A head that rose is no signature, where the headers show none.
+    let mut rig = upgraded();
+    rig.follow_muted(H + 1);
+    rig.recalls(H, hash(5));
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
 }
 
 #[test]
-fn a_new_binary_that_does_not_know_its_fork_is_stopped() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(Some(H + 100));
-    rig.head(H);
-    rig.surveyed(survey(H, &[]));
-    rig.exits(Status::Code(0));
+fn a_fork_that_the_new_binary_does_not_know_is_a_warning_and_no_more() {
+    let mut rig = upgraded_to(Some(H + 1000));
     rig.head(H + 1);
     rig.recalls(H, hash(H));
     rig.surveyed(Survey { forks: Some(vec![0, 7]), ..survey(H + 1, &[]) });
+    assert!(rig.told("fork_unknown"));
     assert_eq!(rig.stops(), 2);
-}
-
-#[test]
-fn the_head_of_a_validator_is_made_durable_now_and_then() {
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.head(60);
-    rig.pass(10);
-    rig.head(71);
-    assert_eq!(rig.record.highest.as_ref().map(|b| b.height), Some(71));
-    rig.head(72);
-    assert_eq!(rig.record.highest.as_ref().map(|b| b.height), Some(71), "not every block");
-}
-
-/// A node that seals nothing, upgraded at `H`.
-fn upgraded_bystander() -> Rig {
-    let mut rig = Rig::with(Policy::default(), NodeMark::StoppedClean, 50);
-    rig.schedule(None);
-    rig.head(H);
-    rig.exits(Status::Code(0));
     rig.pass(60);
-    rig
+    rig.follow(H + 30);
+    assert_eq!(rig.outcome(), Some(Outcome::Applied));
 }
 
 #[test]
-fn whoever_seals_nothing_has_to_have_the_old_blocks_too() {
-    let mut rig = upgraded_bystander();
-    rig.head(3);
-    rig.head(40);
-    assert!(!applied(&rig), "20 blocks of another chain prove nothing");
-    assert_eq!(rig.count(|a| matches!(a, Action::Recall { .. })), 0, "it cannot have the block yet");
-    rig.head(H + 5);
-    rig.feed(Event::Recalled(Err(Failure::new(Class::Transient, "no answer"))));
-    assert!(!applied(&rig));
-    rig.pass(5);
-    rig.feed(Event::Tick);
-    assert_eq!(rig.count(|a| *a == Action::Recall { height: H }), 2);
-    rig.recalls(H, hash(H));
-    assert!(applied(&rig));
-}
-
-#[test]
-fn another_node_at_the_same_address_proves_nothing_of_the_new_binary() {
-    let mut rig = upgraded_bystander();
+fn a_block_of_our_own_at_the_fork_may_be_exchanged() {
+    let mut rig = running_to(Some(102));
+    rig.follow(99);
     rig.head(H);
-    rig.recalls_as(H, hash(H), Some("Gwemix/v1.0.0-stable/linux-amd64/go1.26.6"));
-    rig.head(H + 30);
-    rig.pass(1300);
-    rig.feed(Event::Tick);
-    let overdue = |a: &Action| matches!(a, Action::Tell(n) if n.event == "probation_overdue" && n.text.contains("v1.0.0"));
-    assert!(!applied(&rig) && rig.count(overdue) == 1, "{:?}", rig.said);
-    assert_eq!((rig.stops(), rig.count(|a| *a == Action::Recall { height: H })), (1, 2), "it is asked again");
-    rig.recalls_as(H, hash(H), Some("Gwemix/v2.0.0-stable/linux-amd64/go1.26.6"));
-    assert!(applied(&rig));
+    // It was held by its gates until it had made the block at the fork itself.
+    rig.surveyed(survey(H, &[3]));
+    rig.feed(Event::Head(told(101)));
+    assert_eq!(rig.stops(), 1, "the last block before the fork");
+    rig.feed(Event::Head(told(102)));
+    rig.exits(Status::Code(0));
+    rig.head(101);
+    rig.recalls(101, hash(101));
+    rig.exits(Status::Code(0));
+    rig.tick(10);
+    let other = |height: u64, parent: String| Head {
+        block: Block { height, hash: Some(format!("0xff{height}")) },
+        parent: Some(parent),
+        ..told(height)
+    };
+    rig.pass(1);
+    rig.feed(Event::Head(other(102, hash(101))));
+    rig.feed(Event::Head(other(103, "0xff102".to_owned())));
+    assert_eq!(rig.kept.as_ref().unwrap().block.hash.as_deref(), Some("0xff103"));
+    assert!(!rig.has_halted());
 }
 
 #[test]
-fn another_chain_is_no_upgrade_of_this_one() {
-    let mut rig = upgraded_bystander();
-    rig.head(H + 30);
-    rig.recalls(H, hash(7));
-    assert_eq!(rig.stops(), 2);
-    assert!(rig.told("unproven") && !applied(&rig));
+fn an_old_binary_that_is_seen_to_stand_at_a_fork_is_remembered_to_be_unable_to_follow() {
+    let mut rig = running_to(Some(300));
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.exits(Status::Code(1));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+    let cannot = |rig: &Rig| rig.record.ended[0].cannot_follow;
+    for height in [H + 1, 298, 299] {
+        rig.follow(height);
+    }
+    assert!(!cannot(&rig), "no curse (N12)");
+    rig.pass(31);
+    rig.surveyed(Survey { network_head: Some(320), ..survey(299, &[]) });
+    assert!(cannot(&rig));
 }
 
 #[test]
-fn no_height_is_too_great_to_be_compared() {
+fn an_upgrade_that_is_not_ready_holds_no_other_one_up() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    let (v2, v3) =
+        (Upgrade::new(name("v2"), 96, Origin::Schedule), Upgrade::new(name("v3"), 98, Origin::Schedule));
+    rig.feed(Event::Schedule(vec![v2, v3]));
+    rig.feed(Event::JobDone(JobEnd::Prepared(
+        name("v2"),
+        Err(Failure::new(Class::Permanent, "no such file")),
+    )));
+    let ready = Ready { version: version(Target::Upgrade(name("v3"))), promised: None, hook: false };
+    rig.feed(Event::JobDone(JobEnd::Prepared(name("v3"), Ok(ready))));
+    rig.follow(H);
+    let upgrade = rig.record.upgrade.as_ref().map(|p| p.name.as_str());
+    assert_eq!((rig.stops(), upgrade), (1, Some("v3")));
+    let view = rig.machine.view();
+    assert!(view.planned[0].why.contains("no such file"), "{:?}", view.planned);
+}
+
+#[test]
+fn the_head_of_a_validator_is_made_durable_at_every_block_with_its_turns() {
     let mut rig = running();
-    rig.head(u64::MAX);
-    rig.surveyed(survey(u64::MAX, &[]));
-    assert!(!rig.hold().contains("unknown"), "{}", rig.hold());
-    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedUnclean, u64::MAX);
-    rig.head(150);
-    rig.surveyed(survey(150, &[1]));
-    assert_eq!(rig.count(|a| *a == Action::Sign), 0);
+    rig.follow(92);
+    rig.head(93);
+    let kept = rig.kept.clone().unwrap();
+    assert_eq!(kept.block, block(93));
+    let turns = Turns { at_head: Some(2), before: Some(3), validators: 4 };
+    assert_eq!(kept.turns, Some(turns), "known before the next survey");
+}
+
+#[test]
+fn a_clock_that_is_off_is_named_and_holds_nothing() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.schedule(None);
+    for height in 91..=H {
+        rig.pass(1);
+        // Our clock is 8 s ahead.
+        rig.feed(Event::Head(Head {
+            timestamp: Some(1_000 + height),
+            heard_at: 1_008 + height,
+            ..told(height)
+        }));
+        rig.surveyed(survey(height, &[]));
+    }
+    assert_eq!(rig.stops(), 1, "{}", rig.hold());
+    let skew = rig.notices("clock_skew");
+    assert!(skew.len() == 1 && skew[0].text.contains("8s ahead"), "{skew:?}");
+}
+
+#[test]
+fn a_chain_that_stands_still_is_named_with_the_missing_and_the_next_round() {
+    let mut rig = running();
+    rig.follow(92);
+    rig.pass(10);
+    rig.surveyed(connected(92, &[2]));
+    rig.feed(Event::Tick);
+    let warnings = rig.notices("chain_stands_still");
+    assert_eq!(warnings.len(), 1);
+    let text = &warnings[0].text;
+    for part in ["head=92", "3 of 4 validators", "0x0303", "0x0404", "round 3 begins in 4 s"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
