@@ -4,6 +4,7 @@
 //! simulation has no use for are accepted and ignored; an unknown one is refused as recorded.
 
 use super::options::Options;
+use super::sync::{self, Cycle};
 use std::path::PathBuf;
 
 /// What to do.
@@ -24,6 +25,18 @@ pub(crate) struct Args {
     pub(crate) http: Option<Endpoint>,
     pub(crate) ws: Option<Endpoint>,
     pub(crate) ipc: Option<PathBuf>,
+    pub(crate) maxpeers: u64,
+    /// When the node looks for a better chain.
+    pub(crate) cycle: Cycle,
+    /// Whether every state is written at once (`--gcmode archive`, `--cache.gc 0`), so that a kill rewinds nothing.
+    pub(crate) archive: bool,
+}
+
+impl Args {
+    /// Whether `--maxpeers 0` keeps the node out of every network. A chain of one needs no network.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.maxpeers == 0 && !(self.mine && self.options.validators == 1)
+    }
 }
 
 /// A TCP endpoint and the modules it serves.
@@ -46,12 +59,10 @@ const SWITCHES: &[&str] = &["nodiscover", "metrics", "allow-insecure-unlock", "i
 const IGNORED: &[&str] = &[
     "networkid",
     "syncmode",
-    "gcmode",
     "port",
     "authrpc.addr",
     "authrpc.port",
     "authrpc.jwtsecret",
-    "maxpeers",
     "bootnodes",
     "nat",
     "cache",
@@ -73,8 +84,18 @@ const IGNORED: &[&str] = &[
 pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Command, String> {
     let mut options = Options::default();
     stamp.iter().try_for_each(|(name, value)| options.set(name, value))?;
-    let mut args =
-        Args { options, datadir: "simnode-data".into(), mine: false, http: None, ws: None, ipc: None };
+    let mut args = Args {
+        options,
+        datadir: "simnode-data".into(),
+        mine: false,
+        http: None,
+        ws: None,
+        ipc: None,
+        maxpeers: 50,
+        cycle: Cycle::default(),
+        archive: false,
+    };
+    sync::from_environment(&mut args.cycle, |name| std::env::var(name).ok())?;
     let mut http = (false, Endpoint::new(8545));
     let mut ws = (false, Endpoint::new(8546));
     let mut ipc = Some(PathBuf::from("simnode.ipc"));
@@ -98,6 +119,11 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
         match flag {
             "datadir" => args.datadir = value()?.into(),
             "mine" => args.mine = true,
+            "maxpeers" => args.maxpeers = whole(flag, &value()?)?,
+            "gcmode" => args.archive |= value()? == "archive",
+            "cache.gc" => args.archive |= whole::<u64>(flag, &value()?)? == 0,
+            "sync.forcecycle" => args.cycle.force = sync::flag(flag, &value()?)?,
+            "sync.tdinterval" => args.cycle.interval = sync::flag(flag, &value()?)?,
             "http" => http.0 = true,
             "http.addr" => http.1.addr = value()?,
             "http.port" => http.1.port = port(flag, &value()?)?,
@@ -152,6 +178,10 @@ fn pairs<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String
 }
 
 fn port(flag: &str, text: &str) -> Result<u16, String> {
+    whole(flag, text)
+}
+
+fn whole<T: std::str::FromStr>(flag: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("invalid value {text:?} for flag -{flag}: parse error"))
 }
 
@@ -179,6 +209,16 @@ mod tests {
         assert_eq!(args.ipc.unwrap().to_str(), Some("/d/simnode.ipc"));
         let http = args.http.unwrap();
         assert_eq!((http.port, http.api), (0, vec!["eth".to_owned(), "istanbul".to_owned()]));
+        assert_eq!((args.maxpeers, args.archive), (50, false));
+    }
+
+    #[test]
+    fn flags_of_the_network_and_the_database_are_read() {
+        let line = "--nodiscover --maxpeers 0 --cache.gc 0 --sync.forcecycle 1ms --sync.tdinterval=100ms";
+        let Ok(Command::Run(args)) = parse(&words(line), &[]) else { panic!() };
+        assert_eq!((args.maxpeers, args.archive), (0, true));
+        assert_eq!(args.cycle, Cycle { force: 1, interval: 100 });
+        assert!(parse(&words("--sync.forcecycle soon"), &[]).is_err());
     }
 
     #[test]

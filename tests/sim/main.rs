@@ -52,10 +52,14 @@
 //! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,
 //! `sim.overlaps` one per start that found the data locked. `http.port` and `ws.port` hold the ports in use.
 
+mod admin;
 mod args;
 mod behave;
 mod chain;
+mod decided;
+mod dials;
 mod door;
+mod engine;
 mod eth;
 mod extra;
 mod hex;
@@ -63,6 +67,8 @@ mod http;
 mod ipc;
 mod istanbul;
 mod keccak;
+mod lies;
+mod link;
 mod log;
 mod net;
 mod node;
@@ -71,6 +77,9 @@ mod rpc;
 mod run;
 mod stamp;
 mod store;
+mod sync;
+mod turn;
+mod votes;
 mod world;
 mod ws;
 

@@ -21,6 +21,20 @@ pub(crate) struct Member {
     pub(crate) following: bool,
     /// Whether others keep it as a peer.
     pub(crate) connected: bool,
+    /// Members that it has removed from its peers.
+    pub(crate) removed: Vec<usize>,
+    /// Number and hash of the highest block in its database, unless it is following.
+    pub(crate) top: Option<(u64, String)>,
+}
+
+impl Member {
+    /// Whether the two have each other as peers, as far as `other` is concerned: `self` may have none at all.
+    pub(crate) fn sees(&self, other: &Member) -> bool {
+        other.connected
+            && other.index != self.index
+            && !self.removed.contains(&other.index)
+            && !other.removed.contains(&self.index)
+    }
 }
 
 /// The network's chain and the round being played for the next block.

@@ -17,6 +17,8 @@ fn members(indices: impl IntoIterator<Item = usize>) -> Vec<Member> {
         mining: true,
         following: true,
         connected: true,
+        removed: Vec::new(),
+        top: None,
     };
     indices.into_iter().map(member).collect()
 }
@@ -160,4 +162,16 @@ fn the_first_to_come_begins_round_0_anew_and_does_not_wait_for_longer_than_a_per
     (world.round, world.due) = (5, START + 60_000);
     world.wake(&params, START);
     assert_eq!((world.round, world.due), (0, START + 1000));
+}
+
+#[test]
+fn members_that_removed_each_other_are_no_peers() {
+    let mut all = members([0, 1, 0]);
+    assert!(all[0].sees(&all[1]) && all[1].sees(&all[0]));
+    assert!(!all[0].sees(&all[2]), "a process with the same key");
+    all[1].removed = vec![0];
+    assert!(!all[0].sees(&all[1]) && !all[1].sees(&all[0]));
+    all[1].removed.clear();
+    all[1].connected = false;
+    assert!(!all[0].sees(&all[1]) && all[1].sees(&all[0]));
 }
