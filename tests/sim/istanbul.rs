@@ -159,15 +159,15 @@ fn status(node: &Node, params: &Params) -> Outcome {
     if start > end {
         return Err(Failure::application("start block number should be less than end block number"));
     }
-    if end > head || start < 0 {
-        return Err(Failure::application(
-            "end block number should be less than or equal to current block height",
-        ));
-    }
     let blocks = end - start + 1;
     if is_v1_1 && blocks > MOST_BLOCKS {
         let message = format!("requested range too large: {blocks} blocks (max {MOST_BLOCKS})");
         return Err(Failure::application(message));
+    }
+    if end > head || start < 0 {
+        return Err(Failure::application(
+            "end block number should be less than or equal to current block height",
+        ));
     }
     let mut status = count(node, chain.get(start as usize..=end as usize).unwrap_or_default());
     if is_v1_1 && let Some(rounds) = status["roundStats"].as_object_mut() {

@@ -5,9 +5,11 @@
 //! the node's own turn proposes at once, also where the network has long decided that height.
 
 use super::chain::{Block, Params, Proposal, rules_at};
+use super::log;
 use super::options::Options;
-use super::{behave, log};
 use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// What a vote says.
@@ -31,6 +33,8 @@ impl Kind {
 /// The recorder of one node's votes.
 pub(crate) struct Votes {
     path: PathBuf,
+    /// Kept open, as a log is: a watcher of the data directory then hears nothing of a vote.
+    file: Option<File>,
     /// Whether the engine was on when last looked at.
     engine: bool,
     /// Since when the node has voted, in milliseconds since 1970.
@@ -42,7 +46,7 @@ pub(crate) struct Votes {
 impl Votes {
     /// A recorder that appends to the file at `path`.
     pub(crate) fn new(path: PathBuf) -> Votes {
-        Votes { path, engine: false, since: None, proposal: None }
+        Votes { path, file: None, engine: false, since: None, proposal: None }
     }
 
     /// Notices that the engine was switched. One that starts at `head` proposes 2 to 5 ms later if it is the proposer of
@@ -100,7 +104,7 @@ impl Votes {
         }
     }
 
-    fn record(&self, kind: Kind, block: &Block, ms: u64) {
+    fn record(&mut self, kind: Kind, block: &Block, ms: u64) {
         let Block { number, round, hash, .. } = block;
         log::info(&format!("WBFT: broadcast {}", kind.name()), &[("sequence", number), ("round", round)]);
         let vote = json!({
@@ -111,7 +115,17 @@ impl Votes {
             "ms": ms,
             "pid": std::process::id(),
         });
-        behave::trace(&self.path, &vote);
+        if let Err(err) = self.append(&format!("{vote}\n")) {
+            log::error("Vote could not be recorded", &[("err", &err)]);
+        }
+    }
+
+    fn append(&mut self, line: &str) -> std::io::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().create(true).append(true).open(&self.path)?,
+        };
+        self.file.insert(file).write_all(line.as_bytes())
     }
 }
 
