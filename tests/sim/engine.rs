@@ -6,7 +6,7 @@
 use super::chain::Block;
 use super::link::{Change, Link};
 use super::log;
-use super::net::Network;
+use super::net::{Network, Visit};
 use super::node::{Node, Standing, State};
 use super::store::Store;
 use super::turn::{Sync, Turn};
@@ -15,7 +15,7 @@ use super::world::Member;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What moves a node.
+/// The part of a node that moves it.
 pub(crate) struct Engine {
     node: Arc<Node>,
     network: Network,
@@ -24,14 +24,53 @@ pub(crate) struct Engine {
     /// Blocks above the head that an unclean end has left in the database.
     known: Vec<Block>,
     votes: Votes,
-    link: Link,
-    /// Whether the peers have accepted the connection of this link.
-    in_contact: bool,
+    contact: Contact,
     sync: Sync,
     /// When the network has next something to do, as seen at the last visit.
     next: u64,
     /// Set when the head was once taken back on purpose.
     went_back: bool,
+}
+
+/// The link of a node with what its peers remember of it.
+struct Contact {
+    link: Link,
+    /// Whether peers have accepted the connection of this link.
+    accepted: bool,
+    /// Set when the node has dialled again.
+    dialled: bool,
+}
+
+impl Contact {
+    /// Lets peers come or go, and returns those that are there; `None` without a link.
+    fn pass(
+        &mut self,
+        visit: &Visit,
+        me: &Member,
+        silent: bool,
+        node: &Node,
+        now: u64,
+    ) -> std::io::Result<Option<Vec<Member>>> {
+        let options = node.options();
+        let peers: Vec<Member> = visit.others.iter().filter(|other| me.sees(other)).cloned().collect();
+        let set = node.params.validators_at(visit.world().tip().number + 1);
+        let noisy = peers.iter().any(|peer| peer.mining && set.contains(&peer.index));
+        match self.link.pass(now, silent, noisy, &options) {
+            Change::None => {}
+            Change::Dropped => self.accepted = false,
+            Change::Dialled => self.dialled = true,
+        }
+        if !self.link.is_up() || options.twin && visit.others.iter().any(|other| me.is_outdone_by(other)) {
+            return Ok(None);
+        }
+        if !self.accepted && !peers.is_empty() {
+            self.accepted = true;
+            if options.public {
+                visit.note_dial(options.address(), now)?;
+            }
+        }
+        Ok(Some(peers))
+    }
 }
 
 impl Engine {
@@ -44,7 +83,7 @@ impl Engine {
         dir: &Path,
         now: u64,
     ) -> Engine {
-        let link = Link::open(now, network.last_dial(me.index), &node.options());
+        let link = Link::open(now, network.last_dial(node.options().address()), &node.options());
         Engine {
             node,
             network,
@@ -52,8 +91,7 @@ impl Engine {
             me,
             known,
             votes: Votes::new(dir.join("sim.votes")),
-            link,
-            in_contact: false,
+            contact: Contact { link, accepted: false, dialled: false },
             sync: Sync::default(),
             next: 0,
             went_back: false,
@@ -82,22 +120,13 @@ impl Engine {
         self.me.removed.clone_from(&state.removed);
 
         let silent = !state.mining && node.is_validator_at(state.head().number + 1);
-        let peers: Vec<Member> = visit.others.iter().filter(|other| self.me.sees(other)).cloned().collect();
-        let noisy = peers.iter().any(|peer| {
-            peer.mining && node.params.validators_at(state.head().number + 1).contains(&peer.index)
-        });
-        match self.link.pass(now, silent, noisy, &options) {
-            Change::None => {}
-            Change::Dropped => self.in_contact = false,
-            Change::Dialled => self.sync.at = Some(now),
+        let peers = self.contact.pass(&visit, &self.me, silent, &node, now)?;
+        if std::mem::take(&mut self.contact.dialled) {
+            self.sync.at = Some(now);
         }
-        if self.link.is_up() && !self.in_contact && !peers.is_empty() {
-            self.in_contact = true;
-            if options.public {
-                visit.note_dial(self.me.index, now)?;
-            }
-        }
-        let is_tip = self.link.is_up()
+        let has_link = peers.is_some();
+        let peers = peers.unwrap_or_default();
+        let is_tip = has_link
             && state.head().hash == visit.world().tip().hash
             && visit.offer(&peers).beyond.is_empty();
         self.votes.switch(state.mining, state.head(), is_tip, now);
@@ -109,14 +138,14 @@ impl Engine {
             visit: &mut visit,
             state: &mut state,
             sync: &mut self.sync,
-            peers: if self.link.is_up() { peers } else { Vec::new() },
-            has_link: self.link.is_up(),
+            peers,
+            has_link,
             silent,
             now,
         };
         let mut kept = before.min(turn.stand());
         self.me.following = turn.state.standing == Standing::Following;
-        self.me.connected = self.link.is_up() && !matches!(turn.state.standing, Standing::Frozen { .. });
+        self.me.connected = has_link && !matches!(turn.state.standing, Standing::Frozen { .. });
         turn.visit.advance(&self.me, now);
         if self.me.following {
             kept = kept.min(turn.import_all());
@@ -163,7 +192,7 @@ impl Engine {
             _ => u64::MAX,
         };
         let sync = self.sync.at.unwrap_or(u64::MAX);
-        fetch.min(sync).min(self.link.deadline()).min(self.votes.deadline())
+        fetch.min(sync).min(self.contact.link.deadline()).min(self.votes.deadline())
     }
 
     /// Milliseconds until the next tick is worth while.
@@ -183,8 +212,8 @@ impl Engine {
             let state = self.node.state();
             (state.chain.clone(), !state.peers.is_empty())
         };
-        let dials = options.public && self.link.is_up() && had_peers;
-        self.network.quit(dials.then_some((self.me.index, now)))?;
+        let dials = options.public && self.contact.link.is_up() && had_peers;
+        self.network.quit(dials.then_some((options.address(), now)))?;
         self.store.save(&chain, options.stop_rewind)?;
         Ok(self.store)
     }

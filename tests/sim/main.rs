@@ -41,10 +41,13 @@
 //! | `drop` | ms from a consensus message being under way to the loss of a silent validator's peers (by chance 0.4 to 2.5 periods) |
 //! | `redial` | ms from the loss of the peers to the next dial, which brings a silent validator one burst (35 periods) |
 //! | `public` | `true`: peers refuse a second connection from this address within `refuse` ms (30 periods) of the last |
+//! | `host` | the index of the node whose address this one shares (its own) |
+//! | `twin` | `true`: while a later node with the same key is there this one has no peers |
 //!
 //! The sync flags are Go durations for a chain whose period is a second, and are scaled. The environment has them as
 //! `GETH_SYNC_FORCECYCLE`, `GETH_SYNC_TDINTERVAL`, or with `GWEMIX_`. `--maxpeers 0` makes a dry node: it opens its data
-//! and answers, and is no member of any network. `--gcmode archive` and `--cache.gc 0` let a SIGKILL rewind nothing.
+//! and answers, and is no member of any network. `--nodekey FILE` with another key than the one in the data directory makes
+//! it an end node behind the same address. `--gcmode archive` and `--cache.gc 0` let a SIGKILL rewind nothing.
 //!
 //! On a public address a clean stop counts as one more connection, unless `admin_removePeer` was called for all peers
 //! before. A validator whose engine starts at an old head, one before its turn, proposes within 5 ms what may be final.

@@ -14,7 +14,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is in `world.json`.
+/// The content of `world.json`.
 #[derive(Serialize, Deserialize, Default)]
 struct Mark {
     /// Which chain file is valid; a new one is begun when blocks are taken back.
@@ -126,12 +126,12 @@ impl Network {
         dial.map_or(Ok(()), |(index, now)| dials::note(&self.dir, index, now))
     }
 
-    /// When there is next something to do, unless somebody else does something before.
+    /// When there is next something to do, unless another process acts before.
     pub(crate) fn deadline(&self, now: u64) -> u64 {
         self.world.deadline(&self.params, now)
     }
 
-    /// Whether somebody else did something since the last visit.
+    /// Whether another process did something since the last visit.
     pub(crate) fn is_stale(&self) -> bool {
         self.identity() != self.seen
     }
@@ -177,7 +177,7 @@ impl Network {
         Ok(())
     }
 
-    /// What a visit may change.
+    /// The state that a visit may change.
     fn state(&self) -> (usize, usize, u64, u64, u64) {
         let World { blocks, round, round_began, due } = &self.world;
         (self.ends.len(), blocks.len(), *round, *round_began, *due)
@@ -286,7 +286,10 @@ impl Visit<'_> {
                     Some(block) if block.hash == *hash => offer.height = offer.height.max(*number),
                     Some(_) => {}
                     None if *number > offer.top() => {
-                        offer.beyond = decided::branch(&self.network.dir, tip, hash);
+                        let branch = decided::branch(&self.network.dir, tip, hash);
+                        if !branch.is_empty() {
+                            offer.beyond = branch;
+                        }
                     }
                     None => {}
                 },

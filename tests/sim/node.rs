@@ -29,7 +29,7 @@ pub(crate) enum Standing {
     Frozen { since: u64 },
 }
 
-/// What RPC shows of the node at this moment.
+/// The node as RPC shows it at this moment.
 pub(crate) struct State {
     pub(crate) chain: Vec<Block>,
     /// Whether the consensus engine is wanted on.

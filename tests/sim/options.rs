@@ -1,4 +1,4 @@
-//! What a simulated node can be told beyond a node's own command line: its identity, its chain, its misbehaviour.
+//! The options of a simulated node beyond a node's own command line: its identity, its chain, its misbehaviour.
 //!
 //! One table of names, whatever the source: the stamp of the binary, `--sim.NAME VALUE` arguments, and `sim.json`.
 //! A later source wins, in that order. `sim.json` is read again whenever it changes, so a running node can be turned
@@ -39,7 +39,7 @@ pub(crate) struct Lie {
     pub(crate) answers: u64,
 }
 
-/// What makes a node end by itself.
+/// The moment at which a node ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Start,
@@ -56,7 +56,7 @@ pub(crate) enum End {
     Upgrade(String),
 }
 
-/// Every option, with the value it has until somebody says otherwise.
+/// Every option, with the value it has until a source sets another.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) name: String,
@@ -76,6 +76,8 @@ pub(crate) struct Options {
     pub(crate) redial: Option<u64>,
     pub(crate) drop: Option<u64>,
     pub(crate) public: bool,
+    pub(crate) host: Option<usize>,
+    pub(crate) twin: bool,
     pub(crate) refuse: Option<u64>,
     pub(crate) epoch: u64,
     pub(crate) fields: u8,
@@ -123,6 +125,8 @@ impl Default for Options {
             redial: None,
             drop: None,
             public: false,
+            host: None,
+            twin: false,
             refuse: None,
             epoch: 10,
             fields: 10,
@@ -178,6 +182,11 @@ impl Options {
         self.redial.unwrap_or(35 * self.period)
     }
 
+    /// The address behind which the node is: dials of all nodes of one address count together.
+    pub(crate) fn address(&self) -> usize {
+        self.host.unwrap_or(self.index)
+    }
+
     /// Time for which a peer on a public address refuses a second connection, in milliseconds.
     pub(crate) fn refusal(&self) -> u64 {
         self.refuse.unwrap_or(30 * self.period)
@@ -218,6 +227,8 @@ impl Options {
             "redial" => self.redial = Some(number(value)?),
             "drop" => self.drop = Some(number(value)?),
             "public" => self.public = number(value)?,
+            "host" => self.host = Some(number(value)?),
+            "twin" => self.twin = number(value)?,
             "refuse" => self.refuse = Some(number(value)?),
             "epoch" => self.epoch = positive(value)?,
             "fields" => self.fields = number(value)?,

@@ -32,10 +32,10 @@ impl Failure {
     }
 }
 
-/// What a method gives back.
+/// The result of a method.
 pub(crate) type Outcome = Result<Value, Failure>;
 
-/// What to send for a request.
+/// The reply to a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Text(String),

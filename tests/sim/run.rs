@@ -117,6 +117,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     let me = Member {
         index: options.index,
         pid: std::process::id(),
+        joined: began,
         version: options.version.clone(),
         forks: options.fork.clone(),
         mining: args.mine,

@@ -1,4 +1,4 @@
-//! What one node keeps in its data directory: the lock, its own copy of the chain, its keys.
+//! The data directory of one node: the lock, its own copy of the chain, its keys.
 //!
 //! The layout is a geth-like node's: `<datadir>/simnode/LOCK` under `flock`, `<datadir>/simnode/chaindata/`,
 //! `<datadir>/simnode/nodekey`, `jwtsecret`, `<datadir>/keystore/`. A node that lags behind in writing its state (`rewind`)

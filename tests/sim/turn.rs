@@ -213,7 +213,7 @@ impl Turn<'_, '_> {
             .take_while(|block| block.number <= limit && rules_at(forks, block.number) == block.rules);
         let good: Vec<Block> = good.cloned().collect();
         if kept < self.state.chain.len() && kept + good.len() <= self.state.chain.len() {
-            // What can be followed is not longer than what we have: nothing to gain.
+            // The part that can be followed is not longer than the own chain: nothing to gain.
             return self.state.chain.len();
         }
         self.state.chain.truncate(kept);

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// What a vote says.
+/// The message that a vote is.
 #[derive(Clone, Copy)]
 enum Kind {
     PrePrepare,

@@ -12,6 +12,8 @@ use super::chain::{Block, Params, Proposal, quorum, rules_at};
 pub(crate) struct Member {
     pub(crate) index: usize,
     pub(crate) pid: u32,
+    /// When it joined, in milliseconds since 1970.
+    pub(crate) joined: u64,
     pub(crate) version: String,
     /// Forks its program knows.
     pub(crate) forks: Vec<u64>,
@@ -34,6 +36,11 @@ impl Member {
             && other.index != self.index
             && !self.removed.contains(&other.index)
             && !other.removed.contains(&self.index)
+    }
+
+    /// Whether `other` has the same key and has taken the peers over, since it came later.
+    pub(crate) fn is_outdone_by(&self, other: &Member) -> bool {
+        other.index == self.index && (other.joined, other.pid) > (self.joined, self.pid)
     }
 }
 

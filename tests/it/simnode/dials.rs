@@ -130,3 +130,37 @@ fn removed_peers_stay_away_until_they_are_added_again() {
     until("the peers to be back", || (peers(&nodes[3]) == 3).then_some(()));
     wait_live(&nodes[3], frozen + 10);
 }
+
+#[test]
+fn a_throw_away_key_follows_like_an_end_node_and_uses_the_address_up() {
+    let dir = tempdir().unwrap();
+    let mut nodes = start_public(dir.path());
+    nodes[0].wait_head(5);
+    let before = until("the first dial", || dial(dir.path(), 3));
+    nodes[3].kill();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "throw-away").unwrap();
+    let sim = public(dir.path(), 3).without("--mine").option("refuse", 1);
+    let stranger = sim.arg("--nodekey").arg(key.to_str().unwrap()).start();
+    let head = stranger.head();
+    stranger.wait_head(head + 20);
+    assert_eq!((peers(&stranger), stranger.call("istanbul_isValidator", json!([]))), (3, json!(false)));
+    assert!(dial(dir.path(), 3) > Some(before));
+}
+
+#[test]
+fn of_two_nodes_with_one_key_the_later_one_may_have_all_peers() {
+    let dir = tempdir().unwrap();
+    let twin = |index| Sim::validator(dir.path(), index, 4).option("twin", true);
+    let nodes: Vec<SimNode> = (0..4).map(|index| twin(index).start()).collect();
+    nodes[3].wait_head(5);
+    let mut later = twin(0).datadir(dir.path().join("twin")).start();
+    until("the first to be alone", || (peers(&nodes[0]) == 0).then_some(()));
+    until("the later one in its place", || (peers(&nodes[1]) == 3).then_some(()));
+    let frozen = nodes[0].head();
+    nodes[1].wait_head(frozen + 10);
+    assert_eq!(nodes[0].head(), frozen);
+    later.kill();
+    until("the peers to be back", || (peers(&nodes[0]) == 3).then_some(()));
+    wait_live(&nodes[0], frozen + 10);
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::tempdir;
 
-/// What the audit of the four nodes under `root` finds.
+/// The findings of the audit for the four nodes under `root`.
 fn audit(root: &Path) -> Vec<String> {
     let nodes: Vec<PathBuf> = (0..4).map(|index| root.join(format!("n{index}"))).collect();
     contradictions(&root.join("net"), &nodes.iter().map(PathBuf::as_path).collect::<Vec<_>>())

@@ -12,6 +12,7 @@ fn members(indices: impl IntoIterator<Item = usize>) -> Vec<Member> {
     let member = |index| Member {
         index,
         pid: index as u32,
+        joined: 0,
         version: "v1.0.0".into(),
         forks: Vec::new(),
         mining: true,
