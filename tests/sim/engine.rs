@@ -117,6 +117,7 @@ impl Engine {
         let mut state = node.state();
         let before = state.chain.len();
         self.me.mining = state.mining;
+        self.me.freeze = options.freeze;
         self.me.removed.clone_from(&state.removed);
 
         let silent = !state.mining && node.is_validator_at(state.head().number + 1);
@@ -156,11 +157,16 @@ impl Engine {
             self.votes.start(&head, now);
         }
         self.me.top = (!self.me.following).then(|| top(&state, &mut self.known));
+        // A block that others can see must survive the death of the process that decided it.
+        self.store.save(&state.chain, node.rewind())?;
         visit.leave(&self.me)?;
         self.next = self.network.deadline(now);
         let voting = self.me.following && self.me.mining;
         self.votes.decide(state.chain.get(kept..).unwrap_or_default(), self.me.index, voting, now);
-        self.finish(&state, kept)
+        let fresh = state.chain.get(kept..).unwrap_or_default();
+        report(fresh);
+        fresh.iter().for_each(|block| node.announce(block));
+        Ok(())
     }
 
     /// A node that is in no network: nothing but a stale proposal can come of it.
@@ -172,17 +178,7 @@ impl Engine {
         self.me.mining = state.mining;
         self.votes.switch(state.mining, state.head(), false, now);
         self.votes.propose(&node.params, &node.args.options, now);
-        if first { self.finish(&state, state.chain.len()) } else { Ok(()) }
-    }
-
-    /// Writes the chain, and announces those of its blocks that are new.
-    fn finish(&mut self, state: &State, kept: usize) -> std::io::Result<()> {
-        let rewind = if self.node.args.archive { 0 } else { self.node.options().rewind };
-        self.store.save(&state.chain, rewind)?;
-        let fresh = state.chain.get(kept..).unwrap_or_default();
-        report(fresh);
-        fresh.iter().for_each(|block| self.node.announce(block));
-        Ok(())
+        if first { self.store.save(&state.chain, node.rewind()) } else { Ok(()) }
     }
 
     /// When the node has next something to do of itself.

@@ -108,6 +108,11 @@ impl Node {
         receiver
     }
 
+    /// Blocks by which a kill takes the head back.
+    pub(crate) fn rewind(&self) -> u64 {
+        if self.args.archive { 0 } else { self.options().rewind }
+    }
+
     /// Whether an answer carries the lie in force, which is about the `chain` or about the head. Each answer counts.
     pub(crate) fn lies(&self, about_chain: bool) -> bool {
         let Some(Lie { chain, answers }) = self.options().rpc_lie else { return false };

@@ -123,6 +123,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         mining: args.mine,
         following: false,
         connected: false,
+        freeze: None,
         removed: Vec::new(),
         top: None,
     };

@@ -81,6 +81,10 @@ impl Turn<'_, '_> {
         let held = self.visit.others.iter().any(|member| member.following);
         let tip = self.visit.world().tip();
         let (ours, theirs) = (self.state.head(), (tip.number, &tip.hash));
+        if self.state.standing == Standing::Following && self.is_extended() {
+            // Decided with this node's vote a moment ago, also if whichever decided it is gone by now.
+            return if self.can_import() { self.import_all() } else { self.refuse() };
+        }
         if !held || ours.number > theirs.0 {
             if self.state.standing != Standing::Following || ours.hash != *theirs.1 {
                 self.publish();
@@ -96,8 +100,7 @@ impl Turn<'_, '_> {
             return self.recover();
         }
         if !self.can_import() {
-            self.freeze();
-            return self.propose_alone();
+            return self.refuse();
         }
         match self.state.standing {
             Standing::Following => self.import_all(),
@@ -113,6 +116,20 @@ impl Turn<'_, '_> {
                 all
             }
         }
+    }
+
+    /// Whether the chain of the network goes on where the node's own ends.
+    fn is_extended(&self) -> bool {
+        let world = &self.visit.world().blocks;
+        let head = self.state.head();
+        world.len() > self.state.chain.len()
+            && world.get(head.number as usize).is_some_and(|block| block.hash == head.hash)
+    }
+
+    /// A block that the node's program does not accept.
+    fn refuse(&mut self) -> usize {
+        self.freeze();
+        self.propose_alone()
     }
 
     /// The end of a sync round. The first of a process may end below the head that the others have reached by then.

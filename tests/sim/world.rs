@@ -23,6 +23,8 @@ pub(crate) struct Member {
     pub(crate) following: bool,
     /// Whether others keep it as a peer.
     pub(crate) connected: bool,
+    /// The height above which it takes no part.
+    pub(crate) freeze: Option<u64>,
     /// Members that it has removed from its peers.
     pub(crate) removed: Vec<usize>,
     /// Number and hash of the highest block in its database, unless it is following.
@@ -122,6 +124,7 @@ impl World {
         let voters: Vec<&Member> = members
             .iter()
             .filter(|member| member.following && member.mining && list.contains(&member.index))
+            .filter(|member| member.freeze.is_none_or(|height| number <= height))
             .collect();
         let proposer = params.proposer(self.tip(), self.round);
         let proposer = voters.iter().find(|member| member.index == proposer)?;

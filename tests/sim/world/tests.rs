@@ -18,6 +18,7 @@ fn members(indices: impl IntoIterator<Item = usize>) -> Vec<Member> {
         mining: true,
         following: true,
         connected: true,
+        freeze: None,
         removed: Vec::new(),
         top: None,
     };
@@ -115,6 +116,18 @@ fn silent_validators_and_those_behind_do_not_vote() {
     all[2].following = false;
     play(&mut world, &params, &all, START + 10_010, START + 60_000);
     assert_eq!(world.tip().number, halted);
+}
+
+#[test]
+fn a_frozen_validator_does_not_vote_above_its_height() {
+    let params = params(4);
+    let mut world = awake(&params);
+    let mut all = members(0..4);
+    for member in &mut all[..2] {
+        member.freeze = Some(5);
+    }
+    play(&mut world, &params, &all, START, START + 20_000);
+    assert_eq!((world.tip().number, &world.tip().votes), (5, &vec![0, 1, 2, 3]));
 }
 
 #[test]
