@@ -102,6 +102,7 @@ impl Engine {
     pub(crate) fn tick(&mut self, now: u64) -> std::io::Result<()> {
         let options = self.node.options();
         let node = self.node.clone();
+        node.settle(now);
         if node.args.is_dry() {
             return self.stay_dry(now);
         }

@@ -76,7 +76,14 @@ pub(crate) fn client_string(name: &str, version: &str) -> String {
 }
 
 fn switch_engine(node: &Node, on: bool) -> Value {
-    node.state().mining = on;
+    let (now, delay) = (super::log::now_ms(), node.options().engine_stop);
+    let mut state = node.state();
+    match (on, delay) {
+        (true, _) => (state.mining, state.engine_ends) = (true, None),
+        (false, 0) => state.mining = false,
+        (false, _) => state.engine_ends = Some(now + delay),
+    }
+    drop(state);
     super::log::info(if on { "WBFT: start" } else { "WBFT: stopped" }, &[]);
     Value::Null
 }

@@ -64,6 +64,7 @@
 //! | `rpc-lie` | `lie@N`: the next N answers about the head give a height far beyond; `chain@N`: another chain; without `@N` always; `none` |
 //! | `rewind` | blocks by which a SIGKILL takes the head back; peers can still get them |
 //! | `stop-rewind` | blocks by which a clean stop does (0; 1 was seen) |
+//! | `engine-stop` | ms that the engine goes on after `miner_stop` has returned (0) |
 //! | `short-sync` | blocks by which the first sync of a process ends below the head (0) |
 //! | `backwards` | `BLOCKS@HEIGHT`: the head goes back once |
 //! | `freeze` | the head stays at this height |

@@ -32,8 +32,10 @@ pub(crate) enum Standing {
 /// The node as RPC shows it at this moment.
 pub(crate) struct State {
     pub(crate) chain: Vec<Block>,
-    /// Whether the consensus engine is wanted on.
+    /// Whether the consensus engine is on.
     pub(crate) mining: bool,
+    /// When an engine that was told to stop has stopped.
+    pub(crate) engine_ends: Option<u64>,
     pub(crate) standing: Standing,
     /// The other members: index, version.
     pub(crate) peers: Vec<(usize, String)>,
@@ -71,6 +73,7 @@ impl Node {
         let state = State {
             chain,
             mining: args.mine,
+            engine_ends: None,
             standing: Standing::Behind { fetch: 0 },
             peers: Vec::new(),
             highest: 0,
@@ -86,6 +89,14 @@ impl Node {
     /// The state, locked.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops an engine whose time is up.
+    pub(crate) fn settle(&self, now: u64) {
+        let mut state = self.state();
+        if state.engine_ends.take_if(|end| now >= *end).is_some() {
+            state.mining = false;
+        }
     }
 
     /// The options in force.

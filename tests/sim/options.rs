@@ -95,6 +95,7 @@ pub(crate) struct Options {
     pub(crate) rewind: u64,
     pub(crate) stop_rewind: u64,
     pub(crate) short_sync: u64,
+    pub(crate) engine_stop: u64,
     pub(crate) backwards: Option<(u64, u64)>,
     pub(crate) freeze: Option<u64>,
     pub(crate) own_block: bool,
@@ -143,6 +144,7 @@ impl Default for Options {
             rewind: 0,
             stop_rewind: 0,
             short_sync: 0,
+            engine_stop: 0,
             backwards: None,
             freeze: None,
             own_block: false,
@@ -244,6 +246,7 @@ impl Options {
             "rpc-delay" => self.rpc_delay = number(value)?,
             "rpc-lie" => self.rpc_lie = lie(value)?,
             "rewind" => self.rewind = number(value)?,
+            "engine-stop" => self.engine_stop = number(value)?,
             "short-sync" => self.short_sync = number(value)?,
             "stop-rewind" => self.stop_rewind = number(value)?,
             "backwards" => {

@@ -50,6 +50,22 @@ fn a_silent_start_behind_loses_its_peers_before_a_default_sync() {
 }
 
 #[test]
+fn miner_stop_may_return_before_the_engine_has_stopped() {
+    let dir = tempdir().unwrap();
+    let node = Sim::new(dir.path().join("data")).option("engine-stop", 2000).start();
+    node.call("miner_stop", json!([]));
+    let mining = || node.call("eth_mining", json!([]));
+    assert_eq!(mining(), true);
+    until("the engine's end", || (mining() == false).then_some(()));
+    // A start in between takes the stop back.
+    node.call("miner_start", json!([]));
+    node.call("miner_stop", json!([]));
+    node.call("miner_start", json!([]));
+    node.wait_head(node.head() + 2);
+    assert_eq!(mining(), true);
+}
+
+#[test]
 fn among_silent_ones_the_peers_stay_until_one_begins_to_sign() {
     let dir = tempdir().unwrap();
     let nodes: Vec<SimNode> = (0..3).map(|index| silent(dir.path(), index).start()).collect();
