@@ -13,7 +13,17 @@ use tempfile::tempdir;
 mod parts;
 
 mod answers;
+mod dials;
+mod interfaces;
 mod network;
+mod recovery;
+mod silence;
+mod votes;
+
+/// Puts the head of a node that is down back to `height`, as a kill does; the blocks above it stay in the database.
+fn rewind_to(data: &Path, height: u64) {
+    std::fs::write(data.join("simnode/chaindata/HEAD"), format!("{height}\n")).unwrap();
+}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

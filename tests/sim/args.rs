@@ -4,9 +4,11 @@
 //! simulation has no use for are accepted and ignored; an unknown one is refused as recorded.
 
 use super::options::Options;
-use std::path::PathBuf;
+use super::store::INSTANCE;
+use super::sync::{self, Cycle};
+use std::path::{Path, PathBuf};
 
-/// What to do.
+/// The first word of a command line.
 pub(crate) enum Command {
     Run(Box<Args>),
     Version,
@@ -24,6 +26,18 @@ pub(crate) struct Args {
     pub(crate) http: Option<Endpoint>,
     pub(crate) ws: Option<Endpoint>,
     pub(crate) ipc: Option<PathBuf>,
+    pub(crate) maxpeers: u64,
+    /// When the node looks for a better chain.
+    pub(crate) cycle: Cycle,
+    /// Whether every state is written at once (`--gcmode archive`, `--cache.gc 0`), so that a kill rewinds nothing.
+    pub(crate) archive: bool,
+}
+
+impl Args {
+    /// Whether `--maxpeers 0` keeps the node out of every network. A chain of one needs no network.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.maxpeers == 0 && !(self.mine && self.options.validators == 1)
+    }
 }
 
 /// A TCP endpoint and the modules it serves.
@@ -46,12 +60,10 @@ const SWITCHES: &[&str] = &["nodiscover", "metrics", "allow-insecure-unlock", "i
 const IGNORED: &[&str] = &[
     "networkid",
     "syncmode",
-    "gcmode",
     "port",
     "authrpc.addr",
     "authrpc.port",
     "authrpc.jwtsecret",
-    "maxpeers",
     "bootnodes",
     "nat",
     "cache",
@@ -69,15 +81,29 @@ const IGNORED: &[&str] = &[
     "log.file",
 ];
 
+/// A node with a throw-away key has an index this far beyond the validators.
+const THROW_AWAY: usize = 16;
+
 /// Reads the command line without the program's name; `stamp` are the options of the binary itself.
 pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Command, String> {
     let mut options = Options::default();
     stamp.iter().try_for_each(|(name, value)| options.set(name, value))?;
-    let mut args =
-        Args { options, datadir: "simnode-data".into(), mine: false, http: None, ws: None, ipc: None };
+    let mut args = Args {
+        options,
+        datadir: "simnode-data".into(),
+        mine: false,
+        http: None,
+        ws: None,
+        ipc: None,
+        maxpeers: 50,
+        cycle: Cycle::default(),
+        archive: false,
+    };
+    sync::from_environment(&mut args.cycle, |name| std::env::var(name).ok())?;
     let mut http = (false, Endpoint::new(8545));
     let mut ws = (false, Endpoint::new(8546));
     let mut ipc = Some(PathBuf::from("simnode.ipc"));
+    let mut nodekey = None;
     let mut plain: Vec<&str> = Vec::new();
     let mut rest = words.iter().map(String::as_str);
     while let Some(word) = rest.next() {
@@ -98,6 +124,12 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
         match flag {
             "datadir" => args.datadir = value()?.into(),
             "mine" => args.mine = true,
+            "nodekey" => nodekey = Some(PathBuf::from(value()?)),
+            "maxpeers" => args.maxpeers = whole(flag, &value()?)?,
+            "gcmode" => args.archive |= value()? == "archive",
+            "cache.gc" => args.archive |= whole::<u64>(flag, &value()?)? == 0,
+            "sync.forcecycle" => args.cycle.force = sync::flag(flag, &value()?)?,
+            "sync.tdinterval" => args.cycle.interval = sync::flag(flag, &value()?)?,
             "http" => http.0 = true,
             "http.addr" => http.1.addr = value()?,
             "http.port" => http.1.port = port(flag, &value()?)?,
@@ -130,6 +162,9 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
             args.http = http.0.then_some(http.1);
             args.ws = ws.0.then_some(ws.1);
             args.ipc = ipc.map(|path| args.datadir.join(path));
+            if let Some(path) = nodekey {
+                take_key(&mut args, &path)?;
+            }
             Ok(Command::Run(Box::new(args)))
         }
         ["version"] => Ok(Command::Version),
@@ -139,6 +174,18 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
         ["sleeper", ms] => Ok(Command::Sleep(ms.parse().unwrap_or(0))),
         [other, ..] => Err(format!("Fatal: invalid command: {other:?}")),
     }
+}
+
+/// Makes the node another one, no validator, unless the key is its own. It stays behind the same address.
+fn take_key(args: &mut Args, path: &Path) -> Result<(), String> {
+    let given = std::fs::read_to_string(path).map_err(|err| format!("Fatal: Option \"nodekey\": {err}"))?;
+    let own = std::fs::read_to_string(args.datadir.join(INSTANCE).join("nodekey")).unwrap_or_default();
+    if given.trim() != own.trim() {
+        let options = &mut args.options;
+        options.host = Some(options.address());
+        options.index += options.validators + THROW_AWAY;
+    }
+    Ok(())
 }
 
 /// The option pairs of a stamp; each is tried out, so that a typing mistake does not become a strange binary.
@@ -152,6 +199,10 @@ fn pairs<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String
 }
 
 fn port(flag: &str, text: &str) -> Result<u16, String> {
+    whole(flag, text)
+}
+
+fn whole<T: std::str::FromStr>(flag: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("invalid value {text:?} for flag -{flag}: parse error"))
 }
 
@@ -179,6 +230,36 @@ mod tests {
         assert_eq!(args.ipc.unwrap().to_str(), Some("/d/simnode.ipc"));
         let http = args.http.unwrap();
         assert_eq!((http.port, http.api), (0, vec!["eth".to_owned(), "istanbul".to_owned()]));
+        assert_eq!((args.maxpeers, args.archive), (50, false));
+    }
+
+    #[test]
+    fn flags_of_the_network_and_the_database_are_read() {
+        let line = "--nodiscover --maxpeers 0 --cache.gc 0 --sync.forcecycle 1ms --sync.tdinterval=100ms";
+        let Ok(Command::Run(args)) = parse(&words(line), &[]) else { panic!() };
+        assert_eq!((args.maxpeers, args.archive), (0, true));
+        assert_eq!(args.cycle, Cycle { force: 1, interval: 100 });
+        assert!(parse(&words("--sync.forcecycle soon"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_throw_away_key_makes_another_node_behind_the_same_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("simnode/nodekey"), dir.path().join("other"));
+        std::fs::create_dir(dir.path().join("simnode")).unwrap();
+        std::fs::write(&own, "ab12").unwrap();
+        std::fs::write(&other, "cd34\n").unwrap();
+        let with = |key: &Path| {
+            let line = format!(
+                "--datadir {} --sim.index 2 --sim.validators 4 --nodekey {}",
+                dir.path().display(),
+                key.display()
+            );
+            let Ok(Command::Run(args)) = parse(&words(&line), &[]) else { panic!() };
+            (args.options.index, args.options.address())
+        };
+        assert_eq!((with(&own), with(&other)), ((2, 2), (22, 2)));
+        assert!(parse(&words("--nodekey /nonexistent"), &[]).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ const GAS_TIP: u128 = 27_600_000_000_000;
 /// The diligence every candidate starts with.
 const DILIGENCE: u64 = 1_900_000;
 
-/// What is the same for every node of a network.
+/// The constants that all nodes of a network share.
 #[derive(Clone, Debug)]
 pub(crate) struct Params {
     pub(crate) chain_id: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Block {
     pub(crate) salt: u64,
 }
 
-/// What a proposer adds to its parent.
+/// The part of a block that its proposer adds to the parent.
 pub(crate) struct Proposal {
     pub(crate) miner: usize,
     pub(crate) round: u64,

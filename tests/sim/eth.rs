@@ -1,4 +1,4 @@
-//! The methods of the modules eth, net, web3, admin, miner and txpool.
+//! The methods of the modules eth, net, web3, miner and txpool, and the one of engine that a node must never be sent.
 
 use super::chain::Block;
 use super::extra::{BASE_FEE, EMPTY_ROOT, GAS_LIMIT, Header, NO_UNCLES};
@@ -36,13 +36,29 @@ pub(crate) fn call(node: &Node, method: &str, params: &Params) -> Option<Outcome
         "eth_getBlockByHash" => Some(by_hash(node, params, true)),
         "eth_getHeaderByHash" => Some(by_hash(node, params, false)),
         "txpool_status" => fixed(json!({"pending": "0x0", "queued": "0x0"})),
-        "admin_datadir" => fixed(node.args.datadir.display().to_string().into()),
-        "admin_nodeInfo" => Some(params.at_most(0).map(|()| node_info(node))),
-        "admin_peers" => Some(params.at_most(0).map(|()| peers(node))),
         "miner_start" => Some(params.at_most(0).map(|()| switch_engine(node, true))),
         "miner_stop" => Some(params.at_most(0).map(|()| switch_engine(node, false))),
+        _ if method.starts_with("engine_forkchoiceUpdated") => Some(choose_fork(node, params)),
         _ => None,
     }
+}
+
+/// One call with a finalized block ends every import of this node: it takes a consensus client for its master.
+fn choose_fork(node: &Node, params: &Params) -> Outcome {
+    let state = params.required(0)?;
+    let hash = |key: &str| state.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let known = node.state().chain.iter().any(|block| block.hash == hash("headBlockHash"));
+    let finalized = hash("finalizedBlockHash");
+    if finalized.bytes().any(|digit| digit != b'0' && digit != b'x') {
+        super::store::halt(&node.args.datadir).map_err(|err| Failure::application(err.to_string()))?;
+        node.state().halted = true;
+    }
+    let (status, valid) =
+        if known { ("VALID", hash("headBlockHash").into()) } else { ("SYNCING", Value::Null) };
+    Ok(json!({
+        "payloadStatus": {"status": status, "latestValidHash": valid, "validationError": null},
+        "payloadId": null,
+    }))
 }
 
 /// The header that a newHeads notification carries.
@@ -60,7 +76,14 @@ pub(crate) fn client_string(name: &str, version: &str) -> String {
 }
 
 fn switch_engine(node: &Node, on: bool) -> Value {
-    node.state().mining = on;
+    let (now, delay) = (super::log::now_ms(), node.options().engine_stop);
+    let mut state = node.state();
+    match (on, delay) {
+        (true, _) => (state.mining, state.engine_ends) = (true, None),
+        (false, 0) => state.mining = false,
+        (false, _) => state.engine_ends = Some(now + delay),
+    }
+    drop(state);
     super::log::info(if on { "WBFT: start" } else { "WBFT: stopped" }, &[]);
     Value::Null
 }
@@ -109,6 +132,7 @@ fn by_number(node: &Node, params: &Params, whole: bool) -> Outcome {
     let block = match number {
         -1 => return Ok(pending(node, head, whole)),
         0.. => state.chain.get(number as usize),
+        -3 | -4 => state.chain.get(head.number.saturating_sub(node.options().finality_lag()) as usize),
         _ => Some(head),
     };
     Ok(block.map_or(Value::Null, |block| show(node, block, whole)))
@@ -176,102 +200,6 @@ fn fields(block: &Block, header: &Header) -> Map<String, Value> {
         ("number", hex::quantity(block.number)),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
-}
-
-fn node_info(node: &Node) -> Value {
-    let index = node.args.options.index;
-    let state = node.state();
-    let head = state.head();
-    let port = 30303 + index;
-    let protocol = json!({
-        "network": node.params.chain_id,
-        "difficulty": head.number + 1,
-        "genesis": state.chain[0].hash,
-        "config": config(node),
-        "head": head.hash,
-    });
-    let mut istanbul = protocol.clone();
-    istanbul["config"]["anzeon"] = wbft_config(node);
-    json!({
-        "id": hex::plain(&node.params.node_id(index)),
-        "name": client_version(node),
-        "enode": enode(node, index),
-        "enr": "enr:-",
-        "ip": "127.0.0.1",
-        "ports": {"discovery": 0, "listener": port},
-        "listenAddr": format!("[::]:{port}"),
-        "protocols": {"eth": protocol, "istanbul": istanbul, "snap": {}},
-    })
-}
-
-/// The chain configuration: a fork that the program does not know is absent. The first one is recorded as `bohoBlock`;
-/// later ones get names of their own.
-fn config(node: &Node) -> Value {
-    let mut config = json!({"chainId": node.params.chain_id});
-    for fork in [
-        "homestead",
-        "eip150",
-        "eip155",
-        "eip158",
-        "byzantium",
-        "constantinople",
-        "petersburg",
-        "istanbul",
-        "muirGlacier",
-        "berlin",
-        "london",
-        "applepie",
-    ] {
-        config[format!("{fork}Block")] = 0.into();
-    }
-    for (at, height) in node.args.options.fork.iter().enumerate() {
-        let name =
-            ["boho", "croissant", "donut"].get(at).map_or_else(|| format!("fork{at}"), |name| (*name).into());
-        config[format!("{name}Block")] = (*height).into();
-    }
-    config
-}
-
-fn wbft_config(node: &Node) -> Value {
-    let validators: Vec<String> =
-        (0..node.params.validators).map(|i| hex::data(&node.params.address(i))).collect();
-    let keys: Vec<String> = (0..node.params.validators).map(|i| hex::data(&node.params.bls(i))).collect();
-    json!({
-        "wbft": {
-            "requestTimeoutSeconds": node.params.timeout.div_ceil(1000),
-            "blockPeriodSeconds": node.params.period.div_ceil(1000),
-            "epochLength": node.params.epoch,
-            "proposerPolicy": 0,
-            "maxRequestTimeoutSeconds": null,
-        },
-        "init": {"validators": validators, "blsPublicKeys": keys},
-    })
-}
-
-fn peers(node: &Node) -> Value {
-    let state = node.state();
-    let peer = |(index, version): &(usize, String)| {
-        json!({
-            "enode": enode(node, *index),
-            "id": hex::plain(&node.params.node_id(*index)),
-            "name": client_string(&node.args.options.name, version),
-            "caps": ["eth/68", "istanbul/100", "snap/1"],
-            "network": {
-                "localAddress": format!("127.0.0.1:{}", 30303 + node.args.options.index),
-                "remoteAddress": format!("127.0.0.1:{}", 30303 + index),
-                "inbound": true,
-                "trusted": false,
-                "static": false,
-            },
-            "protocols": {"eth": {"version": 68}, "istanbul": {"version": 68}, "snap": {"version": 1}},
-        })
-    };
-    state.peers.iter().map(peer).collect()
-}
-
-fn enode(node: &Node, index: usize) -> String {
-    let key = node.params.noise(&format!("enode {index}"), 64);
-    format!("enode://{}@127.0.0.1:{}?discport=0", hex::plain(&key), 30303 + index)
 }
 
 /// A block by number or tag, for methods that know no tags but `latest` and `earliest`.

@@ -9,6 +9,9 @@ use super::node::Node;
 use super::rpc::{Failure, Outcome, Params};
 use serde_json::{Map, Value, json};
 
+/// Blocks that `istanbul_status` of v1.1 counts at most.
+const MOST_BLOCKS: i64 = 1024;
+
 /// Calls a method; `None` if there is none of this name.
 pub(crate) fn call(node: &Node, method: &str, params: &Params) -> Option<Outcome> {
     Some(match method {
@@ -145,7 +148,10 @@ fn status(node: &Node, params: &Params) -> Outcome {
     let (start, end) = (params.block(0)?, params.block(1)?);
     let chain = node.state().chain.clone();
     let head = chain.len() as i64 - 1;
-    let (start, end) = match (start, end) {
+    let is_v1_1 = node.options().is_v1_1();
+    // Only the later interface knows what the latest block is.
+    let resolve = |number: i64| if is_v1_1 && number == -2 { head } else { number };
+    let (start, end) = match (start.map(resolve), end.map(resolve)) {
         (None, _) => ((head - 63).max(1), head),
         (Some(_), None) => return Err(Failure::application("pass the end block number")),
         (Some(start), Some(end)) => (start, end),
@@ -153,12 +159,21 @@ fn status(node: &Node, params: &Params) -> Outcome {
     if start > end {
         return Err(Failure::application("start block number should be less than end block number"));
     }
+    let blocks = end - start + 1;
+    if is_v1_1 && blocks > MOST_BLOCKS {
+        let message = format!("requested range too large: {blocks} blocks (max {MOST_BLOCKS})");
+        return Err(Failure::application(message));
+    }
     if end > head || start < 0 {
         return Err(Failure::application(
             "end block number should be less than or equal to current block height",
         ));
     }
-    Ok(count(node, chain.get(start as usize..=end as usize).unwrap_or_default()))
+    let mut status = count(node, chain.get(start as usize..=end as usize).unwrap_or_default());
+    if is_v1_1 && let Some(rounds) = status["roundStats"].as_object_mut() {
+        rounds.remove("totalRounds");
+    }
+    Ok(status)
 }
 
 fn count(node: &Node, blocks: &[Block]) -> Value {

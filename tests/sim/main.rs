@@ -7,6 +7,7 @@
 //! simnode [--datadir DIR] [--mine] [--http] [--http.addr A] [--http.port N] [--http.api eth,net,…]
 //!         [--ws] [--ws.addr A] [--ws.port N] [--ws.api …]
 //!         [--ipcpath FILE | --ipcdisable] [--verbosity N] [--sim.OPTION VALUE …]
+//!         [--maxpeers N] [--nodiscover] [--sync.forcecycle D] [--sync.tdinterval D] [--gcmode archive | --cache.gc 0]
 //! simnode version
 //! simnode --sim.stamp OUT OPTION=VALUE …     a copy of this program with these options built in
 //! ```
@@ -27,8 +28,30 @@
 //! | `index`, `validators` | which of how many validators this is (0, 1); a higher index is an end node |
 //! | `chain-id`, `epoch`, `fields` | 8383, blocks per epoch (10), fields of `extraData` (10, or 9 as go-wbft) |
 //! | `period`, `timeout` | ms between blocks (1000), ms until round 0 is given up (2 periods) |
-//! | `catchup`, `redial` | ms until a node that was away has caught up (11 periods), between the bursts of a silent one (30) |
-//! | `dir` | where `sim.json`, `sim.starts`, `sim.signals`, `http.port` are (the data directory) |
+//! | `dir` | where `sim.json` and the traces below are (the data directory) |
+//! | `transitions` | a JSON list that `admin_nodeInfo` of v1.1 shows, `[{"block":100}]` (`[]`) |
+//! | `finality-lag` | blocks by which `finalized` and `safe` lag behind the head (0; 2 for v1.1) |
+//!
+//! A `version` of v1.1 has that interface: `transitions`, a lag of `finalized`, an `istanbul_status` that knows `latest`,
+//! counts 1024 blocks at most and has no `totalRounds`.
+//!
+//! | peers | |
+//! |---|---|
+//! | `catchup` | ms until a node that was away has caught up (by the sync flags; 11 periods without them) |
+//! | `drop` | ms from a consensus message being under way to the loss of a silent validator's peers (by chance 0.4 to 2.5 periods) |
+//! | `redial` | ms from the loss of the peers to the next dial, which brings a silent validator one burst (35 periods) |
+//! | `public` | `true`: peers refuse a second connection from this address within `refuse` ms (30 periods) of the last |
+//! | `host` | the index of the node whose address this one shares (its own) |
+//! | `twin` | `true`: while a later node with the same key is there this one has no peers |
+//!
+//! The sync flags are Go durations for a chain whose period is a second, and are scaled. The environment has them as
+//! `GETH_SYNC_FORCECYCLE`, `GETH_SYNC_TDINTERVAL`, or with `GWEMIX_`. `--maxpeers 0` makes a dry node: it opens its data
+//! and answers, and is no member of any network. `--nodekey FILE` with another key than the one in the data directory makes
+//! it an end node behind the same address. `--gcmode archive` and `--cache.gc 0` let a SIGKILL rewind nothing.
+//!
+//! On a public address a clean stop counts as one more connection, unless `admin_removePeer` was called for all peers
+//! before. A validator whose engine starts at an old head, one before its turn, proposes within 5 ms what may be final.
+//! `engine_forkchoiceUpdated` with a finalized block ends the imports of a node for ever.
 //!
 //! A file `sets.json` in the network's directory, `[[20,[0,1,3]]]`, lets only validators 0, 1 and 3 seal after block 20.
 //!
@@ -38,7 +61,11 @@
 //! | `stop`, `stop-code` | ms from SIGTERM to the end, or `never` (10); exit code then (0) |
 //! | `term-limit` | this many SIGTERMs after the first are a panic, exit code 2 (10) |
 //! | `rpc`, `rpc-delay` | `off hang garbage huge wrong-id wrong-shape close lie normal`; ms until it opens |
-//! | `rewind` | blocks that a SIGKILL loses |
+//! | `rpc-lie` | `lie@N`: the next N answers about the head give a height far beyond; `chain@N`: another chain; without `@N` always; `none` |
+//! | `rewind` | blocks by which a SIGKILL takes the head back; peers can still get them |
+//! | `stop-rewind` | blocks by which a clean stop does (0; 1 was seen) |
+//! | `engine-stop` | ms that the engine goes on after `miner_stop` has returned (0) |
+//! | `short-sync` | blocks by which the first sync of a process ends below the head (0) |
 //! | `backwards` | `BLOCKS@HEIGHT`: the head goes back once |
 //! | `freeze` | the head stays at this height |
 //! | `own-block` | `true`: without the fork, keeps a block of its own at the fork's height |
@@ -50,12 +77,18 @@
 //!
 //! # Traces
 //! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,
-//! `sim.overlaps` one per start that found the data locked. `http.port` and `ws.port` hold the ports in use.
+//! `sim.overlaps` one per start that found the data locked, `sim.votes` one per vote (kind, height, round, hash, ms, pid).
+//! `http.port` and `ws.port` hold the ports in use. The network's directory has `decided.jsonl`, every block ever decided,
+//! and `dials.json`, the last accepted dial of each node on a public address, in ms since 1970.
 
+mod admin;
 mod args;
 mod behave;
 mod chain;
+mod decided;
+mod dials;
 mod door;
+mod engine;
 mod eth;
 mod extra;
 mod hex;
@@ -63,6 +96,8 @@ mod http;
 mod ipc;
 mod istanbul;
 mod keccak;
+mod lies;
+mod link;
 mod log;
 mod net;
 mod node;
@@ -71,6 +106,9 @@ mod rpc;
 mod run;
 mod stamp;
 mod store;
+mod sync;
+mod turn;
+mod votes;
 mod world;
 mod ws;
 

@@ -1,19 +1,20 @@
 //! The network of several processes: one directory that they take turns to look into.
 //!
 //! `lock` is held (flock) during each visit; `world.json` and the chain file it points to are the state; `members/` has
-//! one file per process, flocked for its life, so that the kernel says who has died. A process killed half-way through a
+//! one file per process, flocked for its life, so that the kernel says which have died. A process killed half-way through a
 //! visit leaves at most an unfinished tail or an unused file, since only the rename of `world.json` makes a change
 //! count. A node without a network has one of its own in its data directory: being alone is no special case.
 
 use super::chain::{Block, Params};
 use super::world::{Member, World};
+use super::{decided, dials};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is in `world.json`.
+/// The content of `world.json`.
 #[derive(Serialize, Deserialize, Default)]
 struct Mark {
     /// Which chain file is valid; a new one is begun when blocks are taken back.
@@ -35,9 +36,24 @@ pub(crate) struct Network {
     ends: Vec<u64>,
     /// Identity of the `world.json` last read, to see from outside whether it was replaced.
     seen: Option<(u64, i64, i64)>,
-    card: File,
+    card: Option<File>,
     card_path: PathBuf,
     card_text: String,
+}
+
+/// The chain that a node can get from its peers.
+pub(crate) struct Offer {
+    /// The height up to which they have the network's chain.
+    pub(crate) height: u64,
+    /// Blocks above the network's chain that still stand in a database.
+    pub(crate) beyond: Vec<Block>,
+}
+
+impl Offer {
+    /// The height of the highest block on offer.
+    pub(crate) fn top(&self) -> u64 {
+        self.beyond.last().map_or(self.height, |block| block.number)
+    }
 }
 
 /// A visit: the lock is held until [`Visit::leave`].
@@ -45,22 +61,32 @@ pub(crate) struct Visit<'a> {
     network: &'a mut Network,
     lock: File,
     before: (usize, usize, u64, u64, u64),
+    /// Blocks decided during this visit.
+    decided: Vec<Block>,
     /// The other living processes.
     pub(crate) others: Vec<Member>,
 }
 
 impl Network {
-    /// Joins the network in `dir`, which is created if need be.
-    pub(crate) fn join(dir: &Path, mut params: Params, me: &Member) -> std::io::Result<Network> {
+    /// Joins the network in `dir`, which is created if need be, and shows `me` in it.
+    pub(crate) fn join(dir: &Path, params: Params, me: &Member) -> std::io::Result<Network> {
         fs::create_dir_all(dir.join("members"))?;
+        let mut network = Network::watch(dir, params)?;
+        let lock = lock(dir)?;
+        network.card_path = dir.join("members").join(format!("{}-{}", me.index, me.pid));
+        let card =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&network.card_path)?;
+        card.lock()?;
+        lock.unlock()?;
+        network.card = Some(card);
+        Ok(network)
+    }
+
+    /// Learns the constants of the network in `dir` without becoming a member.
+    pub(crate) fn watch(dir: &Path, mut params: Params) -> std::io::Result<Network> {
         if let Ok(text) = fs::read(dir.join("sets.json")) {
             params.sets = serde_json::from_slice(&text)?;
         }
-        let lock = lock(dir)?;
-        let card_path = dir.join("members").join(format!("{}-{}", me.index, me.pid));
-        let card = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&card_path)?;
-        card.lock()?;
-        lock.unlock()?;
         let world = World::new(params.genesis());
         Ok(Network {
             dir: dir.into(),
@@ -69,8 +95,8 @@ impl Network {
             mark: Mark::default(),
             ends: vec![0],
             seen: None,
-            card,
-            card_path,
+            card: None,
+            card_path: PathBuf::new(),
             card_text: String::new(),
         })
     }
@@ -80,20 +106,32 @@ impl Network {
         &self.params
     }
 
-    /// Leaves the network for good.
-    pub(crate) fn quit(self) {
-        if let Ok(lock) = lock(&self.dir) {
-            let _ = fs::remove_file(&self.card_path);
-            drop(lock);
-        }
+    /// Whether this process is a member.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.card.is_some()
     }
 
-    /// When there is next something to do, unless somebody else does something before.
+    /// When the last dial of node `index` was accepted.
+    pub(crate) fn last_dial(&self, index: usize) -> Option<u64> {
+        dials::last(&self.dir, index)
+    }
+
+    /// Leaves the network for good. `dial` is the node whose peers are dialled once more while it ends, and when.
+    pub(crate) fn quit(self, dial: Option<(usize, u64)>) -> std::io::Result<()> {
+        if !self.is_joined() {
+            return Ok(());
+        }
+        let _lock = lock(&self.dir)?;
+        let _ = fs::remove_file(&self.card_path);
+        dial.map_or(Ok(()), |(index, now)| dials::note(&self.dir, index, now))
+    }
+
+    /// When there is next something to do, unless another process acts before.
     pub(crate) fn deadline(&self, now: u64) -> u64 {
         self.world.deadline(&self.params, now)
     }
 
-    /// Whether somebody else did something since the last visit.
+    /// Whether another process did something since the last visit.
     pub(crate) fn is_stale(&self) -> bool {
         self.identity() != self.seen
     }
@@ -104,7 +142,7 @@ impl Network {
         self.read()?;
         let others = self.living()?;
         let before = self.state();
-        Ok(Visit { network: self, lock, before, others })
+        Ok(Visit { network: self, lock, before, decided: Vec::new(), others })
     }
 
     fn identity(&self) -> Option<(u64, i64, i64)> {
@@ -139,7 +177,7 @@ impl Network {
         Ok(())
     }
 
-    /// What a visit may change.
+    /// The state that a visit may change.
     fn state(&self) -> (usize, usize, u64, u64, u64) {
         let World { blocks, round, round_began, due } = &self.world;
         (self.ends.len(), blocks.len(), *round, *round_began, *due)
@@ -225,7 +263,42 @@ impl Visit<'_> {
     pub(crate) fn advance(&mut self, me: &Member, now: u64) {
         let mut members = self.others.clone();
         members.push(me.clone());
+        let before = self.network.world.blocks.len();
         self.network.world.advance(&self.network.params, &members, now);
+        self.decided.extend_from_slice(&self.network.world.blocks[before..]);
+    }
+
+    /// Notes that the peers have accepted a dial of node `index`.
+    pub(crate) fn note_dial(&self, index: usize, now: u64) -> std::io::Result<()> {
+        dials::note(&self.network.dir, index, now)
+    }
+
+    /// The best chain that `peers` have in their databases.
+    pub(crate) fn offer(&self, peers: &[Member]) -> Offer {
+        let World { blocks, .. } = &self.network.world;
+        let tip = self.network.world.tip();
+        let mut offer = Offer { height: 0, beyond: Vec::new() };
+        for peer in peers {
+            match &peer.top {
+                None if peer.following => offer.height = tip.number,
+                None => {}
+                Some((number, hash)) => match blocks.get(*number as usize) {
+                    Some(block) if block.hash == *hash => offer.height = offer.height.max(*number),
+                    Some(_) => {}
+                    None if *number > offer.top() => {
+                        let branch = decided::branch(&self.network.dir, tip, hash);
+                        if !branch.is_empty() {
+                            offer.beyond = branch;
+                        }
+                    }
+                    None => {}
+                },
+            }
+        }
+        if !offer.beyond.is_empty() {
+            offer.height = tip.number;
+        }
+        offer
     }
 
     /// Writes what changed, shows `me` to the others, and lets go of the lock.
@@ -233,14 +306,15 @@ impl Visit<'_> {
         let network = self.network;
         let card = format!("{}\n", serde_json::to_string(me)?);
         let shown = card != network.card_text;
-        if shown {
-            network.card.set_len(card.len() as u64)?;
-            network.card.write_all_at(card.as_bytes(), 0)?;
+        if shown && let Some(file) = &network.card {
+            file.set_len(card.len() as u64)?;
+            file.write_all_at(card.as_bytes(), 0)?;
             network.card_text = card;
         }
         // The first to come writes even if nothing has happened: others then find a state.
         if shown || network.seen.is_none() || network.state() != self.before {
             network.write()?;
+            decided::append(&network.dir, &self.decided)?;
         }
         self.lock.unlock()
     }

@@ -1,4 +1,4 @@
-//! What a simulated node can be told beyond a node's own command line: its identity, its chain, its misbehaviour.
+//! The options of a simulated node beyond a node's own command line: its identity, its chain, its misbehaviour.
 //!
 //! One table of names, whatever the source: the stamp of the binary, `--sim.NAME VALUE` arguments, and `sim.json`.
 //! A later source wins, in that order. `sim.json` is read again whenever it changes, so a running node can be turned
@@ -30,7 +30,16 @@ pub(crate) enum Rpc {
     Lie,
 }
 
-/// What makes a node end by itself.
+/// A lie that otherwise correct answers carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lie {
+    /// Another chain id and genesis block, instead of a height far beyond the real one.
+    pub(crate) chain: bool,
+    /// The number of answers that carry it.
+    pub(crate) answers: u64,
+}
+
+/// The moment at which a node ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Start,
@@ -47,7 +56,7 @@ pub(crate) enum End {
     Upgrade(String),
 }
 
-/// Every option, with the value it has until somebody says otherwise.
+/// Every option, with the value it has until a source sets another.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) name: String,
@@ -65,8 +74,15 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<u64>,
     pub(crate) catchup: Option<u64>,
     pub(crate) redial: Option<u64>,
+    pub(crate) drop: Option<u64>,
+    pub(crate) public: bool,
+    pub(crate) host: Option<usize>,
+    pub(crate) twin: bool,
+    pub(crate) refuse: Option<u64>,
     pub(crate) epoch: u64,
     pub(crate) fields: u8,
+    pub(crate) transitions: String,
+    pub(crate) finality_lag: Option<u64>,
     pub(crate) dir: Option<PathBuf>,
 
     pub(crate) end: Option<(End, When)>,
@@ -75,7 +91,11 @@ pub(crate) struct Options {
     pub(crate) term_limit: u32,
     pub(crate) rpc: Rpc,
     pub(crate) rpc_delay: u64,
+    pub(crate) rpc_lie: Option<Lie>,
     pub(crate) rewind: u64,
+    pub(crate) stop_rewind: u64,
+    pub(crate) short_sync: u64,
+    pub(crate) engine_stop: u64,
     pub(crate) backwards: Option<(u64, u64)>,
     pub(crate) freeze: Option<u64>,
     pub(crate) own_block: bool,
@@ -104,8 +124,15 @@ impl Default for Options {
             timeout: None,
             catchup: None,
             redial: None,
+            drop: None,
+            public: false,
+            host: None,
+            twin: false,
+            refuse: None,
             epoch: 10,
             fields: 10,
+            transitions: "[]".into(),
+            finality_lag: None,
             dir: None,
             end: None,
             stop: Some(10),
@@ -113,7 +140,11 @@ impl Default for Options {
             term_limit: 10,
             rpc: Rpc::Normal,
             rpc_delay: 0,
+            rpc_lie: None,
             rewind: 0,
+            stop_rewind: 0,
+            short_sync: 0,
+            engine_stop: 0,
             backwards: None,
             freeze: None,
             own_block: false,
@@ -148,14 +179,35 @@ impl Options {
         self.timeout.unwrap_or(2 * self.period)
     }
 
-    /// Time from noticing that the chain is ahead to having fetched it, in milliseconds.
-    pub(crate) fn catchup_delay(&self) -> u64 {
-        self.catchup.unwrap_or(11 * self.period)
+    /// Time from the last contact with the peers to the next dial, in milliseconds.
+    pub(crate) fn redial_interval(&self) -> u64 {
+        self.redial.unwrap_or(35 * self.period)
     }
 
-    /// Time between the redials in which a silent validator catches up, in milliseconds.
-    pub(crate) fn redial_interval(&self) -> u64 {
-        self.redial.unwrap_or(30 * self.period)
+    /// The address behind which the node is: dials of all nodes of one address count together.
+    pub(crate) fn address(&self) -> usize {
+        self.host.unwrap_or(self.index)
+    }
+
+    /// Time for which a peer on a public address refuses a second connection, in milliseconds.
+    pub(crate) fn refusal(&self) -> u64 {
+        self.refuse.unwrap_or(30 * self.period)
+    }
+
+    /// Time from being connected to the consensus message that costs a silent validator its peers, in milliseconds.
+    /// Recorded were 0.4 to 2.5 periods; `dice` chooses among them.
+    pub(crate) fn drop_delay(&self, dice: u64) -> u64 {
+        self.drop.unwrap_or(self.period * (4 + dice % 22) / 10)
+    }
+
+    /// Whether the program has the interface of v1.1: it differs in a few answers.
+    pub(crate) fn is_v1_1(&self) -> bool {
+        self.version.trim_start_matches('v').starts_with("1.1.")
+    }
+
+    /// Blocks by which `finalized` and `safe` lag behind the head.
+    pub(crate) fn finality_lag(&self) -> u64 {
+        self.finality_lag.unwrap_or(if self.is_v1_1() { 2 } else { 0 })
     }
 
     fn assign(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -175,8 +227,15 @@ impl Options {
             "timeout" => self.timeout = Some(positive(value)?),
             "catchup" => self.catchup = Some(number(value)?),
             "redial" => self.redial = Some(number(value)?),
+            "drop" => self.drop = Some(number(value)?),
+            "public" => self.public = number(value)?,
+            "host" => self.host = Some(number(value)?),
+            "twin" => self.twin = number(value)?,
+            "refuse" => self.refuse = Some(number(value)?),
             "epoch" => self.epoch = positive(value)?,
             "fields" => self.fields = number(value)?,
+            "transitions" => self.transitions = json_list(value)?,
+            "finality-lag" => self.finality_lag = Some(number(value)?),
             "dir" => self.dir = Some(value.into()),
 
             "end" => self.end = Some(ending(value)?),
@@ -185,7 +244,11 @@ impl Options {
             "term-limit" => self.term_limit = number(value)?,
             "rpc" => self.rpc = rpc(value)?,
             "rpc-delay" => self.rpc_delay = number(value)?,
+            "rpc-lie" => self.rpc_lie = lie(value)?,
             "rewind" => self.rewind = number(value)?,
+            "engine-stop" => self.engine_stop = number(value)?,
+            "short-sync" => self.short_sync = number(value)?,
+            "stop-rewind" => self.stop_rewind = number(value)?,
             "backwards" => {
                 let (blocks, height) = value.split_once('@').ok_or("want BLOCKS@HEIGHT")?;
                 self.backwards = Some((number(blocks)?, number(height)?));
@@ -255,6 +318,25 @@ fn rpc(text: &str) -> Result<Rpc, String> {
     })
 }
 
+/// `lie@N` or `chain@N`; without `@N` every answer; `none` ends it.
+fn lie(text: &str) -> Result<Option<Lie>, String> {
+    let (kind, answers) = match text.split_once('@') {
+        Some((kind, answers)) => (kind, number(answers)?),
+        None => (text, u64::MAX),
+    };
+    match kind {
+        "none" => Ok(None),
+        "lie" => Ok(Some(Lie { chain: false, answers })),
+        "chain" => Ok(Some(Lie { chain: true, answers })),
+        _ => Err("want lie[@N], chain[@N] or none".into()),
+    }
+}
+
+fn json_list(text: &str) -> Result<String, String> {
+    let list: Result<Vec<serde_json::Value>, _> = serde_json::from_str(text);
+    list.map(|_| text.to_owned()).map_err(|err| err.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,9 +356,32 @@ mod tests {
         options.set("period", "50").unwrap();
         options.set_json(r#"{"period": 20, "rpc": "hang", "own-block": true}"#).unwrap();
         assert_eq!((options.period, options.rpc, options.own_block), (20, Rpc::Hang, true));
-        assert_eq!((options.round_timeout(), options.catchup_delay()), (40, 220));
+        assert_eq!((options.round_timeout(), options.redial_interval(), options.refusal()), (40, 700, 600));
         let err = options.set("perod", "1").unwrap_err();
         assert_eq!(err, "option perod=1: there is no such option");
         assert!(options.set("period", "0").is_err());
+    }
+    #[test]
+    fn lies_are_counted() {
+        assert_eq!(lie("lie@2"), Ok(Some(Lie { chain: false, answers: 2 })));
+        assert_eq!(lie("chain"), Ok(Some(Lie { chain: true, answers: u64::MAX })));
+        assert_eq!(lie("none"), Ok(None));
+        assert!(lie("truth").is_err());
+    }
+
+    #[test]
+    fn peers_are_lost_within_the_recorded_time() {
+        let options = Options::default();
+        let delays: Vec<u64> = (0..100).map(|dice| options.drop_delay(dice)).collect();
+        assert_eq!((delays.iter().min(), delays.iter().max()), (Some(&400), Some(&2500)));
+    }
+
+    #[test]
+    fn the_interface_follows_the_version() {
+        let mut options = Options::default();
+        assert!(!options.is_v1_1() && options.finality_lag() == 0);
+        options.set("version", "v1.1.0").unwrap();
+        assert!(options.is_v1_1() && options.finality_lag() == 2);
+        assert!(options.set("transitions", "{}").is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! The order of keys, the error codes and the exact messages are the recorded ones. Misbehaviour that any transport can
 //! show (wrong ids, wrong shapes, silence) is applied here, in one place.
 
+use super::lies;
 use super::node::Node;
 use super::options::Rpc;
 use serde_json::Value;
@@ -31,10 +32,10 @@ impl Failure {
     }
 }
 
-/// What a method gives back.
+/// The result of a method.
 pub(crate) type Outcome = Result<Value, Failure>;
 
-/// What to send for a request.
+/// The reply to a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Text(String),
@@ -98,7 +99,7 @@ impl Session {
                     if !subscriptions.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
                         break;
                     }
-                    let head = super::eth::head_notification(&node, &block);
+                    let head = lies::announce(&node, super::eth::head_notification(&node, &block));
                     let text = format!(
                         r#"{{"jsonrpc":"2.0","method":"eth_subscription","params":{{"subscription":"{id}","result":{head}}}}}"#
                     );
@@ -138,7 +139,7 @@ impl Session {
             return invalid(id.as_deref().unwrap_or("null"));
         };
         let params = object.get("params").unwrap_or(&Value::Null);
-        let outcome = self.call(method, params);
+        let outcome = self.call(method, params).map(|result| lies::tell(&self.node, method, params, result));
         let id = id?;
         Some(match (mode, outcome) {
             (Rpc::WrongId, Ok(result)) => success("4711", &result),
@@ -169,6 +170,7 @@ impl Session {
             _ if module == "istanbul" => {
                 super::istanbul::call(&self.node, method, &params).ok_or_else(missing)?
             }
+            _ if module == "admin" => super::admin::call(&self.node, method, &params).ok_or_else(missing)?,
             _ => super::eth::call(&self.node, method, &params).ok_or_else(missing)?,
         }
     }

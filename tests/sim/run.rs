@@ -7,11 +7,12 @@ use super::args::{Args, Endpoint};
 use super::behave::{self, Script};
 use super::chain::Params;
 use super::door::Server;
+use super::engine::Engine;
 use super::log::{self, fatal, info, now_ms, warn};
 use super::net::Network;
-use super::node::{Engine, Node, check_forks};
+use super::node::{Node, check_forks};
 use super::options::{Options, Rpc};
-use super::store::{self, Refusal, Store};
+use super::store::{self, Loaded, Refusal, Store};
 use super::world::Member;
 use super::{eth, http, ipc, ws};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -34,7 +35,7 @@ impl From<std::io::Error> for Fatal {
 
 /// Runs the node until it is told to stop or told itself to.
 pub(crate) fn run(mut args: Args, words: &[String]) -> ExitCode {
-    info("Maximum peer count", &[("ETH", &50), ("total", &50)]);
+    info("Maximum peer count", &[("ETH", &args.maxpeers), ("total", &args.maxpeers)]);
     args.datadir = std::path::absolute(&args.datadir).unwrap_or(args.datadir);
     let dir = args.options.dir.clone().unwrap_or_else(|| args.datadir.clone());
     match start(args, &dir, words) {
@@ -101,9 +102,12 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         }
         Fatal(explain(refusal, options))
     })?;
-    let (store, mut chain) = Store::open(&args.datadir, lock, options.db, params.genesis())
-        .map_err(|refusal| Fatal(explain(refusal, options)))?;
-    check_forks(&mut chain, &options.fork);
+    let (mut store, Loaded { mut chain, known }) =
+        Store::open(&args.datadir, lock, options.db, params.genesis())
+            .map_err(|refusal| Fatal(explain(refusal, options)))?;
+    if check_forks(&mut chain, &options.fork) {
+        store.forget(chain.len())?;
+    }
     let head = chain.len() - 1;
     start["head"] = head.into();
     behave::trace(&dir.join("sim.starts"), &start);
@@ -113,15 +117,23 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     let me = Member {
         index: options.index,
         pid: std::process::id(),
+        joined: began,
         version: options.version.clone(),
         forks: options.fork.clone(),
         mining: args.mine,
         following: false,
         connected: false,
+        freeze: None,
+        removed: Vec::new(),
+        top: None,
     };
     let alone = args.datadir.join(store::INSTANCE).join("network");
-    let network = Network::join(options.network.as_deref().unwrap_or(&alone), params, &me)?;
-    let node = Arc::new(Node::new(args, network.params().clone(), chain));
+    let shared = options.network.as_deref().unwrap_or(&alone);
+    // A dry node is no member, and touches nothing that the members share.
+    let network =
+        if args.is_dry() { Network::watch(shared, params)? } else { Network::join(shared, params, &me)? };
+    let halted = store.is_halted();
+    let node = Arc::new(Node::new(args, network.params().clone(), chain, halted));
     let mut script = Script::new(dir);
     script.reread(&node);
     let options = node.options();
@@ -131,7 +143,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     if let Some((how, height)) = behave::is_due(&options, head as u64, 0) {
         behave::end(how, &node.args.datadir, height);
     }
-    let mut engine = Engine::new(node.clone(), network, store, me);
+    let mut engine = Engine::new(node.clone(), network, (store, known), me, dir, now_ms());
     engine.tick(now_ms())?;
     let instance = eth::client_version(&node);
     info("Starting peer-to-peer node", &[("instance", &instance)]);
@@ -284,7 +296,7 @@ impl Running {
         close_rpc(self.servers);
         let options = self.node.options();
         let head = self.node.state().head().number;
-        let stopped = self.engine.stop();
+        let stopped = self.engine.stop(now_ms());
         std::thread::sleep(Duration::from_millis(options.stop.unwrap_or_default()));
         info("Writing cached state to disk", &[("block", &head)]);
         info("Blockchain stopped", &[]);

@@ -1,8 +1,9 @@
-//! What one node keeps in its data directory: the lock, its own copy of the chain, its keys.
+//! The data directory of one node: the lock, its own copy of the chain, its keys.
 //!
 //! The layout is a geth-like node's: `<datadir>/simnode/LOCK` under `flock`, `<datadir>/simnode/chaindata/`,
-//! `<datadir>/simnode/nodekey`, `jwtsecret`, `<datadir>/keystore/`. A node that lags behind in writing (`rewind`) loses
-//! those blocks when it is killed and none when it stops; a torn last line is dropped at the next start.
+//! `<datadir>/simnode/nodekey`, `jwtsecret`, `<datadir>/keystore/`. A node that lags behind in writing its state (`rewind`)
+//! has an older head when it is killed and not when it stops: `HEAD` holds it while it is not the last block. The blocks
+//! above it stay in the database, where peers can get them. A torn last line is dropped at the next start.
 
 use super::chain::Block;
 use super::hex;
@@ -34,8 +35,19 @@ pub(crate) struct Store {
     log: File,
     /// Byte offset behind each block that is on disk; entry 0 is block 1's beginning.
     ends: Vec<u64>,
-    /// Hash of the last block on disk, to notice when the chain was reorganised below it.
+    /// Hashes of the blocks on disk, to notice when the chain was reorganised below the last one.
     last: Vec<String>,
+    /// Where the head is written while it is below the last block, and what is written there.
+    mark: PathBuf,
+    marked: Option<usize>,
+}
+
+/// The blocks of a data directory.
+pub(crate) struct Loaded {
+    /// The chain up to the head.
+    pub(crate) chain: Vec<Block>,
+    /// Blocks above the head: known, but their state is missing.
+    pub(crate) known: Vec<Block>,
 }
 
 /// Takes the lock of `datadir`, creating what is missing.
@@ -58,7 +70,7 @@ impl Store {
         lock: File,
         db: u32,
         genesis: Block,
-    ) -> Result<(Store, Vec<Block>), Refusal> {
+    ) -> Result<(Store, Loaded), Refusal> {
         let chaindata = datadir.join(INSTANCE).join("chaindata");
         check_format(&chaindata.join("VERSION"), db)?;
         keep_keys(datadir, &genesis.hash)?;
@@ -66,7 +78,9 @@ impl Store {
         let mut log = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut text = Vec::new();
         log.read_to_end(&mut text)?;
-        let mut store = Store { lock, log, ends: vec![0], last: vec![genesis.hash.clone()] };
+        let mark = chaindata.join("HEAD");
+        let marked = fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
+        let mut store = Store { lock, log, ends: vec![0], last: vec![genesis.hash.clone()], mark, marked };
         let mut chain = vec![genesis];
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let Ok(block) = serde_json::from_slice::<Block>(line) else { break };
@@ -78,25 +92,52 @@ impl Store {
             chain.push(block);
         }
         store.cut(chain.len())?;
-        Ok((store, chain))
+        let head = store.marked.map_or(chain.len(), |head| chain.len().min(head + 1));
+        let known = chain.split_off(head);
+        Ok((store, Loaded { chain, known }))
     }
 
-    /// Writes `chain` except its newest `lag` blocks.
+    /// Writes `chain`, whose newest `lag` blocks are lost as the head if the process is killed.
     pub(crate) fn save(&mut self, chain: &[Block], lag: u64) -> std::io::Result<()> {
-        let length = chain.len().saturating_sub(lag as usize).max(1);
-        let same = self.last.len().min(length);
-        if self.last[same - 1] != chain[same - 1].hash || self.last.len() > chain.len() {
-            let common = self.last.iter().zip(chain).take_while(|(hash, block)| **hash == block.hash).count();
-            self.cut(common)?;
+        let same = self.last.len().min(chain.len());
+        if self.last[same - 1] != chain[same - 1].hash {
+            self.cut(self.last.iter().zip(chain).take_while(|(hash, block)| **hash == block.hash).count())?;
         }
-        for block in chain.get(self.last.len()..length).unwrap_or_default() {
+        for block in chain.get(self.last.len()..).unwrap_or_default() {
             let mut line = serde_json::to_vec(block)?;
             line.push(b'\n');
             self.log.write_all(&line)?;
             self.ends.push(self.ends[self.ends.len() - 1] + line.len() as u64);
             self.last.push(block.hash.clone());
         }
+        self.mark(chain.len().saturating_sub(lag as usize).max(1) - 1)
+    }
+
+    /// Forgets every block but the first `blocks`.
+    pub(crate) fn forget(&mut self, blocks: usize) -> std::io::Result<()> {
+        if blocks < self.last.len() { self.cut(blocks) } else { Ok(()) }
+    }
+
+    fn mark(&mut self, head: usize) -> std::io::Result<()> {
+        let wanted = (head + 1 < self.last.len()).then_some(head);
+        if wanted == self.marked {
+            return Ok(());
+        }
+        match wanted {
+            Some(head) => {
+                let partial = self.mark.with_extension("partial");
+                fs::write(&partial, format!("{head}\n"))?;
+                fs::rename(partial, &self.mark)?;
+            }
+            None => fs::remove_file(&self.mark)?,
+        }
+        self.marked = wanted;
         Ok(())
+    }
+
+    /// Whether the data were told that another program decides what is final.
+    pub(crate) fn is_halted(&self) -> bool {
+        halt_mark(&self.mark).exists()
     }
 
     /// The lock's descriptor, for a child that is to keep it.
@@ -111,6 +152,15 @@ impl Store {
         self.log.set_len(end)?;
         self.log.seek(SeekFrom::Start(end)).map(drop)
     }
+}
+
+/// Notes in a data directory that another program decides what is final, which no restart undoes.
+pub(crate) fn halt(datadir: &Path) -> std::io::Result<()> {
+    fs::write(halt_mark(&datadir.join(INSTANCE).join("chaindata").join("HEAD")), "finalized\n")
+}
+
+fn halt_mark(head: &Path) -> PathBuf {
+    head.with_file_name("TRANSITION")
 }
 
 /// Whether `datadir` says it was written in a format newer than `db`; older formats are upgraded on the spot.
@@ -139,4 +189,74 @@ fn keep_keys(datadir: &Path, seed: &str) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::{Params, Proposal};
+    use super::*;
+
+    fn params() -> Params {
+        Params {
+            chain_id: 1,
+            validators: 1,
+            epoch: 10,
+            fields: 10,
+            period: 1000,
+            timeout: 2000,
+            sets: Vec::new(),
+        }
+    }
+
+    fn grow(chain: &mut Vec<Block>, blocks: u64, salt: u64) {
+        for _ in 0..blocks {
+            let (rules, version) = (Vec::new(), "v1.0.0".into());
+            let proposal = Proposal { miner: 0, round: 0, votes: vec![0], rules, version, now_ms: salt };
+            chain.push(params().seal(&chain[chain.len() - 1], proposal));
+        }
+    }
+
+    fn open(dir: &Path) -> (Store, Loaded) {
+        let opened = lock(dir).and_then(|lock| Store::open(dir, lock, 8, params().genesis()));
+        opened.unwrap_or_else(|_| panic!("the store does not open"))
+    }
+
+    /// Unlocks explicitly: a child that another test forks just now may hold the descriptor until it executes.
+    fn close(store: Store) {
+        store.lock.unlock().unwrap();
+    }
+
+    #[test]
+    fn a_kill_rewinds_the_head_and_keeps_the_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, Loaded { mut chain, .. }) = open(dir.path());
+        grow(&mut chain, 9, 1);
+        store.save(&chain, 4).unwrap();
+        close(store);
+        let (mut store, loaded) = open(dir.path());
+        assert_eq!((loaded.chain.len(), loaded.known.as_slice()), (6, &chain[6..]));
+        // The head may return step by step.
+        store.save(&chain[..8], 0).unwrap();
+        close(store);
+        let (mut store, loaded) = open(dir.path());
+        assert_eq!((loaded.chain.len(), loaded.known.len()), (8, 2));
+        store.save(&chain, 0).unwrap();
+        close(store);
+        let (_, loaded) = open(dir.path());
+        assert_eq!((loaded.chain, loaded.known.len()), (chain, 0));
+    }
+
+    #[test]
+    fn another_chain_replaces_known_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, Loaded { mut chain, .. }) = open(dir.path());
+        grow(&mut chain, 9, 1);
+        store.save(&chain, 4).unwrap();
+        chain.truncate(6);
+        grow(&mut chain, 1, 2);
+        store.save(&chain, 0).unwrap();
+        close(store);
+        let (_, loaded) = open(dir.path());
+        assert_eq!((loaded.chain, loaded.known.len()), (chain, 0));
+    }
 }

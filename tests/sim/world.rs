@@ -12,6 +12,8 @@ use super::chain::{Block, Params, Proposal, quorum, rules_at};
 pub(crate) struct Member {
     pub(crate) index: usize,
     pub(crate) pid: u32,
+    /// When it joined, in milliseconds since 1970.
+    pub(crate) joined: u64,
     pub(crate) version: String,
     /// Forks its program knows.
     pub(crate) forks: Vec<u64>,
@@ -21,6 +23,27 @@ pub(crate) struct Member {
     pub(crate) following: bool,
     /// Whether others keep it as a peer.
     pub(crate) connected: bool,
+    /// The height above which it takes no part.
+    pub(crate) freeze: Option<u64>,
+    /// Members that it has removed from its peers.
+    pub(crate) removed: Vec<usize>,
+    /// Number and hash of the highest block in its database, unless it is following.
+    pub(crate) top: Option<(u64, String)>,
+}
+
+impl Member {
+    /// Whether the two have each other as peers, as far as `other` is concerned: `self` may have none at all.
+    pub(crate) fn sees(&self, other: &Member) -> bool {
+        other.connected
+            && other.index != self.index
+            && !self.removed.contains(&other.index)
+            && !other.removed.contains(&self.index)
+    }
+
+    /// Whether `other` has the same key and has taken the peers over, since it came later.
+    pub(crate) fn is_outdone_by(&self, other: &Member) -> bool {
+        other.index == self.index && (other.joined, other.pid) > (self.joined, self.pid)
+    }
 }
 
 /// The network's chain and the round being played for the next block.
@@ -101,6 +124,7 @@ impl World {
         let voters: Vec<&Member> = members
             .iter()
             .filter(|member| member.following && member.mining && list.contains(&member.index))
+            .filter(|member| member.freeze.is_none_or(|height| number <= height))
             .collect();
         let proposer = params.proposer(self.tip(), self.round);
         let proposer = voters.iter().find(|member| member.index == proposer)?;

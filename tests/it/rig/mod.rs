@@ -1,5 +1,6 @@
 //! What integration tests are built with.
 
+pub(crate) mod audit;
 pub(crate) mod door;
 pub(crate) mod minisign;
 pub(crate) mod server;

@@ -3,6 +3,7 @@
 //! A node started here is killed when its [`SimNode`] is dropped, and by itself when the whole test process dies. What a
 //! node does that was started by somebody else (a supervisor) is seen through its [`Traces`] and its RPC alike.
 
+pub(crate) use super::audit::contradictions;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -263,6 +264,11 @@ impl Traces {
     /// Every start that found the data locked by another process. Should be empty.
     pub(crate) fn overlaps(&self) -> Vec<Value> {
         self.lines("sim.overlaps")
+    }
+
+    /// Every vote: kind, height, round, hash, ms, pid.
+    pub(crate) fn votes(&self) -> Vec<Value> {
+        self.lines("sim.votes")
     }
 
     /// Makes a running node behave otherwise, and every later one.

@@ -5,30 +5,30 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::tempdir;
 
-fn start(root: &Path, count: usize) -> Vec<SimNode> {
+pub(super) fn start(root: &Path, count: usize) -> Vec<SimNode> {
     let mut nodes: Vec<SimNode> =
         (0..count).map(|index| Sim::validator(root, index, count).spawn()).collect();
     nodes.iter_mut().for_each(SimNode::wait_rpc);
     nodes
 }
 
-fn address(node: &SimNode) -> String {
+pub(super) fn address(node: &SimNode) -> String {
     node.call("istanbul_nodeAddress", json!([])).as_str().unwrap().into()
 }
 
 /// Who is in `prevCommittedSeal` of a block, in lower case.
-fn live_at(node: &SimNode, height: u64) -> Vec<String> {
+pub(super) fn live_at(node: &SimNode, height: u64) -> Vec<String> {
     let info = node.call("istanbul_getWbftExtraInfo", json!([format!("{height:#x}")]));
     let sealers = info["prevCommittedSeal"]["sealers"].as_array().unwrap();
     sealers.iter().map(|sealer| sealer.as_str().unwrap().to_lowercase()).collect()
 }
 
-fn peers(node: &SimNode) -> u64 {
+pub(super) fn peers(node: &SimNode) -> u64 {
     number(&node.call("net_peerCount", json!([])))
 }
 
 /// Waits until `node` sees its own vote in a block above `height`.
-fn wait_live(node: &SimNode, height: u64) {
+pub(super) fn wait_live(node: &SimNode, height: u64) {
     let own = address(node);
     until("the node's own vote", || {
         let head = node.head();

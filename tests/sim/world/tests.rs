@@ -12,11 +12,15 @@ fn members(indices: impl IntoIterator<Item = usize>) -> Vec<Member> {
     let member = |index| Member {
         index,
         pid: index as u32,
+        joined: 0,
         version: "v1.0.0".into(),
         forks: Vec::new(),
         mining: true,
         following: true,
         connected: true,
+        freeze: None,
+        removed: Vec::new(),
+        top: None,
     };
     indices.into_iter().map(member).collect()
 }
@@ -115,6 +119,18 @@ fn silent_validators_and_those_behind_do_not_vote() {
 }
 
 #[test]
+fn a_frozen_validator_does_not_vote_above_its_height() {
+    let params = params(4);
+    let mut world = awake(&params);
+    let mut all = members(0..4);
+    for member in &mut all[..2] {
+        member.freeze = Some(5);
+    }
+    play(&mut world, &params, &all, START, START + 20_000);
+    assert_eq!((world.tip().number, &world.tip().votes), (5, &vec![0, 1, 2, 3]));
+}
+
+#[test]
 fn a_fork_separates_those_that_know_it() {
     let params = params(4);
     let mut world = awake(&params);
@@ -160,4 +176,16 @@ fn the_first_to_come_begins_round_0_anew_and_does_not_wait_for_longer_than_a_per
     (world.round, world.due) = (5, START + 60_000);
     world.wake(&params, START);
     assert_eq!((world.round, world.due), (0, START + 1000));
+}
+
+#[test]
+fn members_that_removed_each_other_are_no_peers() {
+    let mut all = members([0, 1, 0]);
+    assert!(all[0].sees(&all[1]) && all[1].sees(&all[0]));
+    assert!(!all[0].sees(&all[2]), "a process with the same key");
+    all[1].removed = vec![0];
+    assert!(!all[0].sees(&all[1]) && !all[1].sees(&all[0]));
+    all[1].removed.clear();
+    all[1].connected = false;
+    assert!(!all[0].sees(&all[1]) && all[1].sees(&all[0]));
 }
