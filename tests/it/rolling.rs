@@ -39,7 +39,7 @@ impl Fleet {
                 args.extend(["--deadline-height", deadline]);
             }
             rig.ok(&args);
-            rig.set("DAEMON_VALIDATOR_MODE", "true").set("DAEMON_SLOT_BLOCKS", "24")
+            rig.set("DAEMON_VALIDATOR_MODE", "true")
         };
         Fleet { network, homes: (0..size).map(|_| home()).collect() }
     }

@@ -220,6 +220,8 @@ impl Rig {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wemixvisor"));
         command.args(args).env_clear().env("PATH", "/usr/bin:/bin").current_dir(self.path());
         command.env("DAEMON_HOME", self.home()).env("DAEMON_NAME", "simnode");
+        // Simulated chains are faster than life.
+        command.env("DAEMON_BLOCK_PERIOD", "1ms");
         command.envs(self.env.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
         command
     }
