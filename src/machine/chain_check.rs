@@ -129,7 +129,7 @@ impl Machine {
         if let Some(chain) = self.unbound.take() {
             identity.known = true;
             let text = format!("chain={} genesis={}", chain.id, chain.genesis);
-            let news = Some(Notice::to_history(Level::Info, "chain_bound", text));
+            let news = Some(Notice { level: Level::Info, event: "chain_bound", text, history: false });
             let record = Record { chain: Some(chain), ..self.record.clone() };
             return Some(Next::Save { record: Box::new(record), news, applied: None });
         }

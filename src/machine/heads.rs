@@ -62,17 +62,17 @@ pub(super) struct Heads {
     first: Option<(Instant, Head)>,
     /// A head above the record whose link to it was asked for, and when.
     open: Option<(Instant, Head)>,
-    /// The honest chain below the record.
-    below: Option<Below>,
+    /// The chain that the node follows instead of the record's.
+    other: Option<Other>,
     contradiction: Option<Contradiction>,
     /// Why the head that was told last does not count.
     doubt: Option<String>,
 }
 
-/// A chain below the record that grows block by block, in time.
+/// A chain that is not known to lead to the record, and grows block by block, in time.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
-struct Below {
+struct Other {
     last: Block,
     blocks: u64,
     /// Whether one of its blocks is one that counted once.
@@ -231,12 +231,15 @@ impl Heads {
         };
         self.credit = Some((now, credit));
         let (height, known) = (head.block.height, record.block.clone());
-        if height < known.height {
-            return self.hear_below(now, head, pace);
+        let follows = height == known.height + 1 && is_child(head, &known);
+        if !follows && let Some(from) = self.follow_other(head, pace) {
+            return Hearing::Fallen { from };
         }
-        self.below = None;
-        if height == known.height {
-            return self.compare(now, &known, head);
+        if height <= known.height {
+            return match self.block_at(height).cloned() {
+                Some(ours) => self.compare(now, &ours, head),
+                None => Hearing::Nothing,
+            };
         }
         if self.cost(height, pace) > credit {
             let what = format!(
@@ -246,7 +249,7 @@ impl Heads {
             self.doubt = Some(what);
             return Hearing::Nothing;
         }
-        if height == known.height + 1 && is_child(head, &known) {
+        if follows {
             self.count(std::slice::from_ref(head), pace);
             return Hearing::Counted;
         }
@@ -333,32 +336,26 @@ impl Heads {
         }
     }
 
-    fn hear_below(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
-        let known = self.block_at(head.block.height).cloned();
-        if let Some(known) = &known
-            && let question @ Hearing::Recall { .. } = self.compare(now, known, head)
-        {
-            return question;
-        }
+    /// Takes note of a head that does not follow upon the record. When an honest chain has grown long enough without
+    /// it, the record falls: the height from which it did.
+    fn follow_other(&mut self, head: &Head, pace: Pace) -> Option<u64> {
         let fresh = head.timestamp.is_some_and(|time| {
             Duration::from_secs(head.heard_at.abs_diff(time)) <= (pace.period * 3).max(Duration::from_secs(3))
         });
-        let is_shared = known.is_some_and(|known| is_same(&known, &head.block));
-        let (blocks, shared) = match &self.below {
+        let is_shared = self.block_at(head.block.height).is_some_and(|known| is_same(known, &head.block));
+        let (blocks, shared) = match &self.other {
             _ if !fresh => (0, false),
-            Some(below) if is_same(&below.last, &head.block) => return Hearing::Nothing,
-            Some(below) if is_child(head, &below.last) => (below.blocks + 1, below.shared || is_shared),
+            Some(other) if is_same(&other.last, &head.block) => return None,
+            Some(other) if is_child(head, &other.last) => (other.blocks + 1, other.shared || is_shared),
             Some(_) | None => (1, is_shared),
         };
-        self.below = Some(Below { last: head.block.clone(), blocks, shared });
-        let is_safe = self.contradiction.is_none() && (shared || !pace.validator);
-        match self.height() {
-            Some(from) if blocks >= HONEST && is_safe => {
-                *self = Heads::new(Some(HeadRecord::of(head)));
-                Hearing::Fallen { from }
-            }
-            _ => Hearing::Nothing,
-        }
+        self.other = Some(Other { last: head.block.clone(), blocks, shared });
+        // A validator must not sign again at a height that was final: only a record that contradicts the chain of its
+        // own past was wrong.
+        let is_safe = !pace.validator || shared && self.contradiction.is_none();
+        let from = self.height().filter(|_| blocks >= HONEST && is_safe)?;
+        *self = Heads::new(Some(HeadRecord::of(head)));
+        Some(from)
     }
 
     /// Compares a block that was told with one that counted at its height.
@@ -400,7 +397,7 @@ impl Heads {
             record.recent = between.chain([old.block]).chain(old.recent).take(RECENT).collect();
         }
         self.record = Some(record);
-        (self.open, self.below, self.doubt, self.contradiction) = (None, None, None, None);
+        (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);
     }
 
     /// The time that the chain needs at least to rise from the record to `height`, with a tenth for the clocks.

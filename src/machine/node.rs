@@ -288,6 +288,8 @@ impl Machine {
 
     /// The node is reaped and its locks are free: remember how it ended, and go on with why.
     fn down(&mut self, now: Instant, why: Why, ending: Ending, ran: Ran) {
+        self.kept = None;
+        self.keep_head();
         let mut record = self.record.clone();
         record.node = self.mark(&why, &ending, &ran);
         let graceful = record.node != NodeMark::StoppedUnclean;

@@ -280,7 +280,7 @@ impl Machine {
         let head = self.heads.height().unwrap_or(0);
         let late = self.open().find_map(|u| {
             let deadline = gates::deadline(u.deadline_height, u.fork_height)?;
-            (head >= deadline).then(|| (u.name.clone(), deadline, u.fork_height))
+            (head >= deadline.max(u.height)).then(|| (u.name.clone(), deadline, u.fork_height))
         });
         let Some((name, deadline, fork)) = late else { return };
         if node.network.named.insert("deadline") {

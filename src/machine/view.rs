@@ -209,7 +209,7 @@ impl Machine {
             height: upgrade.height,
             fork_height: upgrade.fork_height,
             deadline_height,
-            overdue: deadline_height.zip(head).is_some_and(|(deadline, head)| head >= deadline),
+            overdue: deadline_height.zip(head).is_some_and(|(at, head)| head >= at.max(upgrade.height)),
             turn: self.turn(upgrade),
             why: self.why_not_yet(upgrade, binary, trouble.as_deref(), hold.as_deref()),
             origin: upgrade.origin.to_string(),

@@ -1,5 +1,6 @@
 //! What operators ask for while a supervisor runs, and while none does.
 
+use super::rig::sim::until;
 use super::rig::visor::{Rig, is_alive};
 use serde_json::{Value, json};
 use std::fs;
@@ -147,6 +148,7 @@ fn a_second_supervisor_touches_nothing() {
     let rig = Rig::new();
     let mut visor = rig.run();
     visor.wait_node();
+    until("a head record", || rig.of("state/head").exists().then_some(()));
     let before = snapshot(&rig);
     let mut second = rig.run();
     assert_eq!(second.end_beside(), 75);
@@ -167,7 +169,7 @@ fn snapshot(rig: &Rig) -> Vec<(String, u64, i64, i64, Vec<u8>)> {
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).unwrap().flatten() {
             let (path, meta) = (entry.path(), entry.metadata().unwrap());
-            if path == rig.data() {
+            if path == rig.data() || path == rig.of("state/head") {
                 continue;
             }
             let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };

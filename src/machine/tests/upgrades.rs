@@ -345,6 +345,6 @@ fn a_home_that_has_it_already() {
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
         (+1.0s) head 100             → record [upgrades/v2 Running]
-        recorded                     → info chain_bound (history): chain=1 genesis=0x00
+        recorded                     → info chain_bound: chain=1 genesis=0x00
     "#]]);
 }

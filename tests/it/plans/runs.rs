@@ -150,6 +150,7 @@ fn what_a_gate_holds_back_is_paused_and_cancelled() {
     let mut visor = rig.run();
     // A chain that stands still is not calm.
     visor.wait_head(30);
+    visor.wait(&["event=chain_stands_still"]);
     until("no calm", || {
         let out = rig.output(&["check"]);
         let why = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -35,14 +35,20 @@ impl Door {
         })
     }
 
-    /// Answers the n-th request with what `answer` says: the result of a JSON-RPC call.
+    /// Answers the n-th question for the head with what `answer` says; every other question with an error.
     pub(crate) fn answering(answer: impl Fn(usize) -> Value + Send + Sync + 'static) -> Door {
         let count = AtomicUsize::new(0);
         Door::open(move |mut stream| {
             let request = read_request(&stream)?;
             let call = request.as_array().map_or(&request, |batch| &batch[0]);
-            let result = answer(count.fetch_add(1, Ordering::SeqCst));
-            let reply = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
+            let is_head = call["params"][0] == "latest";
+            let reply = if is_head {
+                let result = answer(count.fetch_add(1, Ordering::SeqCst));
+                json!({"jsonrpc": "2.0", "id": call["id"], "result": result})
+            } else {
+                let error = json!({"code": -32601, "message": "not served here"});
+                json!({"jsonrpc": "2.0", "id": call["id"], "error": error})
+            };
             let reply = if request.is_array() { json!([reply]) } else { reply }.to_string();
             let head =
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
