@@ -132,6 +132,8 @@ pub struct Survey {
     pub peers: Option<usize>,
     /// The validators among its peers; None where `admin` is not served.
     pub connected: Option<Vec<Validator>>,
+    /// Whether a peer has a public address: geth refuses another connection from one such within 30 s.
+    pub public_peers: bool,
     /// The client version of the node.
     pub client_version: Option<String>,
     /// The heights of the forks that the running program knows, where it reports them.

@@ -22,6 +22,10 @@ pub(super) struct Departure {
     pub(super) at: Option<Instant>,
     /// Whether its stop was in turn.
     pub(super) in_turn: bool,
+    /// Whether it was stopped because the old binary cannot follow the next block.
+    pub(super) at_fork: bool,
+    /// The head in its data, where a try of the next binary without peers has shown that.
+    pub(super) database: Option<u64>,
     /// When a node found its peers last: they refuse another connection for a while.
     pub(super) networked: Option<Instant>,
     /// When the chain last proved that the new binary had signed nothing, if it did.
@@ -37,6 +41,10 @@ impl Machine {
         };
         if returns && self.policy.validator && self.policy.watch_height && node.mode != Mode::Dry {
             self.departure.in_turn = self.is_in_turn(now, &node);
+            let fork =
+                self.record.upgrade.as_ref().and_then(|p| p.fork_height).filter(|_| why == Why::Upgrade);
+            self.departure.at_fork =
+                fork.is_some() && fork == self.heads.height().map(|head| head.saturating_add(1));
             self.actions.push(Action::Unpeer);
             self.state = State::Leaving { why, since: now, node };
         } else {

@@ -26,8 +26,8 @@ pub(super) struct Ran {
     pub(super) since: Instant,
     ended: Instant,
     mode: Mode,
-    /// Whether it has answered over RPC.
-    heard: bool,
+    /// The first head that it told, if it has answered over RPC.
+    first: Option<u64>,
     /// When the chain last proved that the new binary had signed nothing.
     unsigned: Option<Instant>,
 }
@@ -39,8 +39,8 @@ impl Ran {
     }
 
     fn of(node: &Node, now: Instant) -> Ran {
-        let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
-        Ran { since: node.since, ended: now, mode: node.mode, heard, unsigned }
+        let (first, unsigned) = (node.first_head.map(|(_, head)| head), node.network.unsigned_at);
+        Ran { since: node.since, ended: now, mode: node.mode, first, unsigned }
     }
 }
 
@@ -185,7 +185,12 @@ impl Machine {
 
     pub(super) fn spawn(&mut self) {
         self.at_once = false;
-        let mode = self.mode(&self.record);
+        // As the record says that is durable now.
+        let mode = match self.record.silent {
+            _ if self.is_untried(&self.record) => Mode::Dry,
+            true => Mode::Silent,
+            false => Mode::Full,
+        };
         self.state = State::Spawning { mode };
         self.actions.push(Action::Spawn { version: self.version().clone(), mode });
     }
@@ -266,7 +271,7 @@ impl Machine {
     fn left_data_alone(&self, ending: &Ending, ran: &Ran) -> bool {
         let exited = matches!(ending.status, Status::Code(_));
         let short = ran.mode != Mode::Full || ran.ended.duration_since(ran.since) < UNHEARD;
-        let unheard = self.policy.watch_height && !ran.heard && exited && short;
+        let unheard = self.policy.watch_height && ran.first.is_none() && exited && short;
         unheard || ran.mode == Mode::Dry && ending.status.is_graceful()
     }
 
@@ -299,8 +304,11 @@ impl Machine {
         self.left = record.node;
         if !self.left_data_alone(&ending, &ran) {
             self.departure.at = Some(ran.ended);
-            self.departure.in_turn &= graceful && why != Why::Crash;
+            let in_order = graceful && why != Why::Crash;
+            self.departure.in_turn &= in_order;
+            self.departure.at_fork &= in_order;
             self.departure.unsigned = ran.unsigned;
+            self.departure.database = None;
         }
         let since = ran.since;
         match why {
@@ -333,6 +341,7 @@ impl Machine {
                 self.give_up(now, Outcome::Failed, TOO_SLOW.to_owned());
             }
             Why::Dry => {
+                self.departure.database = ran.first;
                 if let Some(attempt) = &mut record.upgrade {
                     (attempt.dry_run, attempt.forgiven) = (true, attempt.forgiven + 1);
                 }

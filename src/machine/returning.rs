@@ -7,6 +7,7 @@
 
 use super::event::{Action, Failure, Level, Mode, Notice, OwnMark, Survey};
 use super::gates::{RECENT, Validator};
+use super::heads::Turns;
 use super::quorum::quorum;
 use super::record::{Block, NodeMark, Phase, Record};
 use super::state::{Next, Node, State, Why};
@@ -109,8 +110,7 @@ impl Machine {
         if !self.policy.validator {
             return Mode::Full;
         }
-        let untried = |p: &Attempt| p.phase == Phase::Trying && !p.dry_run;
-        if self.policy.watch_height && record.upgrade.as_ref().is_some_and(untried) {
+        if self.is_untried(record) {
             return Mode::Dry;
         }
         if !self.policy.silent_after_unclean || self.may_seal_at_once(record) {
@@ -118,6 +118,12 @@ impl Machine {
         } else {
             Mode::Silent
         }
+    }
+
+    /// Whether the record is of a new binary of a validator that was not tried without peers yet.
+    pub(super) fn is_untried(&self, record: &Record) -> bool {
+        let untried = |p: &Attempt| p.phase == Phase::Trying && !p.dry_run;
+        self.policy.validator && self.policy.watch_height && record.upgrade.as_ref().is_some_and(untried)
     }
 
     /// Whether a node may be started with its engine on.
@@ -132,10 +138,17 @@ impl Machine {
             NodeMark::Running | NodeMark::StoppedUnclean => return false,
             NodeMark::StoppedClean => {}
         }
-        let Some(turns) = self.heads.record().and_then(|record| record.turns) else { return false };
-        let far = turns.at_head != Some(1) && turns.before != Some(1);
+        let Some(head) = self.heads.record() else { return false };
+        let Some(Turns { at_head, before, validators }) = head.turns else { return false };
+        // A clean stop may lose the newest block, unless the data is known to have it.
+        let whole = self.departure.database == Some(head.block.height);
+        let far_before = whole || before != Some(1);
+        // The votes at the fork itself that the old binary gave do not count for the new one, so there it has signed
+        // nothing that could be contradicted.
+        let first = record.upgrade.as_ref().is_some_and(|p| !p.sealing);
+        let at_fork = self.departure.at_fork && first && far_before;
         // A validator that is alone decides every block itself, and has all of them after a clean stop.
-        turns.validators == 1 || self.departure.in_turn && far
+        validators == 1 || at_fork || self.departure.in_turn && at_head != Some(1) && far_before
     }
 
     /// Until when a silent start waits, so that there is something to sync when it has its peers.
@@ -159,9 +172,11 @@ impl Machine {
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
         }
-        if let Some(own) =
-            survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head)
-        {
+        // What was final before we have signed ourselves, and perhaps the two blocks after it.
+        let before = network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(2));
+        let recent =
+            |own: &OwnMark| own.height > before && own.height.saturating_add(RECENT) > survey.sample.head;
+        if let Some(own) = survey.own_mark.filter(recent) {
             let height = own.height;
             return Some(format!("block {height} has a seal of our key, which has to be seen to end"));
         }

@@ -255,7 +255,10 @@ impl Node {
         if self.rose.is_none_or(|(_, top)| height > top) {
             self.rose = Some((now, height));
         }
-        self.head = Some(head.clone());
+        // The same block told again keeps the time at which it was first heard.
+        if self.head.as_ref().is_none_or(|known| known.block != head.block) {
+            self.head = Some(head.clone());
+        }
     }
 
     /// The height that it told last.

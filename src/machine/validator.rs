@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// A survey that has not come back after this time is given up.
 const SURVEY_LOST: Duration = Duration::from_secs(60);
-/// The shortest time between two surveys at the same head.
+/// The time between two surveys at the same head where something depends on them; less where blocks come faster.
 const SECOND: Duration = Duration::from_secs(1);
 /// Periods without a new head after which the network is asked for the reason.
 pub(super) const STANDS: u32 = 5;
@@ -78,11 +78,15 @@ impl Machine {
             }
         };
         network.failure = None;
-        let has_peers = survey.connected.as_ref().map(Vec::len).or(survey.peers).is_some_and(|n| n > 0);
+        let has_peers = survey.public_peers;
         let had_peers = network.survey.as_ref().is_some_and(|_| network.returning.alone_since.is_none());
         network.returning.note(now, &survey);
-        let (order, before) = (survey.sample.order.clone(), survey.sample.order_before.clone());
-        network.orders = before.zip(order);
+        let orders = survey.sample.order_before.clone().zip(survey.sample.order.clone());
+        // An answer about an older head does not replace what is known of a newer one.
+        let height = |orders: &Option<(Order, Order)>| orders.as_ref().map(|(_, at)| at.height);
+        if height(&orders) >= height(&network.orders) {
+            network.orders = orders;
+        }
         let (head, me) = (survey.sample.head, survey.me);
         let turns = me.as_ref().and_then(|me| turns(me, &survey.sample));
         network.survey = Some((now, survey));
@@ -166,7 +170,8 @@ impl Machine {
     fn survey_pause(&self, now: Instant, node: &Node) -> Duration {
         let hurry = self.policy.validator
             && (self.record.silent || self.record.upgrade.is_some() || node.still(now) > self.period() * 2);
-        if hurry { SECOND.min(self.policy.poll_interval) } else { self.policy.poll_interval }
+        let often = self.period().clamp(SECOND / 10, SECOND);
+        if hurry { often.min(self.policy.poll_interval) } else { self.policy.poll_interval }
     }
 
     /// Whether no new head has come for so long that people want to know.

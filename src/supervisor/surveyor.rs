@@ -10,6 +10,7 @@ use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
 use crate::wbft::{self, Address, Client, Decided, Endpoint, Observer, RpcError, Syncing, Window};
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The last blocks in which our own seal is looked for, as a probation asks for it.
@@ -176,7 +177,7 @@ fn unpeer(observer: &mut Observer) -> Result<usize, RpcError> {
 /// The network as the node shows it. `address` is its own, where it does not report that.
 fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) -> Result<Survey, RpcError> {
     let seen = observer.observe()?;
-    let connected = observer.connected()?;
+    let peers = observer.peers()?;
     let (window, client) = (&seen.window, observer.client());
     let head = window.head();
     let first = Slot::first_block(head.number);
@@ -207,12 +208,22 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
             Syncing::Idle => None,
         },
         peers: seen.peers.and_then(|peers| usize::try_from(peers).ok()),
-        connected: connected.map(|peers| peers.into_iter().map(|peer| peer.0).collect()),
+        public_peers: peers.iter().flatten().any(|peer| is_public(&peer.remote)),
+        connected: peers.map(|peers| peers.iter().filter_map(|peer| peer.address()).map(|a| a.0).collect()),
         client_version: known.client_version.clone(),
         forks: known.forks.clone().flatten(),
         round_timeout: (seen.timing.round_timeout, seen.timing.max_round_timeout),
         census: seen.census().into_iter().filter_map(|(who, last)| Some((who.0, last.client?))).collect(),
     })
+}
+
+/// Whether geth counts a peer's address as one of the open network: not loopback, RFC 1918, link-local or ULA.
+fn is_public(remote: &str) -> bool {
+    match remote.parse::<SocketAddr>().map(|at| at.ip().to_canonical()) {
+        Ok(IpAddr::V4(ip)) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
+        Ok(IpAddr::V6(ip)) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+        Err(_) => true,
+    }
 }
 
 /// The newest block that carries a seal of ours or was proposed by us.
@@ -226,4 +237,26 @@ fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
 
 fn count(blocks: usize) -> u32 {
     u32::try_from(blocks).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_public;
+
+    #[test]
+    fn addresses_that_geth_does_not_throttle_are_not_public() {
+        for private in [
+            "127.0.0.1:1",
+            "10.1.2.3:30303",
+            "192.168.0.1:1",
+            "[::1]:1",
+            "[fd00::1]:1",
+            "[::ffff:10.0.0.1]:1",
+        ] {
+            assert!(!is_public(private), "{private}");
+        }
+        for public in ["203.0.113.7:30303", "100.64.0.1:1", "[2001:db8::1]:1", "unknown"] {
+            assert!(is_public(public), "{public}");
+        }
+    }
 }

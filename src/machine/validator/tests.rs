@@ -86,6 +86,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         network_head: None,
         peers: Some(3),
         connected: Some((2..=4).map(|n| [n; 20]).collect()),
+        public_peers: true,
         client_version: None,
         forks: None,
         round_timeout: (Duration::from_secs(2), None),
@@ -490,6 +491,24 @@ fn out_of_turn_or_next_to_an_own_proposal_it_comes_back_silent() {
     assert_eq!(restarted(98), [Mode::Full, Mode::Silent], "we would propose 99 again");
     assert_eq!(restarted(95), [Mode::Full, Mode::Silent], "a clean stop may lose block 95, which was ours");
     assert_eq!(restarted(112), [Mode::Full, Mode::Silent], "the quiet half");
+}
+
+#[test]
+fn at_the_fork_all_go_at_once_and_seal_at_once() {
+    // The old binary's votes at the fork do not count for the new one.
+    let mut rig = running_to(Some(H + 1));
+    for height in 92..H {
+        rig.head(height);
+        rig.surveyed(survey(height, &[3]));
+    }
+    assert_eq!(rig.stops(), 0);
+    rig.head(H);
+    assert_eq!(rig.stops(), 1);
+    rig.exits(Status::Code(0));
+    rig.head(H);
+    rig.recalls(H, hash(H));
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Full]);
 }
 
 #[test]
