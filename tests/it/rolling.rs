@@ -211,6 +211,10 @@ fn when_the_quorum_is_lost_midway_nobody_stops_until_it_is_back() {
     for index in &lost {
         visors[*index] = fleet.run(*index);
     }
+    // Out of turn they come back silent, and sign when all have stood still for a while.
+    for index in &lost {
+        visors[*index].wait(&["event=sealing"]);
+    }
     for index in lost.iter().chain([&last]) {
         visors[*index].wait(&["event=upgrade_ended", "name=v2", "outcome=applied"]);
     }
