@@ -155,6 +155,7 @@ mod tests {
                 name: e.name.clone(),
                 height: e.height,
                 fork_height: None,
+                cannot_follow: false,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

@@ -329,7 +329,14 @@ mod tests {
     }
 
     fn ended(text: &str, height: u64, outcome: Outcome) -> Ended {
-        Ended { name: name(text), height, fork_height: None, outcome, detail: String::new() }
+        Ended {
+            name: name(text),
+            height,
+            fork_height: None,
+            cannot_follow: false,
+            outcome,
+            detail: String::new(),
+        }
     }
 
     fn phases(status: &Status) -> Vec<Stage> {

@@ -188,6 +188,7 @@ mod tests {
             name: name.parse().unwrap(),
             height,
             fork_height: None,
+            cannot_follow: false,
             outcome,
             detail: detail.to_owned(),
         };

@@ -342,7 +342,8 @@ impl Flag {
         let switch = match keys::flag(name) {
             Some(key) => key.is_switch(),
             None if name == "--config" => false,
-            None => return None,
+            // Not the node's: the configuration explains why it is gone.
+            None => keys::Dropped::of_flag(name).filter(|_| name.starts_with("--"))?.is_switch,
         };
         Some(Flag { name: name.to_owned(), value, switch })
     }
@@ -461,6 +462,17 @@ mod tests {
         match read(line).unwrap().command {
             Command::Run { args } => args.into_iter().map(|a| a.into_string().unwrap()).collect(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flag_that_is_gone_is_ours_to_explain() {
+        for (line, flag, value) in [
+            ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
+            ("run --leave-before-stop --mine", "--leave-before-stop", "true"),
+        ] {
+            assert_eq!(read(line).unwrap().flags, [(flag.to_owned(), value.to_owned())]);
+            assert_eq!(run_args(line), ["--mine"]);
         }
     }
 

@@ -207,7 +207,14 @@ fn disagreement_with_what_is_planned_is_an_error_and_agreement_is_not() {
 #[test]
 fn what_has_ended_or_was_cancelled_is_told() {
     let ended = |name: &str, height, outcome| {
-        [Ended { name: name.parse().unwrap(), height, fork_height: None, outcome, detail: String::new() }]
+        [Ended {
+            name: name.parse().unwrap(),
+            height,
+            fork_height: None,
+            cannot_follow: false,
+            outcome,
+            detail: String::new(),
+        }]
     };
     let before = |ended: &[Ended]| found(&sound(), &Context { ended, head: Some(250), ..Context::default() });
     assert_eq!(

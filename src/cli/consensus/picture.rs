@@ -173,7 +173,7 @@ mod tests {
             ..ConsensusState::down()
         };
         let gate = Gate::Quorum { live: 3, validators: 4, needed: 3, without_us: 2 };
-        let turn = Gate::Turn { head: 1, slot: 1, slots: 4, opens_at: 1000 };
+        let turn = Gate::Turn { head: 1, group: 1, groups: 4, opens_at: 1000 };
         Seen { state, spare: Verdict::Hold(vec![gate, turn]), next: None, trouble: None }
     }
 

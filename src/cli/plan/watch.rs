@@ -202,6 +202,7 @@ mod tests {
                 name: format!("v{n}").parse().unwrap(),
                 height: 100 * n,
                 fork_height: None,
+                cannot_follow: false,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })
