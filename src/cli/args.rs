@@ -49,7 +49,10 @@ pub(crate) enum Command {
     Status(Format),
     Stop,
     Restart,
-    Schedule(Box<Entry>),
+    Schedule {
+        entry: Box<Entry>,
+        force: bool,
+    },
     List {
         json: bool,
     },
@@ -90,7 +93,10 @@ pub(crate) enum Command {
         json: bool,
         watch: bool,
     },
-    Check,
+    Check {
+        next: bool,
+        json: bool,
+    },
     Version,
     /// Help about everything, or about the commands that begin with these words.
     Help(Option<String>),
@@ -160,7 +166,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "upgrade" => upgrade(args)?,
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
-        "check" => Command::Check,
+        "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
         "wait-height" => Command::WaitHeight {
             timeout: opt(args, word, "--timeout", timeout)?,
             height: free(args, word, "HEIGHT", height)?,
@@ -204,11 +210,12 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
+            let force = args.contains("--force");
             let entry = entry(args, &word, |args| {
                 let name = free(args, &word, "NAME", name)?;
                 Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
             })?;
-            Command::Schedule(Box::new(entry))
+            Command::Schedule { entry: Box::new(entry), force }
         }
         "list" => Command::List { json: args.contains("--json") },
         "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
@@ -466,6 +473,21 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_against_the_odds_takes_a_word_of_its_own() {
+        let forced = |line: &str| match read(line).unwrap().command {
+            Command::Schedule { force, .. } | Command::Plan(PlanCommand::Execute { force, .. }) => force,
+            Command::Plan(PlanCommand::Create(new)) => new.force,
+            other => panic!("{other:?}"),
+        };
+        for line in ["upgrade schedule v2 9", "plan execute p", "plan create p v2:9"] {
+            assert_eq!((forced(line), forced(&format!("{line} --force"))), (false, true), "{line}");
+        }
+        let check = |next, json| Command::Check { next, json };
+        assert_eq!(read("check").unwrap().command, check(false, false));
+        assert_eq!(read("check --json --next").unwrap().command, check(true, true));
+    }
+
+    #[test]
     fn a_flag_that_is_gone_is_ours_to_explain() {
         for (line, flag, value) in [
             ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
@@ -515,7 +537,7 @@ mod tests {
         let hex = sha256.hex();
         let line =
             format!("upgrade schedule v2 100 --fork-height 200 --sha256 {hex} --url http://x/v2 --info hi");
-        let Command::Schedule(entry) = read(&line).unwrap().command else { panic!() };
+        let Command::Schedule { entry, .. } = read(&line).unwrap().command else { panic!() };
         assert_eq!((entry.name.as_str(), entry.height, entry.fork_height), ("v2", 100, Some(200)));
         assert_eq!((entry.digest, entry.binaries["any"].as_str()), (Some(sha256), "http://x/v2"));
     }
@@ -551,7 +573,7 @@ mod tests {
     #[test]
     fn a_value_may_follow_an_equals_sign() {
         let line = "upgrade schedule v2 100 --fork-height=200 --url=http://x/v2 --info=a=b";
-        let Command::Schedule(entry) = read(line).unwrap().command else { panic!() };
+        let Command::Schedule { entry, .. } = read(line).unwrap().command else { panic!() };
         assert_eq!((entry.fork_height, entry.binaries["any"].as_str()), (Some(200), "http://x/v2"));
         assert_eq!(entry.info, Some(serde_json::Value::from("a=b").into()));
     }

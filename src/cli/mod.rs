@@ -5,10 +5,12 @@
 mod args;
 mod consensus;
 mod fetch;
+mod forecast;
 mod help;
 mod home;
 mod logger;
 mod metrics;
+mod network;
 mod plan;
 mod resolve;
 mod run;
@@ -70,7 +72,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Status(format) => show::status(&home, format),
         Command::Stop => done(home::stop(&home)),
         Command::Restart => done(home::restart(&home)),
-        Command::Schedule(entry) => done(upgrade::schedule(&home, *entry)),
+        Command::Schedule { entry, force } => done(upgrade::schedule(&loaded.config, &home, *entry, force)),
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
@@ -88,7 +90,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
         Command::Consensus { json, watch } => done(consensus::show(&loaded.config, &home, json, watch)),
-        Command::Check => consensus::check(&loaded.config, &home),
+        Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),
+        Command::Check { next: false, json } => consensus::check(&loaded.config, &home, json),
         Command::ConfigCheck => done(config_check(&loaded)),
         Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
     }

@@ -34,7 +34,7 @@ pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<
         PlanCommand::Validate { which, json } => validate(config, home, &which, json)?,
         PlanCommand::Show { plan, json } => show(config, home, &plan, json)?,
         PlanCommand::List { json } => list(config, home, json)?,
-        PlanCommand::Execute(plan) => execute::execute(config, home, &plan)?,
+        PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force)?,
         PlanCommand::Pause(plan) => edit::pause(home, &plan)?,
         PlanCommand::Resume(plan) => edit::resume(home, &plan)?,
         PlanCommand::Remove(plan) => edit::remove(config, home, &plan)?,
@@ -59,7 +59,7 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
         None => (batch::read_text(which)?, which.to_owned()),
     };
     let world = World::look(config, home);
-    let (plan, mut report) = validate_json(&text, &world.context());
+    let (plan, mut report) = validate_json(&text, &world.context(false));
     if let (Some(name), Some(plan)) = (named, &plan)
         && plan.name != name
     {

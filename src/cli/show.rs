@@ -118,7 +118,7 @@ pub(super) fn upgrades(view: &View) -> String {
 }
 
 /// How far an upgrade is. Before the new binary is started there is no attempt to speak of.
-fn stage(progress: &Attempt) -> String {
+pub(super) fn stage(progress: &Attempt) -> String {
     match progress.attempt {
         0 => progress.phase.to_string(),
         attempt => format!("{}, attempt {attempt}", progress.phase),
