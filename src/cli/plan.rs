@@ -5,6 +5,7 @@
 
 mod edit;
 mod execute;
+mod roll;
 mod situation;
 mod watch;
 
@@ -67,16 +68,18 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
         report.findings.insert(0, Finding { pointer: "/name".to_owned(), severity: Severity::Error, what });
     }
     let unchecked = plan.as_ref().and_then(|plan| world.unchecked(plan));
+    let rolls = plan.as_ref().map(|plan| roll::rolls(plan, &world)).unwrap_or_default();
     if as_json {
+        let rolls: Vec<_> = rolls.iter().map(roll::Roll::value).collect();
         print_json(&json!({
-            "valid": report.is_valid(), "findings": report.findings, "unchecked": unchecked,
+            "valid": report.is_valid(), "findings": report.findings, "unchecked": unchecked, "rolls": rolls,
         }))?;
     } else {
         let mut text: String = report.findings.iter().map(|f| format!("{f}\n")).collect();
-        if let Some(plan) = plan.filter(|_| report.is_valid()) {
+        if let Some(plan) = plan.as_ref().filter(|_| report.is_valid()) {
             let _ = writeln!(text, "plan {} is valid: {}", plan.name, upgrades(plan.upgrades.len()));
         }
-        print(&text)?;
+        print(&(text + &roll::text(&rolls)))?;
         if let Some(unchecked) = unchecked {
             tell(format_args!("wemixvisor: {unchecked}"));
         }

@@ -68,7 +68,7 @@ fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
     let head = network::head(config, home);
     if let Some(head) = head.filter(|head| *head >= height) {
         objections
-            .push(format!("height {height} has passed, the head is {head}: the upgrade happens at once"));
+            .push(format!("height {height} has passed, the head is {head}: the upgrade is due at once"));
     }
     let Some(fork) = upgrade.fork_height.filter(|_| config.validator_mode) else { return objections };
     match network::look(config, home) {
