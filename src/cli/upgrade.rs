@@ -86,12 +86,15 @@ pub(super) const NO_ROOM: &str =
     "it is not known whether there is room for the turns of all validators before the fork";
 
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
-    let (view, problems) = match ask(home, &Request::Status) {
+    let (view, problems, running) = match ask(home, &Request::Status) {
         Ok(answered) => match answered.reply {
-            Reply::Status(status) => (status.view, status.problems),
+            Reply::Status(status) => (status.view, status.problems, true),
             other => return accepted(&other).map(drop),
         },
-        Err(e) if e.kind() == Kind::NoSupervisor => view_at_rest(home, Journal::open(home)?.record),
+        Err(e) if e.kind() == Kind::NoSupervisor => {
+            let (view, problems) = view_at_rest(home, Journal::open(home)?.record);
+            (view, problems, false)
+        }
         Err(e) => return Err(e),
     };
     for problem in &problems {
@@ -100,7 +103,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}));
     }
-    print(&show::upgrades(&view))
+    print(&show::upgrades(&view, running))
 }
 
 pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
