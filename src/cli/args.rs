@@ -88,7 +88,9 @@ pub(crate) enum Command {
     ConfigShow {
         json: bool,
     },
-    ConfigCheck,
+    ConfigCheck {
+        args: Vec<OsString>,
+    },
     Consensus {
         json: bool,
         watch: bool,
@@ -133,17 +135,30 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         }
         return Ok(ours.invoke(Command::Run { args }));
     }
+    let node_args = if word == "config" { behind_dashes(&mut rest) } else { Vec::new() };
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
     let word = in_full(word, &args);
     if args.contains(["-h", "--help"]) {
         let topic = COMMANDS.iter().any(|c| c.begins_with(&word)).then_some(word);
         return Ok(ours.invoke(Command::Help(topic)));
     }
-    let command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
+    let mut command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
+    match &mut command {
+        Command::ConfigCheck { args } => *args = node_args,
+        _ if let Some(extra) = node_args.first() => return Err(superfluous(&word, &extra.to_string_lossy())),
+        _ => {}
+    }
     match args.finish().first() {
         None => Ok(ours.invoke(command)),
         Some(extra) => Err(superfluous(&word, &extra.to_string_lossy())),
     }
+}
+
+/// Takes the arguments behind `--`, which are the node's.
+fn behind_dashes(rest: &mut Vec<OsString>) -> Vec<OsString> {
+    let Some(at) = rest.iter().position(|arg| arg == "--") else { return Vec::new() };
+    let theirs = rest.split_off(at);
+    theirs.into_iter().skip(1).collect()
 }
 
 /// The words of the command that begins with `word`: `upgrade list` and not only `upgrade`.
@@ -181,7 +196,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         },
         "config" => match subcommand(args, word)?.as_str() {
             "show" => Command::ConfigShow { json: args.contains("--json") },
-            "check" => Command::ConfigCheck,
+            "check" => Command::ConfigCheck { args: Vec::new() },
             other => return Err(unknown(&format!("config {other}"))),
         },
         "version" | "--version" | "-V" => Command::Version,
@@ -470,6 +485,17 @@ mod tests {
             Command::Run { args } => args.into_iter().map(|a| a.into_string().unwrap()).collect(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_configuration_is_checked_for_a_node_with_its_arguments() {
+        let args = |line| match read(line).map(|invocation| invocation.command) {
+            Ok(Command::ConfigCheck { args }) => args,
+            other => panic!("{other:?}"),
+        };
+        assert!(args("config check").is_empty());
+        assert_eq!(args("config check -- --ipcdisable --home x"), ["--ipcdisable", "--home", "x"]);
+        assert_eq!(read("config show -- --ipcdisable").unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]

@@ -56,7 +56,11 @@ impl Now {
 
     /// Our turn for an upgrade, and the heights that end the time for it.
     pub(super) fn our_turn(&self, turn: Option<Window>, plan: &Plan) -> String {
-        let turn = turn.map(|window| format!("our turn: {}", self.words(window)));
+        let turn = turn.map(|window| match plan.fork_height.filter(|fork| window.opens_at >= *fork) {
+            Some(fork) if fork <= self.head => "the fork has passed".to_owned(),
+            Some(_) => "our turn: none before the fork, the switch is at the last block before it".to_owned(),
+            None => format!("our turn: {}", self.words(window)),
+        });
         let fork = plan.fork_height.map(|fork| format!("fork at {}", grouped(fork)));
         let deadline = plan.deadline_height.map(|deadline| format!("deadline {}", grouped(deadline)));
         let all: Vec<String> = [turn, fork, deadline].into_iter().flatten().collect();
@@ -66,6 +70,9 @@ impl Now {
     /// When a block is expected, in words.
     pub(super) fn when(&self, height: u64) -> String {
         let wait = self.until(height);
+        if wait.is_zero() {
+            return "now".to_owned();
+        }
         format!("in {}, {}", about(wait), clock(self.time + wait, self.time, zone_at))
     }
 
@@ -122,6 +129,8 @@ fn clock(time: SystemTime, now: SystemTime, zone: impl Fn(i64) -> Option<(String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::machine::{Machine, Origin, Record, Target, Upgrade, Version};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -137,6 +146,28 @@ mod tests {
         assert_eq!(turn.opens_at_time, "2026-03-01T03:12:00.000Z");
         let open = Window { opens_at: 504, closes_at: 515 };
         assert_eq!((now.words(open).as_str(), now.turn(open).opens_in_ms), ("block 504 to 515, open now", 0));
+    }
+
+    #[test]
+    fn a_turn_after_the_fork_is_none() {
+        let mut plan = Machine::at_rest(
+            Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") }),
+            vec![Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule)],
+        )
+        .view()
+        .planned
+        .remove(0);
+        (plan.fork_height, plan.deadline_height) = (Some(230), Some(200));
+        let at = |head, opens_at| {
+            let now = Now { head, period: Duration::from_secs(1), time: UNIX_EPOCH };
+            now.our_turn(Some(Window { opens_at, closes_at: opens_at + 11 }), &plan)
+        };
+        assert!(at(100, 216).starts_with("our turn: block 216 to 227, in 1 min 56 s, "));
+        assert_eq!(
+            at(220, 240),
+            "our turn: none before the fork, the switch is at the last block before it; fork at 230; deadline 200"
+        );
+        assert_eq!(at(230, 240), "the fork has passed; fork at 230; deadline 200");
     }
 
     #[test]

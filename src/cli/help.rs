@@ -95,7 +95,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("resolve head", "forget the highest head that was known for sure, when it was a wrong one"),
     usage("resolve chain", "let the next run bind this home to another chain"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),
-    usage("config check", "check the configuration"),
+    usage("config check [--] [NODE ARGS...]", "check the configuration, for a node with these arguments"),
     usage("version", "show the version of wemixvisor"),
     usage("help [COMMAND]", "show this help, or that of a command"),
 ];

@@ -70,12 +70,14 @@ impl<'a> Roll<'a> {
         let mut rows = vec![["VALIDATOR", "BLOCKS", "EXPECTED", ""].map(ToOwned::to_owned)];
         for (validator, window) in &self.turns {
             let address = Address(*validator);
-            let own = if self.own == Some(address) { "this node" } else { "" };
+            let late = fork_height.is_some_and(|fork| window.opens_at >= fork);
+            let notes = [(late, "after the fork"), (self.own == Some(address), "this node")];
+            let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
             rows.push([
                 address.to_string(),
                 format!("{} to {}", grouped(window.opens_at), grouped(window.closes_at)),
                 self.now.when(window.opens_at),
-                own.to_owned(),
+                notes.join(", "),
             ]);
         }
         format!("\n{name} at {}{fork}\n{}", grouped(*height), table(&rows))
