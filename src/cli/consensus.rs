@@ -191,7 +191,7 @@ fn why_down(view: &View, error: &Error) -> String {
     }
     if let Some(attempt) = &view.upgrade {
         let stage = status::stage(attempt);
-        return format!("upgrade {} is under way: {stage}; the node is {}", attempt.name, view.state);
+        return format!("upgrade {} is under way: {stage} ({})", attempt.name, view.state);
     }
     match &view.trouble {
         Some(trouble) => format!("the node is {}: {trouble}", view.state),

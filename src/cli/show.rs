@@ -117,7 +117,9 @@ fn outlook(view: &View) -> Vec<(&'static str, String)> {
             ("turn", format!("{}: {}", plan.name, now.our_turn(Some(turn.window), plan)))
         }));
     }
-    lines.extend(view.census.iter().map(|census| ("census", census.clone())));
+    // Where too few are upgraded the warning says so with the same numbers.
+    let census = view.census.iter().filter(|census| view.symptoms.iter().all(|s| s.text != **census));
+    lines.extend(census.map(|census| ("census", census.clone())));
     lines.extend(view.symptoms.iter().map(|symptom| ("warning", symptom.text.clone())));
     lines
 }

@@ -163,7 +163,7 @@ fn plans(node: &Node, frame: &Frame) -> Vec<String> {
     if let Some((plan, window)) = &node.next {
         let when = match plan.height.saturating_sub(node.state.height) {
             0 => words(&node.in_turn),
-            blocks => format!("in {} blocks, {}", grouped(blocks), node.now.when(plan.height)),
+            blocks => format!("{} blocks away, {}", grouped(blocks), node.now.when(plan.height)),
         };
         let turn = node.now.our_turn(*window, plan);
         let turn = if turn.is_empty() { turn } else { format!("; {turn}") };
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn of_a_node_that_is_down_nothing_is_shown_but_why() {
-        let trouble = "upgrade v2 is under way: backed-up; the node is upgrading";
+        let trouble = "upgrade v2 is under way: backed-up (upgrading)";
         let down = Seen { node: Err(trouble.to_owned()), view: None };
         let text = text(&down, &Frame { width: 80, rows: 24, colour: false });
         assert_eq!(text, format!("down        {trouble}\n"));
