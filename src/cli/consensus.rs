@@ -46,7 +46,7 @@ struct Node {
     now: Now,
     /// Our next turns; none for a node that is no validator.
     turns: Vec<Window>,
-    /// How many of the other validators are connected peers, and how many others there are.
+    /// The number of other validators that are connected peers, and of all others.
     connected: Option<(usize, usize)>,
     /// The round that runs, where the next block is overdue.
     round: Option<Forecast>,
@@ -193,7 +193,7 @@ fn why_down(view: &View, error: &Error) -> String {
         let stage = status::stage(attempt);
         return format!("upgrade {} is under way: {stage} ({})", attempt.name, view.state);
     }
-    match &view.trouble {
+    match view.held.as_ref().or(view.trouble.as_ref()) {
         Some(trouble) => format!("the node is {}: {trouble}", view.state),
         None if view.node.is_some() => error.to_string(),
         None => format!("the node is {}", view.state),

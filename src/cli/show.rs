@@ -10,6 +10,7 @@ use crate::machine::{Attempt, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
+use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -38,7 +39,8 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
 fn at_rest(home: &Home) -> Result<Status> {
     let record = Journal::open(home)?.record;
     let (mut view, problems) = super::upgrade::view_at_rest(home, record);
-    // What `run` would refuse to start.
+    view.head_record = head::read(home)?.map(|record| record.block);
+    // A link that `run` would refuse to start from.
     view.trouble = home.read_current().err().map(|e| e.to_string());
     Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, rpc_trouble: None, problems })
 }
@@ -92,17 +94,15 @@ fn show(status: &Status) -> String {
     text + "\n" + &upgrades(view, status.running)
 }
 
-/// What is to come for a validator, and what is wrong, each with its label.
+/// Turns, alarms and symptoms, each with its label.
 fn outlook(view: &View) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    if let (Some(record), "held") = (&view.head_record, view.state.as_str()) {
-        let height = record.height;
-        lines.push((
-            "held",
-            format!(
-                "by the head record at {height}; if that is wrong, forget it with `wemixvisor resolve head`"
-            ),
-        ));
+    if let Some(why) = &view.held {
+        let record = view.head_record.as_ref().map(|record| {
+            let height = record.height;
+            format!("; if the head record, {height}, is wrong, forget it with `wemixvisor resolve head`")
+        });
+        lines.push(("held", format!("{why}{}", record.unwrap_or_default())));
     }
     let now = view.head.as_ref().map(|head| Now {
         head: head.height,
@@ -117,7 +117,7 @@ fn outlook(view: &View) -> Vec<(&'static str, String)> {
             ("turn", format!("{}: {}", plan.name, now.our_turn(Some(turn.window), plan)))
         }));
     }
-    // Where too few are upgraded the warning says so with the same numbers.
+    // A warning that too few are upgraded has the same numbers.
     let census = view.census.iter().filter(|census| view.symptoms.iter().all(|s| s.text != **census));
     lines.extend(census.map(|census| ("census", census.clone())));
     lines.extend(view.symptoms.iter().map(|symptom| ("warning", symptom.text.clone())));
@@ -272,9 +272,12 @@ mod tests {
         let mut view = late();
         view.head_record = Some(Block { height: 970, hash: None });
         assert!(outlook(&view).iter().all(|(label, _)| *label != "held"));
-        view.state = "held".to_owned();
+        view.held = Some("the chain was at 970 and needs v2 from its fork at 900 on".to_owned());
         let lines = outlook(&view);
         let (_, held) = lines.iter().find(|(label, _)| *label == "held").unwrap();
-        assert!(held.contains("at 970;") && held.contains("`wemixvisor resolve head`"), "{held}");
+        assert!(
+            held.contains("the head record, 970, is wrong") && held.contains("`wemixvisor resolve head`"),
+            "{held}"
+        );
     }
 }

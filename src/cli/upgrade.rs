@@ -18,6 +18,9 @@ use crate::upgrade::trigger::check_heights;
 use serde_json::json;
 use std::path::Path;
 
+/// The warning where no node reports the set of validators.
+const UNKNOWN_ROOM: &str = "not checked: the room for the turns of all validators before the fork";
+
 /// Plans an upgrade, unless that disagrees with what is planned or has happened. With `force` it is planned although
 /// its height has passed, or its fork is too near.
 pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) -> Result<()> {
@@ -61,7 +64,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) 
     print(&format!("{name} is scheduled at height {height}{missing}\n"))
 }
 
-/// What the chain has to say against an upgrade: its height has passed, or not all validators can have their turn.
+/// Objections of the chain to an upgrade: its height has passed, or not all validators can have their turn.
 fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
     let mut objections = Vec::new();
     let height = upgrade.height;
@@ -76,14 +79,10 @@ fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
             let short = room(outlook.set().len(), height, Some(outlook.head()), fork).err();
             objections.extend(short.map(|short| short.to_string()));
         }
-        Err(e) => tell(format_args!("wemixvisor: {NO_ROOM}: {e}")),
+        Err(e) => tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}")),
     }
     objections
 }
-
-/// Where the set of validators is not known.
-pub(super) const NO_ROOM: &str =
-    "it is not known whether there is room for the turns of all validators before the fork";
 
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     let (view, problems, running) = match ask(home, &Request::Status) {

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// The longest wait for a head before somebody asks whether to go on waiting.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is missing where the node does not report its address.
+/// The gate that holds where the node does not report its address.
 const NO_ADDRESS: &str = "the node's own address: serve `istanbul` or `eth`, or set validator_address";
 
 /// Whether a node may be stopped now, and what that was judged by.
@@ -31,7 +31,7 @@ pub struct Readiness {
     pub state: ConsensusState,
 }
 
-/// What a node shows at one moment of everything that stops depend on.
+/// Everything that the stop of a validator depends on, as its node shows it at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlook {
     /// The blocks, and the state of the node.

@@ -142,7 +142,7 @@ fn this_node(node: &Node) -> String {
     let role = match (s.address, s.validator_index) {
         (Some(address), Some(index)) => format!("{address}, validator {index}"),
         (Some(address), None) => format!("{address}, no validator"),
-        (None, _) => "its address is not told".to_owned(),
+        (None, _) => "its address is not known".to_owned(),
     };
     let peers = s.peers.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let connected = node.connected.map(|(n, of)| format!(", {n} of {of} other validators connected"));
@@ -172,7 +172,7 @@ fn plans(node: &Node, frame: &Frame) -> Vec<String> {
     lines
 }
 
-/// What the supervisor warns of.
+/// The upgrade under way and the symptoms, as the supervisor reports them.
 fn warnings(view: &View, frame: &Frame) -> Vec<String> {
     let under_way = view.upgrade.iter().flat_map(|attempt| {
         let stage = super::status::stage(attempt);
