@@ -83,12 +83,22 @@ fn turns(outlook: &Outlook) -> Vec<Window> {
 }
 
 /// Shows the consensus, once or until a signal comes.
-pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> Result<()> {
-    if !watch {
-        let seen = look(config, home)?;
-        let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
-        return if as_json { print_json(&value(&seen)) } else { print(&picture::text(&seen, &frame)) };
+pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> Result<u8> {
+    if watch { follow(config, home, as_json) } else { show_once(config, home, as_json) }
+}
+
+fn show_once(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+    let seen = look(config, home)?;
+    let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
+    if as_json {
+        print_json(&value(&seen))?;
+    } else {
+        print(&picture::text(&seen, &frame))?;
     }
+    Ok(if seen.node.is_ok() { Exit::Ok } else { Kind::Unreachable.exit() }.code())
+}
+
+fn follow(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
     let signals = terminal::signals()?;
     let screen = (io::stdout().is_terminal() && !as_json).then(terminal::Screen::open).transpose();
     let screen = screen.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
@@ -96,19 +106,19 @@ pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> 
     loop {
         // A node that is down for a moment is part of what is watched.
         let seen = look(config, home).unwrap_or_else(|e| Seen { node: Err(e.to_string()), view: None });
-        let height = seen.node.as_ref().map_or(0, |node| node.state.height);
+        let shown = seen.node.as_ref().map(|node| node.state.height).map_err(Clone::clone);
         match &screen {
             Some(screen) => {
                 let drawn = screen.draw(&picture::text(&seen, &Frame::of_stdout(config)));
                 drawn.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
             }
-            None if last == Some(height) => {}
+            None if last.as_ref() == Some(&shown) => {}
             None if as_json => print_json_line(&value(&seen))?,
             None => print(&picture::text(&seen, &Frame::of_stdout(config)))?,
         }
-        last = Some(height);
+        last = Some(shown);
         if !terminal::goes_on(&signals, LOOK) {
-            return Ok(());
+            return Ok(Exit::Ok.code());
         }
     }
 }
@@ -215,13 +225,6 @@ fn value(seen: &Seen) -> Value {
             });
         }
     };
-    let next = node.next.as_ref().map(|(plan, window)| {
-        json!({
-            "name": plan.name, "height": plan.height, "fork_height": plan.fork_height,
-            "deadline_height": plan.deadline_height, "overdue": plan.overdue, "why": plan.why,
-            "turn": window.map(|window| node.now.turn(window)), "gates": node.in_turn,
-        })
-    });
     let round = node.round.map(|round| {
         let left = round.next.saturating_sub(node.state.head_age);
         json!({"round": round.round, "next_in_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX)})
@@ -232,7 +235,7 @@ fn value(seen: &Seen) -> Value {
         "forecast": round,
         "can_be_spared": node.spare,
         "turns": turns_of(node),
-        "next_upgrade": next,
+        "next_upgrade": next_value(node),
         "under_way": under_way,
         "symptoms": symptoms,
     })
@@ -242,14 +245,18 @@ fn turns_of(node: &Node) -> Vec<Turn> {
     node.turns.iter().map(|window| node.now.turn(*window)).collect()
 }
 
+fn next_value(node: &Node) -> Option<Value> {
+    let (plan, window) = node.next.as_ref()?;
+    Some(json!({
+        "name": plan.name, "height": plan.height, "fork_height": plan.fork_height,
+        "deadline_height": plan.deadline_height, "overdue": plan.overdue, "why": plan.why,
+        "turn": window.map(|window| node.now.turn(window)), "gates": node.in_turn,
+    }))
+}
+
 fn turns_value(node: &Node) -> Value {
-    let next = node.next.as_ref().map(|(plan, window)| {
-        json!({
-            "name": plan.name, "height": plan.height, "fork_height": plan.fork_height,
-            "deadline_height": plan.deadline_height, "turn": window.map(|window| node.now.turn(window)),
-        })
-    });
     json!({
-        "head": node.now.head, "address": node.state.address, "turns": turns_of(node), "next_upgrade": next,
+        "head": node.now.head, "address": node.state.address, "turns": turns_of(node),
+        "next_upgrade": next_value(node),
     })
 }

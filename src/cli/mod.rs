@@ -89,7 +89,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
-        Command::Consensus { json, watch } => done(consensus::show(&loaded.config, &home, json, watch)),
+        Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),
         Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),
         Command::Check { next: false, json } => consensus::check(&loaded.config, &home, json),
         Command::ConfigCheck { args } => done(config_check(&loaded, &args)),

@@ -8,7 +8,7 @@ use super::quorum::quorum;
 use super::returning::show;
 use super::state::Node;
 use super::validator::missing_seals;
-use super::{Machine, Preparation, REMIND};
+use super::{Machine, Preparation, REMIND, Upgrade};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -135,8 +135,11 @@ impl Machine {
     /// Whether a fork is near and fewer than a quorum of the proposers run the new version.
     fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
         let head = self.heads.height()?;
-        let fork = self.open().find_map(|u| u.fork_height.filter(|fork| *fork > head))?;
-        if fork - head > FORK_IS_NEAR {
+        let near =
+            |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork - head));
+        let (height, left) = self.open().find_map(near)?;
+        // Before the height no validator is expected to have switched.
+        if left > FORK_IS_NEAR || head < height {
             return None;
         }
         let census = self.census(survey)?;
@@ -146,8 +149,7 @@ impl Machine {
     /// The first upgrade with too few blocks for the turns of all validators between its height and its fork. The
     /// head does not count: while the validators take their turns fewer and fewer blocks are needed.
     fn little_room(&self, survey: &Survey) -> Option<Symptom> {
-        let head = self.heads.height()?;
-        let validators = survey.sample.set.len();
+        let (head, validators) = (survey.sample.head, survey.sample.set.len());
         self.open().filter(|_| self.policy.validator).find_map(|upgrade| {
             let fork = upgrade.fork_height.filter(|fork| *fork > head)?;
             let short = room(validators, upgrade.height, None, fork).err()?;
