@@ -56,10 +56,12 @@ impl Now {
 
     /// Our turn for an upgrade, and the heights that end the time for it.
     pub(super) fn our_turn(&self, turn: Option<Window>, plan: &Plan) -> String {
-        let turn = turn.map(|window| match plan.fork_height.filter(|fork| window.opens_at >= *fork) {
+        let turn = turn.map(|window| match plan.fork_height {
             Some(fork) if fork <= self.head => "the fork has passed".to_owned(),
-            Some(_) => "our turn: none before the fork, the switch is at the last block before it".to_owned(),
-            None => format!("our turn: {}", self.words(window)),
+            Some(fork) if fork <= window.opens_at => {
+                "our turn: none before the fork, the switch is at the last block before it".to_owned()
+            }
+            Some(_) | None => format!("our turn: {}", self.words(window)),
         });
         let fork = plan.fork_height.map(|fork| format!("fork at {}", grouped(fork)));
         let deadline = plan.deadline_height.map(|deadline| format!("deadline {}", grouped(deadline)));
@@ -167,7 +169,7 @@ mod tests {
             at(220, 240),
             "our turn: none before the fork, the switch is at the last block before it; fork at 230; deadline 200"
         );
-        assert_eq!(at(230, 240), "the fork has passed; fork at 230; deadline 200");
+        assert_eq!(at(230, 216), "the fork has passed; fork at 230; deadline 200");
     }
 
     #[test]
