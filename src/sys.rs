@@ -9,7 +9,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
     Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid, umask,
 };
-use std::ffi::{c_int, c_uint};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -104,6 +104,34 @@ pub fn peek_ended_child() -> io::Result<Option<i32>> {
     }
 }
 
+/// The zone of this machine at a time, given in seconds since 1970: its name, and the seconds by which it is ahead of
+/// UTC. `None` where the C library cannot convert the time.
+#[must_use]
+pub fn zone_at(time: i64) -> Option<(String, i64)> {
+    /// The `struct tm` of Linux on 64-bit platforms (ctime(3)), whose C libraries agree on it.
+    #[repr(C)]
+    struct Tm {
+        fields: [c_int; 9],
+        gmtoff: c_long,
+        zone: *const c_char,
+    }
+    const { assert!(size_of::<Tm>() == 56 && cfg!(target_pointer_width = "64")) };
+    unsafe extern "C" {
+        fn localtime_r(time: *const i64, result: *mut Tm) -> *mut Tm;
+    }
+    let mut tm = Tm { fields: [0; 9], gmtoff: 0, zone: std::ptr::null() };
+    // SAFETY: the declaration is that of localtime_r(3) in the C library that std links anyway, with the 64-bit
+    // `time_t` of the platforms asserted above; both pointers are valid for the call.
+    let done = unsafe { localtime_r(&raw const time, &raw mut tm) };
+    if done.is_null() || tm.zone.is_null() {
+        return None;
+    }
+    // SAFETY: after success `zone` points to a NUL-terminated string that the C library keeps for as long as the
+    // process lives, or until the next call changes the zone; it is copied here.
+    let zone = unsafe { CStr::from_ptr(tm.zone) };
+    Some((zone.to_string_lossy().into_owned(), tm.gmtoff))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +150,14 @@ mod tests {
         let mut child = std::thread::spawn(spawn).join().unwrap();
         poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
         assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(Signal::USR1.as_raw()));
+    }
+
+    #[test]
+    fn every_time_has_a_zone_less_than_a_day_from_utc() {
+        for time in [0, 1_772_323_199, 4_107_542_400] {
+            let (name, ahead) = zone_at(time).unwrap();
+            assert!(!name.is_empty() && ahead.abs() < 86_400, "{name} {ahead}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::fields::{Fields, Json};
 use super::plan::{Entry, Plan, read_pinned};
 use super::visit;
+use crate::machine::gates::room;
 use crate::machine::{Ended, Origin, Outcome, Upgrade, merge};
 use crate::name::Name;
 use crate::printable::printable;
@@ -60,6 +61,8 @@ pub struct Context<'a> {
     pub cancelled: &'a [(Name, u64)],
     /// What has ended.
     pub ended: &'a [Ended],
+    /// For a validator: the size of the set, and how bad it is if not all of them can have a turn before a fork.
+    pub room: Option<(usize, Severity)>,
 }
 
 impl Finding {
@@ -322,6 +325,7 @@ impl<'a> Judge<'a> {
                 self.warn(&format!("/upgrades/{index}"), "it was cancelled, and will not happen");
             } else {
                 self.passed(entry, index);
+                self.room(entry, index);
             }
         }
 
@@ -336,6 +340,25 @@ impl<'a> Judge<'a> {
                     self.error(&format!("/upgrades/{index}"), conflict.to_string());
                 }
             }
+        }
+    }
+
+    /// Whether all validators can have their turn before the fork. Of an upgrade that is planned already some may have
+    /// had it, so the blocks that have passed count as well.
+    fn room(&mut self, entry: &Entry, index: usize) {
+        let (Some((validators, severity)), Some(fork)) = (self.context.room, entry.fork_height) else {
+            return;
+        };
+        let head = self.context.head.unwrap_or(0);
+        if fork <= head || fork <= entry.height {
+            return;
+        }
+        let is_known = |known: &Upgrade| known.name == entry.name && known.height == entry.height;
+        let head = (!self.context.planned.iter().any(is_known)).then_some(head);
+        if let Err(short) = room(validators, entry.height, head, fork) {
+            let pointer = format!("/upgrades/{index}/fork_height");
+            let finding = Finding { severity, ..Finding::error(&pointer, short.to_string()) };
+            self.report.findings.push(finding);
         }
     }
 

@@ -49,7 +49,10 @@ pub(crate) enum Command {
     Status(Format),
     Stop,
     Restart,
-    Schedule(Box<Entry>),
+    Schedule {
+        entry: Box<Entry>,
+        force: bool,
+    },
     List {
         json: bool,
     },
@@ -85,12 +88,17 @@ pub(crate) enum Command {
     ConfigShow {
         json: bool,
     },
-    ConfigCheck,
+    ConfigCheck {
+        args: Vec<OsString>,
+    },
     Consensus {
         json: bool,
         watch: bool,
     },
-    Check,
+    Check {
+        next: bool,
+        json: bool,
+    },
     Version,
     /// Help about everything, or about the commands that begin with these words.
     Help(Option<String>),
@@ -127,17 +135,30 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         }
         return Ok(ours.invoke(Command::Run { args }));
     }
+    let node_args = if word == "config" { behind_dashes(&mut rest) } else { Vec::new() };
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
     let word = in_full(word, &args);
     if args.contains(["-h", "--help"]) {
         let topic = COMMANDS.iter().any(|c| c.begins_with(&word)).then_some(word);
         return Ok(ours.invoke(Command::Help(topic)));
     }
-    let command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
+    let mut command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
+    match &mut command {
+        Command::ConfigCheck { args } => *args = node_args,
+        _ if let Some(extra) = node_args.first() => return Err(superfluous(&word, &extra.to_string_lossy())),
+        _ => {}
+    }
     match args.finish().first() {
         None => Ok(ours.invoke(command)),
         Some(extra) => Err(superfluous(&word, &extra.to_string_lossy())),
     }
+}
+
+/// Takes the arguments behind `--`, which are the node's.
+fn behind_dashes(rest: &mut Vec<OsString>) -> Vec<OsString> {
+    let Some(at) = rest.iter().position(|arg| arg == "--") else { return Vec::new() };
+    let theirs = rest.split_off(at);
+    theirs.into_iter().skip(1).collect()
 }
 
 /// The words of the command that begins with `word`: `upgrade list` and not only `upgrade`.
@@ -160,7 +181,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "upgrade" => upgrade(args)?,
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
-        "check" => Command::Check,
+        "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
         "wait-height" => Command::WaitHeight {
             timeout: opt(args, word, "--timeout", timeout)?,
             height: free(args, word, "HEIGHT", height)?,
@@ -175,7 +196,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         },
         "config" => match subcommand(args, word)?.as_str() {
             "show" => Command::ConfigShow { json: args.contains("--json") },
-            "check" => Command::ConfigCheck,
+            "check" => Command::ConfigCheck { args: Vec::new() },
             other => return Err(unknown(&format!("config {other}"))),
         },
         "version" | "--version" | "-V" => Command::Version,
@@ -204,11 +225,12 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
+            let force = args.contains("--force");
             let entry = entry(args, &word, |args| {
                 let name = free(args, &word, "NAME", name)?;
                 Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
             })?;
-            Command::Schedule(Box::new(entry))
+            Command::Schedule { entry: Box::new(entry), force }
         }
         "list" => Command::List { json: args.contains("--json") },
         "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
@@ -342,7 +364,8 @@ impl Flag {
         let switch = match keys::flag(name) {
             Some(key) => key.is_switch(),
             None if name == "--config" => false,
-            None => return None,
+            // Not the node's: the configuration explains why it is gone.
+            None => keys::Dropped::of_flag(name).filter(|_| name.starts_with("--"))?.is_switch,
         };
         Some(Flag { name: name.to_owned(), value, switch })
     }
@@ -465,6 +488,43 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_checked_for_a_node_with_its_arguments() {
+        let args = |line| match read(line).map(|invocation| invocation.command) {
+            Ok(Command::ConfigCheck { args }) => args,
+            other => panic!("{other:?}"),
+        };
+        assert!(args("config check").is_empty());
+        assert_eq!(args("config check -- --ipcdisable --home x"), ["--ipcdisable", "--home", "x"]);
+        assert_eq!(read("config show -- --ipcdisable").unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn a_plan_against_the_odds_takes_a_word_of_its_own() {
+        let forced = |line: &str| match read(line).unwrap().command {
+            Command::Schedule { force, .. } | Command::Plan(PlanCommand::Execute { force, .. }) => force,
+            Command::Plan(PlanCommand::Create(new)) => new.force,
+            other => panic!("{other:?}"),
+        };
+        for line in ["upgrade schedule v2 9", "plan execute p", "plan create p v2:9"] {
+            assert_eq!((forced(line), forced(&format!("{line} --force"))), (false, true), "{line}");
+        }
+        let check = |next, json| Command::Check { next, json };
+        assert_eq!(read("check").unwrap().command, check(false, false));
+        assert_eq!(read("check --json --next").unwrap().command, check(true, true));
+    }
+
+    #[test]
+    fn a_flag_that_is_gone_is_ours_to_explain() {
+        for (line, flag, value) in [
+            ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
+            ("run --leave-before-stop --mine", "--leave-before-stop", "true"),
+        ] {
+            assert_eq!(read(line).unwrap().flags, [(flag.to_owned(), value.to_owned())]);
+            assert_eq!(run_args(line), ["--mine"]);
+        }
+    }
+
+    #[test]
     fn the_nodes_arguments_are_left_alone() {
         assert_eq!(run_args("run --datadir x --mine"), ["--datadir", "x", "--mine"]);
         assert_eq!(run_args("run -- --home x -- y"), ["--home", "x", "--", "y"]);
@@ -503,7 +563,7 @@ mod tests {
         let hex = sha256.hex();
         let line =
             format!("upgrade schedule v2 100 --fork-height 200 --sha256 {hex} --url http://x/v2 --info hi");
-        let Command::Schedule(entry) = read(&line).unwrap().command else { panic!() };
+        let Command::Schedule { entry, .. } = read(&line).unwrap().command else { panic!() };
         assert_eq!((entry.name.as_str(), entry.height, entry.fork_height), ("v2", 100, Some(200)));
         assert_eq!((entry.digest, entry.binaries["any"].as_str()), (Some(sha256), "http://x/v2"));
     }
@@ -539,7 +599,7 @@ mod tests {
     #[test]
     fn a_value_may_follow_an_equals_sign() {
         let line = "upgrade schedule v2 100 --fork-height=200 --url=http://x/v2 --info=a=b";
-        let Command::Schedule(entry) = read(line).unwrap().command else { panic!() };
+        let Command::Schedule { entry, .. } = read(line).unwrap().command else { panic!() };
         assert_eq!((entry.fork_height, entry.binaries["any"].as_str()), (Some(200), "http://x/v2"));
         assert_eq!(entry.info, Some(serde_json::Value::from("a=b").into()));
     }

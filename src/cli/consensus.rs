@@ -1,20 +1,23 @@
-//! `consensus` and `check`: what the node shows of the network, and whether it could be stopped now.
+//! `consensus` and `check`: what the node shows of the network, and when it could be stopped.
 //!
 //! Both ask the node themselves, so that they work whether or not a supervisor runs. The gates are
-//! those that the supervisor goes by.
+//! those that the supervisor goes by. A supervisor that runs is asked as well: it knows what is planned, and why the
+//! node is down.
 
 mod picture;
 
-use super::{print, print_json, print_json_line, terminal};
+use super::forecast::{Now, Turn};
+use super::{network, print, print_json, print_json_line, show as status, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::machine::gates::Verdict;
-use crate::supervisor::{Reply, Request, ask, endpoints};
-use crate::wbft::{Client, ConsensusState, Coordinator, Fault, Options, Readiness, RoundMetrics, RpcError};
+use crate::machine::gates::{Verdict, Window};
+use crate::machine::{Plan, View};
+use crate::supervisor::{Reply, Request, ask};
+use crate::wbft::{ConsensusState, Forecast, Outlook, RoundMetrics, Step};
 use picture::Frame;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
@@ -22,57 +25,112 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the node's metrics may take.
 const METRICS: Duration = Duration::from_secs(2);
+/// The number of turns that are shown.
+const TURNS: usize = 3;
 
-/// What there is to show.
+/// Everything that is shown.
 struct Seen {
-    state: ConsensusState,
-    /// Whether the network could spare the node now.
-    spare: Verdict,
-    /// The upgrade that is next, and whether it may happen now.
-    next: Option<(String, u64, Verdict)>,
-    /// Why there is nothing to show.
-    trouble: Option<String>,
+    /// The network, or why the node cannot be asked.
+    node: Result<Node, String>,
+    /// The supervisor, if one runs.
+    view: Option<View>,
 }
 
-/// Shows the consensus, once or until somebody interrupts.
-pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> Result<()> {
-    if !watch {
-        let seen = look(config, home)?;
-        let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
-        return if as_json { print_json(&value(&seen)) } else { print(&picture::text(&seen, &frame)) };
+/// The network as the node shows it.
+struct Node {
+    state: ConsensusState,
+    /// Whether the network could spare the node now, whosever turn it is.
+    spare: Verdict,
+    /// Whether the node may be stopped now, in its turn.
+    in_turn: Verdict,
+    now: Now,
+    /// Our next turns; none for a node that is no validator.
+    turns: Vec<Window>,
+    /// The number of other validators that are connected peers, and of all others.
+    connected: Option<(usize, usize)>,
+    /// The round that runs, where the next block is overdue.
+    round: Option<Forecast>,
+    /// The upgrade that is next, and our turn for it.
+    next: Option<(Plan, Option<Window>)>,
+}
+
+impl Node {
+    fn new(outlook: &Outlook, next: Option<&Plan>) -> Node {
+        let state = outlook.state();
+        let others = || state.validators.iter().filter(|v| Some(v.address) != state.address);
+        let connected = outlook
+            .connected
+            .as_ref()
+            .map(|peers| (others().filter(|v| peers.contains(&v.address)).count(), others().count()));
+        let overdue = state.step == Step::RoundChange;
+        Node {
+            spare: outlook.spare(),
+            in_turn: outlook.in_turn(),
+            now: network::now(outlook),
+            turns: turns(outlook),
+            connected,
+            round: overdue.then(|| outlook.timing().forecast(state.head_age)),
+            next: next.map(|plan| (plan.clone(), outlook.window(plan.height))),
+            state,
+        }
     }
+}
+
+/// The next turns of a validator.
+fn turns(outlook: &Outlook) -> Vec<Window> {
+    let next = |last: &Window| outlook.window(last.closes_at.saturating_add(1));
+    std::iter::successors(outlook.window(outlook.head()), next).take(TURNS).collect()
+}
+
+/// Shows the consensus, once or until a signal comes.
+pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> Result<u8> {
+    if watch { follow(config, home, as_json) } else { show_once(config, home, as_json) }
+}
+
+fn show_once(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+    let seen = look(config, home)?;
+    let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
+    if as_json {
+        print_json(&value(&seen))?;
+    } else {
+        print(&picture::text(&seen, &frame))?;
+    }
+    Ok(if seen.node.is_ok() { Exit::Ok } else { Kind::Unreachable.exit() }.code())
+}
+
+fn follow(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
     let signals = terminal::signals()?;
     let screen = (io::stdout().is_terminal() && !as_json).then(terminal::Screen::open).transpose();
     let screen = screen.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
     let mut last = None;
     loop {
         // A node that is down for a moment is part of what is watched.
-        let seen = look(config, home).unwrap_or_else(|e| Seen {
-            state: ConsensusState::down(),
-            spare: Verdict::Hold(Vec::new()),
-            next: None,
-            trouble: Some(e.to_string()),
-        });
+        let seen = look(config, home).unwrap_or_else(|e| Seen { node: Err(e.to_string()), view: None });
+        let shown = seen.node.as_ref().map(|node| node.state.height).map_err(Clone::clone);
         match &screen {
             Some(screen) => {
                 let drawn = screen.draw(&picture::text(&seen, &Frame::of_stdout(config)));
                 drawn.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
             }
-            None if last == Some(seen.state.height) => {}
+            None if last.as_ref() == Some(&shown) => {}
             None if as_json => print_json_line(&value(&seen))?,
             None => print(&picture::text(&seen, &Frame::of_stdout(config)))?,
         }
-        last = Some(seen.state.height);
+        last = Some(shown);
         if !terminal::goes_on(&signals, LOOK) {
-            return Ok(());
+            return Ok(Exit::Ok.code());
         }
     }
 }
 
-/// Says whether this node could be stopped now; the reasons against it go to stderr.
-pub(super) fn check(config: &Config, home: &Home) -> Result<u8> {
-    let seen = look(config, home)?;
-    match seen.spare {
+/// Reports whether this node could be stopped now; the reasons against it are an error.
+pub(super) fn check(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+    let node = ask_node(config, home)?;
+    if as_json {
+        print_json(&json!({"head": node.now.head, "can_be_spared": node.spare, "in_turn": node.in_turn}))?;
+    }
+    match node.spare {
+        Verdict::Go(_) if as_json => {}
         Verdict::Go(reason) => print(&format!("this node could be stopped now: {reason}\n"))?,
         Verdict::Hold(gates) => {
             let reasons: Vec<String> = gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
@@ -83,58 +141,122 @@ pub(super) fn check(config: &Config, home: &Home) -> Result<u8> {
     Ok(Exit::Ok.code())
 }
 
-/// Asks the first address of the node that answers.
-fn look(config: &Config, home: &Home) -> Result<Seen> {
-    let next = next(home);
-    let mut trouble = None;
-    for endpoint in endpoints(config, home) {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()));
-        let answer = node.check_readiness(false).and_then(|readiness| {
-            let next = match &next {
-                Some((name, height)) => {
-                    let verdict = node.check_readiness(true)?.verdict;
-                    Some((name.clone(), *height, verdict))
-                }
-                None => None,
-            };
-            Ok((readiness, next))
-        });
-        match answer {
-            Ok((Readiness { verdict: spare, mut state }, next)) => {
-                let metrics = config.daemon_node_metrics_address.as_ref();
-                state.live_rounds = metrics.and_then(|url| RoundMetrics::fetch(url.as_str(), METRICS).ok());
-                return Ok(Seen { state, spare, next, trouble: None });
-            }
-            Err(e) => trouble = Some(e),
+/// Shows the next turns of this node.
+pub(super) fn check_next(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+    let node = ask_node(config, home)?;
+    if as_json {
+        print_json(&turns_value(&node))?;
+    } else {
+        print(&picture::turns(&node))?;
+    }
+    let has_turns = !node.turns.is_empty();
+    let code = |()| Exit::Ok.code();
+    has_turns.then_some(()).ok_or_else(|| Error::new(Kind::NotMet, no_turns(&node.state))).map(code)
+}
+
+/// Why a node has no turns.
+fn no_turns(state: &ConsensusState) -> &'static str {
+    match (state.address, state.is_validator) {
+        (None, _) => "the node's address is not known: serve `istanbul` or `eth`, or set validator_address",
+        (Some(_), false) => "this node is no validator: it waits for no turn",
+        (Some(_), true) => {
+            "this node has joined in mid-slot: its first turn is known when the next slot begins"
         }
     }
-    let kind = match &trouble {
-        Some(RpcError { fault: Fault::Nonsense(_), .. }) => Kind::Nonsense,
-        Some(_) | None => Kind::Unreachable,
+}
+
+/// Asks the node, which must answer.
+fn ask_node(config: &Config, home: &Home) -> Result<Node> {
+    let seen = look(config, home)?;
+    seen.node.map_err(|trouble| Error::new(Kind::Unreachable, trouble))
+}
+
+/// Asks the node and the supervisor.
+///
+/// # Errors
+/// If neither answers.
+fn look(config: &Config, home: &Home) -> Result<Seen> {
+    let view = match ask(home, &Request::Status).map(|answered| answered.reply) {
+        Ok(Reply::Status(status)) => Some(status.view),
+        Ok(_) | Err(_) => None,
     };
-    let error = Error::new(kind, "the node cannot be asked");
-    Err(match trouble {
-        Some(e) => error.because(e.to_string()),
-        None => error.hint("start it, or say where it is with daemon_rpc_address"),
+    let next = view.as_ref().and_then(|view| view.planned.first());
+    let node = match (network::look(config, home), &view) {
+        (Ok(outlook), _) => {
+            let mut node = Node::new(&outlook, next);
+            let metrics = config.daemon_node_metrics_address.as_ref();
+            node.state.live_rounds = metrics.and_then(|url| RoundMetrics::fetch(url.as_str(), METRICS).ok());
+            Ok(node)
+        }
+        (Err(e), Some(view)) => Err(why_down(view, &e)),
+        (Err(e), None) => return Err(e),
+    };
+    Ok(Seen { node, view })
+}
+
+/// Why the node of a supervisor that runs cannot be asked.
+fn why_down(view: &View, error: &Error) -> String {
+    if let Some(reason) = &view.halted {
+        return format!("halted: {reason}; decide with `wemixvisor resolve`");
+    }
+    if let Some(attempt) = &view.upgrade {
+        let stage = status::stage(attempt);
+        return format!("upgrade {} is under way: {stage} ({})", attempt.name, view.state);
+    }
+    match view.held.as_ref().or(view.trouble.as_ref()) {
+        Some(trouble) => format!("the node is {}: {trouble}", view.state),
+        None if view.node.is_some() => error.to_string(),
+        None => format!("the node is {}", view.state),
+    }
+}
+
+fn value(seen: &Seen) -> Value {
+    let under_way = seen.view.as_ref().and_then(|view| view.upgrade.as_ref());
+    let under_way =
+        under_way.map(|attempt| json!({"name": attempt.name, "phase": attempt.phase.to_string()}));
+    let symptoms = seen.view.as_ref().map(|view| &view.symptoms);
+    let node = match &seen.node {
+        Ok(node) => node,
+        // A node that cannot be asked has no numbers.
+        Err(trouble) => {
+            return json!({
+                "consensus": {"step": Step::Down}, "trouble": trouble, "under_way": under_way,
+                "symptoms": symptoms,
+            });
+        }
+    };
+    let round = node.round.map(|round| {
+        let left = round.next.saturating_sub(node.state.head_age);
+        json!({"round": round.round, "next_in_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX)})
+    });
+    json!({
+        "consensus": node.state,
+        "connected_validators": node.connected.map(|(connected, _)| connected),
+        "forecast": round,
+        "can_be_spared": node.spare,
+        "turns": turns_of(node),
+        "next_upgrade": next_value(node),
+        "under_way": under_way,
+        "symptoms": symptoms,
     })
 }
 
-/// The upgrade that is next, as the supervisor has it.
-fn next(home: &Home) -> Option<(String, u64)> {
-    let Reply::Status(status) = ask(home, &Request::Status).ok()?.reply else { return None };
-    let plan = status.view.planned.first()?;
-    Some((plan.name.to_string(), plan.height))
+fn turns_of(node: &Node) -> Vec<Turn> {
+    node.turns.iter().map(|window| node.now.turn(*window)).collect()
 }
 
-fn value(seen: &Seen) -> serde_json::Value {
-    if let Some(trouble) = &seen.trouble {
-        // No number is told of a node that tells none.
-        return json!({"consensus": {"step": seen.state.step}, "trouble": trouble});
-    }
-    let next = seen.next.as_ref();
+fn next_value(node: &Node) -> Option<Value> {
+    let (plan, window) = node.next.as_ref()?;
+    Some(json!({
+        "name": plan.name, "height": plan.height, "fork_height": plan.fork_height,
+        "deadline_height": plan.deadline_height, "overdue": plan.overdue, "why": plan.why,
+        "turn": window.map(|window| node.now.turn(window)), "gates": node.in_turn,
+    }))
+}
+
+fn turns_value(node: &Node) -> Value {
     json!({
-        "consensus": seen.state,
-        "can_be_spared": seen.spare,
-        "next_upgrade": next.map(|(name, height, verdict)| json!({"name": name, "height": height, "gates": verdict})),
+        "head": node.now.head, "address": node.state.address, "turns": turns_of(node),
+        "next_upgrade": next_value(node),
     })
 }

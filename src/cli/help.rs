@@ -42,7 +42,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("restart", "stop the node and start it again"),
     usage(
         "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
-         [--url URL] [--info TEXT] [--data-incompatible]",
+         [--url URL] [--info TEXT] [--data-incompatible] [--force]",
         "plan an upgrade at a height",
     ),
     usage("upgrade list [--json]", "show planned and past upgrades"),
@@ -54,7 +54,7 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage("upgrade now NAME", "switch now, whatever the height"),
     usage(
-        "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE]",
+        "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE] [--force]",
         "make a plan of upgrades, which does nothing until it is executed",
     ),
     usage(
@@ -66,7 +66,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("plan validate NAME|FILE [--json]", "judge a plan, and report every problem at once"),
     usage("plan show NAME [--json]", "show what is in a plan"),
     usage("plan list [--json]", "show all plans"),
-    usage("plan execute NAME", "follow a plan as it is now, and prepare its binaries"),
+    usage("plan execute NAME [--force]", "follow a plan as it is now, and prepare its binaries"),
     usage("plan pause NAME", "hold the upgrades of a plan back"),
     usage("plan resume NAME", "let a paused plan go on"),
     usage("plan remove NAME", "delete a plan that is not being followed, or is done"),
@@ -76,7 +76,11 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage("plan wait NAME [--timeout DURATION]", "wait until a plan is done"),
     usage("consensus [--json] [--watch]", "show the head, the validators and who is live, and the gates"),
-    usage("check", "say whether this node could be stopped now, as far as the network is concerned"),
+    usage(
+        "check [--next] [--json]",
+        "say whether this node could be stopped now, as far as the network is concerned; with --next, when its next \
+         turns are",
+    ),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage(
         "resolve retry [--with NAME]",
@@ -91,7 +95,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("resolve head", "forget the highest head that was known for sure, when it was a wrong one"),
     usage("resolve chain", "let the next run bind this home to another chain"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),
-    usage("config check", "check the configuration"),
+    usage("config check [--] [NODE ARGS...]", "check the configuration, for a node with these arguments"),
     usage("version", "show the version of wemixvisor"),
     usage("help [COMMAND]", "show this help, or that of a command"),
 ];

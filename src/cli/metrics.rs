@@ -16,6 +16,8 @@ pub(super) fn render(status: &Status) -> String {
     page.gauge("node_age_seconds", "For how long the node's process has run.", &[("", age)]);
     let head = view.head.iter().map(|head| (String::new(), head.height));
     page.labelled("head_height", "The head that the node told last.", head);
+    let record = view.head_record.iter().map(|record| (String::new(), record.height));
+    page.labelled("head_record_height", "The highest head that counts.", record);
     page.gauge("block_period_milliseconds", "The time between blocks, measured.", &[("", view.period_ms)]);
     page.gauge("node_failures", "Failures of the node in a row.", &[("", view.failures.into())]);
     page.gauge("halted", "Whether the operator has to decide.", &[("", u64::from(view.halted.is_some()))]);
@@ -24,6 +26,8 @@ pub(super) fn render(status: &Status) -> String {
         "Whether the node does not sign for now.",
         &[("", u64::from(view.silent.is_some()))],
     );
+    let symptoms = view.symptoms.iter().map(|symptom| (label("name", &symptom.name), 1));
+    page.labelled("symptom", "Something that is wrong with the node or its network.", symptoms);
     page.gauge("plan_problems", "Plans that cannot be followed.", &[("", status.problems.len() as u64)]);
     let under_way = view.upgrade.iter().map(|p| (label("name", p.name.as_str()), u64::from(p.attempt)));
     page.labelled("upgrade_attempt", "Executions of the new binary of the upgrade under way.", under_way);
@@ -34,6 +38,12 @@ pub(super) fn render(status: &Status) -> String {
     page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
     let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
     page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
+    let late = view.planned.iter().filter(|plan| plan.deadline_height.is_some());
+    let late = late.map(|plan| (named(plan), u64::from(plan.overdue)));
+    page.labelled("planned_deadline_passed", "Whether a planned upgrade has missed its deadline.", late);
+    let turns =
+        view.planned.iter().filter_map(|plan| Some((named(plan), plan.turn.as_ref()?.window.opens_at)));
+    page.labelled("planned_turn_height", "The block at which a validator's turn opens.", turns);
     let percent =
         view.planned.iter().filter_map(|plan| Some((named(plan), plan.download.as_ref()?.percent?.into())));
     page.labelled("download_percent", "How far the download of a binary is.", percent);
@@ -78,8 +88,37 @@ impl Page {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::machine::{Download, Machine, Origin, Record, Target, Upgrade, Version};
+    use crate::machine::gates::Window;
+    use crate::machine::{
+        Block, Download, Machine, Origin, Record, SymptomView, Target, TurnView, Upgrade, Version,
+    };
     use expect_test::expect;
+
+    #[test]
+    fn a_validator_that_is_late() {
+        let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
+        let upgrade =
+            Upgrade { fork_height: Some(200), ..Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule) };
+        let mut view = Machine::at_rest(record, vec![upgrade]).view();
+        view.head_record = Some(Block { height: 150, hash: None });
+        view.symptoms =
+            vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
+        view.planned[0].overdue = true;
+        let window = Window { opens_at: 168, closes_at: 179 };
+        view.planned[0].turn = Some(TurnView { window, opens_in_ms: 18_000 });
+        let problems = Vec::new();
+        let status =
+            Status { running: true, pid: None, home: "/h".into(), view, rpc_trouble: None, problems };
+        let page = render(&status);
+        for line in [
+            "wemixvisor_head_record_height 150\n",
+            "wemixvisor_symptom{name=\"chain_stands_still\"} 1\n",
+            "wemixvisor_planned_deadline_passed{name=\"v2\"} 1\n",
+            "wemixvisor_planned_turn_height{name=\"v2\"} 168\n",
+        ] {
+            assert!(page.contains(line), "{line}{page}");
+        }
+    }
 
     #[test]
     fn a_planned_upgrade_that_is_being_fetched() {

@@ -5,10 +5,12 @@
 mod args;
 mod consensus;
 mod fetch;
+mod forecast;
 mod help;
 mod home;
 mod logger;
 mod metrics;
+mod network;
 mod plan;
 mod resolve;
 mod run;
@@ -54,7 +56,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         command,
         Command::Init { .. }
             | Command::ConfigShow { .. }
-            | Command::ConfigCheck
+            | Command::ConfigCheck { .. }
             | Command::Version
             | Command::Help(_)
     );
@@ -70,7 +72,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Status(format) => show::status(&home, format),
         Command::Stop => done(home::stop(&home)),
         Command::Restart => done(home::restart(&home)),
-        Command::Schedule(entry) => done(upgrade::schedule(&home, *entry)),
+        Command::Schedule { entry, force } => done(upgrade::schedule(&loaded.config, &home, *entry, force)),
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
@@ -87,9 +89,10 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
         Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
-        Command::Consensus { json, watch } => done(consensus::show(&loaded.config, &home, json, watch)),
-        Command::Check => consensus::check(&loaded.config, &home),
-        Command::ConfigCheck => done(config_check(&loaded)),
+        Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),
+        Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),
+        Command::Check { next: false, json } => consensus::check(&loaded.config, &home, json),
+        Command::ConfigCheck { args } => done(config_check(&loaded, &args)),
         Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
     }
 }
@@ -102,12 +105,14 @@ fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
     if json { print_json(&loaded.show_json()) } else { print(&loaded.show()) }
 }
 
-fn config_check(loaded: &Loaded) -> Result<()> {
+/// Checks the configuration for `run` with these arguments for the node.
+fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
     let (problems, warnings) = loaded.check_disk();
-    for warning in loaded.warnings.iter().chain(&warnings) {
+    for warning in loaded.warnings.iter().chain(&warnings).chain(&loaded.check_args(args)) {
         tell(format_args!("warning: {warning}"));
     }
     problems.into_result()?;
+    loaded.config.check_dirs(args)?;
     let file = loaded.file.as_ref().map_or_else(|| "no file".to_owned(), |f| f.display().to_string());
     print(&format!("the configuration is good ({file})\n"))
 }

@@ -5,6 +5,7 @@
 
 mod edit;
 mod execute;
+mod roll;
 mod situation;
 mod watch;
 
@@ -34,7 +35,7 @@ pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<
         PlanCommand::Validate { which, json } => validate(config, home, &which, json)?,
         PlanCommand::Show { plan, json } => show(config, home, &plan, json)?,
         PlanCommand::List { json } => list(config, home, json)?,
-        PlanCommand::Execute(plan) => execute::execute(config, home, &plan)?,
+        PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force)?,
         PlanCommand::Pause(plan) => edit::pause(home, &plan)?,
         PlanCommand::Resume(plan) => edit::resume(home, &plan)?,
         PlanCommand::Remove(plan) => edit::remove(config, home, &plan)?,
@@ -59,7 +60,7 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
         None => (batch::read_text(which)?, which.to_owned()),
     };
     let world = World::look(config, home);
-    let (plan, mut report) = validate_json(&text, &world.context());
+    let (plan, mut report) = validate_json(&text, &world.context(false));
     if let (Some(name), Some(plan)) = (named, &plan)
         && plan.name != name
     {
@@ -67,16 +68,18 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
         report.findings.insert(0, Finding { pointer: "/name".to_owned(), severity: Severity::Error, what });
     }
     let unchecked = plan.as_ref().and_then(|plan| world.unchecked(plan));
+    let rolls = plan.as_ref().map(|plan| roll::rolls(plan, &world)).unwrap_or_default();
     if as_json {
+        let rolls: Vec<_> = rolls.iter().map(roll::Roll::value).collect();
         print_json(&json!({
-            "valid": report.is_valid(), "findings": report.findings, "unchecked": unchecked,
+            "valid": report.is_valid(), "findings": report.findings, "unchecked": unchecked, "rolls": rolls,
         }))?;
     } else {
         let mut text: String = report.findings.iter().map(|f| format!("{f}\n")).collect();
-        if let Some(plan) = plan.filter(|_| report.is_valid()) {
+        if let Some(plan) = plan.as_ref().filter(|_| report.is_valid()) {
             let _ = writeln!(text, "plan {} is valid: {}", plan.name, upgrades(plan.upgrades.len()));
         }
-        print(&text)?;
+        print(&(text + &roll::text(&rolls)))?;
         if let Some(unchecked) = unchecked {
             tell(format_args!("wemixvisor: {unchecked}"));
         }

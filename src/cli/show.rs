@@ -1,17 +1,22 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
 use super::args::Format;
+use super::forecast::{Now, grouped};
 use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::machine::{Attempt, View};
+use crate::machine::{Attempt, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
+use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// The number of upgrades of which the turn is shown beside the table.
+const TURNS: usize = 5;
 
 pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
     let (status, exit) = match ask(home, &Request::Status) {
@@ -34,7 +39,8 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
 fn at_rest(home: &Home) -> Result<Status> {
     let record = Journal::open(home)?.record;
     let (mut view, problems) = super::upgrade::view_at_rest(home, record);
-    // What `run` would refuse to start.
+    view.head_record = head::read(home)?.map(|record| record.block);
+    // A link that `run` would refuse to start from.
     view.trouble = home.read_current().err().map(|e| e.to_string());
     Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, rpc_trouble: None, problems })
 }
@@ -76,21 +82,67 @@ fn show(status: &Status) -> String {
     if let Some(reason) = &view.halted {
         line("halted", format!("{reason}; decide with `wemixvisor resolve`"));
     }
+    for (label, what) in outlook(view) {
+        line(label, what);
+    }
     for problem in &status.problems {
         // It may list what is wrong with a plan.
         let mut lines = problem.lines();
         line("problem", lines.next().unwrap_or_default().to_owned());
         lines.for_each(|more| line("", more.to_owned()));
     }
-    text + "\n" + &upgrades(view)
+    text + "\n" + &upgrades(view, status.running)
+}
+
+/// Turns, alarms and symptoms, each with its label.
+fn outlook(view: &View) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(why) = &view.held {
+        let record = view.head_record.as_ref().map(|record| {
+            let height = record.height;
+            format!("; if the head record, {height}, is wrong, forget it with `wemixvisor resolve head`")
+        });
+        lines.push(("held", format!("{why}{}", record.unwrap_or_default())));
+    }
+    let now = view.head.as_ref().map(|head| Now {
+        head: head.height,
+        period: Duration::from_millis(view.period_ms),
+        time: SystemTime::now(),
+    });
+    if let Some(now) = now {
+        let overdue = view.planned.iter().filter(|plan| plan.overdue);
+        lines.extend(overdue.map(|plan| ("ALARM", alarm(plan, now.head))));
+        let turns = view.planned.iter().filter_map(|plan| Some((plan, plan.turn.as_ref()?)));
+        lines.extend(turns.take(TURNS).map(|(plan, turn)| {
+            ("turn", format!("{}: {}", plan.name, now.our_turn(Some(turn.window), plan)))
+        }));
+    }
+    // A warning that too few are upgraded has the same numbers.
+    let census = view.census.iter().filter(|census| view.symptoms.iter().all(|s| s.text != **census));
+    lines.extend(census.map(|census| ("census", census.clone())));
+    lines.extend(view.symptoms.iter().map(|symptom| ("warning", symptom.text.clone())));
+    lines
+}
+
+/// An upgrade whose deadline has passed, with the numbers.
+fn alarm(plan: &Plan, head: u64) -> String {
+    let deadline = grouped(plan.deadline_height.unwrap_or_default());
+    let fork = plan.fork_height.map(|fork| match fork.saturating_sub(head) {
+        0 => format!(", the fork was at {}", grouped(fork)),
+        left => format!(", the fork is at {}, in {} blocks", grouped(fork), grouped(left)),
+    });
+    let (fork, why) = (fork.unwrap_or_default(), &plan.why);
+    format!("{} has missed its deadline {deadline}, the head is {}{fork}: {why}", plan.name, grouped(head))
 }
 
 /// Planned and past upgrades as a table.
-pub(super) fn upgrades(view: &View) -> String {
-    let mut rows = vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY"].map(ToOwned::to_owned)];
+pub(super) fn upgrades(view: &View, running: bool) -> String {
+    let mut rows =
+        vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];
+    let blank = String::new;
     if let Some(begun) = &view.upgrade {
         let how = format!("under way: {}", stage(begun));
-        rows.push([begun.name.to_string(), begun.height.to_string(), how, String::new(), String::new()]);
+        rows.push([begun.name.to_string(), begun.height.to_string(), how, blank(), blank(), blank()]);
     }
     for plan in &view.planned {
         let when = match (plan.blocks_left, plan.left_ms) {
@@ -100,16 +152,14 @@ pub(super) fn upgrades(view: &View) -> String {
             }
             _ => "planned".to_owned(),
         };
-        let binary = match (&plan.download, &plan.hold) {
-            (Some(download), _) => format!("downloading: {}", download.line),
-            (None, Some(hold)) => format!("{}: {hold}", plan.binary),
-            (None, None) => plan.binary.clone(),
-        };
-        rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary]);
+        let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
+        let binary = download.unwrap_or_else(|| plan.binary.clone());
+        let why = if running { plan.why.clone() } else { "no supervisor is running".to_owned() };
+        rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary, why]);
     }
     for ended in &view.ended {
         let how = format!("{}: {}", ended.outcome, ended.detail);
-        rows.push([ended.name.to_string(), ended.height.to_string(), how, String::new(), String::new()]);
+        rows.push([ended.name.to_string(), ended.height.to_string(), how, blank(), blank(), blank()]);
     }
     if rows.len() == 1 {
         return "no upgrades are planned\n".to_owned();
@@ -118,7 +168,7 @@ pub(super) fn upgrades(view: &View) -> String {
 }
 
 /// How far an upgrade is. Before the new binary is started there is no attempt to speak of.
-fn stage(progress: &Attempt) -> String {
+pub(super) fn stage(progress: &Attempt) -> String {
     match progress.attempt {
         0 => progress.phase.to_string(),
         attempt => format!("{}, attempt {attempt}", progress.phase),
@@ -152,7 +202,8 @@ fn seconds(ms: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::machine::{Machine, Record, Target, Version};
+    use crate::machine::gates::Window;
+    use crate::machine::{Block, Machine, Origin, Record, SymptomView, Target, TurnView, Upgrade, Version};
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
@@ -173,5 +224,60 @@ mod tests {
         let text = show(&Status { running: false, pid: None, home, view, rpc_trouble: None, problems });
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
+    }
+
+    /// The view of a validator at block 12,551 whose upgrade has missed its deadline.
+    fn late() -> View {
+        let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
+        let upgrade = Upgrade {
+            fork_height: Some(12_600),
+            ..Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule)
+        };
+        let mut view = Machine::at_rest(Record::new(current), vec![upgrade]).view();
+        view.head = Some(Block { height: 12_551, hash: None });
+        let plan = &mut view.planned[0];
+        plan.overdue = true;
+        plan.why = "turn: turn 2 of 4 is ours".to_owned();
+        let window = Window { opens_at: 12_552, closes_at: 12_563 };
+        plan.turn = Some(TurnView { window, opens_in_ms: 1000 });
+        view
+    }
+
+    #[test]
+    fn a_validator_sees_its_turn_the_alarm_and_what_is_wrong() {
+        let mut view = late();
+        view.census = Some("5 of 7 proposers run >= 1.1.0; quorum 5; fork in 49 blocks".to_owned());
+        view.symptoms =
+            vec![SymptomView { name: "clock_skew".to_owned(), text: "our clock is off".to_owned() }];
+        let lines: Vec<String> =
+            outlook(&view).iter().map(|(label, what)| format!("{label}: {what}")).collect();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(
+            lines[0],
+            "ALARM: v2 has missed its deadline 12,540, the head is 12,551, the fork is at 12,600, in 49 blocks: \
+             turn: turn 2 of 4 is ours"
+        );
+        assert!(lines[1].starts_with("turn: v2: our turn: block 12,552 to 12,563, in 1 s, "), "{lines:?}");
+        assert!(lines[1].ends_with("; fork at 12,600; deadline 12,540"), "{lines:?}");
+        assert_eq!(lines[2], "census: 5 of 7 proposers run >= 1.1.0; quorum 5; fork in 49 blocks");
+        assert_eq!(lines[3], "warning: our clock is off");
+        let table = upgrades(&view, true);
+        assert!(table.lines().next().unwrap().ends_with("WHY NOT YET"), "{table}");
+        assert!(table.contains("turn: turn 2 of 4 is ours"), "{table}");
+        assert!(upgrades(&view, false).contains("no supervisor is running"));
+    }
+
+    #[test]
+    fn a_node_that_is_held_names_the_head_that_holds_it_and_the_cure() {
+        let mut view = late();
+        view.head_record = Some(Block { height: 970, hash: None });
+        assert!(outlook(&view).iter().all(|(label, _)| *label != "held"));
+        view.held = Some("the chain was at 970 and needs v2 from its fork at 900 on".to_owned());
+        let lines = outlook(&view);
+        let (_, held) = lines.iter().find(|(label, _)| *label == "held").unwrap();
+        assert!(
+            held.contains("the head record, 970, is wrong") && held.contains("`wemixvisor resolve head`"),
+            "{held}"
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! Commands about upgrades: schedule, list, cancel, add, now.
 
 use super::home::accepted;
-use super::{print, print_json, show, tell};
+use super::{network, print, print_json, show, tell};
 use crate::batch::Entry;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
+use crate::machine::gates::room;
 use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask};
@@ -17,8 +18,12 @@ use crate::upgrade::trigger::check_heights;
 use serde_json::json;
 use std::path::Path;
 
-/// Plans an upgrade, unless that disagrees with what is planned or has happened.
-pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
+/// The warning where no node reports the set of validators.
+const UNKNOWN_ROOM: &str = "not checked: the room for the turns of all validators before the fork";
+
+/// Plans an upgrade, unless that disagrees with what is planned or has happened. With `force` it is planned although
+/// its height has passed, or its fork is too near.
+pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) -> Result<()> {
     let (name, height) = (entry.name.clone(), entry.height);
     let upgrade = entry.upgrade(Origin::Schedule);
     check_heights(&upgrade).map_err(|why| Error::new(Kind::Usage, why))?;
@@ -28,7 +33,8 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
     planned.cancelled.retain(|c| *c != (name.clone(), height));
     // What it says of this one itself is answered below, with what to do.
     planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
-    planned.upgrades.push(upgrade);
+    let is_known = Agenda::load(home)?.by_hand().iter().any(|u| u.name == name && u.height == height);
+    planned.upgrades.push(upgrade.clone());
     let schedule = unite(planned, &record);
     if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {
         return Err(Error::new(Kind::Failed, conflict.to_string()).hint("see `wemixvisor upgrade list`"));
@@ -38,6 +44,13 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
         return Err(
             Error::new(Kind::Failed, what).hint(format!("to try it again: wemixvisor upgrade now {name}"))
         );
+    }
+    let objections = if is_known { Vec::new() } else { objections(config, home, &upgrade) };
+    if let Some(first) = objections.first().filter(|_| !force) {
+        return Err(Error::new(Kind::NotMet, first.clone()).hint("to schedule it all the same, add --force"));
+    }
+    for objection in objections {
+        tell(format_args!("wemixvisor: {objection}"));
     }
     Agenda::edit(home, |agenda| agenda.schedule(entry))?;
     refresh(home, None);
@@ -51,13 +64,36 @@ pub(super) fn schedule(home: &Home, entry: Entry) -> Result<()> {
     print(&format!("{name} is scheduled at height {height}{missing}\n"))
 }
 
+/// Objections of the chain to an upgrade: its height has passed, or not all validators can have their turn.
+fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
+    let mut objections = Vec::new();
+    let height = upgrade.height;
+    let head = network::head(config, home);
+    if let Some(head) = head.filter(|head| *head >= height) {
+        objections
+            .push(format!("height {height} has passed, the head is {head}: the upgrade is due at once"));
+    }
+    let Some(fork) = upgrade.fork_height.filter(|_| config.validator_mode) else { return objections };
+    match network::look(config, home) {
+        Ok(outlook) => {
+            let short = room(outlook.set().len(), height, Some(outlook.head()), fork).err();
+            objections.extend(short.map(|short| short.to_string()));
+        }
+        Err(e) => tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}")),
+    }
+    objections
+}
+
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
-    let (view, problems) = match ask(home, &Request::Status) {
+    let (view, problems, running) = match ask(home, &Request::Status) {
         Ok(answered) => match answered.reply {
-            Reply::Status(status) => (status.view, status.problems),
+            Reply::Status(status) => (status.view, status.problems, true),
             other => return accepted(&other).map(drop),
         },
-        Err(e) if e.kind() == Kind::NoSupervisor => view_at_rest(home, Journal::open(home)?.record),
+        Err(e) if e.kind() == Kind::NoSupervisor => {
+            let (view, problems) = view_at_rest(home, Journal::open(home)?.record);
+            (view, problems, false)
+        }
         Err(e) => return Err(e),
     };
     for problem in &problems {
@@ -66,7 +102,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}));
     }
-    print(&show::upgrades(&view))
+    print(&show::upgrades(&view, running))
 }
 
 pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {

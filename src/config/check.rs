@@ -102,13 +102,24 @@ impl Loaded {
     #[must_use]
     pub fn check_args(&self, node_args: &[OsString]) -> Vec<Problem> {
         let config = &self.config;
-        let waits = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
-        if !waits || config.can_be_told_to_seal(node_args) {
+        // Over HTTP the node serves by default neither the orders nor all of the questions.
+        if !config.validator_mode || config.can_be_told_to_seal(node_args) {
             return Vec::new();
         }
-        let what = "daemon_rpc_address: the node runs with --ipcdisable and cannot be ordered to seal over HTTP, so that \
-                    after an unclean stop the validator signs at once";
-        vec![Problem::new(self.origin("daemon_rpc_address"), what).hint("leave --ipcdisable out")]
+        let mut problems = Vec::new();
+        if config.sign_after_unclean == SignAfterUnclean::Wait {
+            let what = "daemon_rpc_address: the node runs with --ipcdisable and cannot be ordered to seal over HTTP, \
+                        so that after an unclean stop the validator signs at once";
+            problems
+                .push(Problem::new(self.origin("daemon_rpc_address"), what).hint("leave --ipcdisable out"));
+        }
+        if config.validator_address.is_none() {
+            let what = "validator_address: it is not set, and the node runs with --ipcdisable: over HTTP it reports its \
+                        address only where it serves `istanbul` or `eth`, and without the address there is no turn";
+            let hint = "set validator_address, or leave --ipcdisable out";
+            problems.push(Problem::new(self.origin("validator_address"), what).hint(hint));
+        }
+        problems
     }
 
     /// Looks at what the values name on the disk: problems first, then warnings.
@@ -273,8 +284,8 @@ mod tests {
         // The socket is used whatever the addresses are, unless the node opens none.
         assert_eq!(deaf("localhost:8545", "--mine"), 0);
         for (words, warnings) in [
-            ("--ipcdisable", 1),
-            ("-ipcdisable=true", 1),
+            ("--ipcdisable", 2),
+            ("-ipcdisable=true", 2),
             ("--ipcdisable=false", 0),
             ("--ipcdisable --ipcdisable=0", 0),
             ("--ipcdisabled", 0),
@@ -283,6 +294,9 @@ mod tests {
             assert_eq!(deaf("localhost:8545", words), warnings, "{words}");
             assert_eq!(deaf("localhost:8545,/x/node.ipc", words), 0, "{words}");
         }
+        let own = [validator, ("--validator-address", "0x0101010101010101010101010101010101010101")];
+        let known = load(home, &own).unwrap().check_args(&args("--ipcdisable"));
+        assert!(matches!(&known[..], [seal] if seal.what.contains("cannot be ordered to seal")), "{known:?}");
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
     }

@@ -5,7 +5,7 @@
 //! looked at in [`super::check`].
 
 use super::check;
-use super::keys::{self, Config, KEYS, Key};
+use super::keys::{self, Config, DROPPED, Dropped, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
@@ -134,6 +134,9 @@ impl Loader {
                     self.problems.add(Problem::new(key.flag(), "it is given twice"));
                 }
                 Some(key) => layer.push((key, Origin::Flag(key.flag()), Raw::text(text))),
+                None if let Some(dropped) = Dropped::of_flag(name) => {
+                    self.problems.add(gone(name, dropped));
+                }
                 None => {
                     let unknown = Problem::new(name, "there is no such flag");
                     let near = keys::nearest(name, KEYS.iter().map(Key::flag));
@@ -164,8 +167,11 @@ impl Loader {
                 None => self.problems.add(Problem::new(name, "its value is not UTF-8 text")),
             }
         }
-        for (name, _) in env {
-            self.warnings.extend(foreign(name));
+        for (name, value) in env {
+            match name.to_str().filter(|_| !value.is_empty()).and_then(Dropped::of_env) {
+                Some(dropped) => self.problems.add(gone(name.display(), dropped)),
+                None => self.warnings.extend(foreign(name)),
+            }
         }
         layer
     }
@@ -204,6 +210,9 @@ impl Loader {
             match keys::named(&name) {
                 Some(_) if raw.data == Data::Unset => {}
                 Some(key) => layer.push((key, origin, raw)),
+                None if let Some(dropped) = DROPPED.iter().find(|key| key.name == name) => {
+                    self.problems.add(gone(origin, dropped));
+                }
                 None => {
                     let unknown = Problem::new(origin, format!("there is no key {name}"));
                     let near = keys::nearest(&name, KEYS.iter().map(|key| key.name));
@@ -289,6 +298,11 @@ fn foreign(name: &OsStr) -> Option<Problem> {
         _ => return Some(suggest(warning(), keys::nearest(name, KEYS.iter().map(Key::env)).as_deref())),
     };
     Some(warning().hint(instead))
+}
+
+/// A key that is still configured though the program has it no more.
+fn gone(place: impl fmt::Display, key: &Dropped) -> Problem {
+    Problem::new(place, format!("{}: {}", key.name, key.why)).hint("remove it")
 }
 
 fn suggest(problem: Problem, near: Option<&str>) -> Problem {

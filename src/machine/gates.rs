@@ -71,6 +71,36 @@ pub fn group_size(validators: usize) -> usize {
     (margin(validators) / 2).max(1)
 }
 
+/// Too few blocks before a fork for each validator to have a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Short {
+    /// The size of the set.
+    pub validators: usize,
+    /// The number of groups, each of which needs a slot of [`SLOT`] blocks.
+    pub groups: u64,
+    /// The blocks that all groups need together.
+    pub needed: u64,
+    /// The blocks that there are.
+    pub have: u64,
+    /// Whether they count from the head, since the height of the upgrade has passed.
+    pub from_head: bool,
+}
+
+/// The blocks between the height of an upgrade, or the head where that is higher, and the fork.
+///
+/// # Errors
+/// The numbers, if there are fewer than it takes until each of `validators` has had a turn.
+pub fn room(validators: usize, height: u64, head: Option<u64>, fork: u64) -> Result<u64, Short> {
+    let from = head.map_or(height, |head| head.max(height));
+    let have = fork.saturating_sub(from);
+    let needed = room_needed(validators);
+    // A validator that is alone waits for no turn.
+    if validators <= 1 || have >= needed {
+        return Ok(have);
+    }
+    Err(Short { validators, groups: needed / SLOT, needed, have, from_head: from > height })
+}
+
 /// A slot of the grid, and the validators that share its turns out among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -460,6 +490,15 @@ impl fmt::Display for Gate {
             }
             Gate::Unknown { missing } => f.write_str(missing),
         }
+    }
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Short { validators, groups, needed, have, from_head } = self;
+        write!(f, "{validators} validators need {groups} × {SLOT} = {needed} blocks between ")?;
+        let verb = if *have == 1 { "is" } else { "are" };
+        write!(f, "{} and fork, there {verb} {have}", if *from_head { "head" } else { "height" })
     }
 }
 

@@ -83,7 +83,7 @@ pub use restart::backoff;
 pub use rollback::{objection, objection_to};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Download, NodeView, Plan, View};
+pub use view::{Download, NodeView, Plan, SymptomView, TurnView, View};
 
 use crate::name::Name;
 use heads::{Heads, Hearing, Pace};

@@ -521,7 +521,7 @@ impl Machine {
     /// Why what `current` points at must not be started now, if so, unless the operator says so.
     ///
     /// An old binary that is started at the fork freezes there, and a validator may propose a block of its own.
-    fn held(&self) -> Option<String> {
+    pub(super) fn held(&self) -> Option<String> {
         if self.record.upgrade.is_some() {
             return None;
         }

@@ -3,11 +3,11 @@
 //! A symptom never decides anything. It is told once when it shows, and again each minute while it lasts.
 
 use super::event::{Level, Survey};
-use super::gates::Seat;
+use super::gates::{Seat, room};
 use super::quorum::quorum;
 use super::returning::show;
 use super::state::Node;
-use super::{Machine, Preparation, REMIND};
+use super::{Machine, Preparation, REMIND, Upgrade};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const RIVAL: Duration = Duration::from_secs(70);
 /// Blocks before a fork from which on the versions of the proposers matter.
 const FORK_IS_NEAR: u64 = 3600;
+
+/// Symptoms of a plan, which lasts for weeks: they are logged once, and shown by status for as long as they last.
+const ONCE: [&str; 1] = ["little_room"];
 
 /// What was told, and when last.
 pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
@@ -33,7 +36,7 @@ impl Machine {
         node.network.symptoms.retain(|name, _| symptoms.iter().any(|symptom| symptom.name == *name));
         for Symptom { name, text } in symptoms {
             let told = node.network.symptoms.get(name);
-            if told.is_none_or(|at| now >= *at + REMIND) {
+            if told.is_none_or(|at| now >= *at + REMIND && !ONCE.contains(&name)) {
                 node.network.symptoms.insert(name, now);
                 self.tell(Level::Warn, name, text, false);
             }
@@ -56,6 +59,7 @@ impl Machine {
         );
         all.extend(self.heads.contradiction().map(|c| Symptom { name: "other_block", text: c.text() }));
         all.extend(survey.and_then(|survey| self.too_few_upgraded(survey)));
+        all.extend(survey.and_then(|survey| self.little_room(survey)));
         all
     }
 
@@ -127,12 +131,27 @@ impl Machine {
     /// Whether a fork is near and fewer than a quorum of the proposers run the new version.
     fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
         let head = self.heads.height()?;
-        let fork = self.open().find_map(|u| u.fork_height.filter(|fork| *fork > head))?;
-        if fork - head > FORK_IS_NEAR {
+        let near =
+            |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork - head));
+        let (height, left) = self.open().find_map(near)?;
+        // Before the height no validator is expected to have switched.
+        if left > FORK_IS_NEAR || head < height {
             return None;
         }
         let census = self.census(survey)?;
         (census.upgraded < census.quorum).then(|| Symptom { name: "few_upgraded", text: census.to_string() })
+    }
+
+    /// The first upgrade with too few blocks for the turns of all validators between its height and its fork. The
+    /// head does not count: while the validators take their turns fewer and fewer blocks are needed.
+    fn little_room(&self, survey: &Survey) -> Option<Symptom> {
+        let (head, validators) = (survey.sample.head, survey.sample.set.len());
+        self.open().filter(|_| self.policy.validator).find_map(|upgrade| {
+            let fork = upgrade.fork_height.filter(|fork| *fork > head)?;
+            let short = room(validators, upgrade.height, None, fork).err()?;
+            let text = format!("upgrade {} at {}, fork at {fork}: {short}", upgrade.name, upgrade.height);
+            Some(Symptom { name: "little_room", text })
+        })
     }
 
     /// How many of the proposers of the last blocks run at least the version of the next upgrade that has a fork.

@@ -34,6 +34,9 @@ pub struct View {
     pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
     pub halted: Option<String>,
+    /// Why the node is not started, though nothing has failed.
+    #[serde(default)]
+    pub held: Option<String>,
     /// The head record: the highest head that counts.
     #[serde(default)]
     pub head_record: Option<Block>,
@@ -165,6 +168,9 @@ impl Machine {
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
+            held: matches!(self.state, State::Resting { then: Rested::Held, .. })
+                .then(|| self.held())
+                .flatten(),
             head_record: self.heads.block().cloned(),
             symptoms: self.symptom_views(),
             census: self
@@ -203,7 +209,9 @@ impl Machine {
             Some(Preparation::Failed { detail, .. }) => ("failed", Some(detail.clone())),
         };
         let hold = self.hold(upgrade);
+        // The usual one may lie before a height that is near the fork.
         let deadline_height = deadline(upgrade.deadline_height, upgrade.fork_height);
+        let deadline_height = deadline_height.map(|deadline| deadline.max(upgrade.height));
         Plan {
             name: upgrade.name.clone(),
             height: upgrade.height,

@@ -5,16 +5,22 @@
 //! questions from its own loop. It is for programs and scripts that stop validators for other reasons.
 
 use super::client::Client;
+use super::consensus::Timing;
 use super::fault::RpcError;
 use super::heads::Heads;
+use super::hex::Address;
 use super::observer::{Observation, Observer};
 use super::state::ConsensusState;
-use crate::machine::gates::{self, Gate, Reason, Slot, Verdict};
+use crate::machine::gates::{self, Gate, Reason, Slot, Validator, Verdict, Window};
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
 /// The longest wait for a head before somebody asks whether to go on waiting.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The gate that holds where the node does not report its address.
+const NO_ADDRESS: &str = "the node's own address: serve `istanbul` or `eth`, or set validator_address";
 
 /// Whether a node may be stopped now, and what that was judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +29,61 @@ pub struct Readiness {
     pub verdict: Verdict,
     /// What the node shows.
     pub state: ConsensusState,
+}
+
+/// Everything that the stop of a validator depends on, as its node shows it at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlook {
+    /// The blocks, and the state of the node.
+    pub seen: Observation,
+    /// The slot of the head.
+    pub slot: Slot,
+    /// The addresses of the peers that are connected, where the node serves `admin`.
+    pub connected: Option<BTreeSet<Address>>,
+}
+
+impl Outlook {
+    /// Whether the network could spare the node now, whosever turn it is.
+    #[must_use]
+    pub fn spare(&self) -> Verdict {
+        judge(&self.seen, None).verdict
+    }
+
+    /// Whether the node may be stopped now, in its turn.
+    #[must_use]
+    pub fn in_turn(&self) -> Verdict {
+        judge(&self.seen, Some(&self.slot)).verdict
+    }
+
+    /// The consensus.
+    #[must_use]
+    pub fn state(&self) -> ConsensusState {
+        ConsensusState::from(&self.seen)
+    }
+
+    /// The height of the head.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.seen.window.head().number
+    }
+
+    /// The timing of the next block.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.seen.timing
+    }
+
+    /// The validators that seal the next block.
+    #[must_use]
+    pub fn set(&self) -> Vec<Validator> {
+        self.seen.window.validators().iter().map(|validator| validator.0).collect()
+    }
+
+    /// Our next window at or after `from`, for as long as the set stays; `None` for a node that has no turns.
+    #[must_use]
+    pub fn window(&self, from: u64) -> Option<Window> {
+        Some(self.slot.window(self.slot.group(&self.seen.own?.0)?, from.max(self.head())))
+    }
 }
 
 /// Waits for one validator, asking its own node.
@@ -111,6 +172,17 @@ impl Coordinator {
         Ok(judge(&seen, slot.as_ref()))
     }
 
+    /// Asks once for everything that stops depend on. `address` is the node's own, where it does not report that.
+    ///
+    /// # Errors
+    /// Any [`Fault`](super::Fault) but `Stopped`.
+    pub fn outlook(&mut self, address: Option<Address>) -> Result<Outlook, RpcError> {
+        let mut seen = self.observer.observe()?;
+        seen.own = seen.own.or(address);
+        let slot = self.slot(seen.window.head().number)?;
+        Ok(Outlook { seen, slot, connected: self.observer.connected()? })
+    }
+
     /// The slot of a height, with the validators that share it.
     ///
     /// # Errors
@@ -144,7 +216,7 @@ fn judge(seen: &Observation, slot: Option<&Slot>) -> Readiness {
     let sample = seen.window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref());
     let verdict = match seen.own {
         Some(own) => gates::judge(&own.0, slot, &sample),
-        None => Verdict::Hold(vec![Gate::Unknown { missing: "the node's own address".to_owned() }]),
+        None => Verdict::Hold(vec![Gate::Unknown { missing: NO_ADDRESS.to_owned() }]),
     };
     Readiness { verdict, state: ConsensusState::from(seen) }
 }

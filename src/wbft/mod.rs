@@ -49,7 +49,7 @@ pub use crate::machine::order::Order;
 pub use crate::machine::quorum;
 pub use client::{Client, Peer, Syncing};
 pub use consensus::{Consensus, Forecast, Policy, Timing};
-pub use coordinator::{Coordinator, Readiness};
+pub use coordinator::{Coordinator, Outlook, Readiness};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use extra::{BadExtra, EpochInfo, Extra, Seal};
 pub use fault::{Fault, RpcError};

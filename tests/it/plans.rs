@@ -2,6 +2,7 @@
 
 mod commands;
 mod fetch;
+mod room;
 mod runs;
 mod sync;
 mod trouble;

@@ -257,3 +257,32 @@ proptest! {
         judge(&extra, &Context::default());
     }
 }
+
+#[test]
+fn a_fork_must_leave_room_for_the_turns_of_all_validators() {
+    let plan = plan_of(&[("v2", 1000, Some(1060)), ("v3", 2000, Some(2168)), ("v4", 3000, None)]);
+    let judged = |context: Context<'_>| {
+        let lines = validate(&plan, &context).findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        lines.into_iter().filter(|line| line.contains("validators need")).collect::<Vec<_>>()
+    };
+    let short = "7 validators need 7 × 24 = 168 blocks between height and fork, there are 60";
+    assert_eq!(judged(Context::default()), [""; 0]);
+    let room = |severity| Context { room: Some((7, severity)), ..Context::default() };
+    assert_eq!(judged(room(Severity::Error)), [format!("/upgrades/0/fork_height: {short}")]);
+    assert_eq!(judged(room(Severity::Warning)), [format!("/upgrades/0/fork_height: warning: {short}")]);
+    // The head has passed the height: fewer blocks are left, unless the upgrade was planned before.
+    let late = Context { head: Some(2100), ..room(Severity::Error) };
+    let from_head = "7 validators need 7 × 24 = 168 blocks between head and fork, there are 68";
+    assert_eq!(judged(late), [format!("/upgrades/1/fork_height: {from_head}")]);
+    let planned = plan.schedule();
+    assert_eq!(judged(Context { planned: &planned, ..late }), [""; 0]);
+}
+
+fn plan_of(upgrades: &[(&str, u64, Option<u64>)]) -> Plan {
+    let mut plan = Plan::new("p".parse().unwrap(), "");
+    for (name, height, fork) in upgrades {
+        let entry = Entry::new(name.parse().unwrap(), *height);
+        plan.add(Entry { fork_height: *fork, ..entry });
+    }
+    plan
+}

@@ -33,7 +33,10 @@ pub(crate) enum PlanCommand {
     List {
         json: bool,
     },
-    Execute(Name),
+    Execute {
+        plan: Name,
+        force: bool,
+    },
     Pause(Name),
     Resume(Name),
     Remove(Name),
@@ -57,6 +60,8 @@ pub(crate) struct NewPlan {
     pub(crate) chain_id: Option<u64>,
     pub(crate) from: Option<PathBuf>,
     pub(crate) upgrades: Vec<Entry>,
+    /// Whether it is made although a fork is too near.
+    pub(crate) force: bool,
 }
 
 pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
@@ -84,7 +89,9 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         }
         "show" => PlanCommand::Show { json: args.contains("--json"), plan: free(args, word, "NAME", name)? },
         "list" => PlanCommand::List { json: args.contains("--json") },
-        "execute" => PlanCommand::Execute(free(args, word, "NAME", name)?),
+        "execute" => {
+            PlanCommand::Execute { force: args.contains("--force"), plan: free(args, word, "NAME", name)? }
+        }
         "pause" => PlanCommand::Pause(free(args, word, "NAME", name)?),
         "resume" => PlanCommand::Resume(free(args, word, "NAME", name)?),
         "remove" => PlanCommand::Remove(free(args, word, "NAME", name)?),
@@ -104,12 +111,13 @@ fn create(args: &mut Arguments, word: &str) -> Result<NewPlan> {
     let description = opt(args, word, "--description", |s| Ok(s.to_owned()))?;
     let chain_id = opt(args, word, "--chain-id", chain_id)?;
     let from = opt(args, word, "--from", |s| Ok(PathBuf::from(s)))?;
+    let force = args.contains("--force");
     let name = free(args, word, "NAME", name)?;
     let mut upgrades = Vec::new();
     while let Some(entry) = some(args, word, "NAME:HEIGHT", str::parse::<Entry>)? {
         upgrades.push(entry);
     }
-    Ok(NewPlan { name, description, chain_id, from, upgrades })
+    Ok(NewPlan { name, description, chain_id, from, upgrades, force })
 }
 
 fn chain_id(text: &str) -> Result<u64, String> {

@@ -1,12 +1,17 @@
 //! The consensus as people read it: as wide as the terminal, and while it is watched no longer than that.
 
+use super::super::forecast::{about, grouped};
 use super::super::terminal;
-use super::Seen;
+use super::{Node, Seen, no_turns};
 use crate::config::Config;
+use crate::machine::View;
 use crate::machine::gates::{Gate, Reason, Verdict};
 use crate::printable::printable;
 use crate::wbft::{ConsensusState, Member};
+use std::time::Duration;
 
+/// A difference between clocks that is worth a line.
+const SKEW: Duration = Duration::from_secs(3);
 /// Where the labels end and what they are about begins.
 const INDENT: usize = 12;
 /// What a line about a validator takes before the name of its program, besides its address.
@@ -51,20 +56,36 @@ impl Frame {
 
 /// The whole picture.
 pub(super) fn text(seen: &Seen, frame: &Frame) -> String {
-    let mut lines = match &seen.trouble {
-        Some(trouble) => frame.entry("down", trouble),
-        None => summary(seen, frame),
+    let mut lines = match &seen.node {
+        Err(trouble) => frame.entry("down", trouble),
+        Ok(node) => summary(node, frame),
     };
-    if !seen.state.validators.is_empty() {
+    lines.extend(seen.view.iter().flat_map(|view| warnings(view, frame)));
+    if let Ok(node) = &seen.node
+        && !node.state.validators.is_empty()
+    {
         lines.push(String::new());
         let free = frame.rows.saturating_sub(lines.len());
-        lines.extend(members(&seen.state, frame, free));
+        lines.extend(members(&node.state, frame, free));
     }
     lines.iter().flat_map(|line| [line, "\n"]).collect()
 }
 
-fn summary(seen: &Seen, frame: &Frame) -> Vec<String> {
-    let s = &seen.state;
+/// The next turns, one in a line, and the one for the upgrade that is next.
+pub(super) fn turns(node: &Node) -> String {
+    let mut text = format!("head {}\n", grouped(node.now.head));
+    for window in &node.turns {
+        text.push_str(&format!("turn: {}\n", node.now.words(*window)));
+    }
+    if let Some((plan, window)) = &node.next {
+        let turn = node.now.our_turn(*window, plan);
+        text.push_str(&format!("upgrade {} at {}; {turn}\n", plan.name, grouped(plan.height)));
+    }
+    text
+}
+
+fn summary(node: &Node, frame: &Frame) -> Vec<String> {
+    let s = &node.state;
     let step = serde_json::to_value(s.step).ok();
     let step = step.as_ref().and_then(|step| step.as_str()).unwrap_or_default();
     let (age, period) = (s.head_age.as_secs_f64(), s.block_period.as_secs_f64());
@@ -72,40 +93,93 @@ fn summary(seen: &Seen, frame: &Frame) -> Vec<String> {
         "{} decided in round {}, {age:.1} s ago, a block every {period:.1} s: {step}",
         s.height, s.round
     );
+    let mut lines = frame.entry("head", &head);
+    lines.extend(overdue(node, frame));
+    if s.clock_skew > SKEW {
+        let skew = format!("our clock is {} behind that of the proposer: check NTP", about(s.clock_skew));
+        lines.extend(frame.entry("clock", &skew));
+    }
+    let live = frame.paint(s.live >= s.quorum, &format!("{} of {} live", s.live, s.validator_count));
+    lines.push(format!("{:<INDENT$}{live}, quorum {}, margin {}", "validators", s.quorum, s.margin));
     let rounds: Vec<String> =
         s.rounds.iter().map(|(round, blocks)| format!("{blocks} in round {round}")).collect();
-    let peers = s.peers.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    lines.extend(frame.entry("rounds", &format!("of the last blocks: {}", rounds.join(", "))));
+    lines.extend(counters(s, frame));
+    lines.extend(frame.entry("this node", &this_node(node)));
+    lines.extend(frame.entry("stop now", &words(&node.spare)));
+    lines.extend(plans(node, frame));
+    lines
+}
+
+/// The round that runs, where the next block is overdue.
+fn overdue(node: &Node, frame: &Frame) -> Vec<String> {
+    let Some(round) = node.round else { return Vec::new() };
+    let age = node.state.head_age;
+    let text = format!(
+        "block {} is overdue: round {} for {}, the next one in {}",
+        node.state.height + 1,
+        round.round,
+        about(age.saturating_sub(round.since)),
+        about(round.next.saturating_sub(age)),
+    );
+    frame.entry("round", &text)
+}
+
+fn counters(s: &ConsensusState, frame: &Frame) -> Vec<String> {
+    let Some(counters) = &s.live_rounds else { return Vec::new() };
+    let all = [
+        (counters.heights, "heights"),
+        (counters.round_changes, "round changes"),
+        (counters.timeouts, "timeouts"),
+    ];
+    let known: Vec<String> = all.iter().filter_map(|(n, what)| n.map(|n| format!("{n} {what}"))).collect();
+    let text = if known.is_empty() { "its metrics have no rounds".to_owned() } else { known.join(", ") };
+    frame.entry("since start", &text)
+}
+
+fn this_node(node: &Node) -> String {
+    let s = &node.state;
     let role = match (s.address, s.validator_index) {
         (Some(address), Some(index)) => format!("{address}, validator {index}"),
         (Some(address), None) => format!("{address}, no validator"),
-        (None, _) => "its address is not told".to_owned(),
+        (None, _) => "its address is not known".to_owned(),
     };
-    let live = frame.paint(s.live >= s.quorum, &format!("{} of {} live", s.live, s.validator_count));
-    let mut lines = frame.entry("head", &head);
-    lines.push(format!("{:<INDENT$}{live}, quorum {}, margin {}", "validators", s.quorum, s.margin));
-    lines.extend(frame.entry("rounds", &format!("of the last blocks: {}", rounds.join(", "))));
-    if let Some(counters) = &s.live_rounds {
-        let told = [
-            (counters.heights, "heights"),
-            (counters.round_changes, "round changes"),
-            (counters.timeouts, "timeouts"),
-        ];
-        let told: Vec<String> =
-            told.iter().filter_map(|(n, what)| n.map(|n| format!("{n} {what}"))).collect();
-        let told = if told.is_empty() { "its metrics tell of no rounds".to_owned() } else { told.join(", ") };
-        lines.extend(frame.entry("since start", &told));
-    }
-    lines.extend(frame.entry("this node", &format!("{role}, peers {peers}")));
-    lines.extend(frame.entry("stop now", &words(&seen.spare)));
-    if let Some((name, height, verdict)) = &seen.next {
-        // Until then the set that shares the turns is not known, and that is nothing to wonder about.
-        let when = match height.saturating_sub(s.height) {
-            0 => words(verdict),
-            blocks => format!("in {blocks} blocks"),
+    let peers = s.peers.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    let connected = node.connected.map(|(n, of)| format!(", {n} of {of} other validators connected"));
+    format!("{role}, peers {peers}{}", connected.unwrap_or_default())
+}
+
+/// Our turns, and the upgrade that is next.
+fn plans(node: &Node, frame: &Frame) -> Vec<String> {
+    let mut lines = match node.turns.split_first() {
+        Some((first, rest)) => {
+            let later: Vec<String> = rest.iter().map(|window| grouped(window.opens_at)).collect();
+            let later = if later.is_empty() { String::new() } else { format!("; then {}", later.join(", ")) };
+            frame.entry("our turns", &format!("{}{later}", node.now.words(*first)))
+        }
+        None if node.state.is_validator => frame.entry("our turns", no_turns(&node.state)),
+        None => Vec::new(),
+    };
+    if let Some((plan, window)) = &node.next {
+        let when = match plan.height.saturating_sub(node.state.height) {
+            0 => words(&node.in_turn),
+            blocks => format!("{} blocks away, {}", grouped(blocks), node.now.when(plan.height)),
         };
-        lines.extend(frame.entry("upgrade", &format!("{name} at {height}: {when}")));
+        let turn = node.now.our_turn(*window, plan);
+        let turn = if turn.is_empty() { turn } else { format!("; {turn}") };
+        lines.extend(frame.entry("upgrade", &format!("{} at {}: {when}{turn}", plan.name, plan.height)));
     }
     lines
+}
+
+/// The upgrade under way and the symptoms, as the supervisor reports them.
+fn warnings(view: &View, frame: &Frame) -> Vec<String> {
+    let under_way = view.upgrade.iter().flat_map(|attempt| {
+        let stage = super::status::stage(attempt);
+        frame.entry("under way", &format!("{} at {}: {stage}", attempt.name, attempt.height))
+    });
+    let symptoms = view.symptoms.iter().flat_map(|symptom| frame.entry("warning", &symptom.text));
+    under_way.chain(symptoms).collect()
 }
 
 /// A line for every validator. Where they do not fit, those that are gone come first, and the others are counted.
@@ -151,8 +225,12 @@ fn words(verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::forecast::Now;
     use super::*;
-    use crate::wbft::RoundMetrics;
+    use crate::machine::gates::Window;
+    use crate::wbft::{Forecast, RoundMetrics};
+    use serde_json::json;
+    use std::time::UNIX_EPOCH;
 
     fn seen(validators: u8, gone: &[u8]) -> Seen {
         let member = |n: u8| Member {
@@ -174,7 +252,19 @@ mod tests {
         };
         let gate = Gate::Quorum { live: 3, validators: 4, needed: 3, without_us: 2 };
         let turn = Gate::Turn { head: 1, group: 1, groups: 4, opens_at: 1000 };
-        Seen { state, spare: Verdict::Hold(vec![gate, turn]), next: None, trouble: None }
+        let now = Now { head: state.height, period: Duration::from_secs(1), time: UNIX_EPOCH };
+        let window = |opens_at| Window { opens_at, closes_at: opens_at + 11 };
+        let node = Node {
+            state,
+            spare: Verdict::Hold(vec![gate]),
+            in_turn: Verdict::Hold(vec![turn]),
+            now,
+            turns: vec![window(12_345_696), window(12_345_792)],
+            connected: Some((2, 3)),
+            round: None,
+            next: None,
+        };
+        Seen { node: Ok(node), view: None }
     }
 
     #[test]
@@ -199,16 +289,40 @@ mod tests {
     }
 
     #[test]
-    fn of_a_node_that_is_down_nothing_is_told_but_why() {
-        let trouble = Some("the node cannot be asked".to_owned());
-        let state = ConsensusState::down();
-        let down = Seen { state, spare: Verdict::Hold(Vec::new()), next: None, trouble };
+    fn of_a_node_that_is_down_nothing_is_shown_but_why() {
+        let trouble = "upgrade v2 is under way: backed-up (upgrading)";
+        let down = Seen { node: Err(trouble.to_owned()), view: None };
         let text = text(&down, &Frame { width: 80, rows: 24, colour: false });
-        assert_eq!(text, "down        the node cannot be asked\n");
+        assert_eq!(text, format!("down        {trouble}\n"));
         let json = super::super::value(&down);
+        assert_eq!((&json["consensus"], &json["trouble"]), (&json!({"step": "down"}), &json!(trouble)));
+        assert!(json.get("turns").is_none(), "{json}");
+    }
+
+    #[test]
+    fn turns_rounds_and_a_wrong_clock_are_shown_with_their_numbers() {
+        let mut seen = seen(4, &[]);
+        let Ok(node) = &mut seen.node else { panic!() };
+        node.state.clock_skew = Duration::from_secs(5);
+        node.state.head_age = Duration::from_secs(8);
+        node.round =
+            Some(Forecast { round: 2, since: Duration::from_secs(6), next: Duration::from_secs(14) });
+        let json = super::super::value(&seen);
+        assert_eq!(json["turns"][0]["opens_at"], 12_345_696);
         assert_eq!(
-            json,
-            serde_json::json!({"consensus": {"step": "down"}, "trouble": "the node cannot be asked"})
+            (&json["turns"][0]["opens_in_blocks"], &json["turns"][0]["opens_in_ms"]),
+            (&json!(17), &json!(17_000))
         );
+        assert_eq!(json["forecast"], json!({"round": 2, "next_in_ms": 6000}));
+        let text = text(&seen, &Frame { width: 200, rows: 24, colour: false });
+        for part in [
+            "our turns   block 12,345,696 to 12,345,707, in 17 s, ",
+            "; then 12,345,792",
+            "round       block 12345680 is overdue: round 2 for 2 s, the next one in 6 s",
+            "clock       our clock is 5 s behind",
+            "2 of 3 other validators connected",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::args::NewPlan;
 use super::situation::World;
 use super::{Situation, plans, under_way, upgrades};
-use crate::batch::{Activation, Context, Entry, Finding, Plan, Severity, read_file, validate};
+use crate::batch::{Activation, Context, Entry, Finding, Plan, Report, Severity, read_file, validate};
 use crate::cli::home::accepted;
 use crate::cli::{print, tell};
 use crate::config::Config;
@@ -15,7 +15,7 @@ use crate::upgrade::agenda::Agenda;
 
 /// Makes a plan of what is given. It may be empty, but what is in it has to make sense.
 pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
-    let NewPlan { name, description, chain_id, from, upgrades: entries } = new;
+    let NewPlan { name, description, chain_id, from, upgrades: entries, force } = new;
     let mut plan = match &from {
         Some(file) => read_file(file)?.plan,
         None => Plan::new(name.clone(), ""),
@@ -31,12 +31,19 @@ pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
         let what = format!("plan {name} would make no sense");
         return Err(Error::new(Kind::BadInput, what).because(report));
     }
+    let world = World::look(config, home);
+    let short = if force { Report::default() } else { world.short_of_room(&plan) };
+    if !short.findings.is_empty() {
+        let what = format!("plan {name} leaves too little room before a fork");
+        let hint = "to make it all the same, add --force";
+        return Err(Error::new(Kind::NotMet, what).because(short).hint(hint));
+    }
     plans(home).create(&plan)?;
     if plan.upgrades.is_empty() {
         let hint = format!("add upgrades with `wemixvisor plan add-upgrade {name} NAME:HEIGHT`");
         return print(&format!("plan {name} is made, without upgrades; {hint}\n"));
     }
-    for finding in validate(&plan, &World::look(config, home).context()).findings {
+    for finding in validate(&plan, &world.context(force)).findings {
         tell(format_args!("wemixvisor: {finding}"));
     }
     let next = format!("follow it with `wemixvisor plan execute {name}`");

@@ -24,19 +24,24 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
 
+/// The way to follow a plan whose fork is too near.
+const FORCE: &str = "to follow it all the same, add --force";
 /// How often the supervisor is asked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
 /// Of so many upgrades it is told one by one how their binaries are.
 const TOLD: usize = 20;
 
-/// Follows a plan, unless it makes no sense here and now.
-pub(super) fn execute(config: &Config, home: &Home, name: &Name) -> Result<()> {
+/// Follows a plan, unless it makes no sense here and now. With `force` it is followed although a fork is too near.
+pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: bool) -> Result<()> {
     let stored = plans(home).load(name)?;
     let world = World::look(config, home);
-    let report = validate(&stored.plan, &world.context());
+    let report = validate(&stored.plan, &world.context(force));
     if !report.is_valid() {
         let what = format!("plan {name} cannot be followed");
-        return Err(Error::new(Kind::BadInput, what).at(plans(home).path(name).display()).because(report));
+        let only_room = validate(&stored.plan, &world.context(true)).is_valid();
+        let kind = if only_room { Kind::NotMet } else { Kind::BadInput };
+        let error = Error::new(kind, what).at(plans(home).path(name).display()).because(report);
+        return Err(if only_room { error.hint(FORCE) } else { error });
     }
     for finding in &report.findings {
         tell(format_args!("wemixvisor: {finding}"));

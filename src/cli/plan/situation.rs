@@ -1,7 +1,10 @@
 //! Everything outside a plan that says how far it is: from the running supervisor, else from the disk.
 
-use crate::batch::{Activation, Binary, Context, Entry, Facts, Plan, Stage, Status, Stored};
+use crate::batch::{
+    Activation, Binary, Context, Entry, Facts, Plan, Report, Severity, Stage, Status, Stored, validate,
+};
 use crate::cli::home::unasked;
+use crate::cli::network;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -13,7 +16,7 @@ use crate::upgrade::download;
 use crate::upgrade::install;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::{Planned, Reader};
-use crate::wbft::{Client, Options};
+use crate::wbft::{Client, Options, Outlook};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -137,6 +140,8 @@ pub(super) struct World {
     chain_id: Option<u64>,
     planned: Planned,
     ended: Vec<machine::Ended>,
+    /// The network as the validator's node shows it; `None` for a node that is no validator.
+    network: Option<Result<Outlook>>,
     /// Why it is not known what is planned and what has ended.
     trouble: Option<Error>,
 }
@@ -159,18 +164,42 @@ impl World {
             }
         }
         let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
-        World { head: told, chain_id, planned, ended, trouble }
+        let network = config.validator_mode.then(|| network::look(config, home));
+        World { head: told, chain_id, planned, ended, network, trouble }
     }
 
-    /// The same in the form in which the judge takes it.
-    pub(super) fn context(&self) -> Context<'_> {
+    /// The network, where it is a validator's and its node answers.
+    pub(super) fn network(&self) -> Option<&Outlook> {
+        self.network.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether an upgrade can still happen, as far as is known.
+    pub(super) fn is_to_come(&self, entry: &Entry) -> bool {
+        let key = (&entry.name, entry.height);
+        let has_ended = self.ended.iter().any(|ended| (&ended.name, ended.height) == key);
+        let is_cancelled = self.planned.cancelled.iter().any(|(name, height)| (name, *height) == key);
+        !has_ended && !is_cancelled
+    }
+
+    /// The same in the form in which the judge takes it. With `force` too little room before a fork is a warning.
+    pub(super) fn context(&self, force: bool) -> Context<'_> {
+        let severity = if force { Severity::Warning } else { Severity::Error };
         Context {
             head: self.head,
             chain_id: self.chain_id,
             planned: &self.planned.upgrades,
             cancelled: &self.planned.cancelled,
             ended: &self.ended,
+            room: self.network().map(|network| (network.set().len(), severity)),
         }
+    }
+
+    /// The forks of a plan before which there is too little room: the errors that `force` makes warnings.
+    pub(super) fn short_of_room(&self, plan: &Plan) -> Report {
+        let forced = validate(plan, &self.context(true));
+        let mut report = validate(plan, &self.context(false));
+        report.findings.retain(|f| f.severity == Severity::Error && !forced.findings.contains(f));
+        report
     }
 
     /// What could not be checked, and why.
@@ -178,7 +207,10 @@ impl World {
         let chain = plan.chain_id.filter(|_| self.chain_id.is_none());
         let chain = chain.map(|id| format!("that it follows chain {id}"));
         let head = self.head.is_none().then(|| "the heights against its head".to_owned());
-        let all: Vec<String> = chain.into_iter().chain(head).collect();
+        let has_fork = plan.upgrades.iter().any(|entry| entry.fork_height.is_some());
+        let room = matches!(self.network, Some(Err(_))) && has_fork;
+        let room = room.then(|| "the room for the turns of all validators before the fork".to_owned());
+        let all: Vec<String> = chain.into_iter().chain(head).chain(room).collect();
         let node = (!all.is_empty()).then(|| format!("no node answers, so not checked: {}", all.join(", ")));
         let rest = self.trouble.as_ref().map(|e| format!("not checked against what else is planned: {e}"));
         let all: Vec<String> = node.into_iter().chain(rest).collect();

@@ -49,19 +49,19 @@ impl Case {
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
-    let file = "daemon_name: file\ndaemon_max_restarts: 1\ndaemon_probation_blocks: 30\n";
+    let file = "daemon_name: file\ndaemon_max_restarts: 1\nblock_period: 30ms\n";
     let case =
         Case::new(file).env("DAEMON_NAME", "env").env("DAEMON_MAX_RESTARTS", "2").flag("--name", "flag");
     let loaded = case.load();
     assert_eq!(loaded.config.daemon_name.as_str(), "flag");
     assert_eq!(loaded.config.daemon_max_restarts, 2);
-    assert_eq!(loaded.config.daemon_probation_blocks, 30);
+    assert_eq!(loaded.config.block_period, Duration::from_millis(30));
     assert_eq!(loaded.config.daemon_shutdown_grace, Duration::from_secs(600));
     assert_eq!(loaded.file, Some(case.path()));
     let origin = |name| loaded.origin(name).clone();
     assert_eq!(origin("daemon_name"), Origin::Flag("--daemon-name".into()));
     assert_eq!(origin("daemon_max_restarts"), Origin::Env("DAEMON_MAX_RESTARTS".into()));
-    assert_eq!(origin("slot_blocks"), Origin::File(case.path(), 3));
+    assert_eq!(origin("block_period"), Origin::File(case.path(), 3));
     assert_eq!(origin("daemon_shutdown_grace"), Origin::Default);
 }
 
@@ -77,13 +77,13 @@ fn every_problem_of_every_source_is_reported_with_its_place() {
     let case = Case::new(file)
         .env("DAEMON_RESTART_DELAY", "5")
         .env("DAEMON_VALIDATOR_MODE", "maybe")
-        .flag("--slot-blocks", "0")
-        .flag("--slot-block", "1")
+        .flag("--block-period", "0s")
+        .flag("--block-perio", "1s")
         .flag("--name", "a")
         .flag("--daemon-name", "a");
     let problems = case.problems();
     let starts = [
-        "--slot-block: there is no such flag; did you mean --slot-blocks?",
+        "--block-perio: there is no such flag; did you mean --block-period?",
         "--daemon-name: it is given twice",
         "config.yaml:10: daemon_name is given twice, first in line 9",
         "config.yaml:1: there is no key daemon_shutdwon_grace; did you mean daemon_shutdown_grace?",
@@ -94,11 +94,30 @@ fn every_problem_of_every_source_is_reported_with_its_place() {
         "config.yaml:8: validator_mode: expected one value, not a list",
         "DAEMON_RESTART_DELAY: \"5\" is not a duration",
         "DAEMON_VALIDATOR_MODE: \"maybe\"",
-        "--slot-blocks: 0 is not between 1 and 100000",
+        "--block-period: 0s is not between 1ms and 1h",
     ];
     assert_eq!(problems.len(), starts.len(), "{problems:#?}");
     for start in starts {
         assert!(problems.iter().any(|p| p.starts_with(start)), "{start}\nis not among {problems:#?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_gone_is_explained_wherever_it_stands() {
+    let case = Case::new("validator_mode: true\nslot_blocks: 30\nleave_before_stop: true\n")
+        .env("DAEMON_SLOT_BLOCKS", "24")
+        .env("DAEMON_LEAVE_BEFORE_STOP", "")
+        .flag("--avoid-own-proposal", "true");
+    let problems = case.problems();
+    let starts = [
+        "--avoid-own-proposal: avoid_own_proposal: ",
+        "DAEMON_SLOT_BLOCKS: slot_blocks: the length of a turn is a constant of the protocol now",
+        "config.yaml:2: slot_blocks: the length of a turn is a constant of the protocol now",
+        "config.yaml:3: leave_before_stop: ",
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(starts) {
+        assert!(problem.starts_with(start) && problem.ends_with("; remove it"), "{problem}");
     }
 }
 
