@@ -7,7 +7,7 @@
 
 use super::event::{Action, Failure, Level, Mode, Notice, OwnMark, Survey};
 use super::gates::{RECENT, Validator};
-use super::quorum::quorum;
+use super::quorum::{margin, quorum};
 use super::record::{Block, NodeMark, Phase, Record};
 use super::state::{Next, Node, State, Why};
 use super::{Attempt, Machine};
@@ -47,6 +47,8 @@ pub(super) struct Returning {
     head: Option<u64>,
     /// Surveys in a row with a quorum of peers, and with at least one.
     samples: (u32, u32),
+    /// Surveys in a row with so many validators that no quorum is without all of them.
+    in_contact: u32,
     /// Since when everything is met but the number of peers.
     few_since: Option<Instant>,
     /// Since when there are no peers.
@@ -92,6 +94,8 @@ impl Returning {
             count(peers.is_some_and(|n| n >= needed), self.samples.0),
             count(peers.is_some_and(|n| n >= 1), self.samples.1),
         );
+        let contact = margin(survey.sample.set.len()).max(1).min(others.len());
+        self.in_contact = count(connected.len() >= contact, self.in_contact);
         let alone = !others.is_empty() && peers == Some(0);
         self.alone_since = if alone { self.alone_since.or(Some(now)) } else { None };
     }
@@ -159,13 +163,12 @@ impl Machine {
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
         }
-        if let Some(own) =
-            survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head)
-        {
-            let height = own.height;
-            return Some(format!("block {height} has a seal of our key, which has to be seen to end"));
-        }
-        let moving = self.not_beyond_the_record(now, node, survey);
+        // On a chain that stands still the last seals stay where they are.
+        let own = survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head);
+        let own = own.map(|own| {
+            format!("block {} has a seal of our key, which has to be seen to end", own.height)
+        });
+        let moving = own.or_else(|| self.not_beyond_the_record(now, node, survey));
         let still = self.not_all_still(now, node, survey);
         match (moving, still) {
             (Some(moving), Some(still)) => {
@@ -224,6 +227,10 @@ impl Machine {
         }
         for validator in node.network.returning.unseen(survey) {
             missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
+        }
+        // Without its peers a node stands still on any chain.
+        if node.network.returning.in_contact < SAMPLES {
+            missing.push("too few validators are connected now".to_owned());
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));
         if let Some(left) = STILL.checked_sub(quiet.unwrap_or_default()).filter(|left| !left.is_zero()) {
