@@ -10,6 +10,7 @@ use super::gates::{RECENT, Validator};
 use super::quorum::{margin, quorum};
 use super::record::{Block, NodeMark, Phase, Record};
 use super::state::{Next, Node, State, Why};
+use super::validator::is_in_set;
 use super::{Attempt, Machine};
 use std::time::{Duration, Instant};
 
@@ -138,13 +139,23 @@ impl Machine {
         }
         let Some(turns) = self.heads.record().and_then(|record| record.turns) else { return false };
         let far = turns.at_head != Some(1) && turns.before != Some(1);
-        // A validator that is alone decides every block itself, and has all of them after a clean stop.
-        turns.validators == 1 || self.departure.in_turn && far
+        self.departure.in_turn && far
     }
 
     /// Until when a silent start waits, so that there is something to sync when it has its peers.
     pub(super) fn silent_not_before(&self) -> Option<Instant> {
-        self.departure.at.map(|at| at + self.period() * GAP)
+        let turns = self.heads.record().and_then(|record| record.turns);
+        // A validator that is alone has no peer to sync from.
+        let alone = turns.is_some_and(|turns| turns.validators == 1);
+        self.departure.at.filter(|_| !alone).map(|at| at + self.period() * GAP)
+    }
+
+    /// Whether a validator that is alone has every block that it has decided: after a clean stop in turn, with the block of
+    /// the record as its head. A clean stop may have lost that one.
+    fn has_all_alone(&self, node: &Node, survey: &Survey) -> bool {
+        let alone = survey.sample.set.len() == 1 && is_in_set(survey);
+        let clean = self.left == NodeMark::StoppedClean && self.departure.in_turn;
+        alone && clean && node.head.as_ref().map(|head| &head.block) == self.heads.block()
     }
 
     /// No sooner than peers accept a validator again that has found them a moment ago.
@@ -162,6 +173,9 @@ impl Machine {
         };
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
+        }
+        if self.has_all_alone(node, survey) {
+            return None;
         }
         // On a chain that stands still the last seals stay where they are.
         let own = survey.own_mark.filter(|own| own.height.saturating_add(RECENT) > survey.sample.head);
