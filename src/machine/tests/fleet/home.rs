@@ -59,6 +59,8 @@ pub(super) struct Home {
 
 pub(super) struct Process {
     pub(super) pid: u32,
+    /// The supervisor that has executed it, by the number of its start.
+    pub(super) boots: u32,
     pub(super) version: usize,
     pub(super) mode: Mode,
     pub(super) started: u64,

@@ -17,7 +17,8 @@ impl Sim {
         let home = &mut self.homes[i];
         let ordered = std::mem::take(&mut home.ordered);
         let version = number(&started.target);
-        if ordered {
+        // An upgrade that is under way starts its own binary.
+        if ordered || home.record.upgrade.as_ref().is_some_and(|a| a.to == *started) {
             return;
         }
         let signed = home.signed;

@@ -24,6 +24,7 @@ impl Sim {
         let pid = home.pids;
         home.node = Some(Process {
             pid,
+            boots: home.boots,
             version,
             mode,
             started: self.now,
@@ -281,27 +282,25 @@ impl Sim {
             let parent = self.chain.blocks[self.homes[i].head].parent;
             (self.homes[i].head, self.homes[i].top) = (parent, parent);
         }
-        self.homes[i].node = None;
-        self.ended(i, status);
+        let boots = self.homes[i].node.take().map(|node| node.boots);
+        self.ended(i, boots, status);
     }
 
     /// The process is killed: its head goes back, and the blocks stay in its database.
     pub(super) fn kill(&mut self, i: usize, status: Status) {
-        if self.homes[i].node.take().is_none() {
-            return;
-        }
+        let Some(node) = self.homes[i].node.take() else { return };
         let (head, layer) = (self.homes[i].head, self.scenario.layer);
         let height = self.chain.height(head);
         let layer = if self.dice.chance(20) { self.dice.within(1, 500) } else { layer };
         let to = (height / layer * layer).max(self.chain.first() + 1).min(height);
         self.homes[i].head = self.chain.at(head, to).expect("the chain goes that far back");
-        self.ended(i, status);
+        self.ended(i, Some(node.boots), status);
     }
 
-    fn ended(&mut self, i: usize, status: Status) {
+    fn ended(&mut self, i: usize, boots: Option<u32>, status: Status) {
         self.note(i, || format!("the node ended: {status}"));
         self.survey_peers();
-        if self.homes[i].machine.is_some() {
+        if self.homes[i].machine.is_some() && boots == Some(self.homes[i].boots) {
             self.feed(i, Event::Exited(Ending { status, environment: None }));
         }
         self.release(i);
