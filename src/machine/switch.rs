@@ -451,19 +451,14 @@ impl Machine {
 
     /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence.
     pub(super) fn failed_dry(&mut self, now: Instant, reason: String, heard: bool) {
-        let Some(progress) = &mut self.record.upgrade else { return self.unexpected("failed_dry") };
-        let at_fork = progress.fork_height.is_some();
-        if !heard {
+        let Some(progress) = self.record.upgrade.clone() else { return self.unexpected("failed_dry") };
+        if self.fork_reached(&progress, now) {
+            // The old binary is of no use any more: this one is tried again.
+            return self.attempt_failed(now, reason, None);
+        }
+        if !heard && let Some(progress) = &mut self.record.upgrade {
             // It has not opened the data, so it counts as never executed.
             progress.attempt = 0;
-        }
-        let progress = progress.clone();
-        if at_fork && self.fork_reached(&progress, now) {
-            // The old binary is of no use any more: this one is tried again.
-            if let Some(progress) = &mut self.record.upgrade {
-                progress.attempt = progress.attempt.max(1);
-            }
-            return self.attempt_failed(now, reason, None);
         }
         self.failed_for_good(now, reason);
     }
