@@ -4,7 +4,7 @@ use super::home::Home;
 use super::scenario::{Binary, Fault};
 use super::sim::{Sim, What};
 use super::*;
-use crate::machine::quorum::quorum;
+use crate::machine::quorum::{margin, quorum};
 
 /// How often the whole is looked at.
 const LOOK: u64 = 10_000;
@@ -159,7 +159,11 @@ impl Sim {
         if home.machine.is_none() {
             return Some("no supervisor runs".to_owned());
         }
-        if !home.is_settled() {
+        // Where none can be spared the upgrades wait, and rightly so.
+        let set = self.chain.set(self.chain.top() + 1);
+        let there = set.iter().filter(|n| self.takes_part(**n)).count();
+        let waits = margin(set.len()) > 0 && there <= quorum(set.len()) && self.takes_part(i);
+        if !home.is_settled() && !waits {
             return Some(format!("its upgrades are not settled: {}", why(home)));
         }
         let follows = self.follows(i, node.version, self.chain.top() + 1);
