@@ -28,6 +28,8 @@ const SAMPLES: u32 = 2;
 const FEW_PEERS: Duration = Duration::from_secs(30);
 /// A node whose engine is on and that has no peers for this long is made silent.
 const ALONE: Duration = Duration::from_secs(3);
+/// A validator that its peers have dropped is found again within this time.
+const REDIAL: Duration = Duration::from_secs(40);
 /// Peers refuse another connection from one address for this long.
 pub(super) const REFUSED: Duration = Duration::from_secs(31);
 /// Restarts of a silent node that is stuck.
@@ -330,7 +332,9 @@ impl Machine {
     /// made silent, as after an unclean stop.
     pub(super) fn silence_if_alone(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         let alone = node.network.returning.alone_since.filter(|since| now >= *since + ALONE)?;
-        if !self.policy.silent_after_unclean {
+        // One that was just told to seal has been dropped while it was silent, and is found again by a redial.
+        let redial = node.network.returning.started.is_some_and(|at| now < at + REDIAL);
+        if redial || !self.policy.silent_after_unclean {
             return None;
         }
         let text =
