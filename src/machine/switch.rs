@@ -221,8 +221,9 @@ impl Machine {
     fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Attempt {
         let stopped_at = self.heads.block();
         // The block at the fork may rightly be another one afterwards.
-        let last = stopped_at
-            .map(|block| upgrade.fork_height.map_or(block.height, |fork| block.height.min(fork - 1)));
+        let own = self.own_block_at_a_fork();
+        let fork = upgrade.fork_height.into_iter().chain(own).min();
+        let last = stopped_at.map(|block| fork.map_or(block.height, |fork| block.height.min(fork - 1)));
         let witness = last.and_then(|height| self.heads.block_at(height));
         Attempt {
             name: upgrade.name.clone(),
