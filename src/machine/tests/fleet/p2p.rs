@@ -66,7 +66,8 @@ impl Sim {
 
     /// A node that signs no more has been dropped by its silent peers; it is found again by a redial.
     pub(super) fn falls_silent(&mut self, i: usize, pid: u32) {
-        let alone = !(0..self.homes.len()).any(|j| self.is_connected(i, j));
+        let set = self.chain.set(self.chain.top() + 1);
+        let alone = !set.iter().any(|j| self.is_connected(i, *j));
         if let Some(node) =
             self.homes[i].process(pid).filter(|node| alone && node.open && node.shunned.is_none())
         {

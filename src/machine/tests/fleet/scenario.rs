@@ -161,7 +161,9 @@ impl Scenario {
             let fork = fork.map(|blocks| base + spread + blocks);
             let mut binaries = vec![Binary::Good; nodes as usize];
             if dice.chance(15) {
-                let bad = dice.pick(&[Binary::Mute, Binary::Crashes, Binary::CrashesLater, Binary::Forkless]);
+                let bad = [Binary::Crashes, Binary::CrashesLater, Binary::Forkless, Binary::Mute];
+                // A mute validator of three stops the chain, which then cannot show that it has not signed.
+                let bad = dice.pick(&bad[..if self.validators < 4 { 3 } else { 4 }]);
                 if bad != Binary::Forkless || fork.is_some() {
                     binaries[dice.within(0, nodes - 1) as usize] = bad;
                 }
