@@ -62,6 +62,8 @@ pub(super) struct Heads {
     first: Option<(Instant, Head)>,
     /// A head above the record whose link to it was asked for, and when.
     open: Option<(Instant, Head)>,
+    /// Whether the node has the block of the record, so that it is asked for the open head again.
+    anchored: bool,
     /// The chain that the node follows instead of the record's.
     other: Option<Other>,
     contradiction: Option<Contradiction>,
@@ -257,7 +259,7 @@ impl Heads {
         {
             return Hearing::Nothing;
         }
-        self.open = Some((now, head.clone()));
+        (self.open, self.anchored) = (Some((now, head.clone())), false);
         if height - known.height > TRACEABLE {
             return Hearing::Recall { height: known.height };
         }
@@ -297,18 +299,34 @@ impl Heads {
 
     /// The node's block at a height, as it answered when it was asked for it.
     pub(super) fn recalled(&mut self, now: Instant, block: &Block, pace: Pace) -> Hearing {
+        // The node has the block of ours; one that has the open head as well is on the same chain.
+        if let Some((_, head)) = &self.open
+            && head.block.height == block.height
+        {
+            let counts = self.anchored && block.hash.is_some() && is_same(block, &head.block);
+            let head = self.open.take().map(|(_, head)| head);
+            self.anchored = false;
+            return match head.filter(|_| counts) {
+                Some(head) => {
+                    self.count(std::slice::from_ref(&head), pace);
+                    Hearing::Counted
+                }
+                None => Hearing::Nothing,
+            };
+        }
         let Some(ours) = self.block_at(block.height).cloned() else { return Hearing::Nothing };
         let Some(theirs) = &block.hash else { return Hearing::Nothing };
         if is_same(block, &ours) {
             self.contradiction = None;
-            return match self.open.take() {
+            return match &self.open {
                 Some((_, head))
                     if Some(block.height) == self.height() && head.block.height > block.height =>
                 {
-                    self.count(std::slice::from_ref(&head), pace);
-                    Hearing::Counted
+                    let height = head.block.height;
+                    self.anchored = true;
+                    Hearing::Recall { height }
                 }
-                _ => Hearing::Nothing,
+                Some(_) | None => Hearing::Nothing,
             };
         }
         self.open = None;

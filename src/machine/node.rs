@@ -382,11 +382,20 @@ impl Machine {
         }
     }
 
+    /// The height of the head record, where it is that of a fork which the old binary lacks: the block there may be one of
+    /// its own making.
+    pub(super) fn own_block_at_a_fork(&self) -> Option<u64> {
+        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied);
+        let under_way = self.record.upgrade.iter().filter_map(|p| p.fork_height);
+        let forks =
+            self.schedule.iter().filter_map(|u| u.fork_height).chain(ended.filter_map(|e| e.fork_height));
+        forks.chain(under_way).find(|fork| self.heads.height() == Some(*fork))
+    }
+
     /// A late validator may have made a block of its own at the fork, which the network then decided anew: that block
     /// is no evidence.
     fn leave_own_block_at_the_fork(&mut self) {
-        let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
-        if let Some(fork) = fork.filter(|fork| self.heads.height() == Some(*fork)) {
+        if let Some(fork) = self.own_block_at_a_fork() {
             self.heads.fall_below(fork);
             self.keep_head();
         }

@@ -8,9 +8,10 @@
 use super::event::{Action, Failure, Level, Mode, Notice, OwnMark, Survey};
 use super::gates::{RECENT, Validator};
 use super::heads::Turns;
-use super::quorum::quorum;
+use super::quorum::{margin, quorum};
 use super::record::{Block, NodeMark, Phase, Record};
 use super::state::{Next, Node, State, Why};
+use super::validator::is_in_set;
 use super::{Attempt, Machine};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ const SAMPLES: u32 = 2;
 const FEW_PEERS: Duration = Duration::from_secs(30);
 /// A node whose engine is on and that has no peers for this long is made silent.
 const ALONE: Duration = Duration::from_secs(3);
+/// A validator that its peers have dropped is found again within this time.
+const REDIAL: Duration = Duration::from_secs(40);
 /// Peers refuse another connection from one address for this long.
 pub(super) const REFUSED: Duration = Duration::from_secs(31);
 /// Restarts of a silent node that is stuck.
@@ -48,6 +51,8 @@ pub(super) struct Returning {
     head: Option<u64>,
     /// Surveys in a row with a quorum of peers, and with at least one.
     samples: (u32, u32),
+    /// Surveys in a row with so many validators that no quorum is without all of them.
+    in_contact: u32,
     /// Since when everything is met but the number of peers.
     few_since: Option<Instant>,
     /// Since when there are no peers.
@@ -93,6 +98,8 @@ impl Returning {
             count(peers.is_some_and(|n| n >= needed), self.samples.0),
             count(peers.is_some_and(|n| n >= 1), self.samples.1),
         );
+        let contact = margin(survey.sample.set.len()).max(1).min(others.len());
+        self.in_contact = count(connected.len() >= contact, self.in_contact);
         let alone = !others.is_empty() && peers == Some(0);
         self.alone_since = if alone { self.alone_since.or(Some(now)) } else { None };
     }
@@ -143,17 +150,32 @@ impl Machine {
         // A clean stop may lose the newest block, unless the data is known to have it.
         let whole = self.departure.database == Some(head.block.height);
         let far_before = whole || before != Some(1);
-        // The votes at the fork itself that the old binary gave do not count for the new one, so there it has signed
-        // nothing that could be contradicted.
-        let first = record.upgrade.as_ref().is_some_and(|p| !p.sealing);
-        let at_fork = self.departure.at_fork && first && far_before;
-        // A validator that is alone decides every block itself, and has all of them after a clean stop.
-        validators == 1 || at_fork || self.departure.in_turn && at_head != Some(1) && far_before
+        // A validator that is alone decides every block itself.
+        let alone = validators == 1 && whole;
+        let in_turn = self.departure.in_turn || self.is_new_at_the_fork(record);
+        alone || in_turn && at_head != Some(1) && far_before
+    }
+
+    /// Whether this is the first start of a new binary after a stop that the fork has forced. The votes at the fork that
+    /// the old binary gave do not count for the new one, so there it has signed nothing that could be contradicted.
+    fn is_new_at_the_fork(&self, record: &Record) -> bool {
+        self.departure.at_fork && record.upgrade.as_ref().is_some_and(|p| !p.sealing)
     }
 
     /// Until when a silent start waits, so that there is something to sync when it has its peers.
     pub(super) fn silent_not_before(&self) -> Option<Instant> {
-        self.departure.at.map(|at| at + self.period() * GAP)
+        let turns = self.heads.record().and_then(|record| record.turns);
+        // A validator that is alone has no peer to sync from.
+        let alone = turns.is_some_and(|turns| turns.validators == 1);
+        self.departure.at.filter(|_| !alone).map(|at| at + self.period() * GAP)
+    }
+
+    /// Whether a validator that is alone has every block that it has decided: after a clean stop in turn, with the block of
+    /// the record as its head. A clean stop may have lost that one.
+    fn has_all_alone(&self, node: &Node, survey: &Survey) -> bool {
+        let alone = survey.sample.set.len() == 1 && is_in_set(survey);
+        let clean = self.left == NodeMark::StoppedClean;
+        alone && clean && node.head.as_ref().map(|head| &head.block) == self.heads.block()
     }
 
     /// No sooner than peers accept a validator again that has found them a moment ago.
@@ -172,15 +194,17 @@ impl Machine {
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
         }
-        // What was final before we have signed ourselves, and perhaps the two blocks after it.
+        if self.has_all_alone(node, survey) {
+            return None;
+        }
+        // On a chain that stands still the last seals stay where they are, and what was final before is our own.
         let before = network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(2));
         let recent =
             |own: &OwnMark| own.height > before && own.height.saturating_add(RECENT) > survey.sample.head;
-        if let Some(own) = survey.own_mark.filter(recent) {
-            let height = own.height;
-            return Some(format!("block {height} has a seal of our key, which has to be seen to end"));
-        }
-        let moving = self.not_beyond_the_record(now, node, survey);
+        let own = survey.own_mark.filter(recent);
+        let own =
+            own.map(|own| format!("block {} has a seal of our key, which has to be seen to end", own.height));
+        let moving = own.or_else(|| self.not_beyond_the_record(now, node, survey));
         let still = self.not_all_still(now, node, survey);
         match (moving, still) {
             (Some(moving), Some(still)) => {
@@ -199,7 +223,8 @@ impl Machine {
         if head < goal || counted < goal {
             return Some(format!("the head is {head} and has to be {goal}"));
         }
-        let age = node.head_age(now);
+        // A silent node follows for a moment at a time: one block that comes in time proves as much as our clock does.
+        let age = if node.in_time > 0 { node.still(now) } else { node.head_age(now) };
         if age > survey.sample.period * 3 {
             return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
         }
@@ -237,8 +262,13 @@ impl Machine {
         if survey.connected.is_none() && survey.sample.set.len() > 1 {
             missing.push("the node does not tell its peers: serve `admin`".to_owned());
         }
-        for validator in node.network.returning.unseen(survey) {
+        let must_be_seen = !self.is_new_at_the_fork(&self.record);
+        for validator in node.network.returning.unseen(survey).into_iter().filter(|_| must_be_seen) {
             missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
+        }
+        // Without its peers a node stands still on any chain.
+        if node.network.returning.in_contact < SAMPLES {
+            missing.push("too few validators are connected now".to_owned());
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));
         if let Some(left) = STILL.checked_sub(quiet.unwrap_or_default()).filter(|left| !left.is_zero()) {
@@ -323,7 +353,9 @@ impl Machine {
     /// made silent, as after an unclean stop.
     pub(super) fn silence_if_alone(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         let alone = node.network.returning.alone_since.filter(|since| now >= *since + ALONE)?;
-        if !self.policy.silent_after_unclean {
+        // One that was just told to seal has been dropped while it was silent, and is found again by a redial.
+        let redial = node.network.returning.started.is_some_and(|at| now < at + REDIAL);
+        if redial || !self.policy.silent_after_unclean {
             return None;
         }
         let text =

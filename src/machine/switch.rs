@@ -144,12 +144,28 @@ impl Machine {
     /// The height is that of the head record, so it does not matter whether a node runs.
     pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height);
-        let reached = self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
-        let planned = reached.chain(self.triggered());
-        self.forced.iter().chain(planned).find_map(|upgrade| match self.prepared.get(&upgrade.name)? {
+        let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
             Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
             Preparation::Working { .. } | Preparation::Failed { .. } => None,
-        })
+        };
+        let reached = || self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
+        // At a fork no binary is of use that lacks it, so the earlier ones are left out.
+        let at_fork = reached().filter(|u| self.is_at_fork_of(u)).filter_map(ready).last();
+        let forced = self.forced.as_ref().and_then(ready);
+        forced.or(at_fork).or_else(|| reached().chain(self.triggered()).find_map(ready))
+    }
+
+    /// Whether the next block is at the fork of an upgrade, or beyond.
+    fn is_at_fork_of(&self, upgrade: &Upgrade) -> bool {
+        let head = self.heads.height().unwrap_or(0);
+        upgrade.fork_height.is_some_and(|fork| head.saturating_add(1) >= fork)
+    }
+
+    /// The later upgrade that the chain needs now, at its fork, while the one in the record proves itself: that one cannot
+    /// follow any more.
+    fn overtaken(&self, attempt: &Attempt) -> Option<Upgrade> {
+        let (later, _) = self.due()?;
+        (later.height > attempt.height && self.is_at_fork_of(&later)).then_some(later)
     }
 
     /// The same with no node running, unless an upgrade is under way already.
@@ -205,8 +221,9 @@ impl Machine {
     fn progress(&self, upgrade: &Upgrade, ready: Ready, phase: Phase) -> Attempt {
         let stopped_at = self.heads.block();
         // The block at the fork may rightly be another one afterwards.
-        let last = stopped_at
-            .map(|block| upgrade.fork_height.map_or(block.height, |fork| block.height.min(fork - 1)));
+        let own = self.own_block_at_a_fork();
+        let fork = upgrade.fork_height.into_iter().chain(own).min();
+        let last = stopped_at.map(|block| fork.map_or(block.height, |fork| block.height.min(fork - 1)));
         let witness = last.and_then(|height| self.heads.block_at(height));
         Attempt {
             name: upgrade.name.clone(),
@@ -480,6 +497,17 @@ impl Machine {
 
     /// Judges a running new binary: good, not yet, or to be stopped.
     fn prove(&mut self, now: Instant, node: &mut Node) -> Next {
+        if let Some(attempt) = self.record.upgrade.clone()
+            && let Some(later) = self.overtaken(&attempt)
+        {
+            let fork = later.fork_height.unwrap_or_default();
+            let detail = format!("not proven to the end: the fork at {fork} needs {}", later.name);
+            let text = format!("name={} outcome={} {detail}", attempt.name, Outcome::Applied);
+            let news = Some(Notice::to_history(Level::Warn, "upgrade_ended", text));
+            let mut record = Record { current: attempt.to, ..self.record.clone() };
+            record.end(Outcome::Applied, detail);
+            return Next::Save { record: Box::new(record), news, applied: None };
+        }
         self.report_unknown_fork(node);
         match self.judge(now, node) {
             Judgement::Good(detail) => {

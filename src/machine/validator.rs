@@ -99,6 +99,10 @@ impl Machine {
             self.keep_head();
         }
         self.warn_of_what_is_not_served();
+        // A head above the node's own was false, or was taken back: nothing else says so while the chain stands still.
+        if self.node().and_then(Node::height).is_some_and(|told| told > head) {
+            self.actions.push(Action::Confirm);
+        }
     }
 
     /// The order of proposers at a head that was just told, from the one before it.

@@ -6,6 +6,7 @@
 
 mod explore;
 mod fingerprint;
+mod fleet;
 mod laws;
 mod transcript;
 mod world;

@@ -681,8 +681,12 @@ fn a_validator_that_is_alone_resumes_by_the_same_rules() {
     let turns = Some(Turns { at_head: Some(1), before: Some(1), validators: 1 });
     let head = HeadRecord { block: block(200), timestamp: None, turns, recent: Vec::new() };
     let record = Record { node: NodeMark::StoppedClean, ..Record::new(version(Target::Genesis)) };
-    let rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
-    assert_eq!(rig.modes(), [Mode::Full]);
+    let record = Record { chain: Some(chain()), ..record };
+    let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
+    assert_eq!(rig.modes(), [Mode::Silent], "it may have lost the newest block");
+    rig.head(200);
+    rig.surveyed(alone(200));
+    assert_eq!(rig.signs(), 1);
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! What must hold after each event: DESIGN section 3, as far as a fleet can break it.
+//!
+//! The laws are stated over the true chain and the disks, never over the machine's own state.
+
+use super::home::{Home, number};
+use super::sim::Sim;
+use super::*;
+use crate::machine::quorum::{margin, quorum};
+
+/// The blocks for which an absence that no gate foresees is hidden: until it shows in the seals, and the stop that was
+/// decided last before that shows as well.
+const VISIBLE: u64 = 2 * (2 + gates::RECENT + 1);
+
+impl Sim {
+    /// I7: the old binary, by digest, is not started at or past the fork, nor once a new one has signed.
+    pub(super) fn check_start(&mut self, i: usize, started: &Version) {
+        let home = &mut self.homes[i];
+        let ordered = std::mem::take(&mut home.ordered);
+        let version = number(&started.target);
+        // An upgrade that is under way starts its own binary.
+        if ordered || home.record.upgrade.as_ref().is_some_and(|a| a.to == *started) {
+            return;
+        }
+        let signed = home.signed;
+        let counted = home.head_record.as_ref().map_or(0, |record| record.block.height);
+        let lacks = |u: &&Upgrade| {
+            let ended = home.record.ended(&u.name).is_none_or(|e| e.cannot_follow);
+            let newer = number(&Target::Upgrade(u.name.clone())) > version;
+            ended && newer && u.fork_height.is_some_and(|fork| counted + 1 >= fork)
+        };
+        let lacking = home.plan.iter().find(lacks).map(|u| u.name.clone());
+        if version < signed {
+            self.broken(format!("I7: {i} starts {} though v{signed} has signed", started.target));
+        } else if let Some(name) = lacking {
+            self.broken(format!("I7: {i} starts {} at {counted}, at the fork of {name}", started.target));
+        }
+    }
+
+    /// I13: no stop of our own deciding leaves less than a quorum, as far as that could be known.
+    pub(super) fn check_stop(&mut self, i: usize) {
+        let tip = self.chain.tip();
+        let height = self.chain.top() + 1;
+        if !self.takes_part(i) || self.homes[i].ordered {
+            return self.surprises(i);
+        }
+        let home = &self.homes[i];
+        let version = home.serving().map_or(0, |node| node.version);
+        // The old binary is of no use at the fork.
+        let at_fork = home.plan.iter().any(|u| {
+            number(&Target::Upgrade(u.name.clone())) > version
+                && u.fork_height.is_some_and(|fork| height >= fork)
+        });
+        if at_fork {
+            return self.surprises(i);
+        }
+        let short = |set: &[usize]| {
+            let hidden = |n: usize| {
+                self.homes[n].surprise.is_some_and(|at| height - 1 - at.min(height - 1) <= VISIBLE)
+            };
+            let there = set.iter().filter(|n| **n != i && (self.takes_part(**n) || hidden(**n))).count();
+            margin(set.len()) > 0 && there < quorum(set.len())
+        };
+        let set = self.chain.set(height);
+        let (before, changed) = &self.before;
+        if set.contains(&i) && short(set) && (height > changed + VISIBLE || short(before)) {
+            let there: Vec<usize> = set.iter().copied().filter(|n| self.takes_part(*n)).collect();
+            let text = format!(
+                "I13: the stop of {i} after block {} leaves less than a quorum of {set:?}: {there:?} with it",
+                self.chain.height(tip)
+            );
+            self.broken(text);
+        }
+    }
+
+    /// Its absence is one that no gate foresees.
+    pub(super) fn surprises(&mut self, i: usize) {
+        if self.takes_part(i) {
+            self.homes[i].surprise = Some(self.chain.top());
+        }
+    }
+
+    /// Whether the node follows the chain and votes.
+    pub(super) fn takes_part(&self, i: usize) -> bool {
+        let home = &self.homes[i];
+        let top = self.chain.top();
+        home.serving().is_some_and(|node| {
+            node.engine
+                && node.open
+                && node.shunned.is_none()
+                && !node.cut
+                && home.binaries[node.version] != super::scenario::Binary::Mute
+                && self.chain.height(home.head) + 2 > top
+                && self.follows(i, node.version, top + 1)
+        })
+    }
+
+    /// I14: a head that is not there is in no record, and decides nothing.
+    pub(super) fn check_record(&mut self, i: usize, record: &Record) {
+        let home = &self.homes[i];
+        let begins =
+            home.record.upgrade.as_ref().map(|a| &a.name) != record.upgrade.as_ref().map(|a| &a.name);
+        let Some(attempt) = &record.upgrade else { return };
+        let lie = attempt.stopped_at.iter().chain(&attempt.witness).any(Home::is_lie);
+        if lie {
+            self.broken(format!("I14: a false head of {i} is recorded: {attempt:?}"));
+        } else if begins && self.chain.top() < attempt.height {
+            let (height, top) = (attempt.height, self.chain.top());
+            self.broken(format!("I14: {i} begins an upgrade of height {height}, and the chain is at {top}"));
+        }
+    }
+
+    pub(super) fn check_head_record(&mut self, i: usize, record: &HeadRecord) {
+        if Home::is_lie(&record.block) || record.recent.iter().any(Home::is_lie) {
+            self.broken(format!("I14: a false head of {i} is recorded: {:?}", record.block));
+        }
+    }
+}

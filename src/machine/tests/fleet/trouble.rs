@@ -1,0 +1,238 @@
+//! The hand that makes things go wrong, the person that helps where only a person can, and the look at how all has ended.
+
+use super::home::Home;
+use super::scenario::{Binary, Fault};
+use super::sim::{Sim, What};
+use super::*;
+use crate::machine::quorum::{margin, quorum};
+
+/// How often the whole is looked at.
+const LOOK: u64 = 10_000;
+/// A chain that goes on has a block at least this often, with the round timers of a long absence.
+const GOES_ON: u64 = 30_000;
+/// How long after the last trouble a person looks, and how often.
+const PERSON: u64 = 900_000;
+const AGAIN: u64 = 120_000;
+
+impl Sim {
+    pub(super) fn fault(&mut self, n: usize) {
+        let fault = self.scenario.faults[n].1.clone();
+        match fault {
+            Fault::Crash(i) => {
+                self.note(i, || "its node is killed".to_owned());
+                self.surprises(i);
+                self.kill(i, Status::Signal(9));
+            }
+            Fault::PowerLoss(lost) => {
+                for (i, wait) in lost {
+                    self.lose_power(i, wait);
+                }
+            }
+            Fault::SupervisorsDie(lost) => {
+                for (i, wait) in lost {
+                    if self.homes[i].machine.is_some() {
+                        self.note(i, || "its supervisor dies, and its node with it".to_owned());
+                        self.surprises(i);
+                        self.supervisor_dies(i);
+                        self.terminate(i);
+                        self.after(wait, What::Boot(i));
+                    }
+                }
+            }
+            Fault::Death(i) => {
+                self.lose_power(i, 0);
+                self.homes[i].dead = true;
+            }
+            Fault::Restart(i) => {
+                self.homes[i].ordered =
+                    self.homes[i].node.is_some() && self.homes[i].record.upgrade.is_none();
+                self.surprises(i);
+                self.request(i, Request::Restart);
+            }
+            Fault::Lie(i, above) => {
+                self.lie(i, above, "0xfa", "0xfb");
+            }
+            Fault::TwoLies(i, above) => {
+                self.lie(i, above, "0xfa", "0xfb");
+                self.lie(i, above + 1, "0xfc", "0xfa");
+            }
+            Fault::Foreign(i, time) => {
+                self.note(i, || "a node of another chain answers".to_owned());
+                self.homes[i].foreign_until = self.now + time;
+                let height = self.dice.pick(&[10, 5_000, 5_000_000]);
+                self.foreign_head(i, height);
+            }
+        }
+    }
+
+    fn lose_power(&mut self, i: usize, wait: u64) {
+        if self.homes[i].dead || self.homes[i].is_halted() {
+            return;
+        }
+        self.note(i, || "power is lost".to_owned());
+        self.surprises(i);
+        self.supervisor_dies(i);
+        self.kill(i, Status::Signal(9));
+        self.after(wait, What::Boot(i));
+    }
+
+    pub(super) fn request(&mut self, i: usize, what: Request) {
+        self.note(i, || format!("its operator asks for {what:?}"));
+        self.feed(i, Event::Request(Ask { reply_to: Some(1), what }));
+    }
+
+    fn lie(&mut self, i: usize, above: u64, hash: &str, parent: &str) {
+        if self.homes[i].serving().is_none_or(|node| !node.answers) {
+            return;
+        }
+        let mut head = self.header(i, self.homes[i].head);
+        head.block = Block { height: head.block.height + above, hash: Some(hash.to_owned()) };
+        head.parent = Some(parent.to_owned());
+        self.note(i, || format!("hears of block {} {hash}, which is not there", head.block.height));
+        self.feed(i, Event::Head(head));
+    }
+
+    /// A head of another chain is reported, and the next one a second later.
+    pub(super) fn foreign_head(&mut self, i: usize, height: u64) {
+        if self.now >= self.homes[i].foreign_until {
+            return self.push_head(i);
+        }
+        if self.homes[i].serving().is_some_and(|node| node.answers) {
+            let mut head = self.header(i, self.homes[i].head);
+            head.block = Block { height, hash: Some(format!("0xf{height:x}")) };
+            head.parent = Some(format!("0xf{:x}", height - 1));
+            self.feed(i, Event::Head(head));
+        }
+        self.after(1_000, What::Foreign(i, height + 1));
+    }
+
+    /// Looks at the whole: whether all is well, whether time is up, and whether a person has to help.
+    pub(super) fn look(&mut self) {
+        let quiet = self.scenario.troubled_until();
+        if self.now > quiet + LOOK {
+            let unwell: Vec<String> =
+                (0..self.homes.len()).filter_map(|i| Some(format!("{i}: {}", self.ill(i)?))).collect();
+            let goes_on =
+                self.now < self.chain.blocks[self.chain.tip()].time + GOES_ON || self.cannot_go_on();
+            if unwell.is_empty() && goes_on {
+                self.over = true;
+                return;
+            }
+            if self.now > quiet + 1000 * self.scenario.patience() {
+                if self.cannot_go_on() {
+                    self.over = true;
+                    return;
+                }
+                let chain = if goes_on { "" } else { "the chain stands still; " };
+                return self.broken(format!("in time all is well: {chain}{}", unwell.join("; ")));
+            }
+            if self.now > quiet + PERSON && !goes_on {
+                self.help();
+            }
+        }
+        self.after(LOOK, What::Look);
+    }
+
+    /// Whether fewer than a quorum can ever seal again.
+    fn cannot_go_on(&self) -> bool {
+        let height = self.chain.top() + 1;
+        let set = self.chain.set(height);
+        let able = set.iter().filter(|i| {
+            let home = &self.homes[**i];
+            let last = home.binaries.len() - 1;
+            let upgrades = 1..=last;
+            // A binary that is not good may have been left for the old one, which does not follow a fork.
+            let bad = upgrades.filter(|n| home.binaries[*n] != Binary::Good).min();
+            let version = bad.map_or(last, |bad| bad - 1);
+            !home.dead && !home.is_halted() && (bad.is_none() || self.follows(**i, version, height))
+        });
+        able.count() < quorum(set.len())
+    }
+
+    /// What is wrong with a node, if anything.
+    fn ill(&self, i: usize) -> Option<String> {
+        let home = &self.homes[i];
+        if home.dead || home.is_halted() {
+            return None;
+        }
+        let Some(node) = home.serving() else { return Some("no node runs".to_owned()) };
+        if home.machine.is_none() {
+            return Some("no supervisor runs".to_owned());
+        }
+        // Where none can be spared the upgrades wait, and rightly so.
+        let set = self.chain.set(self.chain.top() + 1);
+        let there = set.iter().filter(|n| self.takes_part(**n)).count();
+        let waits = margin(set.len()) > 0 && there <= quorum(set.len()) && self.takes_part(i);
+        if !home.is_settled() && !waits {
+            return Some(format!("its upgrades are not settled: {}", why(home)));
+        }
+        let follows = self.follows(i, node.version, self.chain.top() + 1);
+        let member = self.chain.set(self.chain.top() + 1).contains(&i);
+        if home.record.silent && follows && member {
+            return Some(format!("it is silent: {}", why(home)));
+        }
+        if member && follows && !self.takes_part(i) && home.binaries[node.version] == Binary::Good {
+            return Some("it does not take part".to_owned());
+        }
+        None
+    }
+
+    /// Does what only a person can: looks at all heads, and has the silent validators sign after the last final block.
+    fn help(&mut self) {
+        if let Some(best) = self.lost_for_ever() {
+            self.chain.lose_above(best);
+            for i in 0..self.homes.len() {
+                self.request(i, Request::ResetHead);
+                let block = &self.chain.blocks[best];
+                let at = Block { height: block.height, hash: Some(block.hash.clone()) };
+                self.request(i, Request::Sign(Some(at)));
+            }
+            self.helped += 1;
+            return;
+        }
+        let unseen = self.homes.iter().any(|home| home.dead || home.is_halted());
+        if !unseen {
+            return;
+        }
+        let tip = self.chain.tip();
+        let block = self.chain.blocks[tip].clone();
+        let has_it = |home: &Home| home.head == tip && home.serving().is_some();
+        if !self.homes.iter().any(has_it) {
+            // The one that has it is brought back.
+            let lost = (0..self.homes.len()).filter(|i| self.homes[*i].top == tip && self.homes[*i].dead);
+            for i in lost.collect::<Vec<_>>() {
+                self.homes[i].dead = false;
+                self.boot(i);
+            }
+            return;
+        }
+        for i in 0..self.homes.len() {
+            let home = &self.homes[i];
+            if !home.record.silent || home.machine.is_none() || self.now < home.helped + AGAIN {
+                continue;
+            }
+            self.homes[i].helped = self.now;
+            self.helped += 1;
+            if has_it(&self.homes[i]) {
+                let at = Block { height: block.height, hash: Some(block.hash.clone()) };
+                self.request(i, Request::Sign(Some(at)));
+            } else {
+                self.homes[i].ordered = true;
+                self.request(i, Request::Restart);
+            }
+        }
+    }
+}
+
+impl Sim {
+    /// The highest decided block that is in any database, if the last one is in none: a clean stop can lose it.
+    fn lost_for_ever(&self) -> Option<super::chain::Id> {
+        let best = self.homes.iter().map(|home| home.top).max_by_key(|top| self.chain.height(*top))?;
+        (self.chain.height(best) < self.chain.top()).then_some(best)
+    }
+}
+
+/// The reason that the machine itself gives.
+fn why(home: &Home) -> String {
+    home.machine.as_ref().map_or(String::new(), |machine| machine.view().to_string().replace('\n', " | "))
+}
