@@ -394,7 +394,7 @@ impl Machine {
 
     /// A late validator may have made a block of its own at the fork, which the network then decided anew: that block
     /// is no evidence.
-    fn leave_own_block_at_the_fork(&mut self) {
+    pub(super) fn leave_own_block_at_the_fork(&mut self) {
         if let Some(fork) = self.own_block_at_a_fork() {
             self.heads.fall_below(fork);
             self.keep_head();

@@ -161,11 +161,12 @@ impl Machine {
         upgrade.fork_height.is_some_and(|fork| head.saturating_add(1) >= fork)
     }
 
-    /// The later upgrade that the chain needs now, at its fork, while the one in the record proves itself: that one cannot
-    /// follow any more.
-    fn overtaken(&self, attempt: &Attempt) -> Option<Upgrade> {
+    /// The later upgrade that the chain needs now while the one in the record proves itself: at its fork, or where that one
+    /// is frozen.
+    fn overtaken(&self, now: Instant, node: &Node, attempt: &Attempt) -> Option<Upgrade> {
         let (later, _) = self.due()?;
-        (later.height > attempt.height && self.is_at_fork_of(&later)).then_some(later)
+        let is_needed = self.is_at_fork_of(&later) || self.is_frozen(now, node);
+        (later.height > attempt.height && is_needed).then_some(later)
     }
 
     /// The same with no node running, unless an upgrade is under way already.
@@ -192,6 +193,9 @@ impl Machine {
         let text = format!("name={} height={} head={head}", upgrade.name, upgrade.height);
         let news = Some(Notice::to_history(Level::Info, "upgrade_due", text));
         let record = Record { upgrade: Some(progress), ..self.record.clone() };
+        if node.is_none() {
+            self.leave_own_block_at_the_fork();
+        }
         self.switched = None;
         self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
     }
@@ -498,10 +502,10 @@ impl Machine {
     /// Judges a running new binary: good, not yet, or to be stopped.
     fn prove(&mut self, now: Instant, node: &mut Node) -> Next {
         if let Some(attempt) = self.record.upgrade.clone()
-            && let Some(later) = self.overtaken(&attempt)
+            && let Some(later) = self.overtaken(now, node, &attempt)
         {
-            let fork = later.fork_height.unwrap_or_default();
-            let detail = format!("not proven to the end: the fork at {fork} needs {}", later.name);
+            let head = node.height().unwrap_or(0);
+            let detail = format!("not proven to the end: at block {head} the chain needs {}", later.name);
             let text = format!("name={} outcome={} {detail}", attempt.name, Outcome::Applied);
             let news = Some(Notice::to_history(Level::Warn, "upgrade_ended", text));
             let mut record = Record { current: attempt.to, ..self.record.clone() };

@@ -33,6 +33,8 @@ pub(super) struct Home {
     /// The head in the database of a node, and the highest block that is in it.
     pub(super) head: Id,
     pub(super) top: Id,
+    /// When it got that head.
+    pub(super) head_since: u64,
     /// Milliseconds by which its clock is ahead.
     pub(super) skew: i64,
     /// When its peers have accepted a connection of its last.
@@ -78,7 +80,8 @@ pub(super) struct Process {
     /// Whether a drop, and a sync, are due.
     pub(super) drop_due: bool,
     pub(super) sync_due: bool,
-    pub(super) has_synced: bool,
+    /// When it has greeted its peers last, which told each other their heads then.
+    pub(super) greeted: u64,
     pub(super) unpeered: bool,
 }
 
@@ -113,6 +116,7 @@ impl Home {
             pids: 0,
             head,
             top: head,
+            head_since: 0,
             skew: 0,
             accepted: None,
             burnt: None,

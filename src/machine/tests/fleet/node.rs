@@ -37,7 +37,7 @@ impl Sim {
             cut: false,
             drop_due: false,
             sync_due: false,
-            has_synced: false,
+            greeted: 0,
             unpeered: false,
         });
         let binary = home.binaries[version];

@@ -29,7 +29,7 @@ impl Sim {
     pub(super) fn open(&mut self, i: usize, pid: u32) {
         let now = self.now;
         let Some(node) = self.homes[i].process(pid).filter(|node| !node.unpeered) else { return };
-        node.open = true;
+        (node.open, node.greeted) = (true, now);
         self.homes[i].accepted = Some(now);
         self.survey_peers();
         self.schedule_round(self.homes[i].head);
@@ -52,7 +52,7 @@ impl Sim {
     pub(super) fn redial(&mut self, i: usize, pid: u32) {
         let now = self.now;
         let Some(node) = self.homes[i].process(pid) else { return };
-        (node.shunned, node.cut) = (None, false);
+        (node.shunned, node.cut, node.greeted) = (None, false, now);
         self.homes[i].accepted = Some(now);
         self.survey_peers();
         self.schedule_round(self.homes[i].head);
@@ -166,17 +166,24 @@ impl Sim {
 
     pub(super) fn sync(&mut self, i: usize, pid: u32) {
         let best = self.best(i);
-        let stands = self.now > self.chain.blocks[self.chain.tip()].time + STANDS;
-        let hangs = self.dice.chance(30);
         let Some(node) = self.homes[i].process(pid) else { return };
         node.sync_due = false;
-        let is_first = !std::mem::replace(&mut node.has_synced, true);
         let Some(best) = best else { return };
         let gap = self.chain.height(best) - self.chain.height(self.homes[i].head);
-        if gap == 1 && stands && (!is_first || hangs) {
+        if gap == 1 && self.now > self.chain.blocks[best].time + STANDS && !self.knows_of(i, best) {
             return;
         }
         self.adopt(i, best);
+    }
+
+    /// Whether a peer had the block when both greeted each other: what is announced later counts as its parent, so that a node
+    /// one block below does not ask for it.
+    fn knows_of(&self, i: usize, best: Id) -> bool {
+        let greeted = |n: usize| self.homes[n].serving().map_or(0, |node| node.greeted);
+        (0..self.homes.len()).any(|j| {
+            let home = &self.homes[j];
+            self.is_connected(i, j) && home.head == best && home.head_since <= greeted(i).max(greeted(j))
+        })
     }
 
     /// The node has a new head.
@@ -184,7 +191,7 @@ impl Sim {
         let now = self.now;
         let higher = self.chain.height(head) > self.chain.height(self.homes[i].top);
         let home = &mut self.homes[i];
-        home.head = head;
+        (home.head, home.head_since) = (head, now);
         if higher {
             home.top = head;
         }

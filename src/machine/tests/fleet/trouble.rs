@@ -159,6 +159,11 @@ impl Sim {
         if home.machine.is_none() {
             return Some("no supervisor runs".to_owned());
         }
+        // A new binary that lacks its fork is frozen there for good, which its machine reports.
+        let follows = self.follows(i, node.version, self.chain.top() + 1);
+        if home.binaries[node.version] == Binary::Forkless && !follows {
+            return None;
+        }
         // Where none can be spared the upgrades wait, and rightly so.
         let set = self.chain.set(self.chain.top() + 1);
         let there = set.iter().filter(|n| self.takes_part(**n)).count();
@@ -166,7 +171,6 @@ impl Sim {
         if !home.is_settled() && !waits {
             return Some(format!("its upgrades are not settled: {}", why(home)));
         }
-        let follows = self.follows(i, node.version, self.chain.top() + 1);
         let member = self.chain.set(self.chain.top() + 1).contains(&i);
         if home.record.silent && follows && member {
             return Some(format!("it is silent: {}", why(home)));
