@@ -19,6 +19,8 @@
 //!   not stopped there, nor at its own block, since a clean stop may lose the newest block. Best is one block
 //!   after its own; that is waited for where it fits into the open half.
 //!
+//! - **fork**: around a fork of another upgrade no validator stops, since those that lack that one will be gone.
+//!
 //! At the last block before the fork no gate holds: the old binary cannot follow the next block.
 //!
 //! Slots are counted in heights, so a halted chain halts the turns too, and no clocks are compared.
@@ -233,6 +235,12 @@ pub enum Gate {
         /// The block after which to stop.
         after: u64,
     },
+    /// A fork for which another upgrade is needed is near: the validators that lack it will be gone there, and that shows
+    /// in no seal before.
+    Fork {
+        /// The height of the fork.
+        height: u64,
+    },
     /// Not enough is known to decide.
     Unknown {
         /// What is missing.
@@ -426,7 +434,7 @@ fn calm_gates(now: &Sample) -> impl Iterator<Item = Gate> {
 }
 
 impl Gate {
-    /// Its name, for status, metrics and log: `turn`, `quorum`, `calm`, `proposal` or `unknown`.
+    /// Its name, for status, metrics and log: `turn`, `quorum`, `calm`, `proposal`, `fork` or `unknown`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -434,6 +442,7 @@ impl Gate {
             Gate::Quorum { .. } => "quorum",
             Gate::Stale { .. } | Gate::Rounds { .. } => "calm",
             Gate::Proposal { .. } => "proposal",
+            Gate::Fork { .. } => "fork",
             Gate::Unknown { .. } => "unknown",
         }
     }
@@ -457,6 +466,7 @@ impl Gate {
                 format!("{} of {blocks} blocks decided in round 0", (blocks * 3).div_ceil(4))
             }
             Gate::Proposal { after, .. } => format!("block {after}"),
+            Gate::Fork { height } => format!("block {}", height.saturating_add(QUIET)),
             Gate::Unknown { missing } => missing.clone(),
         }
     }
@@ -487,6 +497,9 @@ impl fmt::Display for Gate {
             }
             Gate::Proposal { head, after } => {
                 write!(f, "a block of our own is near block {head}, better to stop after block {after}")
+            }
+            Gate::Fork { height } => {
+                write!(f, "the fork at block {height} of another upgrade is near, and not all may follow it")
             }
             Gate::Unknown { missing } => f.write_str(missing),
         }

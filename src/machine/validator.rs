@@ -245,7 +245,7 @@ impl Machine {
             None if self.is_frozen(now, node) => {
                 Verdict::Go(Reason::Fork { height: node.height().unwrap_or(0).saturating_add(1) })
             }
-            None => self.gates(now, node),
+            None => self.unless_a_fork_is_near(upgrade, self.gates(now, node)),
         };
         match verdict {
             // The answer is on its way.
@@ -263,6 +263,21 @@ impl Machine {
                 self.report_hold(now, node, upgrade, gates);
                 false
             }
+        }
+    }
+
+    /// Holds an upgrade back around a fork that another one is for.
+    fn unless_a_fork_is_near(&self, upgrade: &Upgrade, verdict: Verdict) -> Verdict {
+        let head = self.heads.height().unwrap_or(0);
+        let planned = self.schedule.iter().filter_map(|u| u.fork_height);
+        let mut forks = planned.chain(self.record.ended.iter().filter_map(|e| e.fork_height));
+        let near = |fork: &u64| {
+            let quiet = fork.saturating_sub(gates::QUIET)..fork.saturating_add(gates::QUIET);
+            upgrade.fork_height != Some(*fork) && quiet.contains(&head)
+        };
+        match (verdict, forks.find(near)) {
+            (Verdict::Go(Reason::Open), Some(height)) => Verdict::Hold(vec![Gate::Fork { height }]),
+            (verdict, _) => verdict,
         }
     }
 

@@ -140,6 +140,11 @@ impl Home {
         self.node.as_mut().filter(|node| node.pid == pid && !node.ending)
     }
 
+    /// Whether its old binary is held down, since the chain has left it behind.
+    pub(super) fn is_held(&self) -> bool {
+        self.machine.as_ref().is_some_and(|machine| machine.view().held.is_some())
+    }
+
     /// Whether the upgrade to a version is settled, for better or worse.
     pub(super) fn is_settled(&self) -> bool {
         let ended = |u: &Upgrade| {

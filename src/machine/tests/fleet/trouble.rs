@@ -155,6 +155,10 @@ impl Sim {
         if home.dead || home.is_halted() {
             return None;
         }
+        // An old binary that the chain has left behind is held down, with the reason.
+        if home.is_held() {
+            return None;
+        }
         let Some(node) = home.serving() else { return Some("no node runs".to_owned()) };
         if home.machine.is_none() {
             return Some("no supervisor runs".to_owned());
@@ -194,7 +198,7 @@ impl Sim {
             self.helped += 1;
             return;
         }
-        let unseen = self.homes.iter().any(|home| home.dead || home.is_halted());
+        let unseen = self.homes.iter().any(|home| home.dead || home.is_halted() || home.is_held());
         if !unseen {
             return;
         }
