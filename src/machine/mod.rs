@@ -478,6 +478,11 @@ impl Machine {
                 self.keep_head();
             }
         }
+        // A late validator's own block at the fork was never final: the network's takes its place.
+        let other = self.heads.contradiction().map(|other| other.ours.height);
+        if other.is_some() && other == self.own_block_at_a_fork() {
+            self.leave_own_block_at_the_fork();
+        }
     }
 
     /// Makes the head record durable: at every block of a validator, otherwise now and then.
