@@ -208,6 +208,11 @@ impl Machine {
         if age > survey.sample.period * 3 {
             return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
         }
+        // Its peers may just have dropped it; then the next block is no more its own.
+        let order = survey.sample.order.as_ref().filter(|order| order.list.len() > 1);
+        if survey.me.and_then(|me| order?.distance(&me)) == Some(1) {
+            return Some("the next block is our own".to_owned());
+        }
         let returning = &node.network.returning;
         let (quorum, any) = returning.samples;
         let few = returning.few_since.is_some_and(|since| now >= since + FEW_PEERS);
