@@ -131,6 +131,7 @@ impl Sim {
             if late < self.homes.len() && voters.count_ones() > 1 { voters & !(1 << late) } else { voters };
         let id = self.chain.grow(head, self.now, round, proposer, shown.max(1 << proposer));
         self.rounds_done.clear();
+        self.fork_surprises();
         for i in 0..self.homes.len() {
             let votes = voters >> i & 1 == 1;
             let home = &mut self.homes[i];
