@@ -2,7 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{NodeMark, Outcome, Phase, Record, Version};
+use super::record::{Block, NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{AfterRecord, Cleared, Node, Preparation, Rested, State, Why, Wish};
@@ -28,6 +28,8 @@ pub(super) struct Ran {
     mode: Mode,
     /// Whether it has answered over RPC.
     heard: bool,
+    /// The head that it told last.
+    head: Option<Block>,
     /// When the chain last proved that the new binary had signed nothing.
     unsigned: Option<Instant>,
 }
@@ -35,7 +37,8 @@ pub(super) struct Ran {
 impl Ran {
     fn of(node: &Node, now: Instant) -> Ran {
         let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
-        Ran { since: node.since, ended: now, mode: node.mode, heard, unsigned }
+        let head = node.head.as_ref().map(|head| head.block.clone());
+        Ran { since: node.since, ended: now, mode: node.mode, heard, head, unsigned }
     }
 
     /// Whether the data is as the node before has left it: this one ended before it answered, or was tried without
@@ -291,7 +294,8 @@ impl Machine {
         self.left = record.node;
         if !ran.is_harmless(&ending, graceful) {
             self.departure.at = Some(ran.ended);
-            self.departure.in_turn &= graceful && why != Why::Crash;
+            // Where its head is not that of the record, the distance from there is not known.
+            self.departure.in_turn &= graceful && why != Why::Crash && ran.head.as_ref() == self.heads.block();
             self.departure.unsigned = ran.unsigned;
         }
         let since = ran.since;
