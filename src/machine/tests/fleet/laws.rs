@@ -87,8 +87,10 @@ impl Sim {
 
     /// Its absence is one that no gate foresees.
     pub(super) fn surprises(&mut self, i: usize) {
-        if self.takes_part(i) {
-            self.homes[i].surprise = Some(self.chain.top());
+        let top = self.chain.top();
+        let home = &mut self.homes[i];
+        if home.serving().is_some_and(|node| node.engine) {
+            home.surprise = Some(top);
         }
     }
 
