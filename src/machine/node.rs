@@ -2,7 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{NodeMark, Outcome, Phase, Record, Version};
+use super::record::{Block, NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{AfterRecord, Cleared, Node, Preparation, Rested, State, Why, Wish};
@@ -28,6 +28,8 @@ pub(super) struct Ran {
     mode: Mode,
     /// The first head that it told, if it has answered over RPC.
     first: Option<u64>,
+    /// The head that it told last.
+    head: Option<Block>,
     /// When the chain last proved that the new binary had signed nothing.
     unsigned: Option<Instant>,
 }
@@ -40,7 +42,8 @@ impl Ran {
 
     fn of(node: &Node, now: Instant) -> Ran {
         let (first, unsigned) = (node.first_head.map(|(_, head)| head), node.network.unsigned_at);
-        Ran { since: node.since, ended: now, mode: node.mode, first, unsigned }
+        let head = node.head.as_ref().map(|head| head.block.clone());
+        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned }
     }
 }
 
@@ -304,7 +307,8 @@ impl Machine {
         self.left = record.node;
         if !self.left_data_alone(&ending, &ran) {
             self.departure.at = Some(ran.ended);
-            let in_order = graceful && why != Why::Crash;
+            // Where its head is not that of the record, the distance from there is not known.
+            let in_order = graceful && why != Why::Crash && ran.head.as_ref() == self.heads.block();
             self.departure.in_turn &= in_order;
             self.departure.at_fork &= in_order;
             self.departure.unsigned = ran.unsigned;

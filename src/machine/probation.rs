@@ -58,8 +58,10 @@ impl Machine {
         if let Some(Objection::Wrong(why)) = objection {
             return Judgement::Failed(why);
         }
-        let top = node.rose.map_or(first, |(_, top)| top);
-        let blocks = top - first;
+        // A head that does not count proves nothing.
+        let counted = self.heads.height().unwrap_or(0);
+        let (first, top) = (first.min(counted), node.rose.map_or(first, |(_, top)| top).min(counted));
+        let blocks = top.saturating_sub(first);
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {

@@ -23,6 +23,8 @@ const GAP: u32 = 4;
 const SEEN: Duration = Duration::from_secs(120);
 /// For how long head and peers must not have changed before a chain counts as standing still for all.
 const STILL: Duration = Duration::from_secs(15);
+/// The same where the next block would be our own: a redial has shown by then that no peer has it already.
+const STILL_OURS: Duration = Duration::from_secs(55);
 /// Surveys in a row that must show enough peers.
 const SAMPLES: u32 = 2;
 /// After this time with enough of everything else one connected validator is enough.
@@ -228,6 +230,11 @@ impl Machine {
         if age > survey.sample.period * 3 {
             return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
         }
+        // Its peers may just have dropped it; then the next block is no more its own.
+        let order = survey.sample.order.as_ref().filter(|order| order.list.len() > 1);
+        if survey.me.and_then(|me| order?.distance(&me)) == Some(1) {
+            return Some("the next block is our own".to_owned());
+        }
         let returning = &node.network.returning;
         let (quorum, any) = returning.samples;
         let few = returning.few_since.is_some_and(|since| now >= since + FEW_PEERS);
@@ -271,7 +278,9 @@ impl Machine {
             missing.push("too few validators are connected now".to_owned());
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));
-        if let Some(left) = STILL.checked_sub(quiet.unwrap_or_default()).filter(|left| !left.is_zero()) {
+        let ours = survey.me.and_then(|me| survey.sample.order.as_ref()?.distance(&me)) == Some(1);
+        let still = if ours && margin(survey.sample.set.len()) > 0 { STILL_OURS } else { STILL };
+        if let Some(left) = still.checked_sub(quiet.unwrap_or_default()).filter(|left| !left.is_zero()) {
             missing.push(format!("nothing must change for another {:.0} s", left.as_secs_f64().ceil()));
         }
         missing

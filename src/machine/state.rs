@@ -252,7 +252,8 @@ impl Node {
             self.in_time = if is_next && in_time { self.in_time.saturating_add(1) } else { 0 };
             self.still_since = Some(now);
         }
-        if self.rose.is_none_or(|(_, top)| height > top) {
+        // One that went back was false, or starts anew from there.
+        if self.rose.is_none_or(|(_, top)| height > top) || last.is_some_and(|last| height < last) {
             self.rose = Some((now, height));
         }
         // The same block told again keeps the time at which it was first heard.

@@ -45,6 +45,8 @@ pub(super) struct Home {
     pub(super) signed: usize,
     /// The head at its last absence that no gate foresees.
     pub(super) surprise: Option<u64>,
+    /// The height of its head when its node was started last.
+    pub(super) started_at: u64,
     /// Whether the next start is its operator's order.
     pub(super) ordered: bool,
     /// Whether it never comes back.
@@ -122,6 +124,7 @@ impl Home {
             burnt: None,
             signed: 0,
             surprise: None,
+            started_at: 0,
             ordered: false,
             dead: false,
             exit: None,

@@ -72,10 +72,25 @@ impl Sim {
         }
     }
 
+    /// The old binaries are frozen at a fork, which no gate foresees.
+    pub(super) fn fork_surprises(&mut self) {
+        let top = self.chain.top();
+        let follows = |sim: &Sim, i: usize, height: u64| {
+            sim.homes[i].serving().is_some_and(|node| sim.follows(i, node.version, height))
+        };
+        for i in 0..self.homes.len() {
+            if follows(self, i, top) && !follows(self, i, top + 1) {
+                self.homes[i].surprise = Some(top);
+            }
+        }
+    }
+
     /// Its absence is one that no gate foresees.
     pub(super) fn surprises(&mut self, i: usize) {
-        if self.takes_part(i) {
-            self.homes[i].surprise = Some(self.chain.top());
+        let top = self.chain.top();
+        let home = &mut self.homes[i];
+        if home.serving().is_some_and(|node| node.engine) {
+            home.surprise = Some(top);
         }
     }
 
@@ -83,8 +98,11 @@ impl Sim {
     pub(super) fn takes_part(&self, i: usize) -> bool {
         let home = &self.homes[i];
         let top = self.chain.top();
+        let set = self.chain.set(top + 1);
+        let in_contact = set.len() == 1 || set.iter().any(|j| self.is_connected(i, *j));
         home.serving().is_some_and(|node| {
-            node.engine
+            in_contact
+                && node.engine
                 && node.open
                 && node.shunned.is_none()
                 && !node.cut
@@ -99,6 +117,15 @@ impl Sim {
         let home = &self.homes[i];
         let begins =
             home.record.upgrade.as_ref().map(|a| &a.name) != record.upgrade.as_ref().map(|a| &a.name);
+        if let Some(old) = home.record.upgrade.as_ref().filter(|_| record.upgrade.is_none()) {
+            let applied = record.ended(&old.name).filter(|e| e.outcome == Outcome::Applied);
+            let rose = self.chain.top().saturating_sub(home.started_at) >= home.policy.probation_blocks;
+            if applied.is_some_and(|e| !rose && !e.detail.starts_with("not proven")) {
+                let (name, top) = (old.name.clone(), self.chain.top());
+                return self
+                    .broken(format!("I14: {name} of {i} is applied after {} blocks", top - home.started_at));
+            }
+        }
         let Some(attempt) = &record.upgrade else { return };
         let lie = attempt.stopped_at.iter().chain(&attempt.witness).any(Home::is_lie);
         if lie {

@@ -19,6 +19,7 @@ impl Sim {
             let parent = self.chain.blocks[head].parent;
             (self.homes[i].head, self.homes[i].top) = (parent, parent);
         }
+        self.homes[i].started_at = self.chain.height(self.homes[i].head);
         let home = &mut self.homes[i];
         home.pids += 1;
         let pid = home.pids;

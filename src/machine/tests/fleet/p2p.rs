@@ -180,10 +180,11 @@ impl Sim {
     /// one block below does not ask for it.
     fn knows_of(&self, i: usize, best: Id) -> bool {
         let greeted = |n: usize| self.homes[n].serving().map_or(0, |node| node.greeted);
-        (0..self.homes.len()).any(|j| {
-            let home = &self.homes[j];
-            self.is_connected(i, j) && home.head == best && home.head_since <= greeted(i).max(greeted(j))
-        })
+        let mut have = (0..self.homes.len())
+            .filter(|j| self.is_connected(i, *j) && self.homes[*j].head == best)
+            .peekable();
+        // What is in databases only comes back with the first round.
+        have.peek().is_none() || have.any(|j| self.homes[j].head_since <= greeted(i).max(greeted(j)))
     }
 
     /// The node has a new head.

@@ -10,8 +10,8 @@ use crate::machine::quorum::quorum;
 /// The time between two blocks, and that of round 0.
 const PERIOD: u64 = 1_000;
 const ROUND: u64 = 2_000;
-/// A block that was decided this recently may not have reached all.
-const ON_ITS_WAY: u64 = 1_000;
+/// A block that was decided this recently may not have reached all, or a node that was surveyed before.
+const ON_ITS_WAY: u64 = 2_000;
 
 impl Sim {
     /// The node's engine is on from now on.
@@ -131,6 +131,7 @@ impl Sim {
             if late < self.homes.len() && voters.count_ones() > 1 { voters & !(1 << late) } else { voters };
         let id = self.chain.grow(head, self.now, round, proposer, shown.max(1 << proposer));
         self.rounds_done.clear();
+        self.fork_surprises();
         for i in 0..self.homes.len() {
             let votes = voters >> i & 1 == 1;
             let home = &mut self.homes[i];

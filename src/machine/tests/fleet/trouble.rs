@@ -10,6 +10,8 @@ use crate::machine::quorum::{margin, quorum};
 const LOOK: u64 = 10_000;
 /// A chain that goes on has a block at least this often, with the round timers of a long absence.
 const GOES_ON: u64 = 30_000;
+/// The time in which all that have voted for a block get it.
+const SPREADS: u64 = 200;
 /// How long after the last trouble a person looks, and how often.
 const PERSON: u64 = 900_000;
 const AGAIN: u64 = 120_000;
@@ -17,6 +19,11 @@ const AGAIN: u64 = 120_000;
 impl Sim {
     pub(super) fn fault(&mut self, n: usize) {
         let fault = self.scenario.faults[n].1.clone();
+        let decided = self.chain.blocks[self.chain.tip()].time;
+        if matches!(fault, Fault::PowerLoss(_) | Fault::SupervisorsDie(_)) && self.now < decided + SPREADS {
+            // A block that is lost before its voters have it is known to none of them: no rule can save that.
+            return self.after(SPREADS, What::Fault(n));
+        }
         match fault {
             Fault::Crash(i) => {
                 self.note(i, || "its node is killed".to_owned());
@@ -165,7 +172,9 @@ impl Sim {
         }
         // A new binary that lacks its fork is frozen there for good, which its machine reports.
         let follows = self.follows(i, node.version, self.chain.top() + 1);
-        if home.binaries[node.version] == Binary::Forkless && !follows {
+        // So is an old one whose upgrade has failed; only an order of its operator can help it before the next height.
+        let failed = home.record.ended.iter().any(|e| e.outcome != Outcome::Applied);
+        if !follows && (failed || home.binaries[node.version] == Binary::Forkless) {
             return None;
         }
         // Where none can be spared the upgrades wait, and rightly so.
