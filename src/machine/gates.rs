@@ -14,7 +14,8 @@
 //!   remain. If fewer remain than a quorum when *all* of our group stop at once, the group is shared out over
 //!   the cycles, half of what can be spared at a time. With 3 validators or fewer every stop halts the
 //!   chain, so this gate cannot hold; turns still keep the halts apart.
-//! - **calm**: the head is fresh, and the network decides most blocks in the first round.
+//! - **calm**: the head is fresh, the network decides most blocks in the first round, and it did not stand still while
+//!   the blocks were made whose seals are counted.
 //! - **proposal**: a validator that returns at a head after which it proposes would propose there again, so it is
 //!   not stopped there, nor at its own block, since a clean stop may lose the newest block. Best is one block
 //!   after its own; that is waited for where it fits into the open half.
@@ -134,6 +135,8 @@ pub struct Sample {
     pub blocks: usize,
     /// How many of these were decided in round 0.
     pub first_round: usize,
+    /// The height since which heads have come without a long gap, as far as that was watched; 0 if it was not.
+    pub steady_since: u64,
     /// The order of proposers at the head, if it is known.
     pub order: Option<Order>,
     /// The same one block before the head.
@@ -227,6 +230,11 @@ pub enum Gate {
         first_round: usize,
         /// … of this many.
         blocks: usize,
+    },
+    /// The chain has stood still, and the seals that are looked at are partly from before.
+    Resumed {
+        /// The first block after that.
+        since: u64,
     },
     /// A block of our own is too near, or so near that it is better to stop after it.
     Proposal {
@@ -430,7 +438,9 @@ fn calm_gates(now: &Sample) -> impl Iterator<Item = Gate> {
         (now.head_age > limit).then(|| Gate::Stale { age_ms: millis(now.head_age), limit_ms: millis(limit) });
     let restless = (now.first_round * 4 < now.blocks * 3)
         .then_some(Gate::Rounds { first_round: now.first_round, blocks: now.blocks });
-    stale.into_iter().chain(restless)
+    let resumed = now.steady_since > 0 && now.head < now.steady_since.saturating_add(RECENT + 1);
+    let resumed = resumed.then_some(Gate::Resumed { since: now.steady_since });
+    stale.into_iter().chain(restless).chain(resumed)
 }
 
 impl Gate {
@@ -440,7 +450,7 @@ impl Gate {
         match self {
             Gate::Turn { .. } | Gate::Share { .. } => "turn",
             Gate::Quorum { .. } => "quorum",
-            Gate::Stale { .. } | Gate::Rounds { .. } => "calm",
+            Gate::Stale { .. } | Gate::Rounds { .. } | Gate::Resumed { .. } => "calm",
             Gate::Proposal { .. } => "proposal",
             Gate::Fork { .. } => "fork",
             Gate::Unknown { .. } => "unknown",
@@ -465,6 +475,7 @@ impl Gate {
             Gate::Rounds { blocks, .. } => {
                 format!("{} of {blocks} blocks decided in round 0", (blocks * 3).div_ceil(4))
             }
+            Gate::Resumed { since } => format!("block {}", since.saturating_add(RECENT + 1)),
             Gate::Proposal { after, .. } => format!("block {after}"),
             Gate::Fork { height } => format!("block {}", height.saturating_add(QUIET)),
             Gate::Unknown { missing } => missing.clone(),
@@ -494,6 +505,12 @@ impl fmt::Display for Gate {
             }
             Gate::Rounds { first_round, blocks } => {
                 write!(f, "{first_round} of the last {blocks} blocks decided in round 0, need 3 of 4")
+            }
+            Gate::Resumed { since } => {
+                write!(
+                    f,
+                    "the chain goes on since block {since} only, and older seals do not show which validators are there"
+                )
             }
             Gate::Proposal { head, after } => {
                 write!(f, "a block of our own is near block {head}, better to stop after block {after}")

@@ -119,7 +119,8 @@ impl Machine {
             return unknown("the node's own address: serve `istanbul` or `eth`, or set validator_address");
         };
         let slot = Slot::of(survey.sample.head, survey.slot_set.iter().copied());
-        let sample = gates::Sample { head_age: node.head_age(now), ..survey.sample.clone() };
+        let steady_since = node.steady_since.unwrap_or(0);
+        let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
         gates::judge(me, Some(&slot), &sample)
     }
 

@@ -27,7 +27,7 @@ const STILL: Duration = Duration::from_secs(15);
 const STILL_OURS: Duration = Duration::from_secs(55);
 /// Surveys in a row that must show enough peers.
 const SAMPLES: u32 = 2;
-/// After this time with enough of everything else one connected validator is enough.
+/// A node that has followed the chain for this time needs no quorum of validators among its peers.
 const FEW_PEERS: Duration = Duration::from_secs(30);
 /// A node whose engine is on and that has no peers for this long is made silent.
 const ALONE: Duration = Duration::from_secs(3);
@@ -51,12 +51,12 @@ pub(super) struct Returning {
     changed: Option<Instant>,
     /// The head at that time.
     head: Option<u64>,
-    /// Surveys in a row with a quorum of peers, and with at least one.
+    /// Surveys in a row with a quorum of validators among the peers, and with any peer.
     samples: (u32, u32),
     /// Surveys in a row with so many validators that no quorum is without all of them.
     in_contact: u32,
-    /// Since when everything is met but the number of peers.
-    few_since: Option<Instant>,
+    /// Since when the node has followed the chain beyond everything that was final.
+    following_since: Option<Instant>,
     /// Since when there are no peers.
     pub(super) alone_since: Option<Instant>,
     /// When sealing was last asked to begin, and to end.
@@ -98,7 +98,7 @@ impl Returning {
         let needed = if survey.connected.is_some() { quorum.saturating_sub(1) } else { quorum.min(2) - 1 };
         self.samples = (
             count(peers.is_some_and(|n| n >= needed), self.samples.0),
-            count(peers.is_some_and(|n| n >= 1), self.samples.1),
+            count(survey.peers.or(peers).is_some_and(|n| n >= 1), self.samples.1),
         );
         let contact = margin(survey.sample.set.len()).max(1).min(others.len());
         self.in_contact = count(connected.len() >= contact, self.in_contact);
@@ -217,8 +217,29 @@ impl Machine {
         }
     }
 
-    /// What is missing for the rule of a chain that goes on: the node is beyond everything that was final.
+    /// What is missing for the rule of a chain that goes on: the node is beyond everything that was final, follows, and is
+    /// connected to the others.
     fn not_beyond_the_record(&self, now: Instant, node: &Node, survey: &Survey) -> Option<String> {
+        if let Some(reason) = self.behind(now, node, survey) {
+            return Some(reason);
+        }
+        // Its peers may just have dropped it; then the next block is no more its own.
+        let order = survey.sample.order.as_ref().filter(|order| order.list.len() > 1);
+        if survey.me.and_then(|me| order?.distance(&me)) == Some(1) {
+            return Some("the next block is our own".to_owned());
+        }
+        let returning = &node.network.returning;
+        let (quorum, any) = returning.samples;
+        // Behind sentry nodes a validator has no other validator for a peer.
+        let long = returning.following_since.is_some_and(|since| now >= since + FEW_PEERS);
+        if quorum >= SAMPLES || long && any >= SAMPLES {
+            return None;
+        }
+        Some("too few validators are connected".to_owned())
+    }
+
+    /// Why the node does not follow the chain beyond everything that was final, if so.
+    fn behind(&self, now: Instant, node: &Node, survey: &Survey) -> Option<String> {
         let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(1));
         let counted = self.heads.height().unwrap_or(0);
         let head = survey.sample.head;
@@ -230,18 +251,7 @@ impl Machine {
         if age > survey.sample.period * 3 {
             return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
         }
-        // Its peers may just have dropped it; then the next block is no more its own.
-        let order = survey.sample.order.as_ref().filter(|order| order.list.len() > 1);
-        if survey.me.and_then(|me| order?.distance(&me)) == Some(1) {
-            return Some("the next block is our own".to_owned());
-        }
-        let returning = &node.network.returning;
-        let (quorum, any) = returning.samples;
-        let few = returning.few_since.is_some_and(|since| now >= since + FEW_PEERS);
-        if quorum >= SAMPLES || few && any >= SAMPLES {
-            return None;
-        }
-        Some("too few validators are connected".to_owned())
+        None
     }
 
     /// What is missing for the rule of a chain that stands still: all validators are there, and none has more.
@@ -291,9 +301,10 @@ impl Machine {
         self.keep_silent(now, node);
         let reason = self.not_yet_sealing(now, node).filter(|_| !node.network.returning.ordered);
         let Some(reason) = reason else { return self.seal(now, node) };
-        let few = reason.starts_with("too few");
+        let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
+        let follows = survey.is_some_and(|survey| self.behind(now, node, survey).is_none());
         let returning = &mut node.network.returning;
-        returning.few_since = if few { returning.few_since.or(Some(now)) } else { None };
+        returning.following_since = if follows { returning.following_since.or(Some(now)) } else { None };
         let waited = now.duration_since(node.since);
         if waited >= self.policy.sign_wait && !node.network.returning.overdue {
             node.network.returning.overdue = true;

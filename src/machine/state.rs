@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Heads in a row that must come in time before a node counts as one that follows the chain.
 const IN_TIME: u32 = 3;
 
+/// Periods without a head after which the chain counts as one that has stood still.
+const GAP: u32 = 8;
+
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
@@ -140,6 +143,8 @@ pub(super) struct Node {
     pub(super) still_since: Option<Instant>,
     /// How many heads in a row have come one by one in time, as those of a node do that follows the chain.
     pub(super) in_time: u32,
+    /// The height since which its heads have come without a long gap.
+    pub(super) steady_since: Option<u64>,
     /// When the node was last asked for its head.
     pub(super) asked: Option<Instant>,
     /// Whether its chain is known to be the one of this home, and when that was asked last.
@@ -229,6 +234,7 @@ impl Node {
             head: None,
             still_since: None,
             in_time: 0,
+            steady_since: None,
             asked: None,
             identity: Identity::default(),
             not_before: None,
@@ -247,6 +253,9 @@ impl Node {
         let last = self.height();
         if last != Some(height) {
             let since = self.still_since.map(|at| now.saturating_duration_since(at));
+            if since.is_none_or(|since| since > period.max(Duration::from_secs(1)) * GAP) {
+                self.steady_since = Some(height);
+            }
             let is_next = last.and_then(|last| last.checked_add(1)) == Some(height);
             let in_time = since.is_some_and(|since| since >= period / 2 && since <= period * 3);
             self.in_time = if is_next && in_time { self.in_time.saturating_add(1) } else { 0 };

@@ -270,6 +270,7 @@ impl Window {
             set,
             blocks: blocks.len(),
             first_round: blocks.iter().filter(|block| block.round == 0).count(),
+            steady_since: 0,
             order: Some(self.order(consensus)),
             order_before: self.order_before(consensus),
         }

@@ -561,6 +561,7 @@ impl Fleet {
             set,
             blocks,
             first_round: self.first_rounds[at] - self.first_rounds[at - blocks],
+            steady_since: 0,
             order: None,
             order_before: None,
         }

@@ -29,6 +29,7 @@ fn calm(n: u16, head: u64) -> Sample {
         set: set(n).map(|validator| Seat { validator, sealing: true }).collect(),
         blocks: 8,
         first_round: 8,
+        steady_since: 0,
         order: None,
         order_before: None,
     }

@@ -75,6 +75,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
             set: (1..=4).map(seat).collect(),
             blocks: 8,
             first_round: 8,
+            steady_since: 0,
             order: Some(order(head)),
             order_before: head.checked_sub(1).map(order),
         },
@@ -321,6 +322,7 @@ fn it_does_not_stop_where_it_would_propose_again() {
     // After 98 we propose 99; 99 is ours; after 100 it is best.
     for (head, stops) in [(98, 0), (99, 0), (100, 1)] {
         let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        rig.follow(91);
         rig.plan(Upgrade::new(name("v2"), 97, Origin::Schedule));
         rig.follow(head);
         assert_eq!(rig.stops(), stops, "{head}: {}", rig.hold());
@@ -701,6 +703,8 @@ fn a_node_that_is_alone_with_its_engine_on_is_made_silent() {
     assert!(rig.record.silent && rig.told("alone"));
     rig.follow(93);
     rig.follow(94);
+    assert_eq!(rig.signs(), 0, "the next block would be our own");
+    rig.follow(95);
     assert_eq!(rig.signs(), 1, "its peers are there again and the chain goes on");
 }
 
@@ -954,6 +958,7 @@ fn an_old_binary_that_is_seen_to_stand_at_a_fork_is_remembered_to_be_unable_to_f
 #[test]
 fn an_upgrade_that_is_not_ready_holds_no_other_one_up() {
     let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.follow(91);
     let (v2, v3) =
         (Upgrade::new(name("v2"), 96, Origin::Schedule), Upgrade::new(name("v3"), 98, Origin::Schedule));
     rig.feed(Event::Schedule(vec![v2, v3]));

@@ -225,6 +225,7 @@ impl Sim {
                 set: seats,
                 blocks,
                 first_round,
+                steady_since: 0,
                 order: order(head),
                 order_before: order(head_block.parent),
             },
