@@ -110,6 +110,10 @@ impl Machine {
         let Some(me) = &survey.me else {
             return unknown("the node's own address: serve `istanbul` or `eth`, or set validator_address");
         };
+        // Seals from before a standstill are no evidence of which validators are there after it.
+        if node.resumed.is_some_and(|at| survey.sample.head <= at.saturating_add(gates::RECENT)) {
+            return unknown("enough blocks after the standstill");
+        }
         let slot = Slot::of(survey.sample.head, survey.slot_set.iter().copied());
         let sample = gates::Sample { head_age: node.head_age(now), ..survey.sample.clone() };
         gates::judge(me, Some(&slot), &sample)

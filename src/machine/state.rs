@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Heads in a row that must come in time before a node counts as one that follows the chain.
 const IN_TIME: u32 = 3;
 
+/// Periods without a block after which the seals before show no more which validators are there.
+const STANDSTILL: u32 = 10;
+
 /// Where the machine is. The diagram is in the documentation of [`super`].
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
@@ -138,6 +141,8 @@ pub(super) struct Node {
     pub(super) head: Option<Head>,
     /// Since when it has told no other head than the last.
     pub(super) still_since: Option<Instant>,
+    /// The height of its first head after the chain had stood still.
+    pub(super) resumed: Option<u64>,
     /// How many heads in a row have come one by one in time, as those of a node do that follows the chain.
     pub(super) in_time: u32,
     /// When the node was last asked for its head.
@@ -218,6 +223,13 @@ pub(super) enum Preparation {
     Failed { failures: u32, detail: String, retry_at: Instant },
 }
 
+/// Whether the chain has stood still between two heads, by their own times.
+fn stood_still(last: &Head, head: &Head, period: Duration) -> bool {
+    let time = last.timestamp.zip(head.timestamp).map_or(0, |(then, at)| at.saturating_sub(then));
+    let blocks = head.block.height.saturating_sub(last.block.height).max(1);
+    Duration::from_secs(time / blocks) > period * STANDSTILL
+}
+
 impl Node {
     pub(super) fn new(pid: u32, mode: Mode, since: Instant, chain_check: Option<ChainCheck>) -> Self {
         Node {
@@ -229,6 +241,7 @@ impl Node {
             head: None,
             still_since: None,
             in_time: 0,
+            resumed: None,
             asked: None,
             identity: Identity::default(),
             not_before: None,
@@ -246,6 +259,9 @@ impl Node {
         self.first_head.get_or_insert((now, height));
         let last = self.height();
         if last != Some(height) {
+            if self.head.as_ref().is_some_and(|last| stood_still(last, head, period)) {
+                self.resumed = Some(height);
+            }
             let since = self.still_since.map(|at| now.saturating_duration_since(at));
             let is_next = last.and_then(|last| last.checked_add(1)) == Some(height);
             let in_time = since.is_some_and(|since| since >= period / 2 && since <= period * 3);
