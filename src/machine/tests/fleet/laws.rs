@@ -36,7 +36,8 @@ impl Sim {
         }
     }
 
-    /// I13: no stop of our own deciding leaves less than a quorum, as far as that could be known.
+    /// I13: no stop of our own deciding leaves less than a quorum, as far as that could be known. Where a quorum was missing
+    /// before, nothing is lost with it.
     pub(super) fn check_stop(&mut self, i: usize) {
         let tip = self.chain.tip();
         let height = self.chain.top() + 1;
@@ -61,6 +62,9 @@ impl Sim {
             margin(set.len()) > 0 && there < quorum(set.len())
         };
         let set = self.chain.set(height);
+        if set.iter().filter(|n| self.takes_part(**n)).count() < quorum(set.len()) {
+            return;
+        }
         let (before, changed) = &self.before;
         if set.contains(&i) && short(set) && (height > changed + VISIBLE || short(before)) {
             let there: Vec<usize> = set.iter().copied().filter(|n| self.takes_part(*n)).collect();
