@@ -259,7 +259,10 @@ impl Node {
         self.first_head.get_or_insert((now, height));
         let last = self.height();
         if last != Some(height) {
-            if self.head.as_ref().is_some_and(|last| stood_still(last, head, period)) {
+            if last.is_some_and(|last| height < last) {
+                // The head before was false.
+                self.resumed = None;
+            } else if self.head.as_ref().is_some_and(|last| stood_still(last, head, period)) {
                 self.resumed = Some(height);
             }
             let since = self.still_since.map(|at| now.saturating_duration_since(at));
