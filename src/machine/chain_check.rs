@@ -23,6 +23,8 @@ pub(super) struct ChainCheck {
     asked: Option<Instant>,
     /// The hash of the node's own block at this height.
     found: Option<String>,
+    /// Whether it has answered another one before: one answer decides nothing.
+    doubted: bool,
     /// The client version that the node reports.
     client: Option<String>,
     /// Why it is not known, where the node did not answer.
@@ -35,7 +37,16 @@ impl ChainCheck {
         let attempt = record.upgrade.as_ref()?;
         let Block { height, hash } = attempt.witness.clone()?;
         let (hash, promised) = (hash?, attempt.promised.clone());
-        Some(ChainCheck { height, hash, promised, asked: None, found: None, client: None, trouble: None })
+        Some(ChainCheck {
+            height,
+            hash,
+            promised,
+            asked: None,
+            found: None,
+            doubted: false,
+            client: None,
+            trouble: None,
+        })
     }
 
     /// The height of the block.
@@ -45,7 +56,7 @@ impl ChainCheck {
 
     /// Whether the node has answered, or could not.
     pub(super) fn is_answered(&self) -> bool {
-        self.found.is_some() || self.trouble.is_some()
+        self.found.is_some() || self.trouble.is_some() && !self.doubted
     }
 
     /// The client version that the node reports.
@@ -102,7 +113,13 @@ impl Machine {
         let (is_ours, check) = (node.identity.known, node.chain_check.as_mut());
         match (check, &result) {
             (Some(check), Ok(Recollection { block, client_version })) if block.height == check.height => {
-                (check.found, check.trouble) = (block.hash.clone(), None);
+                let other = block.hash.as_ref().is_some_and(|hash| !hash.eq_ignore_ascii_case(&check.hash));
+                if other && !check.doubted {
+                    (check.doubted, check.trouble) =
+                        (true, Some("another one, to be asked for again".to_owned()));
+                } else {
+                    (check.found, check.trouble, check.doubted) = (block.hash.clone(), None, other);
+                }
                 check.client.clone_from(client_version);
             }
             (Some(check), Err(failure)) => check.trouble = Some(failure.detail.clone()),

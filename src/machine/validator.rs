@@ -5,7 +5,7 @@
 //! comes back is in `leaving` and `returning`.
 
 use super::chain_check::ChainCheck;
-use super::event::{Action, Failure, Head, Level, Survey};
+use super::event::{Action, Failure, Head, Level, Mode, Survey};
 use super::gates::{self, Gate, Reason, Validator, Verdict};
 use super::heads::{Turns, turns};
 use super::order::Order;
@@ -99,9 +99,21 @@ impl Machine {
             self.keep_head();
         }
         self.warn_of_what_is_not_served();
+        self.hear_again(now);
         // A head above the node's own was false, or was taken back: nothing else says so while the chain stands still.
         if self.node().and_then(Node::height).is_some_and(|told| told > head) {
             self.actions.push(Action::Confirm);
+        }
+    }
+
+    /// A head whose link to the record could not be had is asked for again: no other one comes while the chain stands still.
+    fn hear_again(&mut self, now: Instant) {
+        let ours = self.node().filter(|node| node.identity.known && node.mode != Mode::Dry);
+        let head = ours.and_then(|node| node.head.clone());
+        let is_above = |head: &Head| self.heads.height().is_some_and(|known| head.block.height > known);
+        if let Some(head) = head.filter(is_above) {
+            let hearing = self.heads.hear(now, &head, self.rate());
+            self.heard(hearing);
         }
     }
 

@@ -19,6 +19,9 @@ impl Sim {
             let parent = self.chain.blocks[head].parent;
             (self.homes[i].head, self.homes[i].top) = (parent, parent);
         }
+        if !self.chain.is_decided(self.homes[i].top) {
+            self.homes[i].top = self.homes[i].head;
+        }
         self.homes[i].started_at = self.chain.height(self.homes[i].head);
         let home = &mut self.homes[i];
         home.pids += 1;

@@ -153,7 +153,7 @@ impl Sim {
         if peers == 0 && self.homes.len() > 1 {
             return None;
         }
-        if self.chain.height(home.top) > self.chain.height(best) {
+        if self.chain.is_decided(home.top) && self.chain.height(home.top) > self.chain.height(best) {
             best = home.top;
         }
         let mut height = self.chain.height(best);

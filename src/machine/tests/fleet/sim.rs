@@ -71,6 +71,8 @@ pub(super) struct Sim {
     pub(super) rounds_done: BTreeMap<Id, (u64, u32)>,
     /// The set before the last change, and the height of that.
     pub(super) before: (Vec<usize>, u64),
+    /// The nodes that have proposed the last block of all again, by its height.
+    pub(super) stale: BTreeMap<u64, super::chain::Nodes>,
     /// The law that was broken.
     verdict: Option<String>,
     pub(super) over: bool,
@@ -107,6 +109,7 @@ impl Sim {
             rounds: BTreeMap::new(),
             rounds_done: BTreeMap::new(),
             before: (set, 0),
+            stale: BTreeMap::new(),
             verdict: None,
             over: false,
             tells,

@@ -151,7 +151,9 @@ impl Sim {
             // A binary that is not good may have been left for the old one, which does not follow a fork.
             let bad = upgrades.filter(|n| home.binaries[*n] != Binary::Good).min();
             let version = bad.map_or(last, |bad| bad - 1);
-            !home.dead && !home.is_halted() && (bad.is_none() || self.follows(**i, version, height))
+            // Where the chain stands a mute one cannot be shown to have signed nothing.
+            let mute = home.binaries.contains(&Binary::Mute);
+            !home.dead && !home.is_halted() && !mute && (bad.is_none() || self.follows(**i, version, height))
         });
         able.count() < quorum(set.len())
     }
