@@ -30,6 +30,8 @@ pub(super) struct Departure {
     pub(super) networked: Option<Instant>,
     /// When the chain last proved that the new binary had signed nothing, if it did.
     pub(super) unsigned: Option<Instant>,
+    /// The block up to which it has proven that.
+    pub(super) unsigned_to: Option<u64>,
 }
 
 impl Machine {

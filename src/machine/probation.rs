@@ -60,7 +60,8 @@ impl Machine {
         }
         // A head that does not count proves nothing.
         let counted = self.heads.height().unwrap_or(0);
-        let (first, top) = (first.min(counted), node.rose.map_or(first, |(_, top)| top).min(counted));
+        let since = node.network.returning.goal.as_ref().map_or(first, |block| block.height);
+        let (first, top) = (since.min(counted), node.rose.map_or(first, |(_, top)| top).min(counted));
         let blocks = top.saturating_sub(first);
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
@@ -87,7 +88,7 @@ impl Machine {
     ///
     /// Both are read from the chain: our seals in `prevCommittedSeal` and our proposals. A mark in a block that was
     /// made before the new binary was started is the old one's.
-    fn look_for_signatures(&self, now: Instant, node: &mut Node, attempt: &Attempt) -> Option<Judgement> {
+    fn look_for_signatures(&mut self, now: Instant, node: &mut Node, attempt: &Attempt) -> Option<Judgement> {
         let (at, survey) = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
         let (at, switched) = (*at, self.switched?);
         let since = now.saturating_duration_since(switched);
@@ -98,9 +99,12 @@ impl Machine {
         }
         let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
         let fresh = node.head_age(now) <= survey.sample.period * 3;
-        let whole = survey.oldest <= stopped_at.saturating_add(1);
+        // One survey sees the last blocks only; what the ones before have proven stays proven.
+        let proven = self.departure.unsigned_to.unwrap_or(0).max(stopped_at);
+        let whole = survey.oldest <= proven.saturating_add(1);
         let unsigned = newest.is_none_or(|age| age > since + CLOCKS);
         if fresh && whole && unsigned && !attempt.signed {
+            self.departure.unsigned_to = Some(survey.sample.head.max(proven));
             node.network.unsigned_at = Some(at);
         }
         None

@@ -196,7 +196,7 @@ impl Machine {
         if node.is_none() {
             self.leave_own_block_at_the_fork();
         }
-        self.switched = None;
+        (self.switched, self.departure.unsigned_to) = (None, None);
         self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
     }
 

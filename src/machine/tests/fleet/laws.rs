@@ -127,12 +127,21 @@ impl Sim {
             home.record.upgrade.as_ref().map(|a| &a.name) != record.upgrade.as_ref().map(|a| &a.name);
         if let Some(old) = home.record.upgrade.as_ref().filter(|_| record.upgrade.is_none()) {
             let applied = record.ended(&old.name).filter(|e| e.outcome == Outcome::Applied);
-            let rose = self.chain.top().saturating_sub(home.started_at) >= home.policy.probation_blocks;
+            let rose = self.chain.top().saturating_sub(home.started_at) * 3 >= home.policy.probation_blocks;
             if applied.is_some_and(|e| !rose && !e.detail.starts_with("not proven")) {
                 let (name, top) = (old.name.clone(), self.chain.top());
                 return self
                     .broken(format!("I14: {name} of {i} is applied after {} blocks", top - home.started_at));
             }
+        }
+        if let (Some(halted), Some(attempt)) = (&record.halted, &record.upgrade)
+            && self.scenario.faults.is_empty()
+            && halted.contains("sealed nothing")
+            && halted.contains("may have signed")
+            && home.signed < number(&attempt.to.target)
+        {
+            return self
+                .broken(format!("the chain proves that {i} has signed nothing, and it is halted: {halted}"));
         }
         let Some(attempt) = &record.upgrade else { return };
         let lie = attempt.stopped_at.iter().chain(&attempt.witness).any(Home::is_lie);
