@@ -467,6 +467,8 @@ fn a_new_binary_that_fails_without_peers_is_rolled_back_without_a_second_absence
     rig.follow(H);
     rig.exits(Status::Code(0));
     rig.head(H);
+    // One answer decides nothing.
+    rig.recalls(H, hash(5));
     rig.recalls(H, hash(5));
     rig.exits(Status::Code(0));
     assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
@@ -887,12 +889,16 @@ fn a_new_binary_that_has_signed_or_may_have_is_never_rolled_back() {
     // Not proven: headers are missing.
     let mut rig = upgraded();
     rig.head(H + 1);
+    // One answer decides nothing.
+    rig.recalls(H, hash(5));
     rig.recalls(H, hash(5));
     rig.exits(Status::Code(0));
     assert!(rig.has_halted(), "{:?}", rig.said);
     // A head that rose is no signature, where the headers show none.
     let mut rig = upgraded();
     rig.follow_muted(H + 1);
+    // One answer decides nothing.
+    rig.recalls(H, hash(5));
     rig.recalls(H, hash(5));
     rig.exits(Status::Code(0));
     assert_eq!(rig.outcome(), Some(Outcome::RolledBack));

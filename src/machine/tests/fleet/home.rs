@@ -67,7 +67,6 @@ pub(super) struct Process {
     pub(super) boots: u32,
     pub(super) version: usize,
     pub(super) mode: Mode,
-    pub(super) started: u64,
     /// Whether it answers over RPC.
     pub(super) answers: bool,
     pub(super) ending: bool,

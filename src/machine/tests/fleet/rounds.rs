@@ -207,7 +207,7 @@ impl Sim {
         if self.now <= decided + ON_ITS_WAY {
             return;
         }
-        if height == self.chain.top() && self.now <= decided + UNHEARD {
+        if self.now <= decided + UNHEARD {
             let stale = self.stale.entry(height).or_default();
             *stale |= 1 << i;
             if stale.count_ones() as usize <= margin(self.chain.set(height).len()) {
