@@ -31,7 +31,6 @@ impl Sim {
             boots: home.boots,
             version,
             mode,
-            started: self.now,
             answers: false,
             ending: false,
             engine: false,

@@ -197,7 +197,7 @@ impl Sim {
 
     /// A proposal at a height that was decided before contradicts a final block.
     ///
-    /// A validator that its peers have dropped cannot know of the very last block before they find it again. Few of those
+    /// A validator that its peers have dropped cannot know of the last blocks before they find it again. Few of those
     /// do no harm; more than the margin at one height would.
     fn check_proposal(&mut self, i: usize, head: Id) {
         let height = self.chain.height(head) + 1;
