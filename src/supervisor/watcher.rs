@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the net may take to notice anything while a directory to be watched does not exist yet.
 const NET_MISSING: Duration = Duration::from_secs(1);
@@ -157,8 +157,11 @@ impl Watch {
 
     /// Returns when a file of interest was touched, somebody asks, or the net's time is up.
     fn wait(&self, net: Duration) -> Wake {
-        let limit = Timespec::try_from(net).expect("the configuration limits it to minutes");
+        // Notifications about other files, of which a busy directory has many, do not put the next look off.
+        let end = Instant::now() + net;
         loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let limit = Timespec::try_from(left).expect("the configuration limits it to minutes");
             let mut fds = vec![PollFd::new(&self.shared.nudge, PollFlags::IN)];
             fds.extend(self.inotify.as_ref().map(|inotify| PollFd::new(inotify, PollFlags::IN)));
             match poll(&mut fds, Some(&limit)) {
