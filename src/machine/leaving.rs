@@ -26,6 +26,8 @@ pub(super) struct Departure {
     pub(super) networked: Option<Instant>,
     /// When the chain last proved that the new binary had signed nothing, if it did.
     pub(super) unsigned: Option<Instant>,
+    /// Until when the last node could have signed.
+    pub(super) signed_until: Option<Instant>,
     /// The block up to which it has proven that.
     pub(super) unsigned_to: Option<u64>,
 }

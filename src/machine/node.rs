@@ -22,8 +22,9 @@ const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 /// A node process that has ended.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) struct Ran {
-    /// When it was executed, and when it ended.
+    /// When it was executed, when it was asked to stop or ended by itself, and when it ended.
     pub(super) since: Instant,
+    signed_until: Instant,
     ended: Instant,
     mode: Mode,
     /// Whether it has answered over RPC.
@@ -38,7 +39,7 @@ impl Ran {
     fn of(node: &Node, now: Instant) -> Ran {
         let (heard, unsigned) = (node.first_head.is_some(), node.network.unsigned_at);
         let head = node.head.as_ref().map(|head| head.block.clone());
-        Ran { since: node.since, ended: now, mode: node.mode, heard, head, unsigned }
+        Ran { since: node.since, signed_until: now, ended: now, mode: node.mode, heard, head, unsigned }
     }
 
     /// Whether the data is as the node before has left it: this one ended before it answered, or was tried without
@@ -250,7 +251,8 @@ impl Machine {
                 self.clear(now, Cleared::Down { why: Why::Crash, ending, ran });
             }
             State::Leaving { why, since: asked, node } | State::Stopping { why, since: asked, node, .. } => {
-                let (why, ran) = (why.clone(), Ran::of(node, now));
+                // The engine ends with SIGTERM, however long the rest takes.
+                let (why, ran) = (why.clone(), Ran { signed_until: *asked, ..Ran::of(node, now) });
                 let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
                 self.tell(Level::Info, "node_stopped", text, false);
                 self.clear(now, Cleared::Down { why, ending, ran });
@@ -296,7 +298,7 @@ impl Machine {
             self.departure.at = Some(ran.ended);
             // Where its head is not that of the record, the distance from there is not known.
             self.departure.in_turn &= graceful && why != Why::Crash && ran.head.as_ref() == self.heads.block();
-            self.departure.unsigned = ran.unsigned;
+            (self.departure.unsigned, self.departure.signed_until) = (ran.unsigned, Some(ran.signed_until));
         }
         let since = ran.since;
         match why {

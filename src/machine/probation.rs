@@ -232,7 +232,7 @@ impl Machine {
         }
         let (proven, until) = match self.node() {
             Some(node) => (node.network.unsigned_at, now),
-            None => (self.departure.unsigned, self.departure.at.unwrap_or(now)),
+            None => (self.departure.unsigned, self.departure.signed_until.unwrap_or(now)),
         };
         // A block could have been signed since the chain was read.
         let recent = self.period() * 2 + CLOCKS;
