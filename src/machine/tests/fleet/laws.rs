@@ -136,6 +136,7 @@ impl Sim {
         }
         if let (Some(halted), Some(attempt)) = (&record.halted, &record.upgrade)
             && self.scenario.faults.is_empty()
+            && self.scenario.errors == 0
             && halted.contains("sealed nothing")
             && halted.contains("may have signed")
             && home.signed < number(&attempt.to.target)
