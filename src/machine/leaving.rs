@@ -28,8 +28,8 @@ pub(super) struct Departure {
     pub(super) database: Option<u64>,
     /// When a node found its peers last: they refuse another connection for a while.
     pub(super) networked: Option<Instant>,
-    /// When the chain last proved that the new binary had signed nothing, if it did.
-    pub(super) unsigned: Option<Instant>,
+    /// Whether the chain has proven that the new binary had signed nothing when it was last asked to stop.
+    pub(super) unsigned: bool,
     /// The block up to which it has proven that.
     pub(super) unsigned_to: Option<u64>,
 }

@@ -30,20 +30,20 @@ pub(super) struct Ran {
     first: Option<u64>,
     /// The head that it told last.
     head: Option<Block>,
-    /// When the chain last proved that the new binary had signed nothing.
-    unsigned: Option<Instant>,
+    /// Whether the chain has proven, until it was asked to stop, that the new binary had signed nothing.
+    unsigned: bool,
 }
 
 impl Ran {
     #[cfg(test)]
     pub(super) fn times(&mut self) -> impl Iterator<Item = &mut Instant> {
-        [&mut self.since, &mut self.ended].into_iter().chain(&mut self.unsigned)
+        [&mut self.since, &mut self.ended].into_iter()
     }
 
     fn of(node: &Node, now: Instant) -> Ran {
-        let (first, unsigned) = (node.first_head.map(|(_, head)| head), node.network.unsigned_at);
+        let first = node.first_head.map(|(_, head)| head);
         let head = node.head.as_ref().map(|head| head.block.clone());
-        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned }
+        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned: false }
     }
 }
 
@@ -246,13 +246,16 @@ impl Machine {
     pub(super) fn exited(&mut self, now: Instant, ending: Ending) {
         match &self.state {
             State::Running(node) | State::Inspecting { node: Some(node), .. } => {
+                // What it has signed since the chain was last read is not known.
                 let ran = Ran::of(node, now);
                 let after = now.duration_since(ran.since);
                 self.warn("node_exited", format!("status=\"{}\" after={after:.0?}", ending.status));
                 self.clear(now, Cleared::Down { why: Why::Crash, ending, ran });
             }
             State::Leaving { why, since: asked, node } | State::Stopping { why, since: asked, node, .. } => {
-                let (why, ran) = (why.clone(), Ran::of(node, now));
+                // The engine ends with SIGTERM, however long the rest takes.
+                let unsigned = self.is_proven_unsigned(node, *asked);
+                let (why, ran) = (why.clone(), Ran { unsigned, ..Ran::of(node, now) });
                 let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
                 self.tell(Level::Info, "node_stopped", text, false);
                 self.clear(now, Cleared::Down { why, ending, ran });

@@ -93,11 +93,12 @@ impl Machine {
         let (at, switched) = (*at, self.switched?);
         let since = now.saturating_duration_since(switched);
         let age = |mark: OwnMark| mark.age.saturating_add(now.saturating_duration_since(at));
-        let newest = survey.own_mark.map(age);
+        // Up to the block at which the old binary was stopped all marks are its own.
+        let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
+        let newest = survey.own_mark.filter(|mark| mark.height > stopped_at).map(age);
         if !attempt.signed && newest.is_some_and(|age| age + CLOCKS < since) {
             return Some(Judgement::Signed);
         }
-        let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
         let fresh = node.head_age(now) <= survey.sample.period * 3;
         // One survey sees the last blocks only; what the ones before have proven stays proven.
         let proven = self.departure.unsigned_to.unwrap_or(0).max(stopped_at);
@@ -230,13 +231,14 @@ impl Machine {
         if !self.policy.watch_height {
             return true;
         }
-        let (proven, until) = match self.node() {
-            Some(node) => (node.network.unsigned_at, now),
-            None => (self.departure.unsigned, self.departure.at.unwrap_or(now)),
-        };
-        // A block could have been signed since the chain was read.
+        !self.node().map_or(self.departure.unsigned, |node| self.is_proven_unsigned(node, now))
+    }
+
+    /// Whether the chain has proven, as of `at`, that the new binary has signed nothing.
+    pub(super) fn is_proven_unsigned(&self, node: &Node, at: Instant) -> bool {
+        // The headers show what was signed a block ago, and are read once per block.
         let recent = self.period() * 2 + CLOCKS;
-        proven.is_none_or(|at| until.saturating_duration_since(at) > recent)
+        node.network.unsigned_at.is_some_and(|proven| at.saturating_duration_since(proven) <= recent)
     }
 
     /// Whether the chain has come to the fork, as far as can be told, so that the old binary is of no use.

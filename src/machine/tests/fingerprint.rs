@@ -32,8 +32,7 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
         Preparation::Working { .. } | Preparation::Ready(_) => None,
     }));
     times.extend(stopped.iter_mut().flatten());
-    times
-        .extend([&mut departure.at, &mut departure.networked, &mut departure.unsigned].into_iter().flatten());
+    times.extend([&mut departure.at, &mut departure.networked].into_iter().flatten());
     for at in times {
         since(at).hash(&mut into);
         *at = world.epoch;

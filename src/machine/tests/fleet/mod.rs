@@ -28,7 +28,7 @@ use dice::Dice;
 use scenario::Scenario;
 use sim::Sim;
 
-/// The networks of the runs that everybody makes are small.
+/// The networks are small, and the runs few, where nothing else is asked for.
 const LARGEST: u64 = 12;
 const RUNS: u64 = 2_000;
 
@@ -55,7 +55,7 @@ fn run(seed: u64, tells: bool) -> Result<Sim, String> {
 #[test]
 fn a_fleet_of_machines_keeps_the_laws() {
     let first = number("FLEET_SEED").unwrap_or(0);
-    let (mut runs, mut helped, mut steps, mut halted) = (0, 0, 0, 0);
+    let (mut runs, mut helped, mut steps, mut halted, mut unproven) = (0, 0, 0, 0, 0);
     let mut failures = Vec::new();
     let began = std::time::Instant::now();
     let most = number("FLEET_FAILURES").unwrap_or(1) as usize;
@@ -66,6 +66,7 @@ fn a_fleet_of_machines_keeps_the_laws() {
                 helped += u64::from(sim.helped > 0);
                 halted += sim.homes.iter().filter(|home| home.is_halted()).count();
                 steps += sim.steps;
+                unproven += sim.unproven;
             }
             Err(story) => failures.push(story),
         }
@@ -83,4 +84,7 @@ fn a_fleet_of_machines_keeps_the_laws() {
         }
         panic!("{story}");
     }
+    println!("{unproven} nodes were halted though their binary had signed nothing");
+    // Where the proof of that just misses its time a halt is safe; it must stay rare.
+    assert!(unproven * 400 <= runs + 400, "{unproven} of {runs} runs halt a binary that has signed nothing");
 }

@@ -149,6 +149,10 @@ impl Scenario {
         let nodes = self.nodes() as u64;
         let mut base = self.height + dice.within(15, 60);
         self.upgrades.clear();
+        if dice.chance(20) {
+            // Just before a slot ends, where the next group would follow unseen.
+            base = base.next_multiple_of(gates::SLOT) - dice.within(1, 4);
+        }
         for _ in 0..dice.pick(&[1, 1, 1, 2, 2, 3]) {
             let spread = if dice.chance(40) { dice.within(1, 80) } else { 0 };
             let heights: Vec<u64> = (0..nodes).map(|_| base + dice.within(0, spread)).collect();

@@ -81,6 +81,8 @@ pub(super) struct Sim {
     /// How often a person had to help.
     pub(super) helped: u64,
     pub(super) steps: u64,
+    /// How often an upgrade was halted though its binary had signed nothing.
+    pub(super) unproven: u64,
 }
 
 impl Sim {
@@ -116,6 +118,7 @@ impl Sim {
             story: VecDeque::new(),
             helped: 0,
             steps: 0,
+            unproven: 0,
             scenario,
         };
         if let Some((i, seconds)) = sim.scenario.skew {
