@@ -107,7 +107,7 @@ impl Machine {
     }
 
     /// The node has answered which block it has at a height, or could not.
-    pub(super) fn recalled(&mut self, now: Instant, result: Result<Recollection, Failure>) {
+    pub(super) fn recalled(&mut self, result: Result<Recollection, Failure>) {
         let rate = self.rate();
         let Some(node) = self.node_mut() else { return };
         let (is_ours, check) = (node.identity.known, node.chain_check.as_mut());
@@ -128,7 +128,7 @@ impl Machine {
         if let Ok(Recollection { block, .. }) = result
             && is_ours
         {
-            let hearing = self.heads.recalled(now, &block, rate);
+            let hearing = self.heads.recalled(&block, rate);
             self.heard(hearing);
         }
     }

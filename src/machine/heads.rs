@@ -58,6 +58,8 @@ pub(super) struct Heads {
     record: Option<HeadRecord>,
     /// The time that the chain has had and has not used up for counted blocks, when it was reckoned last.
     credit: Option<(Instant, Duration)>,
+    /// When the head was heard that counted last in this run.
+    counted: Option<Instant>,
     /// The head of the first contact, until another answer is linked to it.
     first: Option<(Instant, Head)>,
     /// A head above the record whose link to it was asked for, and when.
@@ -89,8 +91,6 @@ pub(super) struct Contradiction {
     pub(super) ours: Block,
     /// The hash that was told in its place.
     pub(super) theirs: String,
-    /// When it was told first.
-    since: Instant,
     /// Whether a second answer, to another question, says the same.
     pub(super) confirmed: bool,
 }
@@ -226,20 +226,22 @@ impl Heads {
             // Nothing is known of the time before.
             (_, None) => Duration::MAX,
         };
-        let slack = pace.shortest.saturating_mul(SLACK);
+        // By the clock that is further on: one that was set back must not hold the record.
+        let since_counted = self.counted.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let possible = since_record.max(since_counted).saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
-            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)),
-            None => since_record.saturating_add(slack),
+            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)).min(possible),
+            None => possible,
         };
         self.credit = Some((now, credit));
         let (height, known) = (head.block.height, record.block.clone());
-        let follows = height == known.height + 1 && is_child(head, &known);
+        let follows = is_child(head, &known);
         if !follows && let Some(from) = self.follow_other(head, pace) {
             return Hearing::Fallen { from };
         }
         if height <= known.height {
             return match self.block_at(height).cloned() {
-                Some(ours) => self.compare(now, &ours, head),
+                Some(ours) => self.compare(&ours, head),
                 None => Hearing::Nothing,
             };
         }
@@ -252,7 +254,7 @@ impl Heads {
             return Hearing::Nothing;
         }
         if follows {
-            self.count(std::slice::from_ref(head), pace);
+            self.count(now, std::slice::from_ref(head), pace);
             return Hearing::Counted;
         }
         if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2)))
@@ -268,8 +270,8 @@ impl Heads {
     }
 
     /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.
-    pub(super) fn traced(&mut self, now: Instant, headers: &[Head], pace: Pace) -> Hearing {
-        let (Some((_, head)), Some(record)) = (self.open.take(), &self.record) else {
+    pub(super) fn traced(&mut self, headers: &[Head], pace: Pace) -> Hearing {
+        let (Some((heard, head)), Some(record)) = (self.open.take(), &self.record) else {
             return Hearing::Nothing;
         };
         let known = record.block.clone();
@@ -279,7 +281,7 @@ impl Heads {
             return Hearing::Nothing;
         };
         if !is_same(&first.block, &known) {
-            return self.compare(now, &known, first);
+            return self.compare(&known, first);
         }
         let mut links: Vec<Head> =
             rest.iter().filter(|h| h.block.height < head.block.height).cloned().collect();
@@ -293,22 +295,22 @@ impl Heads {
             }
             last = link.block.clone();
         }
-        self.count(&links, pace);
+        self.count(heard, &links, pace);
         Hearing::Counted
     }
 
     /// The node's block at a height, as it answered when it was asked for it.
-    pub(super) fn recalled(&mut self, now: Instant, block: &Block, pace: Pace) -> Hearing {
+    pub(super) fn recalled(&mut self, block: &Block, pace: Pace) -> Hearing {
         // The node has the block of ours; one that has the open head as well is on the same chain.
         if let Some((_, head)) = &self.open
             && head.block.height == block.height
         {
             let counts = self.anchored && block.hash.is_some() && is_same(block, &head.block);
-            let head = self.open.take().map(|(_, head)| head);
+            let open = self.open.take();
             self.anchored = false;
-            return match head.filter(|_| counts) {
-                Some(head) => {
-                    self.count(std::slice::from_ref(&head), pace);
+            return match open.filter(|_| counts) {
+                Some((heard, head)) => {
+                    self.count(heard, std::slice::from_ref(&head), pace);
                     Hearing::Counted
                 }
                 None => Hearing::Nothing,
@@ -330,7 +332,7 @@ impl Heads {
             };
         }
         self.open = None;
-        self.contradict(now, ours, theirs.clone(), true);
+        self.contradict(ours, theirs.clone(), true);
         Hearing::Nothing
     }
 
@@ -377,10 +379,10 @@ impl Heads {
     }
 
     /// Compares a block that was told with one that counted at its height.
-    fn compare(&mut self, now: Instant, ours: &Block, head: &Head) -> Hearing {
+    fn compare(&mut self, ours: &Block, head: &Head) -> Hearing {
         match &head.block.hash {
             Some(theirs) if !is_same(ours, &head.block) => {
-                self.contradict(now, ours.clone(), theirs.clone(), false);
+                self.contradict(ours.clone(), theirs.clone(), false);
                 Hearing::Recall { height: ours.height }
             }
             Some(_) if self.contradiction.as_ref().is_some_and(|c| c.ours == *ours) => {
@@ -394,16 +396,15 @@ impl Heads {
         }
     }
 
-    fn contradict(&mut self, now: Instant, ours: Block, theirs: String, asked: bool) {
+    fn contradict(&mut self, ours: Block, theirs: String, asked: bool) {
         let before = self.contradiction.take().filter(|c| c.ours == ours && c.theirs == theirs);
-        let since = before.as_ref().map_or(now, |c| c.since);
-        // A head and the answer to a question are two answers; so are two that are not of the same packet.
+        // Heads may come in one packet; the answer to a question that a head gave rise to does not.
         let confirmed = before.is_some_and(|c| c.confirmed || asked);
-        self.contradiction = Some(Contradiction { ours, theirs, since, confirmed });
+        self.contradiction = Some(Contradiction { ours, theirs, confirmed });
     }
 
-    /// Takes linked blocks above the record in.
-    fn count(&mut self, links: &[Head], pace: Pace) {
+    /// Takes linked blocks above the record in; the last of them was `heard` at this instant.
+    fn count(&mut self, heard: Instant, links: &[Head], pace: Pace) {
         let Some(head) = links.last() else { return };
         let cost = self.cost(head.block.height, pace);
         if let Some((_, credit)) = &mut self.credit {
@@ -414,7 +415,7 @@ impl Heads {
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
             record.recent = between.chain([old.block]).chain(old.recent).take(RECENT).collect();
         }
-        self.record = Some(record);
+        (self.record, self.counted) = (Some(record), Some(heard));
         (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);
     }
 
@@ -444,3 +445,6 @@ pub(super) fn turns(me: &Validator, sample: &super::gates::Sample) -> Option<Tur
     let validators = order.list.len();
     Some(Turns { at_head: order.distance(me), before: before.distance(me), validators })
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,12 +290,12 @@ impl Machine {
             Event::Exited(ending) => self.exited(now, ending),
             Event::JobDone(end) => self.job_done(now, end),
             Event::Head(head) => self.see(now, head),
-            Event::Traced(result) => self.traced(now, result),
+            Event::Traced(result) => self.traced(result),
             Event::Identified(result) => self.identified(now, result),
             Event::Surveyed(result) => self.surveyed(now, result),
             Event::SealingStarted(result) => self.sealing_started(now, result),
             Event::SealingStopped(result) => self.sealing_stopped(result),
-            Event::Recalled(result) => self.recalled(now, result),
+            Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
@@ -456,9 +456,9 @@ impl Machine {
     }
 
     /// The headers between the head record and a head have come, or cannot be had.
-    fn traced(&mut self, now: Instant, result: Result<Vec<Head>, Failure>) {
+    fn traced(&mut self, result: Result<Vec<Head>, Failure>) {
         if let Ok(headers) = result {
-            let hearing = self.heads.traced(now, &headers, self.rate());
+            let hearing = self.heads.traced(&headers, self.rate());
             self.heard(hearing);
         }
     }
