@@ -600,10 +600,11 @@ impl Machine {
         self.actions.push(Action::Tell(Notice { level, event, text, history }));
     }
 
-    /// Remembers the last thing that was warned of, until a node runs.
+    /// Remembers the last warning or error, until a node runs. That the node is held is shown by itself, and must not
+    /// hide why the last one ended.
     fn note_trouble(&mut self) {
         let bad = |action: &Action| match action {
-            Action::Tell(notice) if notice.level != Level::Info => {
+            Action::Tell(notice) if notice.level != Level::Info && notice.event != "start_held" => {
                 Some(format!("{} {}", notice.event, notice.text))
             }
             _ => None,
