@@ -1,6 +1,6 @@
-//! Heads as evidence: which of the heads that were told count, and the head record that survives everything.
+//! Heads as evidence: the rules by which a reported head counts, and the head record that survives everything.
 //!
-//! One head told by one source decides nothing and is recorded nowhere (I14). A head counts only if it is linked
+//! One head reported by one source decides nothing and is recorded nowhere (I14). A head counts only if it is linked
 //! to a block known before, by parent hashes or by asking again for a block of ours, and if the chain can have
 //! risen that far in the time that has passed. The newest head that counts is the head record: it decides
 //! whether an upgrade is due, also while the node is down, and it is the block beyond which a validator that
@@ -21,14 +21,14 @@ pub(super) const TRACEABLE: u64 = 64;
 /// Blocks of an honest chain below the record after which the record is forgotten.
 const HONEST: u64 = 20;
 /// The number of counted blocks that are remembered with their hashes.
-const RECENT: usize = 32;
+const REMEMBERED: usize = 32;
 
 /// The highest head known for sure.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeadRecord {
     /// The block.
     pub block: Block,
-    /// Its own time in seconds since the epoch, where it was told.
+    /// Its own time in seconds since the epoch, where it was reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
     /// The distances to our next own proposal at this head and at the one before, where they are known.
@@ -51,7 +51,7 @@ pub struct Turns {
     pub validators: usize,
 }
 
-/// What the machine knows of the chain's height, and has asked about it.
+/// The machine's knowledge of the chain's height, and its open questions about it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Heads {
@@ -69,7 +69,7 @@ pub(super) struct Heads {
     /// The chain that the node follows instead of the record's.
     other: Option<Other>,
     contradiction: Option<Contradiction>,
-    /// Why the head that was told last does not count.
+    /// Why the head that was reported last does not count.
     doubt: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Heads {
 struct Other {
     last: Block,
     blocks: u64,
-    /// Whether one of its blocks is one that counted once.
+    /// Whether one of its blocks has counted before.
     shared: bool,
 }
 
@@ -89,9 +89,9 @@ struct Other {
 pub(super) struct Contradiction {
     /// The block that counted.
     pub(super) ours: Block,
-    /// The hash that was told in its place.
+    /// The hash that the node reports in its place.
     pub(super) theirs: String,
-    /// Whether a second answer, to another question, says the same.
+    /// Whether the answer to a question of ours has repeated it.
     pub(super) confirmed: bool,
 }
 
@@ -113,7 +113,7 @@ impl Pace {
     }
 }
 
-/// The outcome of a head that was told.
+/// The outcome of a reported head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hearing {
     /// It counts: the record has risen.
@@ -129,7 +129,7 @@ pub(super) enum Hearing {
 }
 
 impl Contradiction {
-    /// For people.
+    /// One line for the log and for `status`.
     pub(super) fn text(&self) -> String {
         let height = self.ours.height;
         format!("block {height} was {} and is {}", self.ours.hash.as_deref().unwrap_or("?"), self.theirs)
@@ -168,7 +168,7 @@ impl Heads {
         std::iter::once(&record.block).chain(&record.recent).find(|block| block.height == height)
     }
 
-    /// Why the last head that was told does not count.
+    /// Why the head that was reported last does not count.
     pub(super) fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
@@ -218,7 +218,7 @@ impl Heads {
         }
     }
 
-    /// Takes note of a head that was told.
+    /// Judges a reported head.
     pub(super) fn hear(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
         let Some(record) = &self.record else { return self.meet(now, head, pace) };
         let since_record = match (head.heard_at, record.timestamp) {
@@ -226,7 +226,7 @@ impl Heads {
             // Nothing is known of the time before.
             (_, None) => Duration::MAX,
         };
-        // By the clock that is further on: one that was set back must not hold the record.
+        // By the clock that is further on: a wall clock that was set back must not hold the record.
         let since_counted = self.counted.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let possible = since_record.max(since_counted).saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
@@ -301,7 +301,7 @@ impl Heads {
 
     /// The node's block at a height, as it answered when it was asked for it.
     pub(super) fn recalled(&mut self, block: &Block, pace: Pace) -> Hearing {
-        // The node has the block of ours; one that has the open head as well is on the same chain.
+        // A node that has our block, and the open head as well, is on our chain.
         if let Some((_, head)) = &self.open
             && head.block.height == block.height
         {
@@ -378,7 +378,7 @@ impl Heads {
         Some(from)
     }
 
-    /// Compares a block that was told with one that counted at its height.
+    /// Compares a reported block with the one that counted at its height.
     fn compare(&mut self, ours: &Block, head: &Head) -> Hearing {
         match &head.block.hash {
             Some(theirs) if !is_same(ours, &head.block) => {
@@ -413,7 +413,7 @@ impl Heads {
         let mut record = HeadRecord::of(head);
         if let Some(old) = self.record.take() {
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
-            record.recent = between.chain([old.block]).chain(old.recent).take(RECENT).collect();
+            record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();
         }
         (self.record, self.counted) = (Some(record), Some(heard));
         (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);

@@ -433,7 +433,7 @@ fn no_more_blocks_are_remembered_than_fit_on_disk() {
         rig.next(0, height);
     }
     let recent = &rig.heads.record().unwrap().recent;
-    assert_eq!((recent.len(), &recent[0], &recent[31]), (RECENT, &block(0, 199), &block(0, 168)));
+    assert_eq!((recent.len(), &recent[0], &recent[31]), (REMEMBERED, &block(0, 199), &block(0, 168)));
 }
 
 #[test]
