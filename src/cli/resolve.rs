@@ -21,8 +21,20 @@ pub(super) fn retry(home: &Home) -> Result<()> {
         if let Some(progress) = &mut record.upgrade {
             progress.begin_anew();
         }
-        Ok("the next `wemixvisor run` tries again".to_owned())
+        Ok(after_retry(record))
     })
+}
+
+/// The course of the next run after [`retry`].
+fn after_retry(record: &Record) -> String {
+    let what = if record.upgrade.is_some() { "tries again" } else { "starts the node again" };
+    let silent = if record.silent {
+        "\nthe validator stays silent until signing is safe, and halts again if another node signs with its key: \
+         if it halted for that, stop the other node first"
+    } else {
+        ""
+    };
+    format!("the next `wemixvisor run` {what}{silent}")
 }
 
 /// Lets the next run try the upgrade again with the binary that is staged as `name`: the way on where the
@@ -133,4 +145,21 @@ fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Re
 
 fn nothing_halted() -> Error {
     Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::machine::{Target, Version};
+
+    #[test]
+    fn after_the_halt_of_a_silent_validator_the_operator_reads_that_it_stays_silent() {
+        let sha256 = Digest::sha256(b"");
+        let mut record = Record::new(Version { target: Target::Genesis, sha256 });
+        assert_eq!(after_retry(&record), "the next `wemixvisor run` starts the node again");
+        record.silent = true;
+        let text = after_retry(&record);
+        assert!(text.contains("stays silent") && text.contains("stop the other node first"), "{text}");
+    }
 }

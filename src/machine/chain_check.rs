@@ -32,7 +32,7 @@ pub(super) struct ChainCheck {
 }
 
 impl ChainCheck {
-    /// What a node that is started with this record has to show; `None` where nothing is known of the chain.
+    /// The check of a node that is started with this record; `None` where nothing is known of the chain.
     pub(super) fn of(record: &Record) -> Option<ChainCheck> {
         let attempt = record.upgrade.as_ref()?;
         let Block { height, hash } = attempt.witness.clone()?;
@@ -64,7 +64,7 @@ impl ChainCheck {
         self.client.as_deref()
     }
 
-    /// The version that was promised and the one that the node reports, if they do not go together.
+    /// The version that was promised and the one that the node reports, if the second does not contain the first.
     fn stranger(&self) -> Option<(&str, &str)> {
         let (promised, client) = (self.promised.as_deref()?, self.client.as_deref()?);
         (!client.contains(promised)).then_some((promised, client))
@@ -75,7 +75,7 @@ impl ChainCheck {
         self.found.is_some() && self.stranger().is_none()
     }
 
-    /// What speaks against the node's chain; `None` if it is the one that it was.
+    /// The objection to the node's chain; `None` if the chain is the same as before.
     pub(super) fn objection(&self) -> Option<Objection> {
         let ChainCheck { height, hash, found, trouble, .. } = self;
         match (found, trouble) {
@@ -107,7 +107,7 @@ impl Machine {
     }
 
     /// The node has answered which block it has at a height, or could not.
-    pub(super) fn recalled(&mut self, now: Instant, result: Result<Recollection, Failure>) {
+    pub(super) fn recalled(&mut self, result: Result<Recollection, Failure>) {
         let rate = self.rate();
         let Some(node) = self.node_mut() else { return };
         let (is_ours, check) = (node.identity.known, node.chain_check.as_mut());
@@ -128,7 +128,7 @@ impl Machine {
         if let Ok(Recollection { block, .. }) = result
             && is_ours
         {
-            let hearing = self.heads.recalled(now, &block, rate);
+            let hearing = self.heads.recalled(&block, rate);
             self.heard(hearing);
         }
     }

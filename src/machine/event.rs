@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "one event lives at a time")]
 pub enum Event {
-    /// What is on disk. Nothing but [`Event::Schedule`] comes before it: what is planned decides what may be started.
+    /// The facts on disk. Nothing but [`Event::Schedule`] comes before it: what is planned decides what may be started.
     Boot(Facts),
     /// The record is durable.
     Recorded,
@@ -46,7 +46,7 @@ pub enum Event {
     Exited(Ending),
     /// The long work is over.
     JobDone(JobEnd),
-    /// The node told its head.
+    /// The node reported its head.
     Head(Head),
     /// The headers asked for by [`Action::Trace`], in order, or why they cannot be had.
     Traced(Result<Vec<Head>, Failure>),
@@ -56,13 +56,13 @@ pub enum Event {
     Surveyed(Result<Survey, Failure>),
     /// The node's name and its block at the height asked for, or why they are not known.
     Recalled(Result<Recollection, Failure>),
-    /// The node was asked to seal: it does, or could not be told.
+    /// The node was asked to seal: it does, or the order did not reach it.
     SealingStarted(Result<(), Failure>),
-    /// The node was asked to seal no more: it does not, or could not be told.
+    /// The node was asked to seal no more: it does not, or the order did not reach it.
     SealingStopped(Result<(), Failure>),
     /// The node's peers were removed, or could not be. Either way it is time for SIGTERM.
     Unpeered(Result<usize, Failure>),
-    /// What the schedule says now: conflicts and cancelled upgrades taken out, ordered by height.
+    /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
     Policy(Policy),
@@ -72,27 +72,27 @@ pub enum Event {
     Tick,
 }
 
-/// What the disk says at start.
+/// The facts on disk at start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The journal's record.
     pub record: Record,
-    /// What `current` points at, and the digest of the binary there.
+    /// The directory that `current` points at, and the digest of the binary there.
     pub link: Version,
     /// The head record, where there is one.
     pub head: Option<HeadRecord>,
 }
 
-/// The head as a node told it.
+/// The head as a node reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The block.
     pub block: Block,
-    /// The hash of the block before, where it was told.
+    /// The hash of the block before, where it was reported.
     pub parent: Option<String>,
-    /// The block's own time in seconds since the epoch, where it was told.
+    /// The block's own time in seconds since the epoch, where it was reported.
     pub timestamp: Option<u64>,
-    /// The validator that proposed it, where it was told.
+    /// The validator that proposed it, where it was reported.
     pub proposer: Option<Validator>,
     /// Our own clock when the head was heard, in seconds since the epoch.
     pub heard_at: u64,
@@ -159,7 +159,7 @@ pub struct OwnMark {
 pub struct Ending {
     /// Exit code or signal.
     pub status: Status,
-    /// What is wrong with the machine rather than with the node, if anything (disk full, port taken).
+    /// A fault of the machine rather than of the node, if there is one (disk full, port taken).
     pub environment: Option<String>,
 }
 
@@ -172,7 +172,7 @@ pub enum Status {
     Signal(i32),
 }
 
-/// What class a failure is of; decisions branch on it.
+/// The class of a failure; decisions branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// May well succeed when tried again.
@@ -183,25 +183,25 @@ pub enum Class {
     Integrity,
     /// The machine is at fault: no space, no permission, something in use.
     Environment,
-    /// It was told to stop.
+    /// The job was ordered to stop.
     Cancelled,
 }
 
 /// A failure: a class to branch on, and a text to report.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
-    /// What to branch on.
+    /// The class, on which decisions branch.
     pub class: Class,
-    /// What to report.
+    /// The cause, for people.
     pub detail: String,
 }
 
-/// What the operator asks for, over the control socket or by a signal.
+/// A request of the operator, over the control socket or by a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     /// To whom the answer goes; `None` for a signal, which takes none.
     pub reply_to: Option<u64>,
-    /// What is asked.
+    /// The request.
     pub what: Request,
 }
 
@@ -261,15 +261,15 @@ pub enum JobEnd {
 /// A binary that is staged, verified and smoke-tested.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ready {
-    /// What to switch to.
+    /// The version to switch to.
     pub version: Version,
-    /// The version number that the binary itself has told, if it did: the node that runs must call itself by it.
+    /// The version number that the binary itself reports, if it does: the node that runs must call itself by it.
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
 }
 
-/// What the pre-upgrade hook said.
+/// The answer of the pre-upgrade hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookEnd {
     /// Go on.
@@ -298,7 +298,7 @@ pub enum Action {
         /// How it takes part in the network.
         mode: Mode,
     },
-    /// Say when nothing holds a lock of the previous node. → `Released`.
+    /// Report when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
     /// Send SIGTERM to the node. → in the end `Exited`.
     Terminate,
@@ -347,12 +347,12 @@ pub enum Action {
     Answer {
         /// To whom.
         to: u64,
-        /// What was done, or why not.
+        /// The outcome, or why nothing was done.
         reply: Result<String, String>,
     },
     /// Run the post-upgrade hook of an upgrade that was applied. Nothing depends on what comes of it.
     AfterUpgrade(Attempt),
-    /// Tell people.
+    /// Log a message for people.
     Tell(Notice),
     /// End the supervisor.
     Exit {
@@ -369,7 +369,7 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// As its arguments say.
+    /// As its arguments demand.
     Full,
     /// With its engine off: it follows the chain and does not seal.
     Silent,
@@ -377,14 +377,14 @@ pub enum Mode {
     Dry,
 }
 
-/// Something to tell people: one log line, and one line of history where it matters later.
+/// A message for people: one log line, and one line of history where it matters later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Notice {
     /// How loud.
     pub level: Level,
     /// A stable name that operators search for.
     pub event: &'static str,
-    /// What there is to say, as `key=value` pairs and words.
+    /// The text, as `key=value` pairs and words.
     pub text: String,
     /// Whether it goes into the history too.
     pub history: bool,
@@ -393,7 +393,7 @@ pub struct Notice {
 /// How loud a [`Notice`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
-    /// Something is wrong and needs somebody.
+    /// Something is wrong and needs the operator.
     Error,
     /// Something is unusual.
     Warn,

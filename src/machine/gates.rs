@@ -120,12 +120,13 @@ pub struct Window {
     pub closes_at: u64,
 }
 
-/// What the chain shows at one moment.
+/// The state of the chain at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The height of the head.
     pub head: u64,
-    /// How long ago the head was heard.
+    /// How long ago the head was heard. For a single look at a node, as by `check`, it is how long ago by our clock the
+    /// head was proposed, so that a clock that is off shows in it.
     pub head_age: Duration,
     /// The time between blocks.
     pub period: Duration,
@@ -251,7 +252,7 @@ pub enum Gate {
     },
     /// Not enough is known to decide.
     Unknown {
-        /// What is missing.
+        /// The problem, in words.
         missing: String,
     },
 }
@@ -337,7 +338,7 @@ pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample) -> Verdict {
     let mut holds = Vec::new();
     holds.extend(quorum_gate(&now.set[seat], now));
     let turn = slot.and_then(|slot| turn_gate(me, slot, now));
-    // Where a block of our own is best waited for only while we could still go after it.
+    // A block of our own is best waited for only while we could still go after it.
     let open_until =
         slot.filter(|_| turn.is_none()).map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
     holds.extend(turn);
@@ -463,7 +464,7 @@ impl Gate {
         matches!(self, Gate::Unknown { .. })
     }
 
-    /// What would open it.
+    /// The condition that would open it.
     #[must_use]
     pub fn waits_for(&self) -> String {
         match self {

@@ -1,6 +1,6 @@
-//! Heads as evidence: which of the heads that were told count, and the head record that survives everything.
+//! Heads as evidence: the rules by which a reported head counts, and the head record that survives everything.
 //!
-//! One head told by one source decides nothing and is recorded nowhere (I14). A head counts only if it is linked
+//! One head reported by one source decides nothing and is recorded nowhere (I14). A head counts only if it is linked
 //! to a block known before, by parent hashes or by asking again for a block of ours, and if the chain can have
 //! risen that far in the time that has passed. The newest head that counts is the head record: it decides
 //! whether an upgrade is due, also while the node is down, and it is the block beyond which a validator that
@@ -21,14 +21,14 @@ pub(super) const TRACEABLE: u64 = 64;
 /// Blocks of an honest chain below the record after which the record is forgotten.
 const HONEST: u64 = 20;
 /// The number of counted blocks that are remembered with their hashes.
-const RECENT: usize = 32;
+const REMEMBERED: usize = 32;
 
 /// The highest head known for sure.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeadRecord {
     /// The block.
     pub block: Block,
-    /// Its own time in seconds since the epoch, where it was told.
+    /// Its own time in seconds since the epoch, where it was reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
     /// The distances to our next own proposal at this head and at the one before, where they are known.
@@ -51,13 +51,15 @@ pub struct Turns {
     pub validators: usize,
 }
 
-/// What the machine knows of the chain's height, and has asked about it.
+/// The machine's knowledge of the chain's height, and its open questions about it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Heads {
     record: Option<HeadRecord>,
     /// The time that the chain has had and has not used up for counted blocks, when it was reckoned last.
     credit: Option<(Instant, Duration)>,
+    /// When the head was heard that counted last in this run.
+    counted: Option<Instant>,
     /// The head of the first contact, until another answer is linked to it.
     first: Option<(Instant, Head)>,
     /// A head above the record whose link to it was asked for, and when.
@@ -67,7 +69,7 @@ pub(super) struct Heads {
     /// The chain that the node follows instead of the record's.
     other: Option<Other>,
     contradiction: Option<Contradiction>,
-    /// Why the head that was told last does not count.
+    /// Why the head that was reported last does not count.
     doubt: Option<String>,
 }
 
@@ -77,7 +79,7 @@ pub(super) struct Heads {
 struct Other {
     last: Block,
     blocks: u64,
-    /// Whether one of its blocks is one that counted once.
+    /// Whether one of its blocks has counted before.
     shared: bool,
 }
 
@@ -87,11 +89,9 @@ struct Other {
 pub(super) struct Contradiction {
     /// The block that counted.
     pub(super) ours: Block,
-    /// The hash that was told in its place.
+    /// The hash that the node reports in its place.
     pub(super) theirs: String,
-    /// When it was told first.
-    since: Instant,
-    /// Whether a second answer, to another question, says the same.
+    /// Whether the answer to a question of ours has repeated it.
     pub(super) confirmed: bool,
 }
 
@@ -113,7 +113,7 @@ impl Pace {
     }
 }
 
-/// The outcome of a head that was told.
+/// The outcome of a reported head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hearing {
     /// It counts: the record has risen.
@@ -129,7 +129,7 @@ pub(super) enum Hearing {
 }
 
 impl Contradiction {
-    /// For people.
+    /// One line for the log and for `status`.
     pub(super) fn text(&self) -> String {
         let height = self.ours.height;
         format!("block {height} was {} and is {}", self.ours.hash.as_deref().unwrap_or("?"), self.theirs)
@@ -168,7 +168,7 @@ impl Heads {
         std::iter::once(&record.block).chain(&record.recent).find(|block| block.height == height)
     }
 
-    /// Why the last head that was told does not count.
+    /// Why the head that was reported last does not count.
     pub(super) fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
@@ -218,7 +218,7 @@ impl Heads {
         }
     }
 
-    /// Takes note of a head that was told.
+    /// Judges a reported head.
     pub(super) fn hear(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
         let Some(record) = &self.record else { return self.meet(now, head, pace) };
         let since_record = match (head.heard_at, record.timestamp) {
@@ -226,20 +226,22 @@ impl Heads {
             // Nothing is known of the time before.
             (_, None) => Duration::MAX,
         };
-        let slack = pace.shortest.saturating_mul(SLACK);
+        // By the clock that is further on: a wall clock that was set back must not hold the record.
+        let since_counted = self.counted.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let possible = since_record.max(since_counted).saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
-            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)),
-            None => since_record.saturating_add(slack),
+            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)).min(possible),
+            None => possible,
         };
         self.credit = Some((now, credit));
         let (height, known) = (head.block.height, record.block.clone());
-        let follows = height == known.height + 1 && is_child(head, &known);
+        let follows = is_child(head, &known);
         if !follows && let Some(from) = self.follow_other(head, pace) {
             return Hearing::Fallen { from };
         }
         if height <= known.height {
             return match self.block_at(height).cloned() {
-                Some(ours) => self.compare(now, &ours, head),
+                Some(ours) => self.compare(&ours, head),
                 None => Hearing::Nothing,
             };
         }
@@ -252,7 +254,7 @@ impl Heads {
             return Hearing::Nothing;
         }
         if follows {
-            self.count(std::slice::from_ref(head), pace);
+            self.count(now, std::slice::from_ref(head), pace);
             return Hearing::Counted;
         }
         if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2)))
@@ -268,8 +270,8 @@ impl Heads {
     }
 
     /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.
-    pub(super) fn traced(&mut self, now: Instant, headers: &[Head], pace: Pace) -> Hearing {
-        let (Some((_, head)), Some(record)) = (self.open.take(), &self.record) else {
+    pub(super) fn traced(&mut self, headers: &[Head], pace: Pace) -> Hearing {
+        let (Some((heard, head)), Some(record)) = (self.open.take(), &self.record) else {
             return Hearing::Nothing;
         };
         let known = record.block.clone();
@@ -279,7 +281,7 @@ impl Heads {
             return Hearing::Nothing;
         };
         if !is_same(&first.block, &known) {
-            return self.compare(now, &known, first);
+            return self.compare(&known, first);
         }
         let mut links: Vec<Head> =
             rest.iter().filter(|h| h.block.height < head.block.height).cloned().collect();
@@ -293,22 +295,22 @@ impl Heads {
             }
             last = link.block.clone();
         }
-        self.count(&links, pace);
+        self.count(heard, &links, pace);
         Hearing::Counted
     }
 
     /// The node's block at a height, as it answered when it was asked for it.
-    pub(super) fn recalled(&mut self, now: Instant, block: &Block, pace: Pace) -> Hearing {
-        // The node has the block of ours; one that has the open head as well is on the same chain.
+    pub(super) fn recalled(&mut self, block: &Block, pace: Pace) -> Hearing {
+        // A node that has our block, and the open head as well, is on our chain.
         if let Some((_, head)) = &self.open
             && head.block.height == block.height
         {
             let counts = self.anchored && block.hash.is_some() && is_same(block, &head.block);
-            let head = self.open.take().map(|(_, head)| head);
+            let open = self.open.take();
             self.anchored = false;
-            return match head.filter(|_| counts) {
-                Some(head) => {
-                    self.count(std::slice::from_ref(&head), pace);
+            return match open.filter(|_| counts) {
+                Some((heard, head)) => {
+                    self.count(heard, std::slice::from_ref(&head), pace);
                     Hearing::Counted
                 }
                 None => Hearing::Nothing,
@@ -330,7 +332,7 @@ impl Heads {
             };
         }
         self.open = None;
-        self.contradict(now, ours, theirs.clone(), true);
+        self.contradict(ours, theirs.clone(), true);
         Hearing::Nothing
     }
 
@@ -376,11 +378,11 @@ impl Heads {
         Some(from)
     }
 
-    /// Compares a block that was told with one that counted at its height.
-    fn compare(&mut self, now: Instant, ours: &Block, head: &Head) -> Hearing {
+    /// Compares a reported block with the one that counted at its height.
+    fn compare(&mut self, ours: &Block, head: &Head) -> Hearing {
         match &head.block.hash {
             Some(theirs) if !is_same(ours, &head.block) => {
-                self.contradict(now, ours.clone(), theirs.clone(), false);
+                self.contradict(ours.clone(), theirs.clone(), false);
                 Hearing::Recall { height: ours.height }
             }
             Some(_) if self.contradiction.as_ref().is_some_and(|c| c.ours == *ours) => {
@@ -394,16 +396,15 @@ impl Heads {
         }
     }
 
-    fn contradict(&mut self, now: Instant, ours: Block, theirs: String, asked: bool) {
+    fn contradict(&mut self, ours: Block, theirs: String, asked: bool) {
         let before = self.contradiction.take().filter(|c| c.ours == ours && c.theirs == theirs);
-        let since = before.as_ref().map_or(now, |c| c.since);
-        // A head and the answer to a question are two answers; so are two that are not of the same packet.
+        // Heads may come in one packet; the answer to a question that a head gave rise to does not.
         let confirmed = before.is_some_and(|c| c.confirmed || asked);
-        self.contradiction = Some(Contradiction { ours, theirs, since, confirmed });
+        self.contradiction = Some(Contradiction { ours, theirs, confirmed });
     }
 
-    /// Takes linked blocks above the record in.
-    fn count(&mut self, links: &[Head], pace: Pace) {
+    /// Takes linked blocks above the record in; the last of them was `heard` at this instant.
+    fn count(&mut self, heard: Instant, links: &[Head], pace: Pace) {
         let Some(head) = links.last() else { return };
         let cost = self.cost(head.block.height, pace);
         if let Some((_, credit)) = &mut self.credit {
@@ -412,9 +413,9 @@ impl Heads {
         let mut record = HeadRecord::of(head);
         if let Some(old) = self.record.take() {
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
-            record.recent = between.chain([old.block]).chain(old.recent).take(RECENT).collect();
+            record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();
         }
-        self.record = Some(record);
+        (self.record, self.counted) = (Some(record), Some(heard));
         (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);
     }
 
@@ -444,3 +445,6 @@ pub(super) fn turns(me: &Validator, sample: &super::gates::Sample) -> Option<Tur
     let validators = order.list.len();
     Some(Turns { at_head: order.distance(me), before: before.distance(me), validators })
 }
+
+#[cfg(test)]
+mod tests;

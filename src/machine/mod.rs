@@ -2,7 +2,7 @@
 //!
 //! The [`Machine`] is fed one [`Event`] at a time, each with the time at which it happened, and
 //! answers with the [`Action`]s to perform, in order. An action never returns a value: what came of
-//! it is a later event. [`Machine::deadline`] says when it wants to be woken if nothing happens.
+//! it is a later event. [`Machine::deadline`] is the time at which it wants to be woken if nothing happens.
 //!
 //! ```text
 //!             Boot
@@ -34,11 +34,11 @@
 //! - `Stopping`: SIGTERM was sent, once (I8); until the node is reaped.
 //! - `Working`: the node is down for an upgrade; until backup, hook or restore is done.
 //! - `Resting`: the node is down; until a backoff has passed.
-//! - `Ended`: the supervisor is to exit.
+//! - `Ended`: the supervisor exits.
 //!
 //! A running node is taken out of the state once per event, changed by `&mut`, and put back once.
 //!
-//! Where a rule lives: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`;
+//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`;
 //! whether a validator may sign, `returning`; whether a new binary is good, `probation`; whether there is a way
 //! back, `rollback`; what to do after a crash, `recovery`; starts and ends of the process, `node`; the steps of
 //! an upgrade, `switch`; binaries, `prepare`; what people see, `view` and `symptoms`.
@@ -94,7 +94,7 @@ use state::{Node, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// What the operator has configured, as far as decisions depend on it.
+/// The operator's configuration, as far as decisions depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Whether to start the node again after an upgrade, or to end.
@@ -111,13 +111,13 @@ pub struct Policy {
     pub watch_height: bool,
     /// How long a node may take to stop.
     pub shutdown_grace: Duration,
-    /// What happens to one that takes longer.
+    /// The treatment of a node that takes longer.
     pub stop_timeout: StopTimeout,
-    /// How long a node may take to tell its first head.
+    /// How long a node may take to report its first head.
     pub start_timeout: Duration,
-    /// How many blocks a new binary has to follow.
+    /// How many blocks a new binary must follow.
     pub probation_blocks: u64,
-    /// How long a new binary has to live.
+    /// How long a new binary must live.
     pub probation_time: Duration,
     /// Whether the data is backed up before a switch.
     pub backup: bool,
@@ -129,7 +129,7 @@ pub struct Policy {
     pub shortest_period: Duration,
     /// Whether a validator that ended uncleanly starts without sealing, until that is safe.
     pub silent_after_unclean: bool,
-    /// How long that may take before people are told.
+    /// How long that may take before it is logged.
     pub sign_wait: Duration,
 }
 
@@ -158,7 +158,7 @@ impl Default for Policy {
     }
 }
 
-/// What to do with a node that does not stop within the grace.
+/// The treatment of a node that does not stop within the grace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopTimeout {
     /// Go on waiting.
@@ -171,14 +171,14 @@ pub enum StopTimeout {
 
 /// Blocks before a trigger within which the head is watched closely.
 const NEAR: u64 = 60;
-/// How often people are reminded of something that still takes its time.
+/// The interval at which a log line is repeated while its cause lasts.
 const REMIND: Duration = Duration::from_secs(60);
 /// The block period assumed until two heads have been seen: that of WBFT networks.
 const USUAL_PERIOD: Duration = Duration::from_secs(1);
 
 /// How often the head record is made durable where the node is no validator.
 const KEEP: Duration = Duration::from_secs(10);
-/// How many times between blocks are needed to tell the period, and how many are kept.
+/// How many times between blocks are needed to know the period, and how many are kept.
 const GAPS: (usize, usize) = (3, 15);
 
 /// Decides. See the documentation of this module.
@@ -190,23 +190,23 @@ pub struct Machine {
     state: State,
     /// The record as it is on disk, or is just being made durable.
     record: Record,
-    /// What is planned and open, by height; one of them may be under way.
+    /// The open upgrades, by height; one of them may be under way.
     schedule: Vec<Upgrade>,
-    /// What is planned but settled. The operator may still force it.
+    /// The settled upgrades. The operator may still force one.
     settled: Vec<Upgrade>,
-    /// So many at the beginning of the schedule need no first try at preparing them.
+    /// The number of upgrades at the beginning of the schedule whose first preparation was tried.
     tried: usize,
     /// An upgrade the operator wants now, whatever the height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
     worker: Worker,
     wish: Wish,
-    /// How the last node ended; the record says `Running` from just before the next one is executed.
+    /// How the last node ended; the record has `Running` from just before the next one is executed.
     left: NodeMark,
     restarts: Restarts,
     /// The heads that count.
     heads: Heads,
-    /// The head of the node that runs, or of the last one that ran, as it was told.
+    /// The head of the node that runs, or of the last one that ran, as it was reported.
     head: Option<Head>,
     /// The last times between two blocks, to measure the block period.
     gaps: VecDeque<Duration>,
@@ -226,7 +226,7 @@ pub struct Machine {
     now: Option<Instant>,
     /// When the stop for the upgrade in the record was decided, if that was in this process.
     stopped: Option<Instant>,
-    /// What went wrong last, while no node runs.
+    /// The last warning or error, while no node runs.
     trouble: Option<String>,
     actions: Vec<Action>,
 }
@@ -273,7 +273,7 @@ impl Machine {
         machine
     }
 
-    /// Takes note of an event that happened at `now`, and says what to do, in order.
+    /// Takes note of an event that happened at `now`; returns the actions it calls for, in order.
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
         self.now = Some(now);
         match event {
@@ -290,12 +290,12 @@ impl Machine {
             Event::Exited(ending) => self.exited(now, ending),
             Event::JobDone(end) => self.job_done(now, end),
             Event::Head(head) => self.see(now, head),
-            Event::Traced(result) => self.traced(now, result),
+            Event::Traced(result) => self.traced(result),
             Event::Identified(result) => self.identified(now, result),
             Event::Surveyed(result) => self.surveyed(now, result),
             Event::SealingStarted(result) => self.sealing_started(now, result),
             Event::SealingStopped(result) => self.sealing_stopped(result),
-            Event::Recalled(result) => self.recalled(now, result),
+            Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
@@ -362,7 +362,7 @@ impl Machine {
         median.copied().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
     }
 
-    /// What is decided by the passing of time or by facts of any kind, rather than by one event.
+    /// Decisions by the passing of time or by facts of any kind, rather than by one event.
     fn drive(&mut self, now: Instant) {
         match &self.state {
             State::Born
@@ -381,13 +381,13 @@ impl Machine {
         self.prepare(now);
     }
 
-    /// What survives a crash of ours, as it is on disk or is just being made durable.
+    /// The record that survives a crash of ours, as it is on disk or is just being made durable.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The height of the head last told, of this or the last node; without one, that of the head record.
+    /// The height of the last reported head, of this or the last node; without one, that of the head record.
     #[must_use]
     pub fn head(&self) -> Option<u64> {
         self.head.as_ref().map(|h| h.block.height).or(self.heads.height())
@@ -398,7 +398,7 @@ impl Machine {
         self.open().next()
     }
 
-    /// What is planned and neither settled nor under way, in order.
+    /// The upgrades that are neither settled nor under way, by height.
     fn open(&self) -> impl Iterator<Item = &Upgrade> {
         self.schedule.iter().filter(|u| !self.is_under_way(&u.name))
     }
@@ -412,7 +412,7 @@ impl Machine {
     }
 
     /// Puts aside what is settled. Done when something has ended or the plans have changed, so that
-    /// nobody has to look back through years of history at every block.
+    /// no event looks back through years of history at every block.
     fn sift(&mut self) {
         let past = Past::new(&self.record.ended);
         let open = |u: &Upgrade| past.leaves_open(u) && !self.record.current.target.is(&u.name);
@@ -456,14 +456,14 @@ impl Machine {
     }
 
     /// The headers between the head record and a head have come, or cannot be had.
-    fn traced(&mut self, now: Instant, result: Result<Vec<Head>, Failure>) {
+    fn traced(&mut self, result: Result<Vec<Head>, Failure>) {
         if let Ok(headers) = result {
-            let hearing = self.heads.traced(now, &headers, self.rate());
+            let hearing = self.heads.traced(&headers, self.rate());
             self.heard(hearing);
         }
     }
 
-    /// Does what a head that was told calls for.
+    /// Does what a judged head calls for.
     fn heard(&mut self, hearing: Hearing) {
         match hearing {
             Hearing::Nothing => {}
@@ -505,7 +505,7 @@ impl Machine {
             std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
         let before: BTreeMap<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
         let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
-        // Its binary is the same one, whoever else names the upgrade now.
+        // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
             (Some(old), Some(new)) => Upgrade { origin: new.origin.clone(), ..old.clone() } != **new,
             (old, new) => old.is_some() != new.is_some(),
@@ -600,10 +600,11 @@ impl Machine {
         self.actions.push(Action::Tell(Notice { level, event, text, history }));
     }
 
-    /// Remembers the last thing that was warned of, until a node runs.
+    /// Remembers the last warning or error, until a node runs. That the node is held is shown by itself, and must not
+    /// hide why the last one ended.
     fn note_trouble(&mut self) {
         let bad = |action: &Action| match action {
-            Action::Tell(notice) if notice.level != Level::Info => {
+            Action::Tell(notice) if notice.level != Level::Info && notice.event != "start_held" => {
                 Some(format!("{} {}", notice.event, notice.text))
             }
             _ => None,
@@ -646,7 +647,7 @@ impl Machine {
     }
 }
 
-/// The time between two blocks that were told one after the other; `heard` is the time between the two hearings.
+/// The time between two blocks that were reported one after the other; `heard` is the time between the two hearings.
 ///
 /// The times in the headers are right while the node catches up, but only to the second.
 fn gap(before: &Head, head: &Head, heard: Duration) -> Option<Duration> {

@@ -1,7 +1,7 @@
 //! Preparing binaries: fetched, verified and tried while there is time, one after the other.
 //!
 //! As soon as an upgrade is known its binary is prepared, and again after a failure; never while the node
-//! is down for an upgrade. How that is done is the business of the job; what is due, of [`super::switch`].
+//! is down for an upgrade. The job does the work; [`super::switch`] decides which upgrade is due.
 
 use super::event::{Action, Class, Failure, Job, Level, Ready};
 use super::restart::backoff;
@@ -10,7 +10,7 @@ use super::{Machine, Upgrade};
 use crate::name::Name;
 use std::time::Instant;
 
-/// So many of the next upgrades are tried again and again until their binaries are ready.
+/// The number of the next upgrades that are tried again until their binaries are ready.
 const CLOSE: usize = 16;
 
 impl Machine {
@@ -35,7 +35,7 @@ impl Machine {
         }
     }
 
-    /// The upgrade to prepare now: the first of those close by that is not ready, else the first that was
+    /// The upgrade to prepare now: the first of the close ones that is not ready, otherwise the first that was
     /// never tried.
     fn wanted(&mut self, now: Instant) -> Option<Upgrade> {
         let is_time = |u: &&Upgrade| match self.prepared.get(&u.name) {
@@ -52,7 +52,7 @@ impl Machine {
         self.schedule.get(self.tried).cloned()
     }
 
-    /// What is wanted now or next. The binaries of all others are tried once, as soon as they are known,
+    /// The upgrades that are wanted now or next. The binaries of all others are tried once, as soon as they are known,
     /// and again only when their turn nears: a long plan must not keep us busy with what is missing.
     fn close(&self) -> impl Iterator<Item = &Upgrade> {
         self.forced.iter().chain(self.open().take(CLOSE))
@@ -81,7 +81,7 @@ impl Machine {
     }
 
     pub(super) fn prepared(&mut self, now: Instant, name: Name, result: Result<Ready, Failure>) {
-        // What was cancelled or has changed meanwhile is not waited for any more.
+        // An upgrade that was cancelled or has changed meanwhile is not waited for any more.
         let Some(Preparation::Working { failures }) = self.prepared.get(&name) else { return };
         let failures = failures.saturating_add(1);
         match result {

@@ -1,7 +1,7 @@
-//! What is remembered across a crash: the journal's record, as plain data.
+//! The memory that survives a crash: the journal's record, as plain data.
 //!
-//! The record is the intent; completion is derived from the disk. Writing and reading it is the
-//! business of `upgrade::journal`, what to do after a crash that of [`super::recovery`].
+//! The record is the intent; completion is derived from the disk. `upgrade::journal`
+//! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
 use super::event::Ready;
 use crate::digest::Digest;
@@ -12,7 +12,7 @@ use std::fmt;
 /// How many characters are kept of why an upgrade ended: the journal is not a log.
 const DETAIL: usize = 500;
 
-/// What `current` may point at.
+/// A directory that `current` may point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
@@ -31,7 +31,7 @@ pub struct Version {
     pub sha256: Digest,
 }
 
-/// What is known of the node process.
+/// The last known state of the node process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeMark {
@@ -109,11 +109,11 @@ pub struct Attempt {
     /// Whether a block carries a seal or a proposal of the new binary.
     #[serde(default)]
     pub signed: bool,
-    /// What ran before.
+    /// The version that ran before.
     pub from: Version,
-    /// What is to run.
+    /// The version to switch to.
     pub to: Version,
-    /// The version number that the new binary has told of itself, if it did.
+    /// The version number that the new binary reports itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
@@ -173,9 +173,9 @@ pub struct Ended {
 /// Everything that survives a crash of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
-    /// What `current` points at when no upgrade is under way.
+    /// The target of `current` when no upgrade is under way.
     pub current: Version,
-    /// What is known of the node process.
+    /// The last known state of the node process.
     pub node: NodeMark,
     /// The chain of this home, from the first contact on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! What to do first after a start: a pure function of the journal's record and of the link on disk.
+//! The first step after a start: a pure function of the journal's record and of the link on disk.
 //!
 //! The same facts give the same outcome, so recovery may itself be killed at any point.
 
@@ -25,7 +25,7 @@ pub enum Recovery {
     },
     /// The way back had begun: finish it.
     Revert,
-    /// What is on disk cannot be explained; somebody has to look.
+    /// The state on disk cannot be explained; the operator must look.
     Halt(String),
 }
 

@@ -3,7 +3,7 @@
 use super::record::{Attempt, Phase};
 use crate::name::Name;
 
-/// What an upgrade whose new binary did not prove itself comes to.
+/// The end of an upgrade whose new binary did not prove itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Run the old binary on the data as it is.
@@ -14,7 +14,7 @@ pub(super) enum Verdict {
     Halt(&'static str),
 }
 
-/// What is known of the new binary's time on the data.
+/// The facts about the new binary's time on the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Traces {
     /// The highest head seen since, or at, the stop.
@@ -23,7 +23,7 @@ pub(super) struct Traces {
     pub signed: bool,
 }
 
-/// What speaks against running the old binary when nobody has watched the chain since the upgrade was halted.
+/// The objection to running the old binary when no supervisor has watched the chain since the upgrade was halted.
 #[must_use]
 pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
     // How far the chain is by now can only matter where there is a fork.
@@ -34,7 +34,7 @@ pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static st
     }
 }
 
-/// What speaks against finishing a halted upgrade with the binary that is staged as `name`.
+/// The objection to finishing a halted upgrade with the binary that is staged as `name`.
 #[must_use]
 pub fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static str> {
     if progress.phase == Phase::Reverting {

@@ -1,8 +1,8 @@
-//! One schedule from everybody who plans: the trigger file, active plans and the operator.
+//! One schedule from all sources of plans: the trigger file, active plans and the operator.
 //!
 //! The same upgrade planned twice is one upgrade; plans that disagree are refused, not guessed at, and
-//! the node stays as it is. The work is linear in the number of upgrades, but for sorting. Reading the
-//! plans is the business of others, and so is the question which upgrade is due.
+//! the node stays as it is. The work is linear in the number of upgrades, but for sorting. It reads
+//! no plans, and does not decide which upgrade is due.
 
 use super::record::{Ended, Outcome};
 use super::upgrade::{Origin, Upgrade};
@@ -11,32 +11,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What is planned by all together.
+/// The union of all plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// Upgrades to come, by strictly rising height.
     pub upgrades: Vec<Upgrade>,
-    /// What is not among them because of a disagreement.
+    /// The upgrades left out because their sources disagree.
     pub conflicts: Vec<Conflict>,
 }
 
 /// Upgrades that are refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// What is refused; none of it happens until the conflict is gone.
+    /// The refused upgrades; none of them happens until the conflict is gone.
     pub refused: Vec<Claim>,
     /// Why, in words that follow upon the list of claims.
     pub why: String,
 }
 
-/// Somebody's wish to upgrade at a height.
+/// One source's wish to upgrade at a height.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The upgrade.
     pub name: Name,
     /// Its height.
     pub height: u64,
-    /// Who wishes it.
+    /// The source of the wish.
     pub origin: Origin,
 }
 
@@ -45,7 +45,7 @@ pub struct Claim {
 /// Where the same upgrade is planned more than once, the first of `planned` lends it its text; whatever
 /// only one of them knows (digest, fork height, places of binaries) the united one has; the earlier
 /// deadline and the more careful `data_compat` count. Its origin is the trigger file, if that is one of
-/// them, since a node that stops by itself has named it there; else that of the first.
+/// them, since a node that stops by itself has named it there; otherwise it is that of the first.
 ///
 /// An upgrade that was cancelled at its height, or has ended at it in whichever way, is left out. One
 /// that was applied at another height, or lies below an upgrade that was applied, is refused.
@@ -90,7 +90,7 @@ pub fn merge(
     Schedule { upgrades, conflicts }
 }
 
-/// What has ended, prepared for questions.
+/// The ended upgrades, prepared for look-ups.
 pub(super) struct Past<'a> {
     by_name: BTreeMap<&'a Name, &'a Ended>,
     last_applied: Option<&'a Ended>,
@@ -263,7 +263,7 @@ mod tests {
         let schedule = merge([a, b.clone()], &[], &[]);
         let united = Upgrade { digest: Some(digest), ..b };
         assert_eq!(schedule, Schedule { upgrades: vec![united.clone()], conflicts: vec![] });
-        // Where no heights are known only the trigger file says that it is time.
+        // While no heights are known only the trigger file says that it is time.
         assert_eq!(united.origin, Origin::TriggerFile);
     }
 

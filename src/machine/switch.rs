@@ -117,7 +117,7 @@ impl Machine {
         }
     }
 
-    /// Tells people, once for each, that the height of an upgrade is there and its binary is not ready.
+    /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
         let failed = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
@@ -138,8 +138,8 @@ impl Machine {
         self.actions.push(Action::Inspect(ready.version));
     }
 
-    /// The upgrade to switch to now, with its binary: the one that the operator wants now, or else the lowest of those
-    /// whose height is there and whose binary is ready. One that is not ready holds no other one up.
+    /// The upgrade to switch to now, with its binary: the one that the operator wants now, otherwise the lowest of those
+    /// whose height is there and whose binary is ready. An upgrade that is not ready holds no other one up.
     ///
     /// The height is that of the head record, so it does not matter whether a node runs.
     pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
@@ -174,8 +174,8 @@ impl Machine {
         if self.record.upgrade.is_none() { self.due() } else { None }
     }
 
-    /// Where the node stops by itself: the upgrade that it has named in the trigger file. What others plan
-    /// before that one waits for a height, of which nobody tells.
+    /// For a node that stops by itself: the upgrade that it has named in the trigger file. What others plan
+    /// before that one waits for a height, which is not known.
     pub(super) fn triggered(&self) -> Option<&Upgrade> {
         self.open().find(|upgrade| !self.policy.watch_height && upgrade.origin == Origin::TriggerFile)
     }
@@ -200,7 +200,7 @@ impl Machine {
         self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
     }
 
-    /// The binary has changed since it was verified: it has to be prepared anew.
+    /// The binary has changed since it was verified: it must be prepared anew.
     pub(super) fn inspect_failed(&mut self, now: Instant, failure: Failure) {
         let State::Inspecting { name, node } = &self.state else {
             return self.unexpected("inspect_failed");
@@ -268,7 +268,7 @@ impl Machine {
         }
     }
 
-    /// Whether anything has to be done between the stop and the switch.
+    /// Whether any work is left between the stop and the switch.
     pub(super) fn has_work(&self, progress: &Attempt) -> bool {
         progress.hook || self.policy.backup && !progress.unclean
     }
@@ -395,7 +395,7 @@ impl Machine {
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
             let news = Notice::to_history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
-            // Once the upgrade has ended nothing else says that the data was put back.
+            // Once the upgrade has ended nothing else records that the data was put back.
             record.silent |= self.policy.validator && self.policy.silent_after_unclean && progress.restores();
             record.end(outcome, detail);
             return self.save_and_tell(record, AfterRecord::Start(None), Some(news));

@@ -1,9 +1,9 @@
 //! Symptoms with names: what is wrong with a running node or its network, in one line each, for status and log.
 //!
-//! A symptom never decides anything. It is told once when it shows, and again each minute while it lasts.
+//! A symptom never decides anything. It is logged when it shows, and again each minute while it lasts.
 
 use super::event::{Level, Survey};
-use super::gates::{Seat, room};
+use super::gates::{SLOT, Seat, group_size, room, room_needed};
 use super::quorum::quorum;
 use super::returning::show;
 use super::state::Node;
@@ -19,7 +19,7 @@ const FORK_IS_NEAR: u64 = 3600;
 /// Symptoms of a plan, which lasts for weeks: they are logged once, and shown by status for as long as they last.
 const ONCE: [&str; 1] = ["little_room"];
 
-/// What was told, and when last.
+/// The symptoms that were logged, and when last.
 pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
 
 /// One symptom: a stable name and a line for people.
@@ -30,7 +30,7 @@ pub(super) struct Symptom {
 }
 
 impl Machine {
-    /// Tells people of every symptom that is new, or has lasted for another minute.
+    /// Logs every symptom that is new, or has lasted for another minute.
     pub(super) fn report_symptoms(&mut self, now: Instant, node: &mut Node) {
         let symptoms = self.symptoms(now, node);
         node.network.symptoms.retain(|name, _| symptoms.iter().any(|symptom| symptom.name == *name));
@@ -43,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// What is wrong now.
+    /// The symptoms of this moment.
     pub(super) fn symptoms(&self, now: Instant, node: &Node) -> Vec<Symptom> {
         if !self.policy.watch_height {
             return Vec::new();
@@ -63,7 +63,7 @@ impl Machine {
         all
     }
 
-    /// Why no new head comes, as far as that can be told.
+    /// Why no new head comes, as far as that is known.
     fn standing(&self, now: Instant, node: &Node, survey: Option<&Survey>) -> Symptom {
         let (head, still) = (node.height().unwrap_or(0), node.still(now));
         let since = format!("head={head} for={still:.0?}");
@@ -128,18 +128,18 @@ impl Machine {
         })
     }
 
-    /// Whether a fork is near and fewer than a quorum of the proposers run the new version.
+    /// A fork that is near, a roll that is late, and fewer than a quorum of the proposers with the new version.
     fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
         let head = self.heads.height()?;
-        let near =
-            |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork - head));
-        let (height, left) = self.open().find_map(near)?;
-        // Before the height no validator is expected to have switched.
-        if left > FORK_IS_NEAR || head < height {
+        let near = |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork));
+        let (height, fork) = self.open().find_map(near)?;
+        if fork - head > FORK_IS_NEAR {
             return None;
         }
         let census = self.census(survey)?;
-        (census.upgraded < census.quorum).then(|| Symptom { name: "few_upgraded", text: census.to_string() })
+        let late = is_late(survey.sample.set.len(), census.upgraded, head, (height, fork));
+        (late && census.upgraded < census.quorum)
+            .then(|| Symptom { name: "few_upgraded", text: census.to_string() })
     }
 
     /// The first upgrade with too few blocks for the turns of all validators between its height and its fork. The
@@ -191,6 +191,17 @@ impl std::fmt::Display for Census {
     }
 }
 
+/// Whether a roll is late: every validator has had its turn since the height of the upgrade, or a quorum of
+/// `validators` no longer has one before the fork, since only `upgraded` of them have switched.
+///
+/// A validator shows its version in its next proposal, so the count may lag by a whole round of proposers.
+fn is_late(validators: usize, upgraded: usize, head: u64, (height, fork): (u64, u64)) -> bool {
+    let all_had_turns = height.saturating_add(room_needed(validators)).saturating_add(validators as u64);
+    let missing = quorum(validators).saturating_sub(upgraded);
+    let needed = (missing.div_ceil(group_size(validators)) as u64).saturating_mul(SLOT);
+    head >= all_had_turns || head >= height && fork.saturating_sub(head) < needed
+}
+
 /// The other validators that are not connected; where peers are not reported, those that do not seal.
 fn absent(survey: &Survey) -> Vec<String> {
     let there = |seat: &Seat| match &survey.connected {
@@ -237,6 +248,18 @@ mod tests {
         assert_eq!(at(5, None), (2, seconds(1)));
         assert_eq!(at(14, None), (4, seconds(16)));
         assert_eq!(at(14, Some(seconds(8))), (4, seconds(8)));
+    }
+
+    #[test]
+    fn a_roll_is_late_after_all_turns_or_with_too_few_left() {
+        // Seven validators take seven slots, and five of them are a quorum.
+        let late = |upgraded, head, fork| is_late(7, upgraded, head, (1000, fork));
+        assert!(!late(0, 999, 1000 + 168), "it has not begun");
+        assert!(!late(0, 1000, 1000 + 168), "it begins with just enough room");
+        assert!(!late(2, 1000 + 96, 1000 + 168), "three more have three slots");
+        assert!(late(2, 1000 + 97, 1000 + 168) && !late(3, 1000 + 97, 1000 + 168));
+        // With room to spare the last proposal of the last validator is waited for.
+        assert!(!late(0, 1000 + 168 + 6, 3000) && late(0, 1000 + 168 + 7, 3000));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One upgrade as everybody agrees on it: what to switch to, at which height, and its limits.
+//! One upgrade as all its sources agree on it: the version, the height and the limits.
 //!
 //! The trigger file, `upgrade schedule` and plans each have their own file format; all become this.
 
@@ -23,19 +23,19 @@ pub struct Upgrade {
     pub data_compat: bool,
     /// The digest of what is downloaded or staged, where the planner pinned one.
     pub digest: Option<Digest>,
-    /// Where the binary can be had, by `os/arch` (`linux/amd64`) or `any`.
+    /// The URLs of the binary, by `os/arch` (`linux/amd64`) or `any`.
     pub binaries: BTreeMap<String, String>,
     /// Free text of the planner, handed to hooks as `UPGRADE_INFO`.
     pub info: Option<String>,
-    /// Who planned it.
+    /// The source of the plan.
     pub origin: Origin,
 }
 
-/// Where an upgrade was learned from.
+/// The source from which an upgrade was learned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// The node (or somebody) wrote `upgrade-info.json`.
+    /// The node, or an operator, wrote `upgrade-info.json`.
     TriggerFile,
     /// `wemixvisor upgrade schedule`.
     Schedule,

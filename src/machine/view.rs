@@ -1,4 +1,4 @@
-//! What people may see of the machine: a snapshot for `status`, the metrics and the log.
+//! The machine as people see it: a snapshot for `status`, the metrics and the log.
 
 use super::event::Survey;
 use super::gates::{Slot, Window, deadline};
@@ -15,17 +15,17 @@ use std::fmt;
 pub struct View {
     /// One word for where the supervisor is.
     pub state: String,
-    /// What runs, or would.
+    /// The version that runs, or would.
     pub version: Version,
     /// The node process.
     pub node: Option<NodeView>,
-    /// The head last told, of this or the last node.
+    /// The last reported head, of this or the last node.
     pub head: Option<Block>,
     /// The block period in milliseconds, measured.
     pub period_ms: u64,
     /// Failures in a row.
     pub failures: u32,
-    /// What went wrong last, while no node runs.
+    /// The last warning or error, while no node runs.
     #[serde(default)]
     pub trouble: Option<String>,
     /// The upgrade under way.
@@ -40,15 +40,15 @@ pub struct View {
     /// The head record: the highest head that counts.
     #[serde(default)]
     pub head_record: Option<Block>,
-    /// What is wrong with the node or its network, in words.
+    /// The faults of the node or its network, in words.
     #[serde(default)]
     pub symptoms: Vec<SymptomView>,
     /// How many of the proposers run the version that the next fork needs, in words.
     #[serde(default)]
     pub census: Option<String>,
-    /// What is planned, in order.
+    /// The planned upgrades: the one that the operator forces first, the others by height.
     pub planned: Vec<Plan>,
-    /// What has ended.
+    /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
 }
 
@@ -70,7 +70,7 @@ pub struct SymptomView {
     pub text: String,
 }
 
-/// The next heights at which a validator may begin to stop, as far as the present set tells.
+/// The next heights at which a validator may begin to stop, by the present set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnView {
     /// The heights.
@@ -101,7 +101,7 @@ pub struct Plan {
     /// Why it has not happened yet, in one line.
     #[serde(default)]
     pub why: String,
-    /// Who planned it.
+    /// The source of the plan.
     pub origin: String,
     /// Blocks from the head to its height; 0 if it is due.
     pub blocks_left: Option<u64>,
@@ -109,8 +109,8 @@ pub struct Plan {
     pub left_ms: Option<u64>,
     /// Whether its binary can be switched to: `waiting`, `preparing`, `ready` or `failed`.
     pub binary: String,
-    /// How far the download of its binary is, where there is one. The machine does not know; who shows
-    /// the snapshot adds it.
+    /// How far the download of its binary is, where there is one. The machine does not know it; the
+    /// supervisor adds it.
     pub download: Option<Download>,
     /// Why it does not happen though it is due, or why its binary is not ready.
     pub hold: Option<String>,
@@ -182,7 +182,7 @@ impl Machine {
         }
     }
 
-    /// What a silent node waits for.
+    /// The condition that a silent node waits for.
     fn silence(&self) -> String {
         let Some((node, now)) = self.node().zip(self.now) else { return "it is not running".to_owned() };
         let why = self.not_yet_sealing(now, node).unwrap_or_else(|| "it was asked to seal".to_owned());

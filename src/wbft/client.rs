@@ -58,7 +58,7 @@ pub enum Syncing {
     Active {
         /// The node's own head.
         current: u64,
-        /// The highest head a peer has told of; both are 0 on a node's first start.
+        /// The highest head that a peer has announced; both are 0 on a node's first start.
         highest: u64,
     },
 }
@@ -94,7 +94,7 @@ impl Client {
         Client { connection: Connection::new(endpoint, options), headers_by: HeaderMethod::Header }
     }
 
-    /// Whom it asks.
+    /// The address of the node.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         self.connection.endpoint()
@@ -203,7 +203,7 @@ impl Client {
         Ok(genesis.hash)
     }
 
-    /// What the node says of its synchronisation; see [`Syncing`].
+    /// The node's report of its synchronisation; see [`Syncing`].
     ///
     /// # Errors
     /// As [`block_number`](Self::block_number).

@@ -5,7 +5,7 @@
 //! anew from every transition that sets their length.
 //!
 //! The schedule of epochs is a forecast. The headers decide: an epoch ends where a header carries the next
-//! validators, whatever the configuration says.
+//! validators, whatever the configuration has.
 
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -119,7 +119,7 @@ impl Timing {
             if elapsed < next {
                 return Forecast { round, since, next };
             }
-            // Where the limit is reached all rounds are equally long, so that those that have passed need no loop.
+            // At the limit all rounds are equally long, so that those that have passed need no loop.
             let equal = round > 0 && self.timeout_of(round + 1) == self.timeout_of(round);
             let passed = if equal { (elapsed - since).as_nanos() / timeout.as_nanos() } else { 1 };
             let passed = u32::try_from(passed).unwrap_or(u32::MAX).max(1);
@@ -204,7 +204,7 @@ impl Consensus {
         changed.map(|t| t.block - 1)
     }
 
-    /// Where the epochs in force at `height` are counted from, and their length.
+    /// The block from which the epochs in force at `height` are counted, and their length in blocks.
     fn schedule(&self, height: u64) -> Option<(u64, u64)> {
         let base = self.base.epoch.map(|length| (0, length));
         self.until(height).filter_map(|t| t.epoch.map(|length| (t.block, length))).last().or(base)
@@ -219,7 +219,7 @@ impl Transition {
     fn read(value: &Value) -> Option<Transition> {
         let block = value.get("block")?.as_u64()?;
         let seconds = |name| number(value, name).map(|n| n.map(Duration::from_secs));
-        // Of these, 0 means unchanged; of the others, the value 0.
+        // In these fields 0 means unchanged; in the other ones it means the value 0.
         let positive = |n: Option<Duration>| n.filter(|n| !n.is_zero());
         Some(Transition {
             block,

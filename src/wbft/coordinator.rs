@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-/// The longest wait for a head before somebody asks whether to go on waiting.
+/// The longest wait for a head before the caller is asked whether to go on waiting.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The gate that holds where the node does not report its address.
@@ -27,7 +27,7 @@ const NO_ADDRESS: &str = "the node's own address: serve `istanbul` or `eth`, or 
 pub struct Readiness {
     /// The answer, with the reasons.
     pub verdict: Verdict,
-    /// What the node shows.
+    /// The node's observation of the network.
     pub state: ConsensusState,
 }
 
@@ -199,7 +199,7 @@ impl Coordinator {
         }
     }
 
-    /// Waits for the next head, or a moment where the transport cannot tell of it.
+    /// Waits for the next head, or a moment where the transport does not announce it.
     fn pause(&mut self) {
         match self.heads.as_mut().map(|heads| heads.next(Some(PAUSE))) {
             Some(Ok(_)) => {}

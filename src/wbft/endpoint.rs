@@ -1,4 +1,4 @@
-//! Where a node's JSON-RPC can be had, as operators write it.
+//! The address of a node's JSON-RPC, as operators write it.
 //!
 //! URLs are checked with the parser of the HTTP client, so that what passes here is what it accepts.
 //! Nothing is contacted and no name is looked up.

@@ -1,4 +1,4 @@
-//! What a WBFT header carries in `extraData`: round, seals and, at the end of an epoch, the next validators.
+//! The contents of `extraData` in a WBFT header: round, seals and, at the end of an epoch, the next validators.
 //!
 //! Recorded from go-stablenet (ten fields) and, by source, the same of go-wbft (nine: no gas tip). Seals
 //! name validators by their index in the set that seals the block, or, for the seals of the block
@@ -21,29 +21,29 @@ const MAX_VALIDATORS: usize = 4096;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// What the proposer wrote of itself; the genesis block has nothing.
+    /// The proposer's vanity text; the genesis block has none.
     pub vanity: Vec<u8>,
     /// The proposer's signature that makes the next block's randomness. Empty in the genesis block.
     pub randao_reveal: Vec<u8>,
     /// The round in which the block before was decided.
     pub prev_round: u64,
-    /// Who prepared the block before, late votes included.
+    /// The validators that prepared the block before, late votes included.
     pub prev_prepared: Option<Seal>,
-    /// Who committed the block before, late votes included: the only place where liveness shows.
+    /// The validators that committed the block before, late votes included: the only place where liveness shows.
     pub prev_committed: Option<Seal>,
     /// The round in which this block was decided. Not covered by the hash.
     pub round: u64,
-    /// Who prepared this block, as this node saw it. Not covered by the hash.
+    /// The validators that prepared this block, as this node saw it. Not covered by the hash.
     pub prepared: Option<Seal>,
     /// The first quorum that committed this block, as this node saw it. Not covered by the hash.
     pub committed: Option<Seal>,
     /// The gas tip, in the smallest unit, where the software knows one.
     pub gas_tip: Option<u128>,
-    /// In the last block of an epoch: who seals the next.
+    /// In the last block of an epoch: the validators of the next.
     pub epoch: Option<EpochInfo>,
 }
 
-/// An aggregated signature and who is in it.
+/// An aggregated signature and its signers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
     /// Bit *i* of byte *i*/8, least significant first, is the validator with index *i*.
@@ -52,16 +52,16 @@ pub struct Seal {
     pub signature: Vec<u8>,
 }
 
-/// What the last block of an epoch says of the next one.
+/// The next epoch, as the last block of an epoch announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochInfo {
-    /// Everybody who may be chosen, with their diligence in units of 10⁻⁶.
+    /// The candidates, with their diligence in units of 10⁻⁶.
     pub candidates: Vec<(Address, u64)>,
-    /// Who was chosen, as indices of candidates, in the order of the seals: at least one, none twice.
+    /// The chosen ones, as indices of candidates, in the order of the seals: at least one, none twice.
     pub validators: Vec<usize>,
     /// Their BLS public keys.
     pub bls_public_keys: Vec<Vec<u8>>,
-    /// Whether the network is still in its stabilizing stage, where the software says so.
+    /// Whether the network is still in its stabilizing stage, where the software reports that.
     pub stabilizing: Option<bool>,
 }
 
@@ -76,7 +76,7 @@ impl Extra {
     /// Decodes `extraData`.
     ///
     /// # Errors
-    /// If it is anything else than what a WBFT header has.
+    /// If it is not the `extraData` of a WBFT header.
     pub fn decode(bytes: &[u8]) -> Result<Extra, BadExtra> {
         let items = list(bytes).and_then(|items| items.all(10)).map_err(at("extraData"))?;
         let (gas_tip, epoch) = match items[..] {
@@ -98,7 +98,7 @@ impl Extra {
         })
     }
 
-    /// What the proposer's program calls itself: `geth 1.0.1 go1.26.6 linux`, or the text it wrote.
+    /// The name of the proposer's program: `geth 1.0.1 go1.26.6 linux`, or the text it wrote.
     #[must_use]
     pub fn client(&self) -> Option<String> {
         let text = |bytes: &[u8]| {
@@ -134,7 +134,7 @@ impl Seal {
         }
     }
 
-    /// The indices of who is in it.
+    /// The indices of its signers.
     pub fn indices(&self) -> impl Iterator<Item = usize> {
         let bits = |(byte, bits): (usize, &u8)| {
             let bits = *bits;
@@ -143,7 +143,7 @@ impl Seal {
         self.bitmap.iter().enumerate().flat_map(bits)
     }
 
-    /// Who is in it, by the set that its indices mean; `None` if it names somebody beyond that set.
+    /// Its validators, by the set that its indices mean; `None` if it names an index beyond that set.
     #[must_use]
     pub fn addresses(&self, set: &[Address]) -> Option<Vec<Address>> {
         self.indices().map(|index| set.get(index).copied()).collect()
@@ -185,7 +185,7 @@ impl EpochInfo {
         Ok(Some(EpochInfo { candidates, validators, bls_public_keys, stabilizing }))
     }
 
-    /// Who seals the next epoch, in the order of the seals.
+    /// The validators of the next epoch, in the order of the seals.
     #[must_use]
     pub fn next_validators(&self) -> Vec<Address> {
         self.validators.iter().map(|index| self.candidates[*index].0).collect()
@@ -228,7 +228,7 @@ mod tests {
         })
     }
 
-    /// What our decoder says, in the words of the independent one.
+    /// The output of our decoder, in the words of the independent one.
     fn told(extra: &Extra) -> Value {
         json!({
             "vanity": hex(&extra.vanity),

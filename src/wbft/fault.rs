@@ -1,4 +1,4 @@
-//! What can go wrong between us and a node, told with transport, method and what came.
+//! Failures between us and a node, each with transport, method and cause.
 
 use super::endpoint::Endpoint;
 use crate::error::{Error, Kind};
@@ -11,15 +11,15 @@ use std::time::Duration;
 /// Shown as one line: `eth_blockNumber over ipc: /data/node.ipc: cannot be reached: connect: …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcError {
-    /// Whom we asked.
+    /// The address of the node.
     pub endpoint: Endpoint,
-    /// The method that was called, or what else was done: `connect`, `eth_subscription`.
+    /// The method that was called, or another operation: `connect`, `eth_subscription`.
     pub method: String,
-    /// What went wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What went wrong.
+/// The fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// No connection, or it ended: nothing listens, no such file, end of file, TLS failed.
@@ -37,7 +37,7 @@ pub enum Fault {
     },
     /// The transport cannot do what was asked, such as a subscription over HTTP.
     Unsupported(&'static str),
-    /// We were told to stop, by a [`Stopper`](super::Stopper).
+    /// The call was ended by a [`Stopper`](super::Stopper).
     Stopped,
 }
 
@@ -57,7 +57,7 @@ impl Fault {
 }
 
 impl RpcError {
-    /// Whether the node says that the method does not exist or is not served on this transport.
+    /// Whether the node answers that the method does not exist or is not served on this transport.
     #[must_use]
     pub fn is_unknown_method(&self) -> bool {
         matches!(self.fault, Fault::Refused { code: -32601, .. })

@@ -17,7 +17,7 @@ pub struct Header {
     pub timestamp: u64,
     /// The validator that proposed it.
     pub miner: Address,
-    /// What [`Extra::decode`](super::Extra::decode) reads.
+    /// The input of [`Extra::decode`](super::Extra::decode).
     pub extra_data: Vec<u8>,
 }
 

@@ -75,7 +75,7 @@ impl Heads {
         start().map_err(|fault: Fault| fault.of(endpoint, METHOD))
     }
 
-    /// What ends a wait in [`next`](Self::next) from another thread.
+    /// The handle that ends a wait in [`next`](Self::next) from another thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.stop))

@@ -50,7 +50,7 @@ impl Http {
         let body = response.body_mut().with_config().limit(limit as u64).read_to_vec();
         match status {
             StatusCode::OK => {}
-            // What stands between us and the node says that the node is not there now.
+            // A proxy between us and the node reports that the node is not there now.
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 return Err(Fault::Unreachable(format!("HTTP status {status}")));
             }

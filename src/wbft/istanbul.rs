@@ -21,7 +21,7 @@ const STEP: u64 = 16;
 /// Blocks that one `istanbul_status` may cover; nodes refuse more.
 const MAX_STATUS: u64 = 1024;
 
-/// Who committed to a block first, as `istanbul_getCommitSignersFromBlock` tells.
+/// The validators that committed to a block first, as `istanbul_getCommitSignersFromBlock` reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitSigners {
     /// The height.
@@ -30,11 +30,11 @@ pub struct CommitSigners {
     pub hash: Hash,
     /// Its proposer.
     pub author: Address,
-    /// The first quorum. Who is missing here may be healthy all the same.
+    /// The first quorum. A validator that is missing here may be healthy all the same.
     pub committers: Vec<Address>,
 }
 
-/// What `istanbul_status` tells of a range of blocks.
+/// The answer of `istanbul_status` about a range of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activity {
     /// The range, both ends included.
@@ -47,24 +47,24 @@ pub struct Activity {
     pub rounds: BTreeMap<u64, u64>,
 }
 
-/// What `istanbul_getWbftExtraInfo` tells of a block. [`Extra`] has the same from the header.
+/// The answer of `istanbul_getWbftExtraInfo` about a block. [`Extra`] has the same from the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtraInfo {
     /// The round that decided the block.
     pub round: u64,
     /// The round that decided the block before.
     pub prev_round: u64,
-    /// Who committed to this block first.
+    /// The validators that committed to this block first.
     pub committed: Vec<Address>,
-    /// Who committed to the block before, late votes included.
+    /// The validators that committed to the block before, late votes included.
     pub prev_committed: Vec<Address>,
     /// In the last block of an epoch, and in block 0: the validators from the next block on.
     pub next_validators: Option<Vec<Address>>,
 }
 
 impl Client {
-    /// The address with which the node seals, if it seals: from `istanbul_nodeAddress`, else from the node's id,
-    /// else from `eth_coinbase`. `None` if none of them is served, or none is set.
+    /// The address with which the node seals, if it seals: from `istanbul_nodeAddress`, then from the node's id,
+    /// then from `eth_coinbase`. `None` if none of them is served, or none is set.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
@@ -82,7 +82,7 @@ impl Client {
         self.coinbase()
     }
 
-    /// Whether the node's address is in the set. Says nothing of its health.
+    /// Whether the node's address is in the set. It proves nothing about its health.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`, as every method here; where `istanbul` is not served, `Refused`.
@@ -127,7 +127,7 @@ impl Client {
         self.find_epoch(before).map(Some)
     }
 
-    /// Who committed to block `height` first. Block 0 has no seals and is refused.
+    /// The validators that committed to block `height` first. Block 0 has no seals and is refused.
     ///
     /// # Errors
     /// As [`is_validator`](Self::is_validator).
@@ -146,7 +146,7 @@ impl Client {
         Ok(CommitSigners { number, hash, author, committers })
     }
 
-    /// Who did what in the blocks `from` to `to`, both included; `to` must not be beyond the head.
+    /// Each validator's part in the blocks `from` to `to`, both included; `to` must not be beyond the head.
     ///
     /// # Errors
     /// As [`is_validator`](Self::is_validator); `Unsupported` for more than 1024 blocks, which nodes refuse.
@@ -189,7 +189,7 @@ impl Client {
         })
     }
 
-    /// What the node itself decodes of block `height`.
+    /// The `extraData` of block `height` as the node itself decodes it.
     ///
     /// # Errors
     /// As [`is_validator`](Self::is_validator).
@@ -239,7 +239,7 @@ impl Client {
 
     /// The forks that the running program knows, by the place of their setting in the chain's configuration
     /// (`londonBlock`, `transitions.0.block`), with their heights. An unknown fork is absent. `None` if the
-    /// node does not tell.
+    /// node does not report it.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
@@ -249,7 +249,7 @@ impl Client {
         Ok(config.filter(|config| config.is_object()).map(forks_in))
     }
 
-    /// The set as the node tells it; `None` if it does not serve that, or does not know the block.
+    /// The set as the node reports it; `None` if it does not serve that, or does not know the block.
     fn told_validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
         const METHOD: &str = "istanbul_getValidators";
         match self.connection().call_large(METHOD, json!([show_quantity(height)])) {

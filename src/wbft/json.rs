@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The deepest nesting accepted. The deepest that a node was seen to answer, a chain's configuration, is 9.
 pub(super) const MAX_DEPTH: usize = 32;
 
-/// Where in a value the bytes seen so far end.
+/// The position in a value at which the bytes seen so far end.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     seen: usize,

@@ -4,7 +4,7 @@
 //! rounds entered (`consensus/wbft/core/round`), rounds that ran out of time (`…/timeout_round`) and
 //! heights (`…/sequence`), and serves them under `/debug/metrics/prometheus` with underscores for the
 //! slashes. Its relatives say `qbft` or `istanbul/qbft` for `wbft`, so a counter is known by how its
-//! name begins and ends. A node that does not count them exposes nothing here, and nothing is told.
+//! name begins and ends. A node that does not count them exposes nothing here, and nothing is reported.
 //!
 //! The format: <https://prometheus.io/docs/instrumenting/exposition_formats/>
 

@@ -1,4 +1,4 @@
-//! A WBFT node's JSON-RPC: transports, typed answers, and what they say about the consensus.
+//! A WBFT node's JSON-RPC: transports, typed answers, and the state of the consensus that follows from them.
 //!
 //! Public and independent of the supervisor: nothing here knows of processes, upgrades or the home.
 //!
@@ -6,8 +6,8 @@
 //! - [`Connection`]: calls over HTTP, HTTPS, IPC or WebSocket, bounded in time, size and depth.
 //! - [`Client`]: typed answers; [`Heads`]: new heads as they come.
 //! - [`Extra`]: what a header carries; [`Window`]: the last blocks decoded, from headers of any source.
-//! - [`Consensus`]: the chain's settings by height, and when which round runs; [`Order`]: who proposes when.
-//! - [`Observer`]: asks a node again and again; [`ConsensusState`]: what that means, for people and JSON.
+//! - [`Consensus`]: the chain's settings by height, and when which round runs; [`Order`]: the proposer of each height.
+//! - [`Observer`]: asks a node repeatedly; [`ConsensusState`]: the state that follows, for people and JSON.
 //! - [`Coordinator`]: waits for the height, and for the turn of a validator; [`quorum`]: the arithmetic.
 //! - [`RoundMetrics`]: what happens between blocks, where a node exposes its metrics.
 //!
@@ -15,7 +15,7 @@
 //! decisions, and pure.
 //!
 //! Everything strict is strict for one reason: a height or a set of validators that was misread takes
-//! a validator down at the wrong moment. What a node says is checked for its form, never repaired.
+//! a validator down at the wrong moment. The answers of a node are checked for their form, never repaired.
 
 mod client;
 mod consensus;

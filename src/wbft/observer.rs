@@ -1,7 +1,7 @@
-//! Asks a node for what the consensus can be judged by, again and again at little cost.
+//! Asks a node repeatedly, at little cost, for the facts by which the consensus can be judged.
 //!
 //! The first observation fetches as many headers as there are validators, each later one only those
-//! that are new. Everything comes from one node: whoever doubts it asks another one, too.
+//! that are new. Everything comes from one node: a caller that doubts it must ask another one, too.
 
 use super::client::{Client, Peer, Syncing};
 use super::consensus::{Consensus, Policy, Timing};
@@ -15,10 +15,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The blocks by which a window of fewer validators is longer than its span: what a probation asks for.
 const LEAST: usize = 20;
-/// The time after which round 0 is given up, for a chain that does not tell.
+/// The time after which round 0 is given up, for a chain that does not report it.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a node says at one moment.
+/// A node's view of the network at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// The last blocks: at least as many as validators, and 20, or all there are.
@@ -28,9 +28,9 @@ pub struct Observation {
     /// How far the head was proposed in the future of our clock. More than a period means that our clock is slow, or
     /// the proposer's fast.
     pub clock_skew: Duration,
-    /// The address with which the node seals, if it tells.
+    /// The address with which the node seals, if it reports one.
     pub own: Option<Address>,
-    /// What it says of its synchronisation.
+    /// Its report of its synchronisation.
     pub syncing: Syncing,
     /// Whether its engine is on.
     pub mining: Option<bool>,
@@ -43,7 +43,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// The last proposal of each validator, of the last max(20, N) blocks: who runs which version.
+    /// The last proposal of each validator, of the last max(20, N) blocks: the version that each runs.
     #[must_use]
     pub fn census(&self) -> BTreeMap<Address, Proposal> {
         self.window.census(self.window.validators().len().max(LEAST))
@@ -65,7 +65,7 @@ impl Observation {
 pub struct Observer {
     client: Client,
     window: Option<Window>,
-    /// What does not change while a node runs, once it was told.
+    /// The facts that do not change while a node runs, once known.
     own: Option<Address>,
     consensus: Option<Consensus>,
     admin: Option<bool>,

@@ -49,7 +49,7 @@ fn split(input: &[u8]) -> Result<(Item<'_>, &[u8]), BadRlp> {
     }
 }
 
-/// A length of so many bytes.
+/// A length that is written in `size` bytes.
 fn long(size: u8, rest: &[u8]) -> Result<(usize, &[u8]), BadRlp> {
     let (bytes, rest) = rest.split_at_checked(size.into()).ok_or(BadRlp("a length is cut short"))?;
     let length = number(bytes)?;

@@ -65,7 +65,7 @@ impl Connection {
         Connection { endpoint: endpoint.clone(), options, link: None }
     }
 
-    /// Whom it talks to.
+    /// The address of the node.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Instant;
 
-/// The notifications kept while nobody asks for them.
+/// The notifications kept until they are asked for.
 const MAX_NOTICES: usize = 64;
 
 /// A connection that carries whole messages.
@@ -23,7 +23,7 @@ pub(super) trait Wire: Send + std::fmt::Debug {
     /// The next message, or `None` if no whole one came before the deadline.
     fn receive(&mut self, deadline: Option<Instant>, limit: usize) -> Result<Option<Vec<u8>>, Fault>;
 
-    /// What ends the connection from another thread.
+    /// The handle that ends the connection from another thread.
     fn handle(&self) -> io::Result<Handle>;
 }
 

@@ -1,7 +1,7 @@
-//! What is known of the consensus, in the terms of the field, fit for people and for JSON.
+//! The known state of the consensus, in the terms of the field, fit for people and for JSON.
 //!
-//! Nothing is invented. No method tells the round in progress, so `round` is that of the last block,
-//! and `step` says what can be told from outside. One validator has one vote, so power is 1 of N.
+//! Nothing is invented. No method reports the round in progress, so `round` is that of the last block,
+//! and `step` says what can be known from outside. One validator has one vote, so power is 1 of N.
 
 use super::client::Syncing;
 use super::hex::{Address, Hash};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What the node's part of the consensus is doing, as far as that can be seen.
+/// The node's part in the consensus, as far as that can be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -21,7 +21,7 @@ pub enum Step {
     Commit,
     /// The next block is overdue by more than the time that a round is given.
     RoundChange,
-    /// A sync round is under way: the node follows others instead of taking part.
+    /// A sync round is under way: the node follows the other validators instead of taking part.
     Syncing,
     /// The node is a validator, but its engine is off.
     Silent,
@@ -32,14 +32,14 @@ pub enum Step {
 /// A validator of the set that seals the next block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Who it is.
+    /// Its address.
     pub address: Address,
     /// Whether its seal is in one of the last [`RECENT`](crate::machine::gates::RECENT) blocks, which is also what the
     /// quorum gate asks.
     pub live: bool,
     /// The height of the newest block that it is known to have committed to.
     pub last_commit: Option<u64>,
-    /// What its program called itself in the last block that it proposed, if it proposed one of these.
+    /// The name of its program in the last block that it proposed, if it proposed one of these.
     pub client: Option<String>,
 }
 
@@ -52,11 +52,11 @@ pub struct ConsensusState {
     pub hash: Option<Hash>,
     /// The round that decided the head.
     pub round: u64,
-    /// What can be told of the round in progress.
+    /// The step of the round in progress, as far as it is known.
     pub step: Step,
-    /// The address with which the node seals, if it tells.
+    /// The address with which the node seals, if it reports one.
     pub address: Option<Address>,
-    /// Whether that is one of the validators of the next block. Says nothing of the node's health.
+    /// Whether that is one of the validators of the next block. It proves nothing about the node's health.
     pub is_validator: bool,
     /// Its seal bit.
     pub validator_index: Option<usize>,
@@ -66,7 +66,7 @@ pub struct ConsensusState {
     pub validator_power: usize,
     /// All votes: as many as validators.
     pub total_power: usize,
-    /// Whether the node says that it is syncing. That it does not say so proves nothing.
+    /// Whether the node reports that it is syncing. That it does not proves nothing.
     pub is_syncing: bool,
     /// Whether it knows of a higher head than its own.
     pub catching_up: bool,
@@ -92,11 +92,11 @@ pub struct ConsensusState {
     pub block_period: Duration,
     /// How many of the last max(8, N) blocks each round has decided.
     pub rounds: BTreeMap<u64, usize>,
-    /// How many peers the node has, if it tells.
+    /// The number of the node's peers, if it reports that.
     pub peers: Option<u64>,
-    /// Whether its engine is on, if it tells.
+    /// Whether its engine is on, if it reports that.
     pub mining: Option<bool>,
-    /// Who proposes the next block if round 0 decides it.
+    /// The proposer of the next block if round 0 decides it.
     pub next_proposer: Option<Address>,
     /// The counters of rounds that the node exposes as metrics, where they were asked for.
     pub live_rounds: Option<RoundMetrics>,
@@ -193,7 +193,7 @@ impl ConsensusState {
         }
     }
 
-    /// Who is live besides the node itself.
+    /// The live validators besides the node itself.
     #[must_use]
     pub fn live_without_us(&self) -> BTreeSet<Address> {
         let others = self.validators.iter().filter(|v| v.live && Some(v.address) != self.address);

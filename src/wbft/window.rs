@@ -1,4 +1,4 @@
-//! The last blocks, decoded: who sealed them, in which rounds, and who seals the next one.
+//! The last blocks, decoded: their seals and rounds, and the validators of the next one.
 //!
 //! Liveness shows in `prevCommittedSeal` only. A block's own seals stop at the first quorum, and miss a
 //! healthy validator every fourth time; the next block collects the late votes too.
@@ -24,15 +24,15 @@ pub struct Decided {
     pub hash: Hash,
     /// When it was proposed, in seconds since 1970.
     pub timestamp: u64,
-    /// Who proposed it.
+    /// Its proposer.
     pub proposer: Address,
-    /// What the proposer's program calls itself.
+    /// The name of the proposer's program.
     pub client: Option<String>,
     /// The round that decided it.
     pub round: u64,
     /// Whether an epoch ends with it: its header names the next validators.
     pub ends_epoch: bool,
-    /// Who committed to the block **before** it, late votes included.
+    /// The validators that committed to the block **before** it, late votes included.
     pub sealers: BTreeSet<Address>,
 }
 
@@ -218,7 +218,7 @@ impl Window {
         self.blocks().iter().rev().find(|block| block.sealers.contains(validator))
     }
 
-    /// Everybody with a seal in one of the last `count` blocks.
+    /// The validators with a seal in one of the last `count` blocks.
     #[must_use]
     pub fn sealers(&self, count: usize) -> BTreeSet<Address> {
         self.last(count).iter().flat_map(|block| block.sealers.iter().copied()).collect()
@@ -234,7 +234,7 @@ impl Window {
         rounds
     }
 
-    /// The time between blocks that round 0 decided, from what they say themselves; at least a second,
+    /// The time between blocks that round 0 decided, from their own times; at least a second,
     /// which is the grain of their clocks. `None` without two such blocks in a row.
     #[must_use]
     pub fn period(&self) -> Option<Duration> {
@@ -277,7 +277,7 @@ impl Window {
     }
 }
 
-/// How many blocks tell about so many validators: 8, or one round of proposers.
+/// The number of blocks that shows the liveness of this number of validators: 8, or one round of proposers.
 #[must_use]
 pub(super) fn span(validators: usize) -> usize {
     validators.max(8)

@@ -19,7 +19,7 @@ use ureq::http::Uri;
 
 /// The largest head of the server's answer to our request to upgrade.
 const MAX_HEAD: usize = 8 << 10;
-/// What both sides append to the key before hashing it (RFC 6455, section 1.3).
+/// The suffix that both sides append to the key before hashing it (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The time to answer a ping or a close: the peer is reading, or it is gone.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -171,7 +171,7 @@ impl Wire for WebSocket {
     }
 }
 
-/// The sizes of header and payload of the frame that `bytes` begin with, once they tell.
+/// The sizes of header and payload of the frame that `bytes` begin with, once enough of it is there.
 fn frame_size(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Fault> {
     let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -216,7 +216,7 @@ fn check_upgrade(head: &[u8], key: &str) -> Result<(), Fault> {
     if accepted { Ok(()) } else { Err(Fault::nonsense("an answer to somebody else's WebSocket request")) }
 }
 
-/// What a server that agrees says to the client with this key.
+/// The `Sec-WebSocket-Accept` of a server for the client with this key.
 pub(super) fn accept(key: &str) -> String {
     BASE64.encode(sha1(format!("{key}{GUID}").as_bytes()))
 }

@@ -214,6 +214,9 @@ fn an_old_binary_is_not_started_at_the_fork() {
         (+32.9s) pass                → await release
         release                      → warn start_held: the chain was at 199 and needs v2 from its fork at 200 on; to start genesis all the same: wemixvisor restart
     "#]]);
+    let view = story.world.machine.as_ref().unwrap().view();
+    assert!(view.held.is_some_and(|why| why.contains("needs v2")));
+    assert_eq!(view.trouble.as_deref(), Some("node_exited status=\"exit code 0\" after=2s"));
     story.then(Input::Done).check(&expect![[r#"
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2

@@ -229,12 +229,11 @@ impl Rig {
     }
 
     fn notices(&self, event: &str) -> Vec<&Notice> {
-        let of = |action: &'_ Action| matches!(action, Action::Tell(notice) if notice.event == event);
-        let notice = |action| match action {
-            &Action::Tell(ref notice) => Some(notice),
+        let all = self.said.iter().filter_map(|action| match action {
+            Action::Tell(notice) => Some(notice),
             _ => None,
-        };
-        self.said.iter().filter(|action| of(action)).filter_map(notice).collect()
+        });
+        all.filter(|notice| notice.event == event).collect()
     }
 
     fn told(&self, event: &str) -> bool {
@@ -1009,6 +1008,21 @@ fn a_clock_that_is_off_is_named_and_holds_nothing() {
     assert_eq!(rig.stops(), 1, "{}", rig.hold());
     let skew = rig.notices("clock_skew");
     assert!(skew.len() == 1 && skew[0].text.contains("8s ahead"), "{skew:?}");
+}
+
+#[test]
+fn proposers_that_are_not_upgraded_are_named_when_the_roll_is_late() {
+    let mut rig = running();
+    rig.schedule(Some(H + 1000));
+    // Four validators take four slots, and a round of proposals shows the last one's version.
+    for height in 92..H + 110 {
+        rig.head(height);
+        let census = (1..=4).map(|n| ([n; 20], "1.0.0".to_owned())).collect();
+        rig.surveyed(Survey { census, ..survey(height, &[3, 4]) });
+        assert_eq!(rig.told("few_upgraded"), height >= H + 100, "{height}");
+    }
+    let text = &rig.notices("few_upgraded")[0].text;
+    assert_eq!(text, "0 of 4 proposers run >= 2.0.0; quorum 3; fork in 900 blocks");
 }
 
 #[test]
