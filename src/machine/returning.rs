@@ -279,8 +279,8 @@ impl Machine {
         if survey.connected.is_none() && survey.sample.set.len() > 1 {
             missing.push("the node does not tell its peers: serve `admin`".to_owned());
         }
-        let must_be_seen = !self.is_new_at_the_fork(&self.record);
-        for validator in node.network.returning.unseen(survey).into_iter().filter(|_| must_be_seen) {
+        let is_new = self.is_new_at_the_fork(&self.record);
+        for validator in node.network.returning.unseen(survey).into_iter().filter(|_| !is_new) {
             missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
         }
         // Without its peers a node stands still on any chain.
@@ -289,7 +289,7 @@ impl Machine {
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));
         let ours = survey.me.and_then(|me| survey.sample.order.as_ref()?.distance(&me)) == Some(1);
-        let still = if ours && margin(survey.sample.set.len()) > 0 { STILL_OURS } else { STILL };
+        let still = if ours && !is_new && margin(survey.sample.set.len()) > 0 { STILL_OURS } else { STILL };
         if let Some(left) = still.checked_sub(quiet.unwrap_or_default()).filter(|left| !left.is_zero()) {
             missing.push(format!("nothing must change for another {:.0} s", left.as_secs_f64().ceil()));
         }

@@ -253,7 +253,9 @@ impl Node {
         let last = self.height();
         if last != Some(height) {
             let since = self.still_since.map(|at| now.saturating_duration_since(at));
-            if since.is_none_or(|since| since > period.max(Duration::from_secs(1)) * GAP) {
+            let gap = since.is_none_or(|since| since > period.max(Duration::from_secs(1)) * GAP);
+            // A head that goes back shows that the one before was false.
+            if gap || last.is_some_and(|last| height < last) {
                 self.steady_since = Some(height);
             }
             let is_next = last.and_then(|last| last.checked_add(1)) == Some(height);

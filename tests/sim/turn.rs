@@ -280,8 +280,16 @@ impl Turn<'_, '_> {
 
     /// Notes which members are there, as far as the node's standing lets it see them.
     pub(crate) fn look_around(&mut self) {
+        let set = self.node.params.validators_at(self.state.head().number + 1);
+        let me = self.node.args.options.index;
+        // A silent validator drops those that send consensus messages, and keeps others that are silent as well.
+        let is_kept = |other: &&Member| {
+            let removed = self.state.removed.contains(&other.index) || other.removed.contains(&me);
+            !other.mining && other.index != me && set.contains(&other.index) && !removed
+        };
+        let kept = self.visit.others.iter().filter(|_| self.silent && !self.has_link).filter(is_kept);
         let mut peers: Vec<(usize, String)> =
-            self.peers.iter().map(|member| (member.index, member.version.clone())).collect();
+            self.peers.iter().chain(kept).map(|member| (member.index, member.version.clone())).collect();
         peers.sort();
         if let Standing::Frozen { since } = self.state.standing {
             // Each failed sync round drops the peer it was tried with.

@@ -157,7 +157,7 @@ impl Sim {
 
     pub(super) fn check_head_record(&mut self, i: usize, record: &HeadRecord) {
         // At the first contact nothing is known that two linked heads could contradict.
-        if self.homes[i].head_record.is_none() {
+        if self.homes[i].head_record.as_ref().is_none_or(|known| Home::is_lie(&known.block)) {
             return;
         }
         if Home::is_lie(&record.block) || record.recent.iter().any(Home::is_lie) {

@@ -12,8 +12,8 @@ const PERIOD: u64 = 1_000;
 const ROUND: u64 = 2_000;
 /// A block that was decided this recently may not have reached all, or a node that was surveyed before.
 const ON_ITS_WAY: u64 = 2_000;
-/// The time until a node that was dropped hears of it by a redial.
-const UNHEARD: u64 = 36_000;
+/// The time until a node that was dropped hears of it by a redial; two may be cut short before a sync has ended.
+const UNHEARD: u64 = 3 * 36_000;
 
 impl Sim {
     /// The node's engine is on from now on.
