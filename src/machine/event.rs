@@ -148,7 +148,7 @@ pub struct Survey {
 /// The newest trace of our key on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnMark {
-    /// The height of the block that carries it.
+    /// The height of the block that we have sealed or proposed.
     pub height: u64,
     /// How long ago that block was proposed, by our clock.
     pub age: Duration,

@@ -105,7 +105,8 @@ impl Machine {
         let whole = survey.oldest <= proven.saturating_add(1);
         let unsigned = newest.is_none_or(|age| age > since + CLOCKS);
         if fresh && whole && unsigned && !attempt.signed {
-            self.departure.unsigned_to = Some(survey.sample.head.max(proven));
+            // The seals of the head are in the block after it.
+            self.departure.unsigned_to = Some(survey.sample.head.saturating_sub(1).max(proven));
             node.network.unsigned_at = Some(at);
         }
         None

@@ -154,8 +154,8 @@ impl Machine {
         let far_before = whole || before != Some(1);
         // A validator that is alone decides every block itself.
         let alone = validators == 1 && whole;
-        let in_turn = self.departure.in_turn || self.is_new_at_the_fork(record);
-        alone || in_turn && at_head != Some(1) && far_before
+        let in_turn = self.departure.in_turn && at_head != Some(1);
+        alone || (in_turn || self.is_new_at_the_fork(record)) && far_before
     }
 
     /// Whether this is the first start of a new binary after a stop that the fork has forced. The votes at the fork that
@@ -200,7 +200,7 @@ impl Machine {
             return None;
         }
         // On a chain that stands still the last seals stay where they are, and what was final before is our own.
-        let before = network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(2));
+        let before = network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(1));
         let recent =
             |own: &OwnMark| own.height > before && own.height.saturating_add(RECENT) > survey.sample.head;
         let own = survey.own_mark.filter(recent);
@@ -247,7 +247,9 @@ impl Machine {
             return Some(format!("the head is {head} and has to be {goal}"));
         }
         // A silent node follows for a moment at a time: one block that comes in time proves as much as our clock does.
-        let age = if node.in_time > 0 { node.still(now) } else { node.head_age(now) };
+        // While it catches up blocks may seem to come in time, but their own times tell.
+        let comes_in_time = node.in_time > 0 && node.lag().is_some_and(|lag| lag <= CLOCKS);
+        let age = if comes_in_time { node.still(now) } else { node.head_age(now) };
         if age > survey.sample.period * 3 {
             return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
         }

@@ -226,10 +226,15 @@ fn is_public(remote: &str) -> bool {
     }
 }
 
-/// The newest block that carries a seal of ours or was proposed by us.
+/// The newest block that we have sealed or proposed. The seals of a block are in the next one, whose own time says nothing
+/// of when they were made: a chain may stand still in between.
 fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
-    let is_ours = |block: &&Decided| block.proposer == *own || block.sealers.contains(own);
-    let block = window.blocks().iter().rev().find(is_ours)?;
+    let blocks = window.blocks();
+    let marked = |(at, block): (usize, &Decided)| {
+        let sealed = block.sealers.contains(own).then(|| at.checked_sub(1)).flatten();
+        if block.proposer == *own { Some(at) } else { sealed }
+    };
+    let block = &blocks[blocks.iter().enumerate().rev().find_map(marked)?];
     let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
     let age = proposed.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
     Some(OwnMark { height: block.number, age })

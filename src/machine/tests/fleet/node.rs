@@ -189,8 +189,9 @@ impl Sim {
             }
             first_round += usize::from(n < blocks && block.round == 0);
             if own_mark.is_none() && (sealed || block.proposer == i) {
-                let age = self.now.saturating_add_signed(home.skew).saturating_sub(block.time);
-                own_mark = Some(OwnMark { height: block.height, age: Duration::from_millis(age) });
+                let marked = if block.proposer == i { block } else { &chain.blocks[block.parent] };
+                let age = self.now.saturating_add_signed(home.skew).saturating_sub(marked.time);
+                own_mark = Some(OwnMark { height: marked.height, age: Duration::from_millis(age) });
             }
             oldest = block.height;
         }

@@ -198,7 +198,8 @@ impl Sim {
     /// A proposal at a height that was decided before contradicts a final block.
     ///
     /// A validator that its peers have dropped cannot know of the last blocks before they find it again. Few of those
-    /// do no harm; more than the margin at one height would.
+    /// do no harm; more than the margin at one height would. At a fork that has forced its stop a new binary signs at once:
+    /// without it the chain may not go on.
     fn check_proposal(&mut self, i: usize, head: Id) {
         let height = self.chain.height(head) + 1;
         let Some(decided) = self.chain.decided_at(height).map(|id| self.chain.blocks[id].time) else {
@@ -207,7 +208,8 @@ impl Sim {
         if self.now <= decided + ON_ITS_WAY {
             return;
         }
-        if self.now <= decided + UNHEARD {
+        let at_fork = self.scenario.upgrades.iter().any(|planned| planned.fork == Some(height));
+        if at_fork || self.now <= decided + UNHEARD {
             let stale = self.stale.entry(height).or_default();
             *stale |= 1 << i;
             if stale.count_ones() as usize <= margin(self.chain.set(height).len()) {
