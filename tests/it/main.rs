@@ -12,6 +12,7 @@ mod fleet;
 mod homes;
 mod hooks;
 mod house;
+mod network;
 mod plans;
 mod recovery;
 mod restart;

@@ -1,97 +1,13 @@
 //! Validators of one chain, each under its own supervisor, all upgraded at one height: they take turns.
 
-use super::rig::sim::{Sim, contradictions, head, try_call, until, wait_head};
-use super::rig::visor::{Rig, Visor, send};
+use super::rig::fleet::{Fleet, H, wait_all};
+use super::rig::sim::{Sim, head, try_call, until, wait_head};
+use super::rig::visor::{Visor, send};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
+use std::path::Path;
 use wemixvisor::machine::quorum::quorum;
 use wemixvisor::wbft::{Address, Client, Endpoint, Options, Window};
-
-const H: u64 = 40;
-
-/// The homes of the validators of one chain.
-struct Fleet {
-    network: TempDir,
-    homes: Vec<Rig>,
-}
-
-impl Fleet {
-    fn new(size: usize, fork: Option<u64>) -> Fleet {
-        Fleet::with_deadline(size, fork, None)
-    }
-
-    fn with_deadline(size: usize, fork: Option<u64>, deadline: Option<u64>) -> Fleet {
-        let deadline = deadline.map(|height| height.to_string());
-        let network = tempfile::tempdir().unwrap();
-        let home = || {
-            let rig = Rig::with(&[("period", "50")]);
-            let fork = fork.map(|fork| fork.to_string());
-            let knows = fork.as_deref().map(|fork| ("fork", fork));
-            let options: Vec<(&str, &str)> = [("period", "50")].into_iter().chain(knows).collect();
-            rig.stage("v2", &options);
-            let mut args = vec!["upgrade", "schedule", "v2", "40"];
-            if let Some(fork) = &fork {
-                args.extend(["--fork-height", fork]);
-            }
-            if let Some(deadline) = &deadline {
-                args.extend(["--deadline-height", deadline]);
-            }
-            rig.ok(&args);
-            rig.set("DAEMON_VALIDATOR_MODE", "true")
-        };
-        Fleet { network, homes: (0..size).map(|_| home()).collect() }
-    }
-
-    /// Starts the supervisor of validator `index`.
-    fn run(&self, index: usize) -> Visor<'_> {
-        let (index_text, size) = (index.to_string(), self.homes.len().to_string());
-        let network = self.network.path().to_str().unwrap();
-        let chain = ["--sim.network", network, "--sim.index", &index_text, "--sim.validators", &size];
-        let mut args = vec!["--mine"];
-        args.extend(chain);
-        self.homes[index].run_with(&[], &args)
-    }
-
-    fn ipc(&self, index: usize) -> PathBuf {
-        self.homes[index].ipc()
-    }
-
-    /// No validator has voted against a final block, and no height was decided twice.
-    fn audit(&self) {
-        let nodes: Vec<PathBuf> = self.homes.iter().map(Rig::data).collect();
-        let nodes: Vec<&Path> = nodes.iter().map(PathBuf::as_path).collect();
-        let found = contradictions(self.network.path(), &nodes);
-        let serious: Vec<&String> = found.iter().filter(|line| !line.starts_with("stale")).collect();
-        assert!(serious.is_empty(), "{serious:#?}");
-    }
-
-    /// When each validator was down for its upgrade: from its SIGTERM to its next start, in order.
-    fn absences(&self, there: usize) -> Vec<(u64, u64, usize)> {
-        let ms = |value: &serde_json::Value| value["ms"].as_u64().unwrap();
-        let mut absences: Vec<_> = self.homes[..there]
-            .iter()
-            .enumerate()
-            .map(|(index, home)| {
-                let (signals, starts) = (home.traces().signals(), home.traces().starts());
-                // The new binary is tried without peers first, and asked to stop again.
-                assert_eq!((signals.len(), starts.len()), (2, 3), "{starts:?}");
-                assert_eq!((&starts[1]["mine"], &starts[2]["mine"]), (&false.into(), &true.into()));
-                (ms(&signals[0]), ms(&starts[2]), index)
-            })
-            .collect();
-        absences.sort_unstable();
-        absences
-    }
-}
-
-/// Waits until all have been upgraded.
-fn wait_all(visors: &mut [Visor<'_>]) {
-    for visor in visors {
-        visor.wait(&["event=upgrade_ended", "name=v2", "outcome=applied"]);
-    }
-}
 
 /// A block as it was decided.
 struct Decision {

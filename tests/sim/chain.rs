@@ -28,6 +28,8 @@ pub(crate) struct Params {
     /// Milliseconds between blocks, and until round 0 is given up.
     pub(crate) period: u64,
     pub(crate) timeout: u64,
+    /// Milliseconds by which the clocks of the proposers are slow.
+    pub(crate) slow: u64,
     /// Validator sets other than "all", each from the epoch that begins after a height.
     pub(crate) sets: Vec<(u64, Vec<usize>)>,
 }
@@ -104,7 +106,7 @@ impl Params {
             number: parent.number + 1,
             hash: String::new(),
             parent: parent.hash.clone(),
-            time: parent.time.max(proposal.now_ms / 1000),
+            time: parent.time.max(proposal.now_ms.saturating_sub(self.slow) / 1000),
             miner: proposal.miner,
             round: proposal.round,
             prev_round: parent.round,
@@ -273,6 +275,7 @@ mod tests {
             fields: 10,
             period: 1000,
             timeout: 2000,
+            slow: 0,
             sets: vec![(20, vec![0, 1, 3])],
         }
     }

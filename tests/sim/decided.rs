@@ -56,6 +56,7 @@ mod tests {
             fields: 10,
             period: 1000,
             timeout: 2000,
+            slow: 0,
             sets: Vec::new(),
         };
         let next = |parent: &Block, now_ms| {

@@ -28,6 +28,7 @@
 //! | `index`, `validators` | which of how many validators this is (0, 1); a higher index is an end node |
 //! | `chain-id`, `epoch`, `fields` | 8383, blocks per epoch (10), fields of `extraData` (10, or 9 as go-wbft) |
 //! | `period`, `timeout` | ms between blocks (1000), ms until round 0 is given up (2 periods) |
+//! | `slow` | ms by which the proposers' clocks are slow, as block times show it (0) |
 //! | `dir` | where `sim.json` and the traces below are (the data directory) |
 //! | `transitions` | a JSON list that `admin_nodeInfo` of v1.1 shows, `[{"block":100}]` (`[]`) |
 //! | `finality-lag` | blocks by which `finalized` and `safe` lag behind the head (0; 2 for v1.1) |

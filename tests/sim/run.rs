@@ -87,6 +87,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         fields: options.fields,
         period: options.period,
         timeout: options.round_timeout(),
+        slow: options.slow,
         sets: Vec::new(),
     };
     let mut start = json!({

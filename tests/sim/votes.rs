@@ -141,6 +141,7 @@ mod tests {
             fields: 10,
             period: 1000,
             timeout: 2000,
+            slow: 0,
             sets: Vec::new(),
         }
     }

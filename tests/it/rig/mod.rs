@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod door;
+pub(crate) mod fleet;
 pub(crate) mod minisign;
 pub(crate) mod server;
 pub(crate) mod sim;

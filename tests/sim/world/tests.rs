@@ -5,7 +5,16 @@ use super::*;
 const START: u64 = 1_800_000_000_000;
 
 fn params(validators: usize) -> Params {
-    Params { chain_id: 1, validators, epoch: 10, fields: 10, period: 1000, timeout: 2000, sets: Vec::new() }
+    Params {
+        chain_id: 1,
+        validators,
+        epoch: 10,
+        fields: 10,
+        period: 1000,
+        timeout: 2000,
+        slow: 0,
+        sets: Vec::new(),
+    }
 }
 
 fn members(indices: impl IntoIterator<Item = usize>) -> Vec<Member> {

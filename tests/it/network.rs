@@ -1,0 +1,227 @@
+//! Whole networks in the situations that have halted a chain or rewritten its blocks: four validators, each under its own
+//! supervisor. Every run ends with a chain that goes on, and an audit of the votes.
+//!
+//! Turns with all there, with one dead, and around a change of the set are in `rolling`; so is a twin that seals while a
+//! validator comes back.
+
+use super::rig::fleet::{Fleet, H, cut_power, plan, wait_all, wait_sealing};
+use super::rig::sim::{Sim, call, head, until, wait_head};
+use super::rig::visor::Visor;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+/// The hash of a block as a node has it.
+fn hash_at(ipc: &Path, height: u64) -> String {
+    let block = call(ipc, "eth_getBlockByNumber", &json!([format!("{height:#x}"), false]));
+    block["hash"].as_str().unwrap().to_owned()
+}
+
+/// A supervisor looks at the peers once a second, whatever the period: a silent node keeps them as long as a real one does.
+const LONG_CONTACT: [(&str, &str); 2] = [("drop", "2500"), ("redial", "1000")];
+
+/// Four validators without any plan.
+fn unplanned(options: &[(&str, &str)]) -> Fleet {
+    Fleet::with(4, options, |_, _| ())
+}
+
+/// Waits until each supervisor has just heard the head that its node has.
+fn follow_closely(fleet: &Fleet, visors: &[Visor<'_>]) {
+    for (home, visor) in fleet.homes.iter().zip(visors) {
+        visor.wait_status("a head that is heard at once", |status| {
+            let heard = status["head"]["height"].as_u64()?;
+            (heard + 2 >= head(&home.ipc())).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_deadline_at_the_height_itself_stops_one_at_a_time() {
+    let fleet = Fleet::with_deadline(4, Some(1000), Some(H));
+    let mut visors = fleet.run_all();
+    wait_all(&mut visors);
+    fleet.never_two_down(1);
+    fleet.goes_on();
+}
+
+#[test]
+fn a_validator_that_comes_back_after_the_deadline_sets_nobody_off() {
+    let fleet = Fleet::with_deadline(4, None, Some(H + 4));
+    let mut visors: Vec<Visor<'_>> = (0..3).map(|index| fleet.run(index)).collect();
+    visors.iter_mut().for_each(|visor| drop(visor.wait(&["event=deadline_passed"])));
+    assert_eq!(fleet.outages(), []);
+    visors.push(fleet.run(3));
+    wait_all(&mut visors);
+    fleet.never_two_down(1);
+    fleet.goes_on();
+}
+
+#[test]
+fn upgrades_close_together_share_one_grid() {
+    let fleet = Fleet::with(4, &[], |_, rig| {
+        plan(rig, "v2", 33, None, None);
+        plan(rig, "v3", 57, None, None);
+    });
+    let mut visors = fleet.run_all();
+    wait_all(&mut visors);
+    for visor in &mut visors {
+        visor.wait(&["event=upgrade_ended", "name=v3", "outcome=applied"]);
+    }
+    fleet.never_two_down(2);
+    fleet.goes_on();
+}
+
+#[test]
+fn operators_with_different_heights_share_one_grid() {
+    let fleet =
+        Fleet::with(4, &[], |index, rig| plan(rig, "v2", if index == 3 { 64 } else { H }, None, None));
+    let mut visors = fleet.run_all();
+    wait_all(&mut visors);
+    fleet.never_two_down(1);
+    fleet.goes_on();
+}
+
+#[test]
+fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
+    const FORK: u64 = 20;
+    let fork = FORK.to_string();
+    // The first three run the new version from the start; the operator of the fourth has forgotten it.
+    let new = [("fork", fork.as_str())];
+    let fleet = Fleet::each(4, |index| if index < 3 { &new } else { &[("own-block", "true")] }, |_, _| ());
+    let mut visors = fleet.run_all();
+    wait_head(&fleet.ipc(3), FORK);
+    wait_head(&fleet.ipc(0), FORK + 4);
+    let (ours, theirs) = (hash_at(&fleet.ipc(3), FORK), hash_at(&fleet.ipc(0), FORK));
+    assert_ne!(ours, theirs);
+    let home = &fleet.homes[3];
+    home.stage("v2", &[("period", "50"), ("fork", &fork)]);
+    home.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", &fork, "--force"]);
+    visors[3].wait_outcome("v2", "applied");
+    until("the network's block", || (hash_at(&fleet.ipc(3), FORK) == theirs).then_some(()));
+    assert_eq!(home.versions(), ["v1", "v2", "v2"], "the old one, the new one without peers and with them");
+    fleet.goes_on();
+}
+
+#[test]
+fn after_a_power_cut_of_all_the_chain_goes_on_and_nothing_is_decided_twice() {
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &[("rewind", "10")]].concat());
+    let mut visors = fleet.run_all();
+    wait_head(&fleet.ipc(0), 25);
+    follow_closely(&fleet, &visors);
+    cut_power(&mut visors);
+    let visors = fleet.run_all();
+    wait_sealing(&visors);
+    // They were back below what they had decided, and began there.
+    let starts: Vec<_> = fleet.homes.iter().map(|home| home.traces().starts()).collect();
+    assert!(starts.iter().all(|starts| starts[1]["mine"] == false), "{starts:?}");
+    for (home, starts) in fleet.homes.iter().zip(&starts) {
+        let votes = home.traces().votes();
+        let before = votes.iter().filter(|vote| vote["ms"].as_u64() < starts[1]["ms"].as_u64());
+        let last = before.filter_map(|vote| vote["height"].as_u64()).max();
+        assert!(starts[1]["head"].as_u64() < last, "{last:?} {starts:?}");
+    }
+    fleet.goes_on();
+}
+
+#[test]
+fn after_a_power_cut_of_two_of_four_the_chain_goes_on() {
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &[("rewind", "10")]].concat());
+    let mut visors = fleet.run_all();
+    wait_head(&fleet.ipc(0), 25);
+    follow_closely(&fleet, &visors);
+    cut_power(&mut visors[2..]);
+    visors.truncate(2);
+    let back: Vec<Visor<'_>> = (2..4).map(|index| fleet.run(index)).collect();
+    wait_sealing(&back);
+    for home in &fleet.homes[2..] {
+        assert_eq!(home.traces().starts()[1]["mine"], false);
+    }
+    fleet.goes_on();
+}
+
+#[test]
+fn after_the_death_of_all_supervisors_the_chain_goes_on() {
+    let fleet = unplanned(&LONG_CONTACT);
+    let mut visors = fleet.run_all();
+    wait_head(&fleet.ipc(0), 25);
+    follow_closely(&fleet, &visors);
+    visors.iter_mut().for_each(Visor::kill);
+    let visors = fleet.run_all();
+    wait_sealing(&visors);
+    fleet.goes_on();
+}
+
+#[test]
+fn a_twin_that_comes_while_ours_runs_silences_it() {
+    let fleet = unplanned(&[("twin", "true")]);
+    let mut visors = fleet.run_all();
+    wait_head(&fleet.ipc(3), 10);
+    let network = fleet.network.path();
+    let twin = Sim::new(network.join("twin")).option("network", network.display()).option("index", 3);
+    let _twin = twin.option("validators", 4).option("period", 50).option("twin", true).start();
+    visors[3].wait(&["event=alone", "sealing no more until that is safe"]);
+    until("its engine to be off", || (call(&fleet.ipc(3), "eth_mining", &json!([])) == false).then_some(()));
+    let votes = || fleet.homes[3].traces().votes();
+    let before = votes().len();
+    // The twin seals in its place, in every block that all have voted for.
+    let goal = head(&fleet.ipc(0)) + 40;
+    wait_head(&fleet.ipc(0), goal);
+    let info = call(&fleet.ipc(0), "istanbul_getWbftExtraInfo", &json!([format!("{goal:#x}")]));
+    assert_eq!(info["prevCommittedSeal"]["sealers"].as_array().unwrap().len(), 4, "{info}");
+    assert_eq!(votes().len(), before, "ours has signed beside its twin");
+    let refused = fleet.homes[3].output(&["resolve", "sign"]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(5) && why.contains("missing: "), "{why}");
+    assert_eq!(fleet.homes[3].journal()["silent"], true);
+    fleet.audit();
+}
+
+#[test]
+fn a_clock_that_is_five_seconds_off_is_named_and_holds_nothing() {
+    let fleet = Fleet::with(4, &[("slow", "5000")], |_, rig| {
+        rig.stage("v2", &[("period", "50"), ("slow", "5000")]);
+        rig.ok(&["upgrade", "schedule", "v2", "40"]);
+    });
+    let mut visors = fleet.run_all();
+    visors[0].wait(&["event=clock_skew", "ahead of the chain's: check NTP"]);
+    wait_all(&mut visors);
+    fleet.never_two_down(1);
+    // A validator that has lost its power seals again.
+    cut_power(&mut visors[3..]);
+    visors.truncate(3);
+    let back = [fleet.run(3)];
+    wait_sealing(&back);
+    fleet.goes_on();
+}
+
+#[test]
+fn lies_about_the_head_stop_nobody_and_are_recorded_nowhere() {
+    let fleet = Fleet::with(4, &[], |_, rig| plan(rig, "v2", 100_000, None, None));
+    let mut visors = fleet.run_all();
+    let home = &fleet.homes[0];
+    let is_clean = |visor: &Visor<'_>| {
+        let status = visor.status();
+        assert!(status["head"]["height"].as_u64() < Some(100_000), "{status}");
+        assert_eq!(home.current(), "genesis");
+        for file in fs::read_dir(home.of("state")).unwrap() {
+            let bytes = fs::read(file.unwrap().path()).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains("1000000000"));
+        }
+    };
+    for lie in ["lie@1", "lie@2"] {
+        let seen = visors[0].wait_head(20);
+        home.script(&json!({"rpc-lie": lie}));
+        wait_head(&fleet.ipc(1), seen + 20);
+        visors[0].wait_head(seen + 30);
+        is_clean(&visors[0]);
+        assert!(home.traces().signals().is_empty(), "it was stopped for a lie");
+    }
+    home.script(&json!({}));
+    assert_eq!(visors[0].stop(), 0);
+    visors[0] = fleet.run(0);
+    visors[0].wait(&["event=rpc_connected"]);
+    let goal = head(&fleet.ipc(1)) + 10;
+    visors[0].wait_head(goal);
+    is_clean(&visors[0]);
+    fleet.goes_on();
+}
