@@ -196,10 +196,10 @@ impl Sim {
         if higher {
             home.top = head;
         }
-        if let Some(node) = &mut home.node {
-            if node.engine {
-                node.voting_since = now;
-            }
+        if let Some(node) = &mut home.node
+            && node.engine
+        {
+            node.voting_since = now;
         }
         self.push_head(i);
         self.schedule_round(head);

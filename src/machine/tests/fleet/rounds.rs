@@ -153,7 +153,7 @@ impl Sim {
                 self.after(delay, What::Import(i, pid, id));
             }
         }
-        if height % self.chain.epoch == 0 {
+        if height.is_multiple_of(self.chain.epoch) {
             self.draw_set(height);
         }
     }

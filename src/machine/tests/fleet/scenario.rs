@@ -118,7 +118,7 @@ impl Scenario {
             _ => dice.within(8, largest as u64) as usize,
         };
         let mut scenario = Scenario::peaceful(validators, dice);
-        if seed % 10 == 0 {
+        if seed.is_multiple_of(10) {
             return scenario;
         }
         if dice.chance(30) {

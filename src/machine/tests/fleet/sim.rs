@@ -412,7 +412,7 @@ impl Sim {
                     Err(failure(Class::Cancelled))
                 } else if *fails > 0 {
                     *fails -= 1;
-                    Err(failure(if *fails % 2 == 0 { Class::Transient } else { Class::Permanent }))
+                    Err(failure(if (*fails).is_multiple_of(2) { Class::Transient } else { Class::Permanent }))
                 } else {
                     Ok(Ready { version: version(&target), promised: None, hook: self.scenario.hook > 0 })
                 };
