@@ -106,6 +106,10 @@ impl Machine {
     fn consider(&mut self, now: Instant, node: &mut Node) -> Next {
         self.report_missed(node);
         match self.due() {
+            // A node that has not answered yet may not have set its signal handlers: SIGTERM would kill it.
+            Some(_) if self.policy.watch_height && self.forced.is_none() && node.first_head.is_none() => {
+                Next::Stay
+            }
             Some((upgrade, ready)) if self.may_stop(now, node, &upgrade) => {
                 Next::Inspect(Box::new(upgrade), ready)
             }

@@ -180,7 +180,7 @@ fn the_binary_is_changed_while_the_node_is_down() {
     story.then(Input::Boot).blocks(99, 100).then(CLEAN).forget();
     story.only(Input::Done).then(Input::Fail(Class::Integrity));
     story.prepares = true;
-    story.then(Input::Tick).check(&expect![[r#"
+    story.then(Input::Tick).blocks(100, 100).check(&expect![[r#"
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
         inspect failed (Integrity)   → warn upgrade_changed_on_disk: name=v2 it failed
@@ -191,7 +191,7 @@ fn the_binary_is_changed_while_the_node_is_down() {
                                      → error upgrade_overdue (history): name=v2 height=100 head=100 the old binary goes on: it failed
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
-                                     → inspect upgrades/v2
+        (+1.0s) head 100             → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
