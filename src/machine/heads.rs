@@ -373,7 +373,8 @@ impl Heads {
         // A validator must not sign again at a height that was final: only a record that contradicts the chain of its
         // own past was wrong.
         let is_safe = !pace.validator || shared && self.contradiction.is_none();
-        let from = self.height().filter(|_| blocks >= HONEST && is_safe)?;
+        // It only falls: what is above the record has the rate to pass.
+        let from = self.height().filter(|from| blocks >= HONEST && is_safe && head.block.height <= *from)?;
         *self = Heads::new(Some(HeadRecord::of(head)));
         Some(from)
     }

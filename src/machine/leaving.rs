@@ -113,6 +113,9 @@ impl Machine {
         let Some((_, survey)) = &node.network.survey else {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer from the node"));
         };
+        if !node.identity.known {
+            return unknown("which chain the node is on");
+        }
         // A head that was told since is another moment.
         if node.height().is_some_and(|head| survey.sample.head < head) {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer about the newest head"));
@@ -124,6 +127,13 @@ impl Machine {
         let steady_since = node.steady_since.unwrap_or(0);
         let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
         gates::judge(me, Some(&slot), &sample)
+    }
+
+    /// Whether a decision to stop a validator was made too long ago to be carried out: its turn ends 12 blocks before that
+    /// of the next, and a stop takes a few.
+    pub(super) fn is_too_late_to_stop(&self, now: Instant) -> bool {
+        let since = self.stopped.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.policy.validator && since > self.period() * 3
     }
 
     /// Whether the old binary is of no use to the network any more: at the last block before the fork, or with a

@@ -463,6 +463,13 @@ impl Machine {
             self.forced.take_if(|u| u.name == progress.name);
         }
         match then {
+            AfterRecord::Terminate(node) if self.is_too_late_to_stop(now) => {
+                self.warn(
+                    "stop_too_late",
+                    "the journal was written too slowly: the moment has passed".to_owned(),
+                );
+                self.save(Record { upgrade: None, ..self.record.clone() }, AfterRecord::Run(node));
+            }
             AfterRecord::Terminate(node) => self.terminate(now, node, Why::Upgrade),
             AfterRecord::Run(node) => self.state = State::Running(node),
             AfterRecord::Applied(node, progress) => {
@@ -494,6 +501,7 @@ impl Machine {
             AfterRecord::Terminate(mut node)
             | AfterRecord::Run(mut node)
             | AfterRecord::Applied(mut node, _) => {
+                node.identity.known &= self.record.chain.is_some();
                 node.not_before = Some(now + LEAVE_ALONE);
                 self.state = State::Running(node);
             }

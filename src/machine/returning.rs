@@ -62,8 +62,8 @@ pub(super) struct Returning {
     /// When sealing was last asked to begin, and to end.
     pub(super) started: Option<Instant>,
     stopped: Option<Instant>,
-    /// Whether the operator has ordered it to seal.
-    ordered: bool,
+    /// The head at which the operator has ordered it to seal, while it waits for that.
+    ordered: Option<Block>,
     /// Whether people know that it takes too long.
     pub(super) overdue: bool,
 }
@@ -149,8 +149,12 @@ impl Machine {
         }
         let Some(head) = self.heads.record() else { return false };
         let Some(Turns { at_head, before, validators }) = head.turns else { return false };
-        // A clean stop may lose the newest block, unless the data is known to have it.
+        // A clean stop may lose the newest block, unless the data is known to have it; more may be lost only where a
+        // program takes blocks back, and those were final.
         let whole = self.departure.database == Some(head.block.height);
+        if self.departure.database.is_some_and(|data| data.saturating_add(1) < head.block.height) {
+            return false;
+        }
         let far_before = whole || before != Some(1);
         // A validator that is alone decides every block itself.
         let alone = validators == 1 && whole;
@@ -265,9 +269,15 @@ impl Machine {
     fn missing_for_all_still(&self, now: Instant, node: &Node, survey: &Survey) -> Vec<String> {
         let mut missing = Vec::new();
         let (head, record) = (node.head.as_ref().map(|head| &head.block), self.heads.block());
+        // What was final when the node was started stays so, also where the operator forgets the record.
+        let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
         match (head, record) {
-            (Some(head), Some(record)) if head.height < record.height => {
-                missing.push(format!("the head is {} and has to be {}", head.height, record.height));
+            (Some(head), Some(record)) if head.height < record.height.max(goal) => {
+                missing.push(format!(
+                    "the head is {} and has to be {}",
+                    head.height,
+                    record.height.max(goal)
+                ));
             }
             (Some(head), Some(record)) if head == record => {}
             (Some(head), Some(_)) => {
@@ -301,7 +311,9 @@ impl Machine {
     /// What a silent validator does next: it signs where that is safe, and is started again where it is stuck.
     pub(super) fn wait_to_seal(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         self.keep_silent(now, node);
-        let reason = self.not_yet_sealing(now, node).filter(|_| !node.network.returning.ordered);
+        let head = node.head.as_ref().map(|head| &head.block);
+        let is_ordered = head.is_some() && node.network.returning.ordered.as_ref() == head;
+        let reason = self.not_yet_sealing(now, node).filter(|_| !is_ordered);
         let Some(reason) = reason else { return self.seal(now, node) };
         let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
         let follows = survey.is_some_and(|survey| self.behind(now, node, survey).is_none());
@@ -333,8 +345,9 @@ impl Machine {
     /// Sealing was asked to begin: it has, or could not.
     pub(super) fn sealing_started(&mut self, now: Instant, result: Result<(), Failure>) {
         match (result, self.take_running()) {
-            (Ok(()), Some(node)) if self.record.silent => {
+            (Ok(()), Some(mut node)) if self.record.silent => {
                 self.unstuck = 0;
+                node.network.returning.ordered = None;
                 let text = format!("the node seals again after={:.1?}", now.duration_since(node.since));
                 let record = Record { silent: false, ..self.record.clone() };
                 let news = Some(Notice::to_history(Level::Info, "sealing", text));
@@ -432,7 +445,9 @@ impl Machine {
     pub(super) fn sign_at(&mut self, now: Instant, at: Option<&Block>) -> Result<String, String> {
         let Some(mut node) = self.take_running() else { return Err("no node is running".to_owned()) };
         let answer = self.may_sign_at(now, &node, at);
-        node.network.returning.ordered |= answer.is_ok();
+        if answer.is_ok() {
+            node.network.returning.ordered = node.head.as_ref().map(|head| head.block.clone());
+        }
         let next = if answer.is_ok() { self.seal(now, &mut node) } else { None };
         self.follow(now, node, next.unwrap_or(Next::Stay));
         answer

@@ -36,6 +36,10 @@ impl Machine {
     /// Does what follows for a running node that was taken out of the state.
     pub(super) fn follow(&mut self, now: Instant, node: Node, next: Next) {
         match next {
+            // The journal could not be written a moment ago: what follows without pause would go in circles.
+            Next::Save { .. } if node.not_before.is_some_and(|at| now < at) => {
+                self.state = State::Running(node);
+            }
             Next::Stay => self.state = State::Running(node),
             Next::Stop(why) => self.terminate(now, node, why),
             Next::Inspect(upgrade, ready) => self.inspect(Some(node), &upgrade, ready),
@@ -186,10 +190,14 @@ impl Machine {
 
     pub(super) fn inspected(&mut self, now: Instant) {
         let State::Inspecting { node, .. } = &self.state else { return self.unexpected("inspected") };
-        let node = node.clone();
+        let mut node = node.clone();
         let Some((upgrade, ready)) = self.due() else {
             return self.look_away(now, node);
         };
+        // The look at the binary may have taken its time.
+        if node.as_mut().is_some_and(|node| !self.may_stop(now, node, &upgrade)) {
+            return self.look_away(now, node);
+        }
         self.stopped = Some(now);
         let phase = if node.is_some() { Phase::Stopping } else { Phase::Stopped };
         let progress = self.progress(&upgrade, ready, phase);

@@ -198,10 +198,16 @@ impl Machine {
     /// Whether the head stands still before our eyes while the node knows that the network's goes on. No clock is
     /// compared, as one that was set would have the whole network go at once.
     pub(super) fn is_frozen(&self, now: Instant, node: &Node) -> bool {
-        node.network.survey.as_ref().is_some_and(|(_, survey)| {
-            let still = node.still(now) > survey.sample.period * FROZEN;
-            still && survey.network_head.is_some_and(|network| network > survey.sample.head)
-        })
+        let head = node.height().unwrap_or(0);
+        let ended = self.record.ended.iter().filter_map(|ended| ended.fork_height);
+        let under_way = self.record.upgrade.iter().filter_map(|attempt| attempt.fork_height);
+        let mut forks = self.open().filter_map(|upgrade| upgrade.fork_height).chain(ended).chain(under_way);
+        let at_fork = forks.any(|fork| head == fork || head.saturating_add(1) == fork);
+        at_fork
+            && node.network.survey.as_ref().is_some_and(|(_, survey)| {
+                let still = node.still(now) > survey.sample.period * FROZEN;
+                still && survey.network_head.is_some_and(|network| network > survey.sample.head)
+            })
     }
 
     /// What the network's state decides at any time, whether an upgrade is due or not.

@@ -471,3 +471,15 @@ fn turns_are_the_distances_at_the_head_and_one_block_before() {
     assert_eq!(turns(&[9; 20], &sample), expected(None, None), "an end node proposes nothing");
     assert_eq!(turns(&[4; 20], &Sample { order_before: None, ..sample }), None);
 }
+
+#[test]
+fn the_record_of_an_end_node_rises_by_no_claim() {
+    let mut rig = Rig::at_100(END_NODE);
+    rig.wait(1);
+    for height in 5_000..5_030 {
+        let mut claim = head(7, height);
+        (claim.timestamp, claim.heard_at) = (Some(GENESIS + 101), GENESIS + 101);
+        rig.heads.hear(rig.now, &claim, rig.pace);
+    }
+    assert_eq!(rig.heads.height(), Some(100));
+}

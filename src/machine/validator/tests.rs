@@ -386,18 +386,126 @@ fn a_node_that_cannot_be_asked_is_not_stopped_until_the_fork_demands_it() {
     assert_eq!(rig.stops(), 1, "the old binary cannot follow the next block");
 }
 
-#[test]
-fn a_node_that_stands_still_while_the_network_goes_on_is_rolled_forward() {
-    let mut rig = running();
+/// A validator at `H` with v2 due there, whose head does not rise any more while `network_head` is told.
+fn standing(fork_that_was_missed: Option<u64>, network_head: Option<u64>) -> Rig {
+    let mut rig = Rig::new(Policy::default(), NodeMark::StoppedClean, 90);
+    let ended = fork_that_was_missed.map(|fork| super::super::Ended {
+        name: name("v1"),
+        height: H - 1,
+        fork_height: Some(fork),
+        cannot_follow: true,
+        outcome: Outcome::RolledBack,
+        detail: String::new(),
+    });
+    let record = Record { ended: ended.into_iter().collect(), ..rig.record.clone() };
+    rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, None);
+    rig.schedule(None);
+    rig.follow(H - 1);
     rig.head(H);
-    let frozen = Survey { network_head: Some(H + 10), ..survey(H, &[2, 3, 4]) };
-    rig.surveyed(frozen.clone());
+    let survey = Survey { network_head, ..survey(H, &[2, 3, 4]) };
+    rig.surveyed(survey.clone());
     assert_eq!(rig.stops(), 0);
     rig.pass(31);
-    rig.surveyed(Survey { network_head: None, ..frozen.clone() });
-    assert_eq!(rig.stops(), 0, "the whole network may stand still");
-    rig.surveyed(frozen);
-    assert_eq!(rig.stops(), 1);
+    rig.surveyed(survey);
+    rig
+}
+
+#[test]
+fn a_node_that_stands_at_a_fork_that_it_lacks_is_rolled_forward() {
+    assert_eq!(standing(Some(H + 1), Some(H + 10)).stops(), 1);
+    assert_eq!(standing(Some(H + 1), None).stops(), 0, "the whole network may stand still");
+    assert_eq!(
+        standing(None, Some(H + 10)).stops(),
+        0,
+        "a peer may claim anything; without a fork it catches up"
+    );
+}
+
+#[test]
+fn an_order_to_sign_holds_at_its_head_only() {
+    let mut rig = after_a_kill();
+    rig.head(200);
+    rig.surveyed(connected(200, &[2]));
+    rig.ask(Request::Sign(Some(Block { height: 200, hash: Some(hash(200)) })));
+    assert!(rig.answer().is_ok());
+    rig.feed(Event::SealingStarted(Ok(())));
+    (201..=301).for_each(|height| rig.follow(height));
+    let before = rig.signs();
+    for _ in 0..6 {
+        rig.pass(1);
+        rig.surveyed(connected(301, &[]));
+    }
+    assert!(rig.record.silent, "it is alone");
+    assert_eq!(rig.signs(), before);
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_not_written_again_at_once() {
+    let mut rig = running();
+    rig.follow(92);
+    for _ in 0..2 {
+        rig.pass(1);
+        rig.surveyed(connected(92, &[]));
+    }
+    rig.pass(3);
+    let mut actions = rig.machine.step(rig.now, Event::Surveyed(Ok(connected(92, &[]))));
+    let mut rounds = 0;
+    while actions.iter().any(|action| matches!(action, Action::Record(_))) && rounds < 10 {
+        rounds += 1;
+        let failure = Failure::new(Class::Environment, "read-only file system".to_owned());
+        actions = rig.machine.step(rig.now, Event::RecordFailed(failure));
+    }
+    assert_eq!(rounds, 1);
+}
+
+#[test]
+fn a_binary_that_takes_final_blocks_back_does_not_seal_from_its_start() {
+    for fork in [None, Some(H + 1)] {
+        let mut rig = running_to(fork);
+        rig.follow(H);
+        rig.exits(Status::Code(0));
+        rig.head(H - 10);
+        rig.exits(Status::Code(0));
+        rig.tick(10);
+        assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Silent], "{fork:?}");
+    }
+}
+
+#[test]
+fn a_record_that_is_forgotten_lets_no_silent_node_sign_below_what_was_final() {
+    let mut rig = after_a_kill();
+    rig.head(150);
+    rig.ask(Request::ResetHead);
+    for _ in 0..80 {
+        rig.pass(1);
+        rig.feed(Event::Head(told(150)));
+        rig.surveyed(survey(150, &[]));
+    }
+    assert_eq!(rig.signs(), 0);
+}
+
+#[test]
+fn a_stop_that_was_decided_too_long_ago_is_decided_anew() {
+    // The look at the binary takes long.
+    let mut rig = running();
+    rig.head(H);
+    let looks = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Inspect(_)));
+    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))))));
+    rig.pass(30);
+    let actions = rig.machine.step(rig.now, Event::Inspected);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Record(_))), "{actions:?}");
+    // The journal does.
+    let mut rig = running();
+    rig.head(H);
+    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))))));
+    rig.machine.step(rig.now, Event::Inspected);
+    rig.pass(30);
+    let actions = rig.machine.step(rig.now, Event::Recorded);
+    assert!(!actions.contains(&Action::Unpeer), "{actions:?}");
+    assert!(
+        actions.iter().any(|a| matches!(a, Action::Record(record) if record.upgrade.is_none())),
+        "{actions:?}"
+    );
 }
 
 #[test]
