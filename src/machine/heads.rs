@@ -78,6 +78,8 @@ pub(super) struct Heads {
 #[cfg_attr(test, derive(Hash))]
 struct Other {
     last: Block,
+    /// The height of its first block.
+    from: u64,
     blocks: u64,
     /// Whether one of its blocks has counted before.
     shared: bool,
@@ -363,18 +365,21 @@ impl Heads {
             Duration::from_secs(head.heard_at.abs_diff(time)) <= (pace.period * 3).max(Duration::from_secs(3))
         });
         let is_shared = self.block_at(head.block.height).is_some_and(|known| is_same(known, &head.block));
-        let (blocks, shared) = match &self.other {
-            _ if !fresh => (0, false),
+        let (from, blocks, shared) = match &self.other {
+            _ if !fresh => (head.block.height, 0, false),
             Some(other) if is_same(&other.last, &head.block) => return None,
-            Some(other) if is_child(head, &other.last) => (other.blocks + 1, other.shared || is_shared),
-            Some(_) | None => (1, is_shared),
+            Some(other) if is_child(head, &other.last) => {
+                (other.from, other.blocks + 1, other.shared || is_shared)
+            }
+            Some(_) | None => (head.block.height, 1, is_shared),
         };
-        self.other = Some(Other { last: head.block.clone(), blocks, shared });
+        self.other = Some(Other { last: head.block.clone(), from, blocks, shared });
         // A validator must not sign again at a height that was final: only a record that contradicts the chain of its
         // own past was wrong.
         let is_safe = !pace.validator || shared && self.contradiction.is_none();
-        // It only falls: what is above the record has the rate to pass.
-        let from = self.height().filter(|from| blocks >= HONEST && is_safe && head.block.height <= *from)?;
+        // A chain that begins above the record has the rate to pass.
+        let falls = |record: &u64| blocks >= HONEST && is_safe && from <= *record;
+        let from = self.height().filter(falls)?;
         *self = Heads::new(Some(HeadRecord::of(head)));
         Some(from)
     }
