@@ -116,6 +116,8 @@ pub struct Survey {
     pub slot_set: Vec<Validator>,
     /// The seals, the order of proposers, and how calm the network is.
     pub sample: Sample,
+    /// The hash of the head.
+    pub hash: String,
     /// The height of the oldest block that was looked at for seals; all up to the head were.
     pub oldest: u64,
     /// In how many of the last blocks, of the second number that were looked at, our seal is.

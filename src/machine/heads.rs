@@ -170,6 +170,13 @@ impl Heads {
         std::iter::once(&record.block).chain(&record.recent).find(|block| block.height == height)
     }
 
+    /// Whether a block counts as one of the home's chain: it is the record or below, and none that is remembered is
+    /// another one.
+    pub(super) fn has(&self, height: u64, hash: &str) -> bool {
+        let same = |known: &Block| known.hash.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(hash));
+        self.height().is_some_and(|record| height <= record) && self.block_at(height).is_none_or(same)
+    }
+
     /// Why the head that was reported last does not count.
     pub(super) fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()

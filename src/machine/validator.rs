@@ -67,6 +67,7 @@ impl Network {
 impl Machine {
     /// A survey has come back, or failed.
     pub(super) fn surveyed(&mut self, now: Instant, result: Result<Survey, Failure>) {
+        let counts = result.as_ref().is_ok_and(|survey| self.heads.has(survey.sample.head, &survey.hash));
         let Some(node) = self.node_mut() else { return };
         let network = &mut node.network;
         (network.asked, network.answered) = (None, Some(now));
@@ -77,6 +78,13 @@ impl Machine {
                 return;
             }
         };
+        if !counts {
+            // Another node may have answered, or the head is to count yet.
+            let text =
+                format!("an answer about a head that counts, and not about block {}", survey.sample.head);
+            network.failure = Some(text);
+            return self.hear_again(now);
+        }
         network.failure = None;
         let has_peers = survey.public_peers;
         let had_peers = network.survey.as_ref().is_some_and(|_| network.returning.alone_since.is_none());

@@ -198,6 +198,7 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
         me: own.map(|own| own.0),
         slot_set: known.slot.clone().map(|(_, set)| set).unwrap_or_default(),
         sample: window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref()),
+        hash: head.hash.to_string(),
         oldest: window.blocks().first().map_or(head.number, |block| block.number),
         own_seals: (count(sealed), count(looked_at)),
         own_mark: own.and_then(|own| own_mark(window, &own)),

@@ -79,6 +79,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
             order: Some(order(head)),
             order_before: head.checked_sub(1).map(order),
         },
+        hash: hash(head),
         oldest: head.saturating_sub(20),
         own_seals: (20, 20),
         own_mark: None,
@@ -364,6 +365,31 @@ fn a_gate_that_opens_and_closes_with_every_block_is_reported_once_and_held_since
     rig.surveyed(seen);
     assert!(rig.hold().contains("calm: 5 of the last 8"), "{}", rig.hold());
     assert!(rig.hold().ends_with("(for 7 s)"), "{}", rig.hold());
+}
+
+#[test]
+fn an_answer_about_a_head_that_does_not_count_decides_nothing() {
+    let not_in_set = |head: u64, hash: String| {
+        let mut answer = Survey { hash, ..survey(head, &[]) };
+        answer.sample.set.remove(0);
+        answer
+    };
+    // Our turn is over, so that only a validator that is none any more would stop.
+    let held = || {
+        let mut rig = running();
+        (92..H).chain([H + 8]).for_each(|height| rig.follow(height));
+        assert_eq!(rig.stops(), 0, "{}", rig.hold());
+        rig.head(H + 9);
+        rig
+    };
+    // A node of another chain answers at the address.
+    let mut rig = held();
+    rig.surveyed(not_in_set(5_000, hash(5_000)));
+    rig.surveyed(not_in_set(H + 9, "0xf1".to_owned()));
+    assert_eq!(rig.stops(), 0, "{:?}", rig.notices("gates_open"));
+    let mut rig = held();
+    rig.surveyed(not_in_set(H + 9, hash(H + 9)));
+    assert_eq!(rig.stops(), 1, "on its own chain it counts");
 }
 
 #[test]
@@ -1059,9 +1085,7 @@ fn an_old_binary_that_is_seen_to_stand_at_a_fork_is_remembered_to_be_unable_to_f
     rig.exits(Status::Code(1));
     assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
     let cannot = |rig: &Rig| rig.record.ended[0].cannot_follow;
-    for height in [H + 1, 298, 299] {
-        rig.follow(height);
-    }
+    (H + 1..=299).for_each(|height| rig.follow(height));
     assert!(!cannot(&rig), "no curse (N12)");
     rig.pass(31);
     rig.surveyed(Survey { network_head: Some(320), ..survey(299, &[]) });

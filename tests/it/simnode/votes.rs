@@ -117,10 +117,12 @@ fn a_first_sync_that_ends_before_the_nodes_turn_proposes_what_is_final() {
     let (mut nodes, head) = before_its_turn(dir.path());
     nodes[1].kill();
     nodes[2].kill();
-    let halted = until("the halt", || {
+    let (mut halted, mut looks) = (0, 0);
+    until("the halt", || {
         let head = nodes[0].head();
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        (nodes[0].head() == head).then_some(head)
+        looks = if head == halted { looks + 1 } else { 0 };
+        halted = head;
+        (looks > 40).then_some(())
     });
     // Two turns before its own at the start, so that only the end of the sync can bring the proposal.
     rewind_to(&dir.path().join("n3"), head - 1);

@@ -6,6 +6,7 @@ use super::home::{Home, number};
 use super::sim::Sim;
 use super::*;
 use crate::machine::quorum::{margin, quorum};
+use crate::machine::state::Why;
 
 /// The blocks for which an absence that no gate foresees is hidden: until it shows in the seals, and the stop that was
 /// decided last before that shows as well.
@@ -47,7 +48,8 @@ impl Sim {
         let home = &self.homes[i];
         let version = home.serving().map_or(0, |node| node.version);
         // A node at whose address another chain answers is refused, which no gate foresees.
-        if self.now < home.foreign_until + 60_000 {
+        let state = home.machine.as_ref().map(|machine| &machine.state);
+        if matches!(state, Some(State::Stopping { why: Why::Refuse(_), .. })) {
             return self.surprises(i);
         }
         // The old binary is of no use at the fork.

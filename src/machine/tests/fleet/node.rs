@@ -126,6 +126,7 @@ impl Sim {
                 }
                 return;
             }
+            Question::Survey if answers && foreign => Event::Surveyed(Ok(self.foreign_survey(i))),
             Question::Survey if answers => Event::Surveyed(Ok(self.survey(i))),
             Question::Survey => Event::Surveyed(Err(failure())),
             Question::Recall(height) if answers => {
@@ -164,6 +165,18 @@ impl Sim {
             }
         };
         self.feed(i, event);
+    }
+
+    /// The same of another chain, which has validators of its own, and goes on.
+    fn foreign_survey(&self, i: usize) -> Survey {
+        let mut survey = self.survey(i);
+        let other = |n: u8| gates::Seat { validator: [n; 20], sealing: true };
+        survey.sample.set = (1..=4).map(other).collect();
+        survey.slot_set = survey.sample.set.iter().map(|seat| seat.validator).collect();
+        survey.sample.head += 1_000;
+        survey.hash = format!("0xf{:x}", survey.sample.head);
+        survey.network_head = Some(survey.sample.head + 1);
+        survey
     }
 
     fn survey(&self, i: usize) -> Survey {
@@ -217,6 +230,7 @@ impl Sim {
             .collect();
         let frozen = chain.top() > height && !self.follows(i, node.version, height + 1);
         Survey {
+            hash: chain.blocks[head].hash.clone(),
             me: Some(home.address),
             slot_set: chain.set(gates::Slot::first_block(height)).iter().map(address).collect(),
             sample: gates::Sample {
