@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Everything that can happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +110,8 @@ pub struct Recollection {
 /// The network at one moment, as one node shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
+    /// When the node was asked: its answer may have waited behind long work.
+    pub at: Instant,
     /// The address with which the node seals, if that is known.
     pub me: Option<Validator>,
     /// The validators that seal the first block of the head's slot ([`gates::Slot::first_block`](super::gates::Slot::first_block)).

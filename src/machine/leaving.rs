@@ -99,7 +99,7 @@ impl Machine {
         if !self.policy.validator || now >= since + self.period() * PATIENCE {
             return false;
         }
-        let Some((_, survey)) = &node.network.survey else { return false };
+        let Some(survey) = &node.network.survey else { return false };
         let (Some(me), head) = (&survey.me, node.height()) else { return false };
         let fresh = node.still(now) <= survey.sample.period * 3 && Some(survey.sample.head) <= head;
         fresh
@@ -110,14 +110,14 @@ impl Machine {
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
         let unknown =
             |missing: &str| Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }]);
-        let Some((_, survey)) = &node.network.survey else {
+        let Some(survey) = &node.network.survey else {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer from the node"));
         };
         if !node.identity.known {
             return unknown("which chain the node is on");
         }
-        // A head that was told since is another moment.
-        if node.height().is_some_and(|head| survey.sample.head < head) {
+        // A head that was told since is another moment, and so is one that waited until we had time for it.
+        if !self.is_recent(now, survey) || node.height().is_some_and(|head| survey.sample.head < head) {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer about the newest head"));
         }
         let Some(me) = &survey.me else {

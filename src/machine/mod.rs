@@ -478,6 +478,13 @@ impl Machine {
                 self.keep_head();
             }
         }
+        let head = self.node().and_then(|node| node.head.as_ref()).map(|head| head.block.clone());
+        if let Some(Block { height, hash: Some(hash) }) = head
+            && self.heads.has(height, &hash)
+            && let Some(node) = self.node_mut()
+        {
+            node.followed_from.get_or_insert(height);
+        }
         // A late validator's own block at the fork was never final: the network's takes its place.
         let other = self.heads.contradiction().map(|other| other.ours.height);
         if other.is_some() && other == self.own_block_at_a_fork() {

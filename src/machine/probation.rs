@@ -60,8 +60,9 @@ impl Machine {
         }
         // A head that does not count proves nothing.
         let counted = self.heads.height().unwrap_or(0);
-        let since = node.network.returning.goal.as_ref().map_or(first, |block| block.height);
-        let (first, top) = (since.min(counted), node.rose.map_or(first, |(_, top)| top).min(counted));
+        let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
+        let first_counted = node.followed_from.unwrap_or(counted).max(goal).min(counted);
+        let (first, top) = (first_counted, node.rose.map_or(first, |(_, top)| top).min(counted));
         let blocks = top.saturating_sub(first);
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
@@ -89,8 +90,8 @@ impl Machine {
     /// Both are read from the chain: our seals in `prevCommittedSeal` and our proposals. A mark in a block that was
     /// made before the new binary was started is the old one's.
     fn look_for_signatures(&mut self, now: Instant, node: &mut Node, attempt: &Attempt) -> Option<Judgement> {
-        let (at, survey) = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
-        let (at, switched) = (*at, self.switched?);
+        let survey = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
+        let (at, switched) = (survey.at, self.switched?);
         let since = now.saturating_duration_since(switched);
         let age = |mark: OwnMark| mark.age.saturating_add(now.saturating_duration_since(at));
         // Up to the block at which the old binary was stopped all marks are its own.
@@ -114,7 +115,7 @@ impl Machine {
 
     /// A validator that follows the chain and seals nothing: it is told to seal, and has failed if it does not.
     fn mute(&self, now: Instant, node: &mut Node) -> Option<Judgement> {
-        let (_, survey) = node.network.survey.as_ref()?;
+        let survey = node.network.survey.as_ref()?;
         let (head, fresh) = (survey.sample.head, node.head_age(now) <= survey.sample.period * 3);
         if self.record.silent || !fresh || !is_in_set(survey) {
             node.network.mute_since = None;
@@ -140,7 +141,7 @@ impl Machine {
     /// elsewhere: people are told, and nothing follows.
     pub(super) fn report_unknown_fork(&mut self, node: &mut Node) {
         let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
-        let known = node.network.survey.as_ref().and_then(|(_, survey)| survey.forks.as_ref());
+        let known = node.network.survey.as_ref().and_then(|survey| survey.forks.as_ref());
         if let (Some(fork), Some(known)) = (fork, known)
             && !known.contains(&fork)
             && node.network.warn_once("fork_unknown")

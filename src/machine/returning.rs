@@ -70,7 +70,8 @@ pub(super) struct Returning {
 
 impl Returning {
     /// Takes note of a survey.
-    pub(super) fn note(&mut self, now: Instant, survey: &Survey) {
+    pub(super) fn note(&mut self, survey: &Survey) {
+        let now = survey.at;
         let me = survey.me.unwrap_or_default();
         let set = survey.sample.set.iter().map(|seat| seat.validator).filter(|v| *v != me);
         let others: Vec<Validator> = set.collect();
@@ -193,12 +194,15 @@ impl Machine {
     /// Why a silent node must not seal yet.
     pub(super) fn not_yet_sealing(&self, now: Instant, node: &Node) -> Option<String> {
         let network = &node.network;
-        let Some((_, survey)) = &network.survey else {
+        let Some(survey) = &network.survey else {
             let why = network.failure.clone();
             return Some(why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()));
         };
         if let Some(contradiction) = self.heads.contradiction() {
             return Some(contradiction.text());
+        }
+        if !self.is_recent(now, survey) {
+            return Some("the node does not answer in time".to_owned());
         }
         if self.has_all_alone(node, survey) {
             return None;
@@ -315,7 +319,7 @@ impl Machine {
         let is_ordered = head.is_some() && node.network.returning.ordered.as_ref() == head;
         let reason = self.not_yet_sealing(now, node).filter(|_| !is_ordered);
         let Some(reason) = reason else { return self.seal(now, node) };
-        let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
+        let survey = node.network.survey.as_ref();
         let follows = survey.is_some_and(|survey| self.behind(now, node, survey).is_none());
         let returning = &mut node.network.returning;
         returning.following_since = if follows { returning.following_since.or(Some(now)) } else { None };
@@ -373,7 +377,7 @@ impl Machine {
 
     /// Stops the engine of a node that is to be silent, whatever has set it going.
     fn keep_silent(&mut self, now: Instant, node: &mut Node) {
-        let mining = node.network.survey.as_ref().is_some_and(|(_, survey)| survey.mining == Some(true));
+        let mining = node.network.survey.as_ref().is_some_and(|survey| survey.mining == Some(true));
         let returning = &mut node.network.returning;
         let again = returning.stopped.is_none_or(|at| now >= at + self.policy.poll_interval);
         if mining && again && returning.started.is_none() {
@@ -388,9 +392,10 @@ impl Machine {
     /// made silent, as after an unclean stop.
     pub(super) fn silence_if_alone(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         let alone = node.network.returning.alone_since.filter(|since| now >= *since + ALONE)?;
+        let is_recent = node.network.survey.as_ref().is_some_and(|survey| self.is_recent(now, survey));
         // One that was just told to seal has been dropped while it was silent, and is found again by a redial.
         let redial = node.network.returning.started.is_some_and(|at| now < at + REDIAL);
-        if redial || !self.policy.silent_after_unclean {
+        if redial || !is_recent || !self.policy.silent_after_unclean {
             return None;
         }
         let text =
@@ -407,7 +412,7 @@ impl Machine {
     /// Whether a silent node only comes on by a new start: one block below the record it has nothing to sync while the
     /// chain stands still, and without peers it waits for a redial.
     fn is_stuck(&self, now: Instant, node: &Node) -> bool {
-        let Some((_, survey)) = &node.network.survey else { return false };
+        let Some(survey) = &node.network.survey else { return false };
         let record = self.heads.height().unwrap_or(0);
         let one_below = survey.sample.head.saturating_add(1) == record && node.still(now) >= STILL;
         let alone = node
@@ -426,7 +431,7 @@ impl Machine {
     /// set, and the head may have gone on unseen before our node was killed, but hardly both.
     pub(super) fn duplicate_signer(&self, now: Instant, node: &Node) -> Option<String> {
         let returning = &node.network.returning;
-        let (_, survey) =
+        let survey =
             node.network.survey.as_ref().filter(|_| self.record.silent && returning.started.is_none())?;
         // While our own engine is found on, a seal may be ours.
         let OwnMark { height, age } = survey.own_mark.filter(|_| survey.mining != Some(true))?;
@@ -476,7 +481,7 @@ impl Machine {
             return Err(contradiction.text());
         }
         let Some(at) = at else {
-            let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
+            let survey = node.network.survey.as_ref();
             let missing =
                 survey.map(|survey| self.missing_for_all_still(now, node, survey)).unwrap_or_default();
             return Err(format!(

@@ -135,6 +135,8 @@ pub(super) struct Node {
     pub(super) since: Instant,
     /// When it first told a head, and which.
     pub(super) first_head: Option<(Instant, u64)>,
+    /// The height of its first head that counted.
+    pub(super) followed_from: Option<u64>,
     /// When its head last rose, and to what.
     pub(super) rose: Option<(Instant, u64)>,
     /// The head that it told last.
@@ -230,6 +232,7 @@ impl Node {
             mode,
             since,
             first_head: None,
+            followed_from: None,
             rose: None,
             head: None,
             still_since: None,

@@ -48,7 +48,7 @@ impl Machine {
         if !self.policy.watch_height {
             return Vec::new();
         }
-        let survey = node.network.survey.as_ref().map(|(_, survey)| survey);
+        let survey = node.network.survey.as_ref();
         let standing = if self.stands(now, node) { Some(self.standing(now, node, survey)) } else { None };
         let mut all = Vec::new();
         all.extend(standing);

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const SURVEY_LOST: Duration = Duration::from_secs(60);
 /// The time between two surveys at the same head where something depends on them; less where blocks come faster.
 const SECOND: Duration = Duration::from_secs(1);
+/// For how long a survey counts at least.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Periods without a new head after which the network is asked for the reason.
 pub(super) const STANDS: u32 = 5;
 /// Periods without a new head after which a node that knows of a higher one counts as frozen.
@@ -33,8 +35,8 @@ pub(super) struct Network {
     asked_at: Option<u64>,
     /// When one was last answered, for better or worse.
     answered: Option<Instant>,
-    /// The last one, and when it came.
-    pub(super) survey: Option<(Instant, Survey)>,
+    /// The last one.
+    pub(super) survey: Option<Survey>,
     /// Why the last one failed, if it did.
     pub(super) failure: Option<String>,
     /// The order of proposers at the last head and at the one before, where they are known.
@@ -88,18 +90,18 @@ impl Machine {
         network.failure = None;
         let has_peers = survey.public_peers;
         let had_peers = network.survey.as_ref().is_some_and(|_| network.returning.alone_since.is_none());
-        network.returning.note(now, &survey);
+        network.returning.note(&survey);
         let orders = survey.sample.order_before.clone().zip(survey.sample.order.clone());
         // An answer about an older head does not replace what is known of a newer one.
         let height = |orders: &Option<(Order, Order)>| orders.as_ref().map(|(_, at)| at.height);
         if height(&orders) >= height(&network.orders) {
             network.orders = orders;
         }
-        let (head, me) = (survey.sample.head, survey.me);
+        let (head, me, at) = (survey.sample.head, survey.me, survey.at);
         let turns = me.as_ref().and_then(|me| turns(me, &survey.sample));
-        network.survey = Some((now, survey));
+        network.survey = Some(survey);
         if has_peers && !had_peers {
-            self.departure.networked = Some(now);
+            self.departure.networked = Some(at);
         }
         if let Some(turns) = turns
             && self.heads.note_turns(head, turns)
@@ -133,7 +135,7 @@ impl Machine {
             return None;
         }
         let next = at.after(head.block.height, Some(head.proposer?))?;
-        let me = network.survey.as_ref().and_then(|(_, survey)| survey.me)?;
+        let me = network.survey.as_ref().and_then(|survey| survey.me)?;
         let turns =
             Turns { at_head: next.distance(&me), before: at.distance(&me), validators: next.list.len() };
         network.orders = Some((at, next));
@@ -155,7 +157,7 @@ impl Machine {
             return;
         }
         let Some(node) = self.node_mut() else { return };
-        let Some((_, survey)) = &node.network.survey else { return };
+        let Some(survey) = &node.network.survey else { return };
         let mut warnings = Vec::new();
         if survey.me.is_none() {
             let what = "no upgrade happens before it is known: serve `istanbul` or `eth_coinbase`, or set validator_address";
@@ -190,6 +192,11 @@ impl Machine {
         self.policy.watch_height && (self.policy.validator || self.stands(now, node))
     }
 
+    /// Whether a survey shows the network as it is now: an answer may have waited until there was time for it.
+    pub(super) fn is_recent(&self, now: Instant, survey: &Survey) -> bool {
+        now <= survey.at + (self.period() * 3).max(ANSWER)
+    }
+
     /// The time between two surveys at the same head.
     fn survey_pause(&self, now: Instant, node: &Node) -> Duration {
         let hurry = self.policy.validator
@@ -212,7 +219,7 @@ impl Machine {
         let mut forks = self.open().filter_map(|upgrade| upgrade.fork_height).chain(ended).chain(under_way);
         let at_fork = forks.any(|fork| head == fork || head.saturating_add(1) == fork);
         at_fork
-            && node.network.survey.as_ref().is_some_and(|(_, survey)| {
+            && node.network.survey.as_ref().is_some_and(|survey| {
                 let still = node.still(now) > survey.sample.period * FROZEN;
                 still && survey.network_head.is_some_and(|network| network > survey.sample.head)
             })
@@ -349,7 +356,7 @@ impl Machine {
         if other_chain.is_some() || !self.policy.validator {
             return other_chain;
         }
-        let Some((_, survey)) = &node.network.survey else {
+        let Some(survey) = &node.network.survey else {
             let why = node.network.failure.clone();
             return Some(Objection::Unknown(
                 why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
@@ -367,8 +374,7 @@ impl Machine {
 
     /// The name by which the running node called itself when it was asked last.
     pub(super) fn client_version<'a>(&self, node: &'a Node) -> Option<&'a str> {
-        let surveyed =
-            || node.network.survey.as_ref().and_then(|(_, survey)| survey.client_version.as_deref());
+        let surveyed = || node.network.survey.as_ref().and_then(|survey| survey.client_version.as_deref());
         node.chain_check.as_ref().and_then(ChainCheck::client).or_else(surveyed)
     }
 

@@ -196,7 +196,7 @@ impl Machine {
     }
 
     fn survey_of_node(&self) -> Option<&Survey> {
-        self.node()?.network.survey.as_ref().map(|(_, survey)| survey)
+        self.node()?.network.survey.as_ref()
     }
 
     fn plan_view(&self, upgrade: &Upgrade) -> Plan {

@@ -176,6 +176,7 @@ fn unpeer(observer: &mut Observer) -> Result<usize, RpcError> {
 
 /// The network as the node shows it. `address` is its own, where it does not report that.
 fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) -> Result<Survey, RpcError> {
+    let at = Instant::now();
     let seen = observer.observe()?;
     let peers = observer.peers()?;
     let (window, client) = (&seen.window, observer.client());
@@ -195,6 +196,7 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
     let looked_at = window.blocks().len().min(SEALS);
     let sealed = own.map_or(0, |own| window.seals_of(&own, SEALS));
     Ok(Survey {
+        at,
         me: own.map(|own| own.0),
         slot_set: known.slot.clone().map(|(_, set)| set).unwrap_or_default(),
         sample: window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref()),

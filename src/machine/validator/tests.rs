@@ -66,6 +66,7 @@ fn order(height: u64) -> Order {
 fn survey(head: u64, missing: &[u8]) -> Survey {
     let seat = |n: u8| Seat { validator: [n; 20], sealing: !missing.contains(&n) };
     Survey {
+        at: Instant::now(),
         me: Some(US),
         slot_set: (1..=4).map(|n| [n; 20]).collect(),
         sample: Sample {
@@ -181,7 +182,7 @@ impl Rig {
     }
 
     fn surveyed(&mut self, survey: Survey) {
-        self.feed(Event::Surveyed(Ok(survey)));
+        self.feed(Event::Surveyed(Ok(Survey { at: self.now, ..survey })));
     }
 
     fn recalls(&mut self, height: u64, hash: String) {
@@ -288,7 +289,7 @@ fn a_validator_stops_when_the_network_can_spare_it_and_leaves_its_peers_first() 
 fn peers_that_are_not_removed_in_a_second_do_not_delay_the_stop() {
     let mut rig = running();
     rig.head(H);
-    let mut acts = rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))));
+    let mut acts = rig.machine.step(rig.now, Event::Surveyed(Ok(Survey { at: rig.now, ..survey(H, &[]) })));
     acts.extend(rig.machine.step(rig.now, Event::Inspected));
     acts.extend(rig.machine.step(rig.now, Event::Recorded));
     assert!(acts.contains(&Action::Unpeer) && !acts.contains(&Action::Terminate));
@@ -516,14 +517,14 @@ fn a_stop_that_was_decided_too_long_ago_is_decided_anew() {
     let mut rig = running();
     rig.head(H);
     let looks = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Inspect(_)));
-    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))))));
+    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(Survey { at: rig.now, ..survey(H, &[]) })))));
     rig.pass(30);
     let actions = rig.machine.step(rig.now, Event::Inspected);
     assert!(!actions.iter().any(|action| matches!(action, Action::Record(_))), "{actions:?}");
     // The journal does.
     let mut rig = running();
     rig.head(H);
-    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(survey(H, &[]))))));
+    assert!(looks(&rig.machine.step(rig.now, Event::Surveyed(Ok(Survey { at: rig.now, ..survey(H, &[]) })))));
     rig.machine.step(rig.now, Event::Inspected);
     rig.pass(30);
     let actions = rig.machine.step(rig.now, Event::Recorded);

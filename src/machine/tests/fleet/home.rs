@@ -55,6 +55,8 @@ pub(super) struct Home {
     pub(super) exit: Option<(Exit, String)>,
     /// Until when a node of another chain answers in place of its own.
     pub(super) foreign_until: u64,
+    /// What its supervisor hears while it waits for its disk.
+    pub(super) inbox: Option<VecDeque<Event>>,
     /// When the last question that was asked is answered.
     pub(super) busy_until: u64,
     /// When the person has last done something about it.
@@ -128,6 +130,7 @@ impl Home {
             dead: false,
             exit: None,
             foreign_until: 0,
+            inbox: None,
             busy_until: 0,
             helped: 0,
         }

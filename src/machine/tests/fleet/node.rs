@@ -230,6 +230,7 @@ impl Sim {
             .collect();
         let frozen = chain.top() > height && !self.follows(i, node.version, height + 1);
         Survey {
+            at: self.instant(self.now),
             hash: chain.blocks[head].hash.clone(),
             me: Some(home.address),
             slot_set: chain.set(gates::Slot::first_block(height)).iter().map(address).collect(),

@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) layer: u64,
     /// Whether stops may take minutes.
     pub(super) slow_stops: bool,
+    /// The longest time that a supervisor may wait for its disk, in milliseconds.
+    pub(super) slow_disk: u64,
     pub(super) upgrades: Vec<Planned>,
     /// The seconds that a hook takes at most; 0 for none.
     pub(super) hook: u64,
@@ -92,6 +94,7 @@ impl Scenario {
             public: dice.chance(50),
             layer: dice.pick(&[1, 10, 50, 200]),
             slow_stops: false,
+            slow_disk: 0,
             upgrades: vec![Planned {
                 heights: vec![first; validators],
                 fork: None,
@@ -126,6 +129,7 @@ impl Scenario {
             scenario.extras = validators.div_ceil(4);
         }
         scenario.slow_stops = dice.chance(5);
+        scenario.slow_disk = dice.pick(&[0, 0, 0, 50, 3_000, 20_000]);
         scenario.hook = if dice.chance(30) { dice.within(1, 60) } else { 0 };
         scenario.backup = dice.chance(50);
         scenario.errors = if dice.chance(50) { 3 } else { 0 };

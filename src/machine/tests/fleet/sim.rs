@@ -33,6 +33,7 @@ pub(super) enum What {
     Boot(usize),
     Wake(usize),
     Released(usize, u32),
+    Written(usize, u32, Event),
     JobDone(usize, u32),
     Answers(usize, u32),
     Engine(usize, u32),
@@ -165,6 +166,14 @@ impl Sim {
                     self.feed(i, Event::Released);
                 }
             }
+            What::Written(i, boots, outcome) => {
+                if self.homes[i].boots == boots
+                    && let Some(heard) = self.homes[i].inbox.take()
+                {
+                    self.feed(i, outcome);
+                    heard.into_iter().for_each(|event| self.feed(i, event));
+                }
+            }
             What::JobDone(i, job) => self.job_done(i, job),
             What::Answers(i, pid) => self.answers(i, pid),
             What::Engine(i, pid) => self.engine_on(i, pid),
@@ -216,7 +225,7 @@ impl Sim {
         }
     }
 
-    fn instant(&self, at: u64) -> Instant {
+    pub(super) fn instant(&self, at: u64) -> Instant {
         self.base + Duration::from_millis(at)
     }
 
@@ -224,6 +233,10 @@ impl Sim {
     pub(super) fn feed(&mut self, i: usize, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            if let Some(inbox) = &mut self.homes[i].inbox {
+                inbox.push_back(event);
+                continue;
+            }
             let now = self.instant(self.now);
             let Some(machine) = &mut self.homes[i].machine else { return };
             let actions = machine.step(now, event);
@@ -232,7 +245,9 @@ impl Sim {
                 events.extend(self.perform(i, action));
             }
         }
-        let Some(machine) = &self.homes[i].machine else { return };
+        let Some(machine) = self.homes[i].machine.as_ref().filter(|_| self.homes[i].inbox.is_none()) else {
+            return;
+        };
         let Some((at, _)) = machine.deadline() else { return };
         // Rounded up, so that the time has come when it is woken.
         let at = at.saturating_duration_since(self.base).as_micros().div_ceil(1000) as u64;
@@ -251,14 +266,14 @@ impl Sim {
             Action::Record(record) => {
                 self.check_record(i, &record);
                 self.homes[i].record = record;
-                Some(Event::Recorded)
+                self.write(i, Event::Recorded)
             }
             Action::Link(target) => {
                 self.note(i, || format!("current points at {target}"));
                 self.homes[i].link = target;
                 Some(Event::Linked)
             }
-            Action::Inspect(_) => Some(Event::Inspected),
+            Action::Inspect(_) => self.write(i, Event::Inspected),
             Action::Spawn { version, mode } => {
                 self.note(i, || format!("starts {} {mode:?}", version.target));
                 self.check_start(i, &version);
@@ -351,7 +366,7 @@ impl Sim {
             self.broken(format!("{i}: no node is left behind"));
         }
         let home = &mut self.homes[i];
-        (home.machine, home.job, home.awaiting) = (None, None, false);
+        (home.machine, home.job, home.awaiting, home.inbox) = (None, None, false, None);
         home.exit = Some((exit, reason));
         if exit != Exit::Halted {
             // Its operator looks, and starts it again.
@@ -377,10 +392,24 @@ impl Sim {
         self.feed(i, Event::Boot(facts));
     }
 
+    /// The supervisor waits for its disk, and hears nothing meanwhile.
+    fn write(&mut self, i: usize, outcome: Event) -> Option<Event> {
+        // Before its first head is on record a supervisor cannot know of what a killed node has lost.
+        let is_new = self.homes[i].head_record.is_none();
+        if self.scenario.slow_disk == 0 || is_new || self.dice.chance(80) {
+            return Some(outcome);
+        }
+        let (boots, wait) = (self.homes[i].boots, self.dice.within(1, self.scenario.slow_disk));
+        self.homes[i].inbox = Some(VecDeque::new());
+        self.after(wait, What::Written(i, boots, outcome));
+        None
+    }
+
     /// The supervisor is gone, and what it was doing.
     pub(super) fn supervisor_dies(&mut self, i: usize) {
         let home = &mut self.homes[i];
         (home.machine, home.job, home.awaiting, home.wake) = (None, None, false, 0);
+        home.inbox = None;
     }
 
     fn start_job(&mut self, i: usize, job: Job) {

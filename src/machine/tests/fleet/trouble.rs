@@ -244,9 +244,13 @@ impl Sim {
 }
 
 impl Sim {
-    /// The highest decided block that is in any database, if the last one is in none: a clean stop can lose it.
+    /// The highest decided block that is in any database, if the last one is in none that can run again: a clean
+    /// stop can lose it.
     fn lost_for_ever(&self) -> Option<super::chain::Id> {
-        let best = self.homes.iter().map(|home| home.top).max_by_key(|top| self.chain.height(*top))?;
+        let alive: Vec<&Home> = self.homes.iter().filter(|home| !home.is_halted()).collect();
+        // A node that has gone back gets its blocks again from another one only.
+        let has = |home: &&Home| if alive.len() > 1 { home.top } else { home.head };
+        let best = alive.iter().map(has).max_by_key(|id| self.chain.height(*id))?;
         (self.chain.height(best) < self.chain.top()).then_some(best)
     }
 }
