@@ -155,9 +155,10 @@ impl Machine {
 
     /// A new binary is tried without peers: it has to answer, and to have the chain that the old one had.
     pub(super) fn try_dry(&mut self, now: Instant, node: &mut Node) -> Next {
-        let Some((_, head)) = node.first_head else {
-            let lived = now.duration_since(node.since);
-            if lived < self.policy.start_timeout {
+        let lived = now.duration_since(node.since);
+        let early = lived < self.policy.start_timeout;
+        let Some(head) = node.height() else {
+            if early {
                 return Next::Stay;
             }
             return Next::Stop(Why::Failed(format!(
@@ -169,7 +170,9 @@ impl Machine {
         match check.objection() {
             Some(Objection::Wrong(why)) => Next::Stop(Why::Failed(format!("tried without peers: {why}"))),
             // A clean stop may lose the newest block, and a program with another fork may take blocks back.
-            Some(Objection::Unknown(_)) if head >= check.height() && !check.is_answered() => Next::Stay,
+            Some(Objection::Unknown(_)) if head >= check.height() && !check.is_answered() && early => {
+                Next::Stay
+            }
             Some(Objection::Unknown(_)) | None => Next::Stop(Why::Dry),
         }
     }

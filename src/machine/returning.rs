@@ -11,7 +11,6 @@ use super::heads::Turns;
 use super::quorum::{margin, quorum};
 use super::record::{Block, NodeMark, Phase, Record};
 use super::state::{Next, Node, State, Why};
-use super::validator::is_in_set;
 use super::{Attempt, Machine};
 use std::time::{Duration, Instant};
 
@@ -149,7 +148,7 @@ impl Machine {
             NodeMark::StoppedClean => {}
         }
         let Some(head) = self.heads.record() else { return false };
-        let Some(Turns { at_head, before, validators }) = head.turns else { return false };
+        let Some(Turns { at_head, before, .. }) = head.turns else { return false };
         // A clean stop may lose the newest block, unless the data is known to have it; more may be lost only where a
         // program takes blocks back, and those were final.
         let whole = self.departure.database == Some(head.block.height);
@@ -157,10 +156,9 @@ impl Machine {
             return false;
         }
         let far_before = whole || before != Some(1);
-        // A validator that is alone decides every block itself.
-        let alone = validators == 1 && whole;
+        // The next block of a validator that is alone is always its own: it resumes as one that stands still does.
         let in_turn = self.departure.in_turn && at_head != Some(1);
-        alone || (in_turn || self.is_new_at_the_fork(record)) && far_before
+        (in_turn || self.is_new_at_the_fork(record)) && far_before
     }
 
     /// Whether this is the first start of a new binary after a stop that the fork has forced. The votes at the fork that
@@ -175,14 +173,6 @@ impl Machine {
         // A validator that is alone has no peer to sync from.
         let alone = turns.is_some_and(|turns| turns.validators == 1);
         self.departure.at.filter(|_| !alone).map(|at| at + self.period() * GAP)
-    }
-
-    /// Whether a validator that is alone has every block that it has decided: after a clean stop in turn, with the block of
-    /// the record as its head. A clean stop may have lost that one.
-    fn has_all_alone(&self, node: &Node, survey: &Survey) -> bool {
-        let alone = survey.sample.set.len() == 1 && is_in_set(survey);
-        let clean = self.left == NodeMark::StoppedClean;
-        alone && clean && node.head.as_ref().map(|head| &head.block) == self.heads.block()
     }
 
     /// No sooner than peers accept a validator again that has found them a moment ago.
@@ -203,9 +193,6 @@ impl Machine {
         }
         if !self.is_recent(now, survey) {
             return Some("the node does not answer in time".to_owned());
-        }
-        if self.has_all_alone(node, survey) {
-            return None;
         }
         // On a chain that stands still the last seals stay where they are, and what was final before is our own.
         let before = network.returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(1));

@@ -475,7 +475,8 @@ fn a_journal_that_cannot_be_written_is_not_written_again_at_once() {
         rig.surveyed(connected(92, &[]));
     }
     rig.pass(3);
-    let mut actions = rig.machine.step(rig.now, Event::Surveyed(Ok(connected(92, &[]))));
+    let answer = Survey { at: rig.now, ..connected(92, &[]) };
+    let mut actions = rig.machine.step(rig.now, Event::Surveyed(Ok(answer)));
     let mut rounds = 0;
     while actions.iter().any(|action| matches!(action, Action::Record(_))) && rounds < 10 {
         rounds += 1;
@@ -612,6 +613,27 @@ fn a_new_binary_that_fails_without_peers_is_rolled_back_without_a_second_absence
     rig.tick(600);
     rig.exits(Status::Code(0));
     assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+}
+
+#[test]
+fn a_head_of_another_node_does_not_hold_up_the_try_without_peers() {
+    let mut rig = running();
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.head(5_000_000);
+    let before = rig.stops();
+    rig.head(H - 1);
+    assert_eq!(rig.stops(), before + 1, "its own data ends below the block that is asked for");
+}
+
+#[test]
+fn an_answer_that_has_waited_opens_no_gate() {
+    let mut rig = running();
+    rig.head(H);
+    rig.feed(Event::Surveyed(Ok(Survey { at: rig.now - Duration::from_secs(4), ..survey(H, &[]) })));
+    assert_eq!(rig.stops(), 0);
+    rig.surveyed(survey(H, &[]));
+    assert_eq!(rig.stops(), 1);
 }
 
 #[test]
@@ -815,16 +837,21 @@ fn a_validator_that_is_alone_resumes_by_the_same_rules() {
         rig.surveyed(alone(200));
     }
     assert_eq!(rig.signs(), 1, "{}", rig.silent());
-    // After a clean stop its record is enough.
+    // After a clean stop as well: the node may have decided a block of which nothing was heard any more.
     let turns = Some(Turns { at_head: Some(1), before: Some(1), validators: 1 });
     let head = HeadRecord { block: block(200), timestamp: None, turns, recent: Vec::new() };
     let record = Record { node: NodeMark::StoppedClean, ..Record::new(version(Target::Genesis)) };
     let record = Record { chain: Some(chain()), ..record };
     let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
-    assert_eq!(rig.modes(), [Mode::Silent], "it may have lost the newest block");
+    assert_eq!(rig.modes(), [Mode::Silent]);
     rig.head(200);
-    rig.surveyed(alone(200));
-    assert_eq!(rig.signs(), 1);
+    let mut waits = 0;
+    while rig.signs() == 0 && waits < 30 {
+        rig.pass(1);
+        rig.surveyed(alone(200));
+        waits += 1;
+    }
+    assert_eq!(waits, 16, "{}", rig.silent());
 }
 
 #[test]
