@@ -416,20 +416,23 @@ impl Machine {
     ///
     /// A seal of ours is told from one of another node by its time and by its height: our clock may have been
     /// set, and the head may have gone on unseen before our node was killed, but hardly both.
-    pub(super) fn duplicate_signer(&self, now: Instant, node: &Node) -> Option<String> {
+    pub(super) fn duplicate_signer(&self, node: &Node) -> Option<String> {
         let returning = &node.network.returning;
         let survey =
             node.network.survey.as_ref().filter(|_| self.record.silent && returning.started.is_none())?;
-        // While our own engine is found on, a seal may be ours.
-        let OwnMark { height, age } = survey.own_mark.filter(|_| survey.mining != Some(true))?;
-        let silent_for = now.duration_since(returning.stopped.unwrap_or(node.since));
+        let silent_since = returning.stopped.unwrap_or(node.since);
         let known = returning.goal.as_ref().map_or(0, |block| block.height.saturating_add(RECENT));
-        (age + CLOCKS < silent_for && height > known).then(|| {
-            format!(
-                "block {height} of {:.0} s ago has a seal of our key, made while our node was silent: another node uses the same key",
-                age.as_secs_f64()
-            )
-        })
+        let is_anothers = |survey: &Survey| {
+            let silent_for = survey.at.saturating_duration_since(silent_since);
+            // While our own engine is found on, a seal may be ours.
+            let mark = survey.own_mark.filter(|_| survey.mining != Some(true));
+            mark.is_some_and(|mark| mark.height > known && mark.age + CLOCKS < silent_for)
+        };
+        let OwnMark { height, age } = survey.own_mark.filter(|_| node.network.shows(is_anothers))?;
+        Some(format!(
+            "block {height} of {:.0} s ago has a seal of our key, made while our node was silent: another node uses the same key",
+            age.as_secs_f64()
+        ))
     }
 
     /// The operator states that `at` is the last final block of the network; without it, the answer lists what is

@@ -81,7 +81,7 @@ impl Machine {
             return self.prove(now, node);
         }
         self.report_deadline(node);
-        self.notice_that_it_cannot_follow(now, node).unwrap_or_else(|| self.consider(now, node))
+        self.note_forks_followed(now, node).unwrap_or_else(|| self.consider(now, node))
     }
 
     /// At the first contact the head is asked for again: one answer decides nothing.
@@ -94,15 +94,23 @@ impl Machine {
     }
 
     /// An old binary that stands at a fork while the network goes on cannot follow it: that is remembered with the
-    /// upgrade that has failed.
-    fn notice_that_it_cannot_follow(&self, now: Instant, node: &Node) -> Option<Next> {
-        let head = node.height().filter(|_| self.is_frozen(now, node))?;
-        let at_fork = |fork: u64| head == fork || head.saturating_add(1) == fork;
-        let mut record = self.record.clone();
-        let ended = record.ended.iter_mut().find(|e| {
-            e.outcome != Outcome::Applied && !e.cannot_follow && e.fork_height.is_some_and(at_fork)
+    /// upgrade that has failed, until a block beyond the fork counts.
+    fn note_forks_followed(&self, now: Instant, node: &Node) -> Option<Next> {
+        let head = &node.head.as_ref()?.block;
+        let counts = head.hash.as_ref().is_some_and(|hash| self.heads.has(head.height, hash));
+        let frozen = self.is_frozen(now, node);
+        let differs = |cannot_follow: bool, fork: u64| {
+            if cannot_follow {
+                counts && head.height > fork
+            } else {
+                frozen && (head.height == fork || head.height.saturating_add(1) == fork)
+            }
+        };
+        let at = self.record.ended.iter().position(|e| {
+            e.outcome != Outcome::Applied && e.fork_height.is_some_and(|fork| differs(e.cannot_follow, fork))
         })?;
-        ended.cannot_follow = true;
+        let mut record = self.record.clone();
+        record.ended[at].cannot_follow ^= true;
         Some(Next::Save { record: Box::new(record), news: None, applied: None })
     }
 

@@ -35,8 +35,11 @@ pub(super) struct Network {
     asked_at: Option<u64>,
     /// When one was last answered, for better or worse.
     answered: Option<Instant>,
-    /// The last one.
+    /// The last one, and the one before.
     pub(super) survey: Option<Survey>,
+    before: Option<Survey>,
+    /// The own address that was named last.
+    own: Option<Validator>,
     /// Why the last one failed, if it did.
     pub(super) failure: Option<String>,
     /// The order of proposers at the last head and at the one before, where they are known.
@@ -60,6 +63,11 @@ pub(super) struct Network {
 }
 
 impl Network {
+    /// Whether the last two surveys show something: one answer decides nothing.
+    pub(super) fn shows(&self, what: impl Fn(&Survey) -> bool) -> bool {
+        [&self.survey, &self.before].into_iter().all(|survey| survey.as_ref().is_some_and(&what))
+    }
+
     /// Whether a warning is given for the first time.
     pub(super) fn warn_once(&mut self, event: &'static str) -> bool {
         self.warned.insert(event)
@@ -80,11 +88,16 @@ impl Machine {
                 return;
             }
         };
-        if !counts {
+        let own = std::mem::replace(&mut network.own, survey.me);
+        let trouble = if !counts {
             // Another node may have answered, or the head is to count yet.
-            let text =
-                format!("an answer about a head that counts, and not about block {}", survey.sample.head);
-            network.failure = Some(text);
+            Some(format!("an answer about a head that counts, and not about block {}", survey.sample.head))
+        } else {
+            let differs = own.is_some() && own != survey.me;
+            differs.then(|| "the same own address twice: the last two answers differ".to_owned())
+        };
+        if trouble.is_some() {
+            network.failure = trouble;
             return self.hear_again(now);
         }
         network.failure = None;
@@ -99,7 +112,7 @@ impl Machine {
         }
         let (head, me, at) = (survey.sample.head, survey.me, survey.at);
         let turns = me.as_ref().and_then(|me| turns(me, &survey.sample));
-        network.survey = Some(survey);
+        network.before = network.survey.replace(survey);
         if has_peers && !had_peers {
             self.departure.networked = Some(at);
         }
@@ -219,7 +232,7 @@ impl Machine {
         let mut forks = self.open().filter_map(|upgrade| upgrade.fork_height).chain(ended).chain(under_way);
         let at_fork = forks.any(|fork| head == fork || head.saturating_add(1) == fork);
         at_fork
-            && node.network.survey.as_ref().is_some_and(|survey| {
+            && node.network.shows(|survey| {
                 let still = node.still(now) > survey.sample.period * FROZEN;
                 still && survey.network_head.is_some_and(|network| network > survey.sample.head)
             })
@@ -234,7 +247,7 @@ impl Machine {
             self.tell(Level::Error, "final_block_rewritten", reason.clone(), true);
             return Some(Next::Stop(Why::Halt(reason)));
         }
-        if let Some(reason) = self.duplicate_signer(now, node) {
+        if let Some(reason) = self.duplicate_signer(node) {
             self.tell(Level::Error, "duplicate_signer", reason.clone(), true);
             return Some(Next::Stop(Why::Halt(reason)));
         }

@@ -913,6 +913,9 @@ fn another_node_that_signs_with_our_key_stops_and_halts_it() {
     assert_eq!(rig.stops(), 0, "that was our own, before");
     rig.head(216);
     rig.surveyed(marked(216, 5));
+    assert_eq!(rig.stops(), 0, "one answer decides nothing");
+    rig.head(217);
+    rig.surveyed(marked(216, 6));
     assert_eq!(rig.stops(), 1);
     rig.exits(Status::Code(0));
     assert!(rig.has_halted() && rig.record.halted.is_some());
@@ -948,6 +951,8 @@ fn an_engine_that_runs_though_the_node_must_be_silent_is_stopped_and_no_duplicat
     rig.pass(30);
     rig.head(260);
     rig.surveyed(Survey { mining: Some(false), ..marked(260, 1) });
+    rig.head(261);
+    rig.surveyed(Survey { mining: Some(false), ..marked(260, 2) });
     assert_eq!(rig.stops(), 1, "and that was not");
 }
 
@@ -1117,7 +1122,25 @@ fn an_old_binary_that_is_seen_to_stand_at_a_fork_is_remembered_to_be_unable_to_f
     assert!(!cannot(&rig), "no curse (N12)");
     rig.pass(31);
     rig.surveyed(Survey { network_head: Some(320), ..survey(299, &[]) });
+    assert!(!cannot(&rig), "one answer decides nothing");
+    rig.pass(1);
+    rig.surveyed(Survey { network_head: Some(320), ..survey(299, &[]) });
     assert!(cannot(&rig));
+    rig.follow(300);
+    assert!(cannot(&rig), "it may be a block of its own");
+    rig.follow(301);
+    assert!(!cannot(&rig));
+}
+
+#[test]
+fn another_own_address_is_believed_when_it_is_named_twice() {
+    let mut rig = running();
+    let other = |head| Survey { me: Some([9; 20]), ..survey(head, &[]) };
+    rig.head(H);
+    rig.surveyed(other(H));
+    assert_eq!(rig.stops(), 0, "no validator, if that were so");
+    rig.surveyed(other(H));
+    assert_eq!(rig.stops(), 1);
 }
 
 #[test]
