@@ -4,7 +4,7 @@
 //! A node that has another block there follows another chain. One that does not call itself by the version of the new
 //! binary is another node, at the same address.
 
-use super::event::{Action, Failure, Recollection};
+use super::event::{Action, Failure, Mode, Recollection};
 use super::record::{Block, Chain, Record};
 use super::state::{Next, Node, Why};
 use super::validator::Objection;
@@ -47,11 +47,6 @@ impl ChainCheck {
             client: None,
             trouble: None,
         })
-    }
-
-    /// The height of the block.
-    pub(super) fn height(&self) -> u64 {
-        self.height
     }
 
     /// Whether the node has answered, or could not.
@@ -97,12 +92,14 @@ impl Machine {
     pub(super) fn ask_chain_check(&mut self, now: Instant, node: &mut Node) {
         let (Some((_, head)), true) = (node.rose, self.record.upgrade.is_some()) else { return };
         let again = self.policy.poll_interval;
+        // A clean stop may have lost the block, and the data gets no other one without peers.
+        let is_dry = node.mode == Mode::Dry;
         let is_open = |c: &&mut ChainCheck| {
-            !c.is_settled() && c.height <= head && c.asked.is_none_or(|at| now >= at + again)
+            !c.is_settled() && (c.height <= head || is_dry) && c.asked.is_none_or(|at| now >= at + again)
         };
         if let Some(check) = node.chain_check.as_mut().filter(is_open) {
             check.asked = Some(now);
-            self.actions.push(Action::Recall { height: check.height });
+            self.actions.push(Action::Recall { height: check.height.min(head) });
         }
     }
 
@@ -110,9 +107,12 @@ impl Machine {
     pub(super) fn recalled(&mut self, result: Result<Recollection, Failure>) {
         let rate = self.rate();
         let Some(node) = self.node_mut() else { return };
-        let (is_ours, check) = (node.identity.known, node.chain_check.as_mut());
+        let (is_ours, is_dry) = (node.identity.known, node.mode == Mode::Dry);
+        let check = node.chain_check.as_mut();
         match (check, &result) {
-            (Some(check), Ok(Recollection { block, client_version })) if block.height == check.height => {
+            (Some(check), Ok(Recollection { block, client_version, .. }))
+                if block.height == check.height && (block.hash.is_some() || !is_dry) =>
+            {
                 let other = block.hash.as_ref().is_some_and(|hash| !hash.eq_ignore_ascii_case(&check.hash));
                 if other && !check.doubted {
                     (check.doubted, check.trouble) =
@@ -122,12 +122,14 @@ impl Machine {
                 }
                 check.client.clone_from(client_version);
             }
+            (Some(check), Ok(_)) if is_dry => check.trouble = Some("the data does not have it".to_owned()),
             (Some(check), Err(failure)) => check.trouble = Some(failure.detail.clone()),
             (Some(_) | None, _) => {}
         }
-        if let Ok(Recollection { block, .. }) = result
-            && is_ours
-        {
+        let Ok(Recollection { block, forks, .. }) = result else { return };
+        if is_dry {
+            self.departure.forks = forks.unwrap_or_default();
+        } else if is_ours {
             let hearing = self.heads.recalled(&block, rate);
             self.heard(hearing);
         }

@@ -105,6 +105,8 @@ pub struct Recollection {
     pub block: Block,
     /// The client version, where the node reports one.
     pub client_version: Option<String>,
+    /// The heights of the forks that the running program knows, where it reports them.
+    pub forks: Option<Vec<u64>>,
 }
 
 /// The network at one moment, as one node shows it.

@@ -26,6 +26,8 @@ pub(super) struct Departure {
     pub(super) at_fork: bool,
     /// The head in its data, where a try of the next binary without peers has shown that.
     pub(super) database: Option<u64>,
+    /// The forks that the new binary has named when it was tried without peers.
+    pub(super) forks: Vec<u64>,
     /// When a node found its peers last: they refuse another connection for a while.
     pub(super) networked: Option<Instant>,
     /// Whether the chain has proven that the new binary had signed nothing when it was last asked to stop.

@@ -315,7 +315,7 @@ impl Machine {
             self.departure.in_turn &= in_order;
             self.departure.at_fork &= in_order;
             self.departure.unsigned = ran.unsigned;
-            self.departure.database = None;
+            (self.departure.database, self.departure.forks) = (None, Vec::new());
         }
         let since = ran.since;
         match why {
@@ -348,7 +348,7 @@ impl Machine {
                 self.give_up(now, Outcome::Failed, TOO_SLOW.to_owned());
             }
             Why::Dry => {
-                self.departure.database = ran.first;
+                self.departure.database = ran.head.map(|head| head.height);
                 if let Some(attempt) = &mut record.upgrade {
                     (attempt.dry_run, attempt.forgiven) = (true, attempt.forgiven + 1);
                 }

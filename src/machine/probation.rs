@@ -157,22 +157,20 @@ impl Machine {
     pub(super) fn try_dry(&mut self, now: Instant, node: &mut Node) -> Next {
         let lived = now.duration_since(node.since);
         let early = lived < self.policy.start_timeout;
-        let Some(head) = node.height() else {
+        if node.head.is_none() {
             if early {
                 return Next::Stay;
             }
             return Next::Stop(Why::Failed(format!(
                 "tried without peers, it told no head within {lived:.0?}"
             )));
-        };
+        }
         self.ask_chain_check(now, node);
         let Some(check) = &node.chain_check else { return Next::Stop(Why::Dry) };
         match check.objection() {
             Some(Objection::Wrong(why)) => Next::Stop(Why::Failed(format!("tried without peers: {why}"))),
             // A clean stop may lose the newest block, and a program with another fork may take blocks back.
-            Some(Objection::Unknown(_)) if head >= check.height() && !check.is_answered() && early => {
-                Next::Stay
-            }
+            Some(Objection::Unknown(_)) if !check.is_answered() && early => Next::Stay,
             Some(Objection::Unknown(_)) | None => Next::Stop(Why::Dry),
         }
     }

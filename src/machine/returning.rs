@@ -162,9 +162,12 @@ impl Machine {
     }
 
     /// Whether this is the first start of a new binary after a stop that the fork has forced. The votes at the fork that
-    /// the old binary gave do not count for the new one, so there it has signed nothing that could be contradicted.
+    /// the old binary gave do not count for the new one, so there it has signed nothing that could be contradicted. Where
+    /// the binary does not name the fork they may count.
     fn is_new_at_the_fork(&self, record: &Record) -> bool {
-        self.departure.at_fork && record.upgrade.as_ref().is_some_and(|p| !p.sealing)
+        let names = |fork| self.departure.forks.contains(&fork);
+        let is_new = |attempt: &Attempt| !attempt.sealing && attempt.fork_height.is_some_and(names);
+        self.departure.at_fork && record.upgrade.as_ref().is_some_and(is_new)
     }
 
     /// Until when a silent start waits, so that there is something to sync when it has its peers.

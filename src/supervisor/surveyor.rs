@@ -155,7 +155,8 @@ fn recall(observer: &mut Observer, height: u64) -> Result<Recollection, RpcError
     let client = observer.client();
     let hash = client.block_hash(height)?;
     let block = Block { height, hash: hash.map(|hash| hash.to_string()) };
-    Ok(Recollection { block, client_version: client.client_version().ok() })
+    let forks = client.forks().ok().flatten().map(|forks| forks.into_values().collect());
+    Ok(Recollection { block, client_version: client.client_version().ok(), forks })
 }
 
 /// The chain that the node is on.

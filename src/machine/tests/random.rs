@@ -113,7 +113,11 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::Traced(Ok((number % 200..number % 200 + 3).map(told).collect())),
         Event::Traced(Err(failure())),
         Event::Identified(Ok(Chain { id: number % 2, genesis: "0x00".to_owned() })),
-        Event::Recalled(Ok(Recollection { block: super::world::block(number % 200), client_version: None })),
+        Event::Recalled(Ok(Recollection {
+            block: super::world::block(number % 200),
+            client_version: None,
+            forks: None,
+        })),
         Event::SealingStarted(Ok(())),
         Event::SealingStopped(Err(failure())),
         Event::Unpeered(Ok(2)),

@@ -349,7 +349,7 @@ impl World {
             Action::Recall { height } => {
                 let none = Block { height: *height, hash: None };
                 let known = if *height <= self.head { self.told(*height).block } else { none };
-                Event::Recalled(Ok(Recollection { block: known, client_version: None }))
+                Event::Recalled(Ok(Recollection { block: known, client_version: None, forks: None }))
             }
             Action::Trace { from, to } => {
                 Event::Traced(Ok((*from..=*to).map(|height| self.told(height)).collect()))

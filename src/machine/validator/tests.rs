@@ -21,6 +21,8 @@ struct Rig {
     record: Record,
     kept: Option<HeadRecord>,
     said: Vec<Action>,
+    /// The forks that its node names.
+    forks: Vec<u64>,
 }
 
 fn version(target: Target) -> Version {
@@ -118,7 +120,14 @@ impl Rig {
         let policy = Policy { backup: false, ..policy };
         let machine = Machine::new(policy, 0, record.clone());
         let now = Instant::now() + Duration::from_secs(1_000_000);
-        let mut rig = Rig { machine, now, record: record.clone(), kept: head.clone(), said: Vec::new() };
+        let mut rig = Rig {
+            machine,
+            now,
+            record: record.clone(),
+            kept: head.clone(),
+            said: Vec::new(),
+            forks: Vec::new(),
+        };
         rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head }));
         rig
     }
@@ -191,7 +200,11 @@ impl Rig {
 
     fn recalls_as(&mut self, height: u64, hash: String, client: Option<&str>) {
         let (block, client_version) = (Block { height, hash: Some(hash) }, client.map(ToOwned::to_owned));
-        self.feed(Event::Recalled(Ok(Recollection { block, client_version })));
+        self.feed(Event::Recalled(Ok(Recollection {
+            block,
+            client_version,
+            forks: Some(self.forks.clone()),
+        })));
     }
 
     fn exits(&mut self, status: Status) {
@@ -493,6 +506,7 @@ fn a_binary_that_takes_final_blocks_back_does_not_seal_from_its_start() {
         rig.follow(H);
         rig.exits(Status::Code(0));
         rig.head(H - 10);
+        rig.recalls(H - 10, hash(H - 10));
         rig.exits(Status::Code(0));
         rig.tick(10);
         assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Silent], "{fork:?}");
@@ -621,8 +635,13 @@ fn a_head_of_another_node_does_not_hold_up_the_try_without_peers() {
     rig.follow(H);
     rig.exits(Status::Code(0));
     rig.head(5_000_000);
-    let before = rig.stops();
     rig.head(H - 1);
+    let before = rig.stops();
+    rig.feed(Event::Recalled(Ok(Recollection {
+        block: Block { height: H, hash: None },
+        client_version: None,
+        forks: None,
+    })));
     assert_eq!(rig.stops(), before + 1, "its own data ends below the block that is asked for");
 }
 
@@ -655,20 +674,28 @@ fn out_of_turn_or_next_to_an_own_proposal_it_comes_back_silent() {
 
 #[test]
 fn at_the_fork_all_go_at_once_and_seal_at_once() {
+    let started = |forks: &[u64], lost: u64| {
+        let mut rig = running_to(Some(H + 1));
+        for height in 92..H {
+            rig.head(height);
+            rig.surveyed(survey(height, &[3]));
+        }
+        assert_eq!(rig.stops(), 0);
+        rig.head(H);
+        assert_eq!(rig.stops(), 1);
+        rig.exits(Status::Code(0));
+        rig.forks = forks.to_vec();
+        rig.head(H - lost);
+        rig.recalls(H - lost, hash(H - lost));
+        rig.exits(Status::Code(0));
+        rig.tick(10);
+        rig.modes()
+    };
     // The old binary's votes at the fork do not count for the new one.
-    let mut rig = running_to(Some(H + 1));
-    for height in 92..H {
-        rig.head(height);
-        rig.surveyed(survey(height, &[3]));
-    }
-    assert_eq!(rig.stops(), 0);
-    rig.head(H);
-    assert_eq!(rig.stops(), 1);
-    rig.exits(Status::Code(0));
-    rig.head(H);
-    rig.recalls(H, hash(H));
-    rig.exits(Status::Code(0));
-    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Full]);
+    assert_eq!(started(&[7, H + 1], 0), [Mode::Full, Mode::Dry, Mode::Full]);
+    assert_eq!(started(&[7, H + 1], 1), [Mode::Full, Mode::Dry, Mode::Full], "a clean stop has lost a block");
+    // Where the operator is mistaken about the fork they do (N11).
+    assert_eq!(started(&[7], 0), [Mode::Full, Mode::Dry, Mode::Silent]);
 }
 
 #[test]

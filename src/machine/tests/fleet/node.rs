@@ -132,7 +132,11 @@ impl Sim {
             Question::Recall(height) if answers => {
                 let hash = self.chain.at(home.head, height).map(|id| self.chain.blocks[id].hash.clone());
                 let hash = if foreign { Some("0xf0".to_owned()) } else { hash };
-                Event::Recalled(Ok(Recollection { block: Block { height, hash }, client_version: None }))
+                Event::Recalled(Ok(Recollection {
+                    block: Block { height, hash },
+                    client_version: None,
+                    forks: self.forks(i),
+                }))
             }
             Question::Recall(_) => Event::Recalled(Err(failure())),
             Question::Trace(from, to) if answers => {
@@ -257,7 +261,7 @@ impl Sim {
             public_peers: self.scenario.public && !connected.is_empty(),
             connected: Some(connected),
             client_version: None,
-            forks: None,
+            forks: self.forks(i),
             round_timeout: (Duration::from_secs(2), None),
             census: Vec::new(),
         }
@@ -268,8 +272,16 @@ impl Sim {
         self.scenario.upgrades.iter().enumerate().all(|(n, planned)| {
             let lacks =
                 version < n + 1 || version == n + 1 && self.homes[i].binaries[version] == Binary::Forkless;
-            !lacks || planned.fork.is_none_or(|fork| height < fork)
+            !lacks || planned.fork.filter(|_| planned.is_true).is_none_or(|fork| height < fork)
         })
+    }
+
+    /// The forks that the running program names.
+    fn forks(&self, i: usize) -> Option<Vec<u64>> {
+        let follows =
+            |fork: &u64| self.homes[i].node.as_ref().is_some_and(|n| self.follows(i, n.version, *fork));
+        let forks = self.scenario.upgrades.iter().filter(|planned| planned.is_true);
+        self.scenario.names_forks.then(|| forks.filter_map(|planned| planned.fork).filter(follows).collect())
     }
 
     /// SIGTERM.

@@ -208,7 +208,8 @@ impl Sim {
         if self.now <= decided + ON_ITS_WAY {
             return;
         }
-        let at_fork = self.scenario.upgrades.iter().any(|planned| planned.fork == Some(height));
+        let at_fork =
+            self.scenario.upgrades.iter().any(|planned| planned.is_true && planned.fork == Some(height));
         if at_fork || self.now <= decided + UNHEARD {
             let stale = self.stale.entry(height).or_default();
             *stale |= 1 << i;

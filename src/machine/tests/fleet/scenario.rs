@@ -22,6 +22,8 @@ pub(super) struct Scenario {
     pub(super) slow_stops: bool,
     /// The longest time that a supervisor may wait for its disk, in milliseconds.
     pub(super) slow_disk: u64,
+    /// Whether nodes report the forks that they know.
+    pub(super) names_forks: bool,
     pub(super) upgrades: Vec<Planned>,
     /// The seconds that a hook takes at most; 0 for none.
     pub(super) hook: u64,
@@ -43,6 +45,8 @@ pub(super) struct Planned {
     /// The height in the plan of each operator.
     pub(super) heights: Vec<u64>,
     pub(super) fork: Option<u64>,
+    /// Whether the chain has that fork: its operators may be mistaken.
+    pub(super) is_true: bool,
     /// The binary that each operator has.
     pub(super) binaries: Vec<Binary>,
 }
@@ -95,9 +99,11 @@ impl Scenario {
             layer: dice.pick(&[1, 10, 50, 200]),
             slow_stops: false,
             slow_disk: 0,
+            names_forks: true,
             upgrades: vec![Planned {
                 heights: vec![first; validators],
                 fork: None,
+                is_true: true,
                 binaries: vec![Binary::Good; validators],
             }],
             hook: 0,
@@ -130,6 +136,7 @@ impl Scenario {
         }
         scenario.slow_stops = dice.chance(5);
         scenario.slow_disk = dice.pick(&[0, 0, 0, 50, 3_000, 20_000]);
+        scenario.names_forks = dice.chance(80);
         scenario.hook = if dice.chance(30) { dice.within(1, 60) } else { 0 };
         scenario.backup = dice.chance(50);
         scenario.errors = if dice.chance(50) { 3 } else { 0 };
@@ -176,7 +183,7 @@ impl Scenario {
                     binaries[dice.within(0, nodes - 1) as usize] = bad;
                 }
             }
-            self.upgrades.push(Planned { heights, fork, binaries });
+            self.upgrades.push(Planned { heights, fork, is_true: dice.chance(95), binaries });
             base += spread + dice.within(1, 60);
         }
     }
