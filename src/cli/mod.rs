@@ -21,7 +21,7 @@ mod wait;
 
 pub use help::{COMMANDS, Usage, help};
 
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
@@ -107,11 +107,12 @@ fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
 
 /// Checks the configuration for `run` with these arguments for the node.
 fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
-    let (problems, warnings) = loaded.check_disk();
-    for warning in loaded.warnings.iter().chain(&warnings).chain(&loaded.check_args(args)) {
+    let (missing, warnings) = loaded.check_disk();
+    let (unfit, doubtful) = loaded.check_args(args);
+    for warning in loaded.warnings.iter().chain(&warnings).chain(&doubtful) {
         tell(format_args!("warning: {warning}"));
     }
-    problems.into_result()?;
+    Problems([missing.0, unfit.0].concat()).into_result()?;
     loaded.config.check_dirs(args)?;
     let file = loaded.file.as_ref().map_or_else(|| "no file".to_owned(), |f| f.display().to_string());
     print(&format!("the configuration is good ({file})\n"))

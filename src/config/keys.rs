@@ -182,8 +182,8 @@ settings! {
         validator_address: Option<Address> = "";
         /// Whether a validator's node is started with the settings that make it follow the chain again at once.
         daemon_fast_sync: bool = "true";
-        /// When to sign again after the node was killed or has crashed. At once where the node runs with
-        /// --ipcdisable and daemon_rpc_address names HTTP only.
+        /// When to sign again after the node was killed or has crashed. With wait the node must serve its IPC socket, so
+        /// that it can be ordered to seal.
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.
         sign_wait_timeout: Duration = "10m", within "1s" to "24h";

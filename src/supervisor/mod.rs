@@ -35,7 +35,7 @@ pub use control::{Answered, Reply, Request, Status, ask};
 pub use poller::endpoints;
 
 use crate::children;
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::lock::SupervisorLock;
@@ -122,7 +122,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let worker = Worker::start(channels.jobs.0.clone())?;
     let release = Release::start(home, channels.released.0.clone())?;
 
-    let machine = Machine::new(policy(&config, &args), seed(), opened.record.clone());
+    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
     let supervisor = Supervisor {
         context: Context {
             config: Arc::new(config),
@@ -504,7 +504,8 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
-        let loaded = match Config::load(&self.sources) {
+        let fits = |loaded: Loaded| loaded.check_args(&self.args).0.into_result().map(|()| loaded);
+        let loaded = match Config::load(&self.sources).and_then(fits) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 problems.0.iter().for_each(|problem| log::error!("event=config_problem {problem}"));
@@ -531,7 +532,7 @@ impl Supervisor {
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
-        self.feed(Event::Policy(policy(&self.context.config, &self.args)));
+        self.feed(Event::Policy(policy(&self.context.config)));
     }
 
     fn called(&mut self, (request, caller): Call) {
