@@ -37,7 +37,7 @@ use std::io::{self, Write as _};
 /// number for `exit(3)`.
 ///
 /// # Errors
-/// What went wrong, to be reported once; its kind decides the exit code.
+/// A failure, to be reported once; its kind decides the exit code.
 pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let Invocation { command, config, flags } = args::parse(argv)?;
     match command {
@@ -130,7 +130,7 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// Writes a message to stderr, fit to be shown, since it may hold what others have written.
-/// That nobody can read it changes neither what is done nor the exit code.
+/// A message that cannot be written changes neither what is done nor the exit code.
 pub fn tell(message: impl fmt::Display) {
     let text = printable_lines(message.to_string().trim_end()) + "\n";
     let _ = io::stderr().lock().write_all(text.as_bytes());

@@ -1,4 +1,4 @@
-//! What no single value shows: combinations that are unsafe, directories in each other, files missing.
+//! Problems that no single value shows: combinations that are unsafe, directories in each other, files missing.
 //!
 //! Combinations are checked at every load. What is on the disk is looked at only by `run` and
 //! `config check`, because `status` must work on a home that is broken.

@@ -158,7 +158,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     Ok(supervisor.run(&channels, Facts { record: opened.record, link, head }))
 }
 
-/// What `current` points at, with the digest of the binary that is really there.
+/// The target of `current`, with the digest of the binary that is really there.
 fn link_as_it_is(
     home: &Home,
     verified: &Verified,
@@ -183,7 +183,7 @@ fn seed() -> u64 {
 
 type Channel<T> = (Sender<T>, Receiver<T>);
 
-/// Where facts come in. Each thread holds the sender of one.
+/// The channels on which facts come in. Each thread holds the sender of one.
 struct Channels {
     signals: Channel<Signal>,
     released: Channel<()>,
@@ -225,15 +225,15 @@ struct Supervisor {
     spawned: Instant,
     planned: Planned,
     conflicts: BTreeSet<String>,
-    /// What the log was last told of the schedule.
+    /// The schedule that was logged last.
     scheduled: String,
     /// Hooks of upgrades that were applied.
     afterwards: Afterwards,
     /// Why the node tells no head, while it does not.
     rpc_trouble: Option<String>,
-    /// Who waits until what is on disk is in force, and for which binary.
+    /// The callers that wait until the files on disk are in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
-    /// Who waits for an answer, by number.
+    /// The callers that wait for an answer, by number.
     callers: BTreeMap<u64, Sender<Reply>>,
     next_caller: u64,
     /// History that is written when the machine is done with its turn: never between stop and start.
