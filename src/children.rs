@@ -1,8 +1,8 @@
 //! Our child processes: who waits for which, so that no exit status is lost and no zombie stays.
 //!
 //! Orphans of the node and of hooks can become our children (when we are process 1 or a subreaper)
-//! and must be waited for by somebody. Waiting for just any child would steal the exit status of one that
-//! somebody else waits for. So every child of ours is spawned here and belongs to its [`Owned`]
+//! and must be waited for. Waiting for just any child would steal the exit status of one that
+//! other code waits for. So every child of ours is spawned here and belongs to its [`Owned`]
 //! value; [`reap_strays`] takes all others.
 
 use crate::sys;
@@ -72,7 +72,7 @@ fn spawn_when_closed(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Waits for every child that has ended and belongs to nobody; returns how many there were.
+/// Waits for every child that has ended and has no owner; returns how many there were.
 ///
 /// An owned child that has ended hides strays from us until its owner has waited for it;
 /// [`Owned::try_wait`] then goes on here. In a process that calls this, every child has to be spawned by
@@ -136,7 +136,7 @@ impl Owned {
         gone_is_fine(pidfd_send_signal(&self.pidfd, signal))
     }
 
-    /// Sends a signal to the process group that the process leads. That nobody is left is fine; after
+    /// Sends a signal to the process group that the process leads. A group without processes is no error; after
     /// [`Owned::try_wait`] has returned a status nothing is sent, since the group's number may be another's.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The one error type: what was attempted, on which path or URL, why it failed and what to do next.
 //!
-//! An enum of variants per cause was rejected: nobody branches on more than the [`Kind`], which is
+//! An enum of variants per cause was rejected: no caller branches on more than the [`Kind`], which is
 //! what decides the exit code, and a message that names operation, place and next step is what an
 //! operator needs. `main` is the only place that prints one.
 
@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// What kind of failure this is; one to one with the non-zero codes of [`Exit`].
+/// The kind of a failure; one to one with the non-zero codes of [`Exit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Anything that has no better kind.
@@ -24,7 +24,7 @@ pub enum Kind {
     NotFound,
     /// A condition that was asked for does not hold.
     NotMet,
-    /// A file that somebody wrote for us is bad.
+    /// An input file is bad.
     BadInput,
     /// A checksum or signature does not match, or there is none.
     Verification,
@@ -114,14 +114,14 @@ impl Error {
         self
     }
 
-    /// What to do next, as an instruction.
+    /// The next step, as an instruction.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What kind of failure this is.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind

@@ -38,7 +38,7 @@
 //! - A fallback to the first binary: where `current` leads nowhere, a person has to look.
 
 #![deny(unsafe_code)]
-// `print!` and `eprint!` panic where nobody reads; `cli` writes in ways that do not.
+// `print!` and `eprint!` panic where their output is not read; `cli` writes in ways that do not.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod batch;

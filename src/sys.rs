@@ -27,7 +27,7 @@ pub fn keep_files_private() {
     let _ = INHERITED_UMASK.set(inherited);
 }
 
-/// What a child does to itself between fork and exec.
+/// The steps of a child between fork and exec.
 #[derive(Debug, Default)]
 pub struct Birth {
     /// Whether it becomes the leader of a new session, and so of a new process group.
@@ -51,7 +51,7 @@ pub fn at_birth(command: &mut Command, birth: Birth) {
             set_parent_process_death_signal(birth.parent_death)?;
             // The parent may have died before it was watched; then the signal would never come.
             if getppid() != Some(parent) {
-                // Nobody is left to whom an error could be reported.
+                // An error cannot be reported any more.
                 kill_process(getpid(), Signal::KILL)?;
             }
         }

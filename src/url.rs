@@ -11,7 +11,7 @@ pub(crate) const NO_TLS: &str = "there is no TLS for WebSocket: use https, or ws
 /// Checks scheme, host and port of a URL.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem with a URL.
 pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     let uri: Uri = url.parse().map_err(|e| format!("{e}"))?;
     match uri.scheme_str() {
@@ -55,7 +55,7 @@ pub(crate) fn split_login(url: &str) -> (String, Option<String>) {
     (format!("{scheme}{host}{tail}"), Some(format!("Basic {login}")))
 }
 
-/// What stands before the authority, with the slashes; the authority; and all the rest.
+/// The part before the authority, with the slashes; the authority; and the rest.
 fn parts(url: &str) -> (&str, &str, &str) {
     let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

@@ -1,7 +1,7 @@
 //! JSON as it stands in a file: every key in its order, every value to the letter.
 //!
 //! A [`Value`] would round numbers beyond 64 bits, sort the keys and forget the first of two that are equal.
-//! What we do not know is not ours to change.
+//! A field that we do not know is not ours to change.
 
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -54,7 +54,7 @@ pub struct Entry {
     /// The digest of what is downloaded or staged, written as `sha256` or `sha512`.
     #[serde(flatten, serialize_with = "pinned")]
     pub digest: Option<Digest>,
-    /// Where the binary can be had, by `os/arch` (`linux/amd64`) or `any`.
+    /// The sources of the binary, by `os/arch` (`linux/amd64`) or `any`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
     /// Anything, handed to hooks as `UPGRADE_INFO`: a text as it is, all else as JSON.
@@ -206,7 +206,7 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-/// Where a binary can be had, with no platform twice.
+/// The sources of a binary, with no platform twice.
 #[derive(Default)]
 struct Places(BTreeMap<String, String>);
 

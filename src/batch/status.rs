@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What is known outside the plan, as far as it is known.
+/// The facts outside the plan, as far as they are known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
     /// Whether the plan is being followed.
@@ -22,13 +22,13 @@ pub struct Facts<'a> {
     pub period: Option<Duration>,
     /// The upgrade under way, of whichever plan, with its height and how far it is.
     pub under_way: Option<(&'a Name, u64, Stage)>,
-    /// What has ended.
+    /// The upgrades that have ended.
     pub ended: &'a [Ended],
-    /// What the operator has cancelled.
+    /// The upgrades that the operator has cancelled.
     pub cancelled: &'a [(Name, u64)],
-    /// What is refused.
+    /// The upgrades that are refused.
     pub conflicts: &'a [Conflict],
-    /// What holds upgrades back whose height has come.
+    /// The reasons that hold upgrades back whose height has come.
     pub holds: &'a [(Name, String)],
     /// How far the binaries are; one that is not in the list is missing.
     pub binaries: &'a [(Name, Binary)],
@@ -72,7 +72,7 @@ pub enum Binary {
     },
 }
 
-/// Where an upgrade of a plan is on its way.
+/// The progress of an upgrade of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
@@ -147,7 +147,7 @@ pub struct UpgradeStatus {
     pub height: u64,
     /// The first height that needs the new binary.
     pub fork_height: Option<u64>,
-    /// Where it is on its way.
+    /// Its progress.
     pub phase: Stage,
     /// How far its binary is.
     pub binary: Binary,

@@ -1,7 +1,7 @@
 //! The directory of plans: `plans/<name>.json`, one file per plan.
 //!
 //! Files are written durably and changed under a lock, so that two commands at once lose nothing. A file
-//! that somebody else could have written is not read: whoever writes a plan decides what is executed.
+//! that another user could have written is not read: whoever writes a plan decides what is executed.
 
 use super::plan::Plan;
 use super::validate::{Context, validate, validate_json};
@@ -85,7 +85,7 @@ impl Plans {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none; [`Kind::Permission`] if others than its owner may write it or
-    /// it belongs to somebody else; [`Kind::BadInput`] with every problem if it is no plan.
+    /// it belongs to another user; [`Kind::BadInput`] with every problem if it is no plan.
     pub fn load(&self, name: &Name) -> Result<Stored> {
         let path = self.path(name);
         named(name, &path, slurp(&self.open(name)?, &path)?)
@@ -169,7 +169,7 @@ impl Plans {
         durable::remove(&path)
     }
 
-    /// Opens the file of a plan, if nobody else can have written it.
+    /// Opens the file of a plan, if no other user can have written it.
     fn open(&self, name: &Name) -> Result<File> {
         let path = self.path(name);
         let (file, meta) = open(&path).map_err(|e| missing(e, name, &path))?;
@@ -269,7 +269,7 @@ fn slurp(file: &File, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses a file that somebody other than we or root could have written.
+/// Refuses a file that a user other than we or root could have written.
 fn guard(path: &Path, meta: &fs::Metadata) -> Result<()> {
     let refuse = |what: String, hint: &str| {
         Err(Error::new(Kind::Permission, "read plan").at(path.display()).because(what).hint(hint))

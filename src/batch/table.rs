@@ -9,7 +9,7 @@ use super::visit;
 use crate::printable::printable;
 use std::fmt::Write as _;
 
-/// What a phase takes: `rolled-back` is the longest, and a colon tells that there is more.
+/// The width of a phase: `rolled-back` is the longest, and a colon tells that there is more.
 const PHASE: usize = 12;
 /// Between two columns.
 const GAP: &str = "  ";
@@ -151,7 +151,7 @@ fn tint(phase: Stage) -> &'static str {
     }
 }
 
-/// A time in its two largest units: nobody needs the seconds of a day.
+/// A time in its two largest units: the seconds of a day are of no use.
 fn about(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -48,18 +48,18 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// What is known outside the plan, as far as it is known.
+/// The facts outside the plan, as far as they are known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Context<'a> {
     /// The height of the chain.
     pub head: Option<u64>,
     /// The chain that the node follows (`eth_chainId`).
     pub chain_id: Option<u64>,
-    /// What everybody plans. What an active version of the same plan has in it is passed over.
+    /// The upgrades of all sources. Those of an active version of the same plan are passed over.
     pub planned: &'a [Upgrade],
-    /// What the operator has cancelled.
+    /// The upgrades that the operator has cancelled.
     pub cancelled: &'a [(Name, u64)],
-    /// What has ended.
+    /// The upgrades that have ended.
     pub ended: &'a [Ended],
     /// For a validator: the size of the set, and how bad it is if not all of them can have a turn before a fork.
     pub room: Option<(usize, Severity)>,
@@ -112,7 +112,7 @@ pub fn validate(plan: &Plan, context: &Context<'_>) -> Report {
     }
 }
 
-/// What stands more than once in an object that we know, of which the value has lost all but the last.
+/// The keys that stand more than once in an object that we know, of which the value has lost all but the last.
 fn equal_keys(bytes: &[u8]) -> Vec<Finding> {
     let Ok(plan) = serde_json::from_slice::<Fields>(bytes) else { return Vec::new() };
     let mut found = Vec::new();
@@ -302,7 +302,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What the rest of the world has to say about the upgrades.
+    /// Findings about the upgrades from the facts outside the plan.
     fn conflicts(&mut self, plan: Option<Name>) {
         let entries = std::mem::take(&mut self.readable);
         // A plan without a name has no other version that could be active.

@@ -36,7 +36,7 @@ pub(crate) struct Invocation {
     pub(crate) flags: Vec<(String, String)>,
 }
 
-/// What is to be done.
+/// A command.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     Init {
@@ -206,7 +206,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     })
 }
 
-/// What help is wanted about: the words of a command, or the first of them.
+/// The subject of the help: the words of a command, or the first of them.
 fn topic(args: &mut Arguments) -> Result<Option<String>> {
     let mut topic = Vec::new();
     while let Some(word) = opt_free::<OsString>(args, "help")? {

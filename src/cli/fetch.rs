@@ -20,7 +20,7 @@ use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// What the operator wants fetched.
+/// The binary that the operator wants fetched.
 pub(super) struct Wanted {
     pub(super) name: Name,
     pub(super) url: Option<String>,
@@ -39,7 +39,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
     match install::verify(home, &target, upgrade.digest.as_ref()) {
         Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", as_json),
         Err(e) if e.kind() == Kind::NotFound => {}
-        // A good one that somebody wanted there is not ours to move.
+        // A good one that the operator has put there is not ours to move.
         Err(e) if install::verify(home, &target, None).is_ok() => {
             let hint = format!("to replace it, remove {}", home.upgrade(&upgrade.name).display());
             return Err(Error::new(Kind::Failed, "another binary is staged").because(e).hint(hint));

@@ -1,4 +1,4 @@
-//! What the program can do, as one table: help and usage errors come from it, and a test holds the
+//! The commands of the program, as one table: help and usage errors come from it, and a test holds the
 //! man page against it.
 
 use crate::config::KEYS;
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 pub struct Usage {
     /// The words and arguments, without the program's name.
     pub synopsis: &'static str,
-    /// What it does, in one sentence.
+    /// Its effect, in one sentence.
     pub about: &'static str,
 }
 

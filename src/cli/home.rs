@@ -62,7 +62,7 @@ pub(super) fn restart(home: &Home) -> Result<()> {
     print(&format!("{}\n", accepted(&ask(home, &Request::Restart)?.reply)?))
 }
 
-/// What the supervisor agreed to; its refusal is an error.
+/// The supervisor's consent, in words; its refusal is an error.
 pub(super) fn accepted(reply: &Reply) -> Result<String> {
     match reply {
         Reply::Done(said) => Ok(said.clone()),

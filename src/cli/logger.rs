@@ -22,13 +22,13 @@ const WAITING: usize = 1024;
 /// How long the last lines have to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The log as long as somebody may write to it. Dropped, it gives the last lines their time.
+/// The log as long as it may be written to. Dropped, it gives the last lines their time.
 #[must_use]
 pub(super) struct Log {
     lines: Sender<Line>,
 }
 
-/// What goes to the thread that writes.
+/// A message to the thread that writes.
 enum Line {
     Text(Vec<u8>),
     /// Says that everything before it was written.
@@ -111,7 +111,7 @@ pub(super) fn show_warnings() {
     }
 }
 
-/// Where the logger writes: to the thread, which it never waits for.
+/// The logger's way to the thread that writes, which it never waits for.
 struct Outlet {
     lines: Sender<Line>,
     lost: Arc<AtomicU64>,
@@ -134,7 +134,7 @@ fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
     let mut stderr = io::stderr();
     for line in lines {
         match line {
-            // If it cannot be written there is nobody to tell.
+            // If it cannot be written, that cannot be reported either.
             Line::Text(text) => drop(stderr.write_all(&text)),
             Line::Done(done) => drop(done.send(())),
         }

@@ -21,7 +21,7 @@ mod wait;
 
 pub use help::{COMMANDS, Usage, help};
 
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
@@ -37,7 +37,7 @@ use std::io::{self, Write as _};
 /// number for `exit(3)`.
 ///
 /// # Errors
-/// What went wrong, to be reported once; its kind decides the exit code.
+/// A failure, to be reported once; its kind decides the exit code.
 pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let Invocation { command, config, flags } = args::parse(argv)?;
     match command {
@@ -107,11 +107,12 @@ fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
 
 /// Checks the configuration for `run` with these arguments for the node.
 fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
-    let (problems, warnings) = loaded.check_disk();
-    for warning in loaded.warnings.iter().chain(&warnings).chain(&loaded.check_args(args)) {
+    let (missing, warnings) = loaded.check_disk();
+    let (unfit, doubtful) = loaded.check_args(args);
+    for warning in loaded.warnings.iter().chain(&warnings).chain(&doubtful) {
         tell(format_args!("warning: {warning}"));
     }
-    problems.into_result()?;
+    Problems([missing.0, unfit.0].concat()).into_result()?;
     loaded.config.check_dirs(args)?;
     let file = loaded.file.as_ref().map_or_else(|| "no file".to_owned(), |f| f.display().to_string());
     print(&format!("the configuration is good ({file})\n"))
@@ -129,7 +130,7 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// Writes a message to stderr, fit to be shown, since it may hold what others have written.
-/// That nobody can read it changes neither what is done nor the exit code.
+/// A message that cannot be written changes neither what is done nor the exit code.
 pub fn tell(message: impl fmt::Display) {
     let text = printable_lines(message.to_string().trim_end()) + "\n";
     let _ = io::stderr().lock().write_all(text.as_bytes());

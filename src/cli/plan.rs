@@ -225,7 +225,7 @@ fn status(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> R
     chosen.trouble.map_or(Ok(()), Err)
 }
 
-/// Plans that somebody wants to see.
+/// Plans that were asked for.
 struct Chosen {
     plans: Vec<Stored>,
     /// The first thing that is wrong with one of them.
@@ -269,7 +269,7 @@ fn under_way(situation: &Situation<'_>, plan: &Plan) -> Option<Name> {
     plan.upgrades.iter().any(|e| e.name == progress.name).then(|| progress.name.clone())
 }
 
-/// What the next upgrade of a status is, in words.
+/// The next upgrade of a status, in words.
 fn next_in_words(status: &batch::Status) -> Option<String> {
     let next = status.upgrades.iter().find(|u| Some(&u.name) == status.active.as_ref())?;
     let left = match (next.phase, next.blocks_left) {

@@ -43,7 +43,7 @@ fn after_retry(record: &Record) -> String {
 /// The binary is verified and smoke-tested first. The halt ends last, so that this can be done again if it is
 /// interrupted.
 pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()> {
-    let _lock = SupervisorLock::acquire(home)?;
+    let _lock = with_nothing_running(home)?;
     let Opened { mut journal, mut record, .. } = Journal::open(home)?;
     let Some(reason) = record.halted.clone() else { return Err(nothing_halted()) };
     let Some(progress) = &mut record.upgrade else {
@@ -121,7 +121,7 @@ pub(super) fn head(home: &Home) -> Result<()> {
 
 /// Has the next `run` bind the home to the chain that its node is on then.
 pub(super) fn chain(home: &Home) -> Result<()> {
-    let _lock = SupervisorLock::acquire(home)?;
+    let _lock = with_nothing_running(home)?;
     let Opened { mut journal, mut record, .. } = Journal::open(home)?;
     let Some(chain) = record.chain.take() else {
         return Err(Error::new(Kind::NotMet, "this home is bound to no chain yet"));
@@ -135,12 +135,20 @@ pub(super) fn chain(home: &Home) -> Result<()> {
 }
 
 fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Result<()> {
-    let _lock = SupervisorLock::acquire(home)?;
+    let _lock = with_nothing_running(home)?;
     let Opened { mut journal, mut record, .. } = Journal::open(home)?;
     let Some(reason) = record.halted.take() else { return Err(nothing_halted()) };
     let said = change(&mut record)?;
     journal.write(&record)?;
     print(&format!("was halted: {reason}\n{said}\n"))
+}
+
+/// Claims the home for a change of the journal, which a running supervisor would overwrite.
+fn with_nothing_running(home: &Home) -> Result<SupervisorLock> {
+    SupervisorLock::acquire(home).map_err(|e| match e.kind() {
+        Kind::Busy => e.hint("run `wemixvisor stop` first"),
+        _ => e,
+    })
 }
 
 fn nothing_halted() -> Error {

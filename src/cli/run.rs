@@ -11,12 +11,11 @@ use std::ffi::OsString;
 
 pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsString>) -> Result<u8> {
     let _log = super::logger::start(&loaded.config)?;
-    for warning in &loaded.warnings {
+    let (unfit, doubtful) = loaded.check_args(&args);
+    for warning in loaded.warnings.iter().chain(&doubtful) {
         log::warn!("event=config_warning {warning}");
     }
-    for warning in loaded.check_args(&args) {
-        log::warn!("event=config_warning {warning}");
-    }
+    unfit.into_result()?;
     loaded.config.check_dirs(&args)?;
     let (problems, _) = loaded.check_disk();
     problems.into_result()?;

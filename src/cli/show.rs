@@ -35,7 +35,7 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
     Ok(exit.code())
 }
 
-/// What the disk says.
+/// The state as the disk has it.
 fn at_rest(home: &Home) -> Result<Status> {
     let record = Journal::open(home)?.record;
     let (mut view, problems) = super::upgrade::view_at_rest(home, record);

@@ -1,4 +1,4 @@
-//! What stdout is: how wide, whether coloured; and a screen of its own for what is redrawn in place.
+//! The properties of stdout: how wide, whether coloured; and a screen of its own for what is redrawn in place.
 
 use crate::config::{Config, LogColor};
 use crate::error::{Error, Kind, Result};
@@ -53,7 +53,7 @@ pub(super) fn goes_on(signals: &Receiver<i32>, pause: Duration) -> bool {
     }
 }
 
-/// Whether nobody reads stdout any more: it is a pipe without a reader, or a terminal that was closed (poll(2)).
+/// Whether stdout is not read any more: it is a pipe without a reader, or a terminal that was closed (poll(2)).
 fn reader_is_gone() -> bool {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
@@ -115,7 +115,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // There is nobody left to tell if it fails.
+        // A failure cannot be reported any more.
         let _ = write("\x1b[?25h\x1b[?1049l");
     }
 }

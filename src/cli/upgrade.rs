@@ -159,7 +159,7 @@ fn unite(planned: Planned, record: &Record) -> Schedule {
     merge(planned.upgrades, &planned.cancelled, &applied)
 }
 
-/// What a supervisor would show if it ran, and what is wrong with the plans.
+/// The state that a supervisor would show if it ran, and the problems of the plans.
 pub(super) fn view_at_rest(home: &Home, record: Record) -> (View, Vec<String>) {
     let planned = Reader::new(home).read();
     let mut problems = planned.problems.clone();

@@ -17,7 +17,7 @@ use crate::wbft::{Client, Coordinator, Endpoint, Options};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For how long nobody may be there who can be asked: at first, since a script that has just started a
+/// For how long neither a supervisor nor a node may answer: at first, since a script that has just started a
 /// supervisor need not wait for it; and later, since a supervisor or a node is started again.
 const NOBODY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How often to ask, at least and at most.
@@ -43,7 +43,7 @@ impl Deadline {
     }
 }
 
-/// How long ago somebody could be asked.
+/// When a supervisor or node answered last.
 struct Heard {
     last: Instant,
     patience: Duration,
@@ -66,7 +66,7 @@ impl Heard {
 /// Waits until the chain is at a height.
 ///
 /// # Errors
-/// [`Kind::NotMet`] when the time is over, [`Kind::Unreachable`] if there is nobody to ask.
+/// [`Kind::NotMet`] when the time is over, [`Kind::Unreachable`] if neither supervisor nor node answers.
 pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
     let mut heard = Heard::nobody_yet();
@@ -145,7 +145,7 @@ fn told_by_node(
 ///
 /// # Errors
 /// [`Kind::NotMet`] when the time is over; [`Kind::Failed`] if not everything went well, or it is not
-/// followed; [`Kind::Unreachable`] if nothing will happen because nobody runs.
+/// followed; [`Kind::Unreachable`] if nothing will happen because no supervisor runs.
 pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
     let mut heard = Heard::nobody_yet();

@@ -1,4 +1,4 @@
-//! What no single value shows: combinations that are unsafe, directories in each other, files missing.
+//! Problems that no single value shows: combinations that are unsafe, directories in each other, files missing.
 //!
 //! Combinations are checked at every load. What is on the disk is looked at only by `run` and
 //! `config check`, because `status` must work on a home that is broken.
@@ -98,28 +98,31 @@ impl Config {
 }
 
 impl Loaded {
-    /// What is unsafe together with these arguments for the node.
+    /// Checks the values against these arguments for the node: problems first, then warnings.
     #[must_use]
-    pub fn check_args(&self, node_args: &[OsString]) -> Vec<Problem> {
+    pub fn check_args(&self, node_args: &[OsString]) -> (Problems, Vec<Problem>) {
         let config = &self.config;
+        let (mut problems, mut warnings) = (Problems::default(), Vec::new());
         // Over HTTP the node serves by default neither the orders nor all of the questions.
         if !config.validator_mode || config.can_be_told_to_seal(node_args) {
-            return Vec::new();
+            return (problems, warnings);
         }
-        let mut problems = Vec::new();
+        // A silent node could never be ordered to seal, and one that signs at once may contradict itself: the risk is
+        // for the operator to take.
         if config.sign_after_unclean == SignAfterUnclean::Wait {
-            let what = "daemon_rpc_address: the node runs with --ipcdisable and cannot be ordered to seal over HTTP, \
-                        so that after an unclean stop the validator signs at once";
-            problems
-                .push(Problem::new(self.origin("daemon_rpc_address"), what).hint("leave --ipcdisable out"));
+            let what = "sign_after_unclean: it is wait, but the node runs with --ipcdisable and cannot be ordered to seal \
+                        over HTTP";
+            let hint = "leave --ipcdisable out, or set it to now and accept that the validator may contradict itself \
+                        after an unclean stop";
+            problems.add(Problem::new(self.origin("sign_after_unclean"), what).hint(hint));
         }
         if config.validator_address.is_none() {
             let what = "validator_address: it is not set, and the node runs with --ipcdisable: over HTTP it reports its \
                         address only where it serves `istanbul` or `eth`, and without the address there is no turn";
             let hint = "set validator_address, or leave --ipcdisable out";
-            problems.push(Problem::new(self.origin("validator_address"), what).hint(hint));
+            warnings.push(Problem::new(self.origin("validator_address"), what).hint(hint));
         }
-        problems
+        (problems, warnings)
     }
 
     /// Looks at what the values name on the disk: problems first, then warnings.
@@ -276,29 +279,48 @@ mod tests {
         load(home, &[validator, ("--daemon-height-source", "none")]).unwrap_err();
         let killer = load(home, &[validator, ("--daemon-stop-timeout-action", "kill")]).unwrap();
         assert_eq!(killer.warnings.len(), 1);
-        let deaf = |address, words| {
-            let loaded = load(home, &[validator, ("--daemon-rpc-address", address)]).unwrap();
-            assert!(loaded.warnings.is_empty());
-            loaded.check_args(&args(words)).len()
-        };
-        // The socket is used whatever the addresses are, unless the node opens none.
-        assert_eq!(deaf("localhost:8545", "--mine"), 0);
-        for (words, warnings) in [
-            ("--ipcdisable", 2),
-            ("-ipcdisable=true", 2),
-            ("--ipcdisable=false", 0),
-            ("--ipcdisable --ipcdisable=0", 0),
-            ("--ipcdisabled", 0),
-            ("-- --ipcdisable", 0),
-        ] {
-            assert_eq!(deaf("localhost:8545", words), warnings, "{words}");
-            assert_eq!(deaf("localhost:8545,/x/node.ipc", words), 0, "{words}");
-        }
-        let own = [validator, ("--validator-address", "0x0101010101010101010101010101010101010101")];
-        let known = load(home, &own).unwrap().check_args(&args("--ipcdisable"));
-        assert!(matches!(&known[..], [seal] if seal.what.contains("cannot be ordered to seal")), "{known:?}");
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_validator_that_cannot_be_ordered_to_seal_is_refused_unless_the_operator_takes_the_risk() {
+        let home = Path::new("/h");
+        let validator = ("--validator-mode", "true");
+        let count = |flags: &[(&str, &str)], words| {
+            let loaded = load(home, flags).unwrap();
+            assert!(loaded.warnings.is_empty());
+            let (problems, warnings) = loaded.check_args(&args(words));
+            (problems.0.len(), warnings.len())
+        };
+        // The socket is used whatever the addresses are, unless the node opens none.
+        let http = ("--daemon-rpc-address", "localhost:8545");
+        for (words, found) in [
+            ("--mine", (0, 0)),
+            ("--ipcdisable", (1, 1)),
+            ("-ipcdisable=true", (1, 1)),
+            ("--ipcdisable=false", (0, 0)),
+            ("--ipcdisable --ipcdisable=0", (0, 0)),
+            ("--ipcdisabled", (0, 0)),
+            ("-- --ipcdisable", (0, 0)),
+        ] {
+            assert_eq!(count(&[validator, http], words), found, "{words}");
+            let socket = ("--daemon-rpc-address", "localhost:8545,/x/node.ipc");
+            assert_eq!(count(&[validator, socket], words), (0, 0), "{words}");
+        }
+        let accepted = ("--sign-after-unclean", "now");
+        let known = ("--validator-address", "0x0101010101010101010101010101010101010101");
+        assert_eq!(count(&[validator, accepted], "--ipcdisable"), (0, 1));
+        assert_eq!(count(&[validator, known], "--ipcdisable"), (1, 0));
+        assert_eq!(count(&[validator, accepted, known], "--ipcdisable"), (0, 0));
+        assert_eq!(count(&[http], "--ipcdisable"), (0, 0), "no validator");
+        let waits = [validator, ("--sign-after-unclean", "wait")];
+        let (refused, _) = load(home, &waits).unwrap().check_args(&args("--ipcdisable"));
+        let text = refused.to_string();
+        assert!(
+            text.starts_with("--sign-after-unclean: ") && text.contains("leave --ipcdisable out"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Key {
     pub default: &'static str,
     /// The least and the greatest value, for keys that are bounded.
     pub bounds: Option<(&'static str, &'static str)>,
-    /// What it is for, in a sentence or two.
+    /// Its purpose, in a sentence or two.
     pub doc: &'static str,
     /// A shorter flag, without its dashes.
     pub short: Option<&'static str>,
@@ -108,10 +108,10 @@ settings! {
         daemon_node_ipc: String = "*.ipc";
         /// The lock that the node holds while its databases are open, as a pattern relative to the data directory.
         daemon_node_lock: String = "*/LOCK";
-        /// Where else to reach the node, tried in order: host:port, a URL, or the path of a socket.
+        /// More addresses of the node, tried in order: host:port, a URL, or the path of a socket.
         /// The IPC socket in the data directory always comes first. Not set: localhost:8545 where there is no socket.
         daemon_rpc_address: Vec<Endpoint> = "";
-        /// Where the node serves its Prometheus metrics, for the rounds of the consensus in progress.
+        /// The URL at which the node serves its Prometheus metrics, for the rounds of the consensus in progress.
         daemon_node_metrics_address: Option<HttpUrl> = "";
     }
     "Restarts" {
@@ -127,7 +127,7 @@ settings! {
         daemon_start_timeout: Duration = "10m", within "1s" to "24h";
     }
     "When and how to switch" {
-        /// Where the height comes from. With none the node stops by itself and upgrade-info.json is the trigger.
+        /// The source of the height. With none the node stops by itself and upgrade-info.json is the trigger.
         daemon_height_source: HeightSource = "rpc";
         /// How often the height and the trigger file are looked at while nothing is near; closer to an upgrade,
         /// and where the node or the kernel reports changes by itself, wemixvisor knows sooner.
@@ -136,7 +136,7 @@ settings! {
         block_period: Duration = "1s", within "1ms" to "1h";
         /// How long a node may take to end after its SIGTERM.
         daemon_shutdown_grace: Duration = "10m", within "1s" to "24h";
-        /// What to do with a node that takes longer. A node that is killed loses minutes to hours of blocks.
+        /// The action for a node that takes longer. A node that is killed loses minutes to hours of blocks.
         daemon_stop_timeout_action: StopTimeoutAction = "wait";
         /// How many blocks the new binary must follow before the upgrade counts as done.
         daemon_probation_blocks: u64 = "20", within "1" to "100000";
@@ -160,7 +160,7 @@ settings! {
     "Downloads" {
         /// Whether binaries that are not there are fetched.
         daemon_allow_download_binaries: bool = "false";
-        /// Where binaries are, by upgrade name or default: a URL or a list of mirrors, with {name} {version} {os} {arch}.
+        /// The sources of binaries, by upgrade name or default: a URL or a list of mirrors, with {name} {version} {os} {arch}.
         download_urls: DownloadUrls = "";
         /// Whether only https is used.
         daemon_download_require_https: bool = "false";
@@ -182,8 +182,8 @@ settings! {
         validator_address: Option<Address> = "";
         /// Whether a validator's node is started with the settings that make it follow the chain again at once.
         daemon_fast_sync: bool = "true";
-        /// When to sign again after the node was killed or has crashed. At once where the node runs with
-        /// --ipcdisable and daemon_rpc_address names HTTP only.
+        /// When to sign again after the node was killed or has crashed. With wait the node must serve its IPC socket, so
+        /// that it can be ordered to seal.
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.
         sign_wait_timeout: Duration = "10m", within "1s" to "24h";
@@ -279,7 +279,7 @@ pub fn flag(flag: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.short == Some(bare) || key.flag()[2..] == *bare)
 }
 
-/// The name among `candidates` that somebody who wrote `word` most likely meant.
+/// The name among `candidates` that is most likely meant by `word`.
 #[must_use]
 pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T>) -> Option<T> {
     let plain = |text: &str| {

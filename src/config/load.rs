@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// Larger than any configuration; it bounds what a wrong path can make us read.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Where a configuration is read from, weakest first: file, environment, flags.
+/// The sources of a configuration, weakest first: file, environment, flags.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The file of `--config`, which must exist. Otherwise `wemixvisor/config.yaml` in the home, if it does.
@@ -33,10 +33,10 @@ pub struct Sources {
     pub cwd: PathBuf,
 }
 
-/// Where an effective value came from.
+/// The source of an effective value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// It was not set.
     Default,
     /// The configuration file and a line of it.
     File(PathBuf, usize),
@@ -53,7 +53,7 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// What is suspicious, but no reason to stop.
+    /// Warnings: suspicious, but no reason to stop.
     pub warnings: Vec<Problem>,
     origins: BTreeMap<&'static str, Origin>,
 }
@@ -72,7 +72,7 @@ impl Sources {
 }
 
 impl Loaded {
-    /// Where the value of a key came from.
+    /// The source of the value of a key.
     #[must_use]
     pub fn origin(&self, name: &str) -> &Origin {
         self.origins.get(name).unwrap_or(&Origin::Default)

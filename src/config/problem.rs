@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every problem, each with its place.
+//! The problems of a configuration, each with its place.
 //!
 //! An operator who mends a file wants the whole list, not the first line of it, so reading collects
 //! problems instead of returning at the first. Here is no reading; see [`super::load`].
@@ -14,9 +14,9 @@ use std::path::Path;
 pub struct Problem {
     /// `file:line`, the name of an environment variable, or a flag.
     pub place: String,
-    /// What is wrong with it.
+    /// The problem, in words.
     pub what: String,
-    /// What to do next, where that is not obvious.
+    /// The next step, where that is not obvious.
     pub hint: Option<String>,
     /// Whether it is a matter of permission and not of what is written.
     pub denied: bool,
@@ -43,7 +43,7 @@ impl Problem {
         }
     }
 
-    /// What to do next, as an instruction.
+    /// The next step, as an instruction.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -14,7 +14,7 @@ pub struct Row {
     pub key: &'static Key,
     /// Its effective value.
     pub value: Value,
-    /// Where it came from.
+    /// Its source.
     pub origin: Origin,
 }
 

@@ -29,7 +29,7 @@ pub(super) enum Data {
     Map(Vec<(String, Raw)>),
 }
 
-/// What is wrong with a value, and in which line if that is another than the key's.
+/// The problem with a value, and its line if that is another than the key's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) line: usize,
@@ -41,7 +41,7 @@ pub(super) type Read<T> = Result<T, Vec<Fault>>;
 
 /// A type of which a key can be.
 pub(super) trait Setting: Sized {
-    /// What the man page and `config.yaml` call this type.
+    /// The name of this type in the man page and in `config.yaml`.
     const KIND: &'static str;
 
     /// Reads a value; a relative path is taken from `base`.
@@ -53,7 +53,7 @@ pub(super) trait Setting: Sized {
     /// The value as JSON, in the form in which an operator would write it.
     fn show(&self) -> Value;
 
-    /// Where the value stands between others of its type, for types that a key may bound.
+    /// The place of the value among others of its type, for types that a key may bound.
     fn rank(&self) -> Option<u128> {
         None
     }
@@ -367,17 +367,17 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Where the height of the chain comes from.
+    /// The source of the chain's height.
     HeightSource = "rpc | none" {
         /// The node is asked.
         Rpc = "rpc",
-        /// Nobody is asked: the node stops by itself, and the trigger file is the trigger.
+        /// No node is asked: it stops by itself, and the trigger file is the trigger.
         None = "none"
     }
 }
 
 choice! {
-    /// What happens to a node that does not end within `daemon_shutdown_grace`.
+    /// The action for a node that does not end within `daemon_shutdown_grace`.
     StopTimeoutAction = "wait | abort | kill" {
         /// Go on waiting, and say so.
         Wait = "wait",
@@ -427,9 +427,9 @@ choice! {
         Error = "error",
         /// Warnings too.
         Warn = "warn",
-        /// What happens, too.
+        /// Events, too.
         Info = "info",
-        /// Why it happens, too.
+        /// Their reasons, too.
         Debug = "debug",
         /// Everything.
         Trace = "trace"

@@ -20,7 +20,7 @@ pub struct Home {
     backups: PathBuf,
 }
 
-/// What `current` points at, with the binary it resolves to.
+/// The target of `current`, with the binary it resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Current {
     /// The target of the link.
@@ -210,7 +210,7 @@ impl Home {
         self.state().join("head")
     }
 
-    /// What `upgrade schedule` has planned, and which plans are active.
+    /// The upgrades of `upgrade schedule`, and the active plans.
     #[must_use]
     pub fn schedule(&self) -> PathBuf {
         self.state().join("schedule.json")
@@ -246,7 +246,7 @@ impl Home {
         self.dir().join("control.sock")
     }
 
-    /// What `current` points at and the binary it resolves to.
+    /// The target of `current` and the binary it resolves to.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the link is missing, is not a link, names anything but `genesis` or

@@ -98,14 +98,14 @@ impl AsFd for NodeLock {
     }
 }
 
-/// What the node's own lock says.
+/// The state of the node's own lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataLock {
     /// There is no such file: the node has no lock, or has never run.
     Absent,
-    /// Nobody holds it.
+    /// No process holds it.
     Free,
-    /// Somebody holds it.
+    /// A process holds it.
     Held {
         /// The lock file.
         path: PathBuf,

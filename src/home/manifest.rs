@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What is known of a staged binary.
+/// The facts about a staged binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this format.
@@ -42,7 +42,7 @@ pub struct Manifest {
     pub other: Map<String, Value>,
 }
 
-/// What makes a binary trustworthy.
+/// The proof that a binary can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verified {

@@ -1,4 +1,4 @@
-//! What is in a directory tree, without following links and in a fixed order.
+//! The entries of a directory tree, without following links and in a fixed order.
 
 use crate::error::{Error, Result};
 use std::fs::{self, FileType, Metadata};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct Item {
     /// The path below the root of the tree.
     pub path: PathBuf,
-    /// What it is.
+    /// Its type.
     pub kind: ItemKind,
     /// Its permission bits.
     pub mode: u32,

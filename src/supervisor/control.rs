@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
-    /// What is going on?
+    /// The state of the supervisor and its node.
     Status,
-    /// Where is the chain?
+    /// The height of the chain.
     Head,
     /// Stop the node, then end.
     Stop,
@@ -88,13 +88,13 @@ pub struct Status {
     pub pid: Option<u32>,
     /// The home.
     pub home: PathBuf,
-    /// What the machine says.
+    /// The machine's part of the state.
     #[serde(flatten)]
     pub view: View,
     /// Why the node tells no head, while it runs and does not.
     #[serde(default)]
     pub rpc_trouble: Option<String>,
-    /// What is wrong with the files that plan upgrades.
+    /// The problems of the files that plan upgrades.
     pub problems: Vec<String>,
 }
 
@@ -217,7 +217,7 @@ pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
 }
 
 /// Asks it once; `None` if the connection was closed before the answer was complete. Then too many are asking,
-/// or it has just ended, and the next try finds nobody.
+/// or it has just ended, and the next try finds none.
 fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     let path = home.control();
     let stream = match with_short_path(&path, |short| UnixStream::connect(short)) {

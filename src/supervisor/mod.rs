@@ -35,7 +35,7 @@ pub use control::{Answered, Reply, Request, Status, ask};
 pub use poller::endpoints;
 
 use crate::children;
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::lock::SupervisorLock;
@@ -122,7 +122,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let worker = Worker::start(channels.jobs.0.clone())?;
     let release = Release::start(home, channels.released.0.clone())?;
 
-    let machine = Machine::new(policy(&config, &args), seed(), opened.record.clone());
+    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
     let supervisor = Supervisor {
         context: Context {
             config: Arc::new(config),
@@ -158,7 +158,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     Ok(supervisor.run(&channels, Facts { record: opened.record, link, head }))
 }
 
-/// What `current` points at, with the digest of the binary that is really there.
+/// The target of `current`, with the digest of the binary that is really there.
 fn link_as_it_is(
     home: &Home,
     verified: &Verified,
@@ -183,7 +183,7 @@ fn seed() -> u64 {
 
 type Channel<T> = (Sender<T>, Receiver<T>);
 
-/// Where facts come in. Each thread holds the sender of one.
+/// The channels on which facts come in. Each thread holds the sender of one.
 struct Channels {
     signals: Channel<Signal>,
     released: Channel<()>,
@@ -225,15 +225,15 @@ struct Supervisor {
     spawned: Instant,
     planned: Planned,
     conflicts: BTreeSet<String>,
-    /// What the log was last told of the schedule.
+    /// The schedule that was logged last.
     scheduled: String,
     /// Hooks of upgrades that were applied.
     afterwards: Afterwards,
     /// Why the node tells no head, while it does not.
     rpc_trouble: Option<String>,
-    /// Who waits until what is on disk is in force, and for which binary.
+    /// The callers that wait until the files on disk are in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
-    /// Who waits for an answer, by number.
+    /// The callers that wait for an answer, by number.
     callers: BTreeMap<u64, Sender<Reply>>,
     next_caller: u64,
     /// History that is written when the machine is done with its turn: never between stop and start.
@@ -504,7 +504,8 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
-        let loaded = match Config::load(&self.sources) {
+        let fits = |loaded: Loaded| loaded.check_args(&self.args).0.into_result().map(|()| loaded);
+        let loaded = match Config::load(&self.sources).and_then(fits) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 problems.0.iter().for_each(|problem| log::error!("event=config_problem {problem}"));
@@ -531,7 +532,7 @@ impl Supervisor {
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
-        self.feed(Event::Policy(policy(&self.context.config, &self.args)));
+        self.feed(Event::Policy(policy(&self.context.config)));
     }
 
     fn called(&mut self, (request, caller): Call) {

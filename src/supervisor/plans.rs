@@ -1,4 +1,4 @@
-//! What is planned, on its way from the disk to the machine, and back when the operator cancels something.
+//! The planned upgrades, on their way from the disk to the machine, and back when the operator cancels one.
 
 use super::control::Reply;
 use super::signals::Signal;

@@ -1,11 +1,9 @@
-//! What of the configuration the machine decides by.
+//! The part of the configuration that the machine decides by.
 
 use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::machine::{Policy, StopTimeout};
-use std::ffi::OsString;
 
-/// `args` are those of the node.
-pub(super) fn policy(config: &Config, args: &[OsString]) -> Policy {
+pub(super) fn policy(config: &Config) -> Policy {
     Policy {
         restart_after_upgrade: config.daemon_restart_after_upgrade,
         restart_delay: config.daemon_restart_delay,
@@ -26,8 +24,7 @@ pub(super) fn policy(config: &Config, args: &[OsString]) -> Policy {
         hook_retries: config.daemon_preupgrade_max_retries,
         validator: config.validator_mode,
         shortest_period: config.block_period,
-        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait
-            && config.can_be_told_to_seal(args),
+        silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait,
         sign_wait: config.sign_wait_timeout,
     }
 }

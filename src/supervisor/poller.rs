@@ -1,6 +1,6 @@
 //! The threads that learn the head of the chain from the node.
 //!
-//! Over IPC (and WebSocket) the node tells every new head by itself, and nobody polls. Over HTTP it is
+//! Over IPC (and WebSocket) the node tells every new head by itself, and there is no polling. Over HTTP it is
 //! asked, as often as the machine says. Any answer that is not a well-formed head is an error and never
 //! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
 
@@ -22,7 +22,7 @@ pub(super) struct Told {
     pub(super) head: Result<Head, String>,
 }
 
-/// Where to reach the node.
+/// The addresses of the node, and how to ask there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     addresses: Vec<Endpoint>,
@@ -55,8 +55,8 @@ impl Options {
         }
     }
 
-    /// Where to ask and to command the node now, in order: its IPC socket, which serves every method and announces
-    /// heads, then the configured addresses, which may serve few. `socketless` is the time that the node has run, if it
+    /// The addresses at which to ask and to command the node now, in order: its IPC socket, which serves every method
+    /// and announces heads, then the configured addresses, which may serve few. `socketless` is the time that the node has run, if it
     /// has never answered at a socket; after one that did, another node answers at the usual port.
     pub(super) fn candidates(&self, socketless: Option<Duration>) -> Vec<Endpoint> {
         let mut found: Vec<Endpoint> = glob::expand(&self.socket).into_iter().map(Endpoint::Ipc).collect();
@@ -72,13 +72,13 @@ impl Options {
     }
 }
 
-/// Where the node of a home can be reached now, in order: its IPC socket, then the configured addresses.
+/// The addresses at which the node of a home can be reached now, in order: its IPC socket, then those configured.
 #[must_use]
 pub fn endpoints(config: &Config, home: &Home) -> Vec<Endpoint> {
     Options::new(config, home).candidates(None)
 }
 
-/// What the thread is told.
+/// A message to the thread.
 #[derive(Debug)]
 enum Order {
     Follow(u32),
@@ -174,7 +174,7 @@ struct Teller {
     past: Arc<Mutex<Past>>,
 }
 
-/// What was passed on so far.
+/// The heads that were passed on so far.
 #[derive(Default)]
 struct Past {
     /// How many heads were announced.
@@ -270,7 +270,7 @@ impl Asker {
         }
     }
 
-    /// A subscription that tells nothing while the head rises is dead, though nobody has closed it.
+    /// A subscription that tells nothing while the head rises is dead, though neither side has closed it.
     fn doubt(&mut self, number: u64) {
         let told = self.teller.past().height;
         self.ask();

@@ -1,15 +1,15 @@
-//! Where the node listens, to know again when somebody else does: a node that finds its port taken ends, or
+//! The ports on which the node listens, to recognise another process on them: a node that finds its port taken ends, or
 //! hangs, whichever binary it is.
 //!
 //! Its command line does not tell its ports to whom does not know the node, but the kernel does while it
 //! runs (proc_pid_net(5)). So they are noted while it is well, and looked for when one has ended: nothing of
-//! ours listens then. Where the kernel does not tell, nobody is suspected.
+//! ours listens then. Where the kernel does not tell, no process is suspected.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// What is known of the TCP ports of the node that was well last.
+/// The facts about the TCP ports of the node that was well last.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     /// A node process, and the first head that it told.

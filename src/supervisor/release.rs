@@ -67,7 +67,7 @@ fn run(home: &Home, patterns: &Receiver<PathBuf>, done: &Sender<()>) {
     }
 }
 
-/// What holds a lock, in words; a lock that cannot be examined counts as held.
+/// The holder of a lock, in words; a lock that cannot be examined counts as held.
 fn holder(home: &Home, pattern: &Path) -> Option<String> {
     match NodeLock::try_acquire(home) {
         Ok(Some(_free)) => {}

@@ -10,7 +10,7 @@ use signal_hook::consts::signal;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// A child has ended (SIGCHLD).

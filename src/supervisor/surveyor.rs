@@ -23,7 +23,7 @@ pub(super) struct Answer {
     pub(super) event: Event,
 }
 
-/// What the thread is asked to do, for a node process that was started at a time.
+/// A question to the thread, for a node process that was started at a time.
 #[derive(Debug)]
 pub(super) enum Order {
     Survey,
@@ -96,7 +96,7 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
     }
 }
 
-/// Where to ask, those first over which a node tells more.
+/// The addresses to ask, those first over which a node reports more.
 fn candidates(options: &Options, socketless: Option<Duration>) -> Vec<Endpoint> {
     let mut endpoints = options.candidates(socketless);
     endpoints.sort_by_key(|endpoint| !endpoint.can_subscribe());

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long the net may take to notice anything while a directory to be watched does not exist yet.
 const NET_MISSING: Duration = Duration::from_secs(1);
 
-/// What the files said, and as of when.
+/// The contents of the files, and the time of the look.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) planned: Planned,
@@ -155,7 +155,7 @@ impl Watch {
         [self.home.data().to_owned(), self.home.state(), self.home.plans()]
     }
 
-    /// Returns when a file of interest was touched, somebody asks, or the net's time is up.
+    /// Returns when a file of interest was touched, a look is requested, or the net's time is up.
     fn wait(&self, net: Duration) -> Wake {
         // Notifications about other files, of which a busy directory has many, do not put the next look off.
         let end = Instant::now() + net;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How often long work tells how far it is.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// What a job may know: everything as it was when the job began.
+/// The facts for a job, as they were when it began.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) config: Arc<Config>,
@@ -51,7 +51,7 @@ impl Worker {
         match Cancel::new() {
             Ok(cancel) => {
                 self.cancel = Some(cancel.clone());
-                // The thread outlives the handle, so somebody receives it.
+                // The thread outlives the handle, so the job is received.
                 let _ = self.jobs.send((job, context, cancel));
             }
             Err(e) => {

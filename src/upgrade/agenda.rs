@@ -2,7 +2,7 @@
 //!
 //! Upgrades scheduled by hand, upgrades cancelled, and which plans are active and with which content.
 //! Commands change it under a lock of its own, so that they work whether or not a supervisor runs.
-//! What follows from all sources together is the business of [`machine::merge`](crate::machine::merge).
+//! Merging all sources is the business of [`machine::merge`](crate::machine::merge).
 
 use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
@@ -25,7 +25,7 @@ const LIMIT: u64 = 16 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// What the operator has decided.
+/// The operator's decisions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agenda {
     version: u32,
@@ -67,9 +67,9 @@ pub struct ActivePlan {
 /// Everything that is planned, by whomever, not yet united.
 #[derive(Debug)]
 pub struct Gathered {
-    /// What the operator has decided.
+    /// The operator's decisions.
     pub agenda: Agenda,
-    /// Every upgrade that somebody plans: by hand, by active plans that are not paused, by the trigger file.
+    /// Every planned upgrade: by hand, by active plans that are not paused, by the trigger file.
     pub planned: Vec<Upgrade>,
     /// The upgrades of paused plans, by name and height.
     pub held: Vec<(Name, u64)>,
@@ -89,7 +89,7 @@ pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
         match plans.follow(&active.name, &active.sha256) {
             Ok(plan) if active.paused => held.extend(plan.upgrades.into_iter().map(|e| (e.name, e.height))),
             Ok(plan) => planned.extend(plan.schedule()),
-            // It is told when somebody wants to go on with it.
+            // It is reported when the plan is resumed.
             Err(_) if active.paused => {}
             Err(error) => troubles.push((active.name.clone(), error)),
         }
@@ -121,7 +121,7 @@ impl Default for Agenda {
 impl Agenda {
     const VERSION: u32 = 1;
 
-    /// What was decided; nothing, if there is no file yet.
+    /// The decisions; none, if there is no file yet.
     ///
     /// # Errors
     /// [`Kind::BadInput`] if the file cannot be understood. Then no upgrade may begin, because one that
@@ -153,7 +153,7 @@ impl Agenda {
     /// Changes what was decided, alone among processes, and makes it durable.
     ///
     /// # Errors
-    /// What `change` returns, or a failure to read or write; nothing is changed then.
+    /// The error of `change`, or a failure to read or write; nothing is changed then.
     pub fn edit<T>(home: &Home, change: impl FnOnce(&mut Agenda) -> Result<T>) -> Result<T> {
         Agenda::edit_within(PATIENCE, home, change)
     }
@@ -245,7 +245,7 @@ impl Agenda {
     /// Cancels an upgrade: what is scheduled by hand, and what others plan at `heights`.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if nobody plans such an upgrade.
+    /// [`Kind::NotFound`] if no such upgrade is planned.
     pub fn cancel(&mut self, name: &Name, heights: &[u64]) -> Result<()> {
         let by_hand = self.upgrades.iter().filter(|entry| entry.name == *name).map(|entry| entry.height);
         let all: std::collections::BTreeSet<u64> = by_hand.chain(heights.iter().copied()).collect();

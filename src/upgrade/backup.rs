@@ -25,7 +25,7 @@ use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-/// What a backup holds.
+/// The contents of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this format.
@@ -49,12 +49,12 @@ pub struct Entry {
     pub path: String,
     /// The permission bits.
     pub mode: u32,
-    /// What it is.
+    /// Its type.
     #[serde(flatten)]
     pub content: Content,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Content {
@@ -79,11 +79,11 @@ pub enum Content {
 pub struct Backup {
     /// Its name, which is that of its directory.
     pub name: String,
-    /// What it holds.
+    /// Its contents.
     pub manifest: Manifest,
 }
 
-/// What a backup would take.
+/// The cost of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
     /// Bytes needed, with some reserve.
@@ -96,7 +96,7 @@ const VERSION: u32 = 1;
 const MANIFEST: &str = "manifest.json";
 const DATA: &str = "data";
 const PARTIAL: &str = ".wemixvisor-partial-";
-/// What is left free beyond the copy itself.
+/// Space left free beyond the copy itself.
 const RESERVE: u64 = 64 * 1024 * 1024;
 
 /// Whether a path below the data directory belongs to the node's keys.
@@ -240,7 +240,7 @@ impl Backup {
     }
 }
 
-/// What is to be copied, and what that takes.
+/// The entries to copy, and what that takes.
 struct Plan {
     source: PathBuf,
     items: Vec<Item>,
@@ -320,7 +320,7 @@ fn copy_all(
                 entries.push(Entry { path: utf8(&item.path)?, mode: item.mode, content });
             }
             Ok(None) => {}
-            // What somebody else removes while the node is down is not the node's; the walk leaves it out as well.
+            // A file that another process removes meanwhile is not the node's; the walk leaves it out as well.
             Err(_) if is_gone(&from) => {
                 log::warn!("event=left_out_of_backup path={} it was removed meanwhile", from.display());
             }

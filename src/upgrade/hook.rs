@@ -94,7 +94,7 @@ fn show(output: &str, whose: &str) {
     }
 }
 
-/// A hook runs with our rights, so nobody else may be able to change it.
+/// A hook runs with our rights, so no other user may be able to change it.
 fn check(hook: &Path) -> Result<()> {
     let meta = fs::metadata(hook).map_err(|e| Error::io("inspect hook", hook, e))?;
     let bad = |why: &str, hint: &str| Err(Error::new(Kind::BadInput, why).at(hook.display()).hint(hint));

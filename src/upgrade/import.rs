@@ -146,7 +146,7 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     Ok(report)
 }
 
-/// What `current` means. Others write it relative or absolute, and make it only when they first run.
+/// The target of `current`. Others write it relative or absolute, and make it only when they first run.
 fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
     let link = origin.join("current");
     let text = match fs::read_link(&link) {
@@ -182,7 +182,7 @@ fn broken() -> Error {
         .hint("repair it first; nothing was changed")
 }
 
-/// Where the binary of a target was before it was copied.
+/// The path of a target's binary before it was copied.
 fn binary_in(origin: &Path, home: &Home, target: &Target) -> PathBuf {
     origin.join(target.to_string()).join("bin").join(home.daemon())
 }
@@ -216,7 +216,7 @@ fn upgrade_names(home: &Home, report: &mut Report) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-/// What has been applied already, so that a trigger file that outlived it has no second effect:
+/// The upgrades that have been applied already, so that a trigger file that outlived it has no second effect:
 /// the current version, and those into which Cosmovisor has copied the trigger when it applied them.
 fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -> Vec<Ended> {
     let trigger = trigger::read(&home.trigger()).unwrap_or_else(|e| {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// What was done, kept and found wrong, in order.
+/// The steps that were done, kept and found wrong, in order.
 #[derive(Debug, Default)]
 pub struct Report {
     /// One line each.
@@ -185,7 +185,7 @@ impl Report {
         !self.lines.iter().any(|line| matches!(line, Line::Problem(_)))
     }
 
-    /// What is wrong.
+    /// The problems.
     pub fn problems(&self) -> impl Iterator<Item = &Error> {
         self.lines.iter().filter_map(|line| match line {
             Line::Problem(err) => Some(err),

@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What staging has done.
+/// The result of staging.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Staged {
     /// The binary is new in its place.
@@ -197,7 +197,7 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
     let time = rfc3339(SystemTime::now()).replace([':', '.'], "-");
     let to = home.upgrades().join(format!(".quarantine-{name}-{time}"));
     let from = home.binary(&target);
-    // Not through a link that somebody put there.
+    // Not through a link that was put there.
     if fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
         let mode = Permissions::from_mode(0o400);
         fs::set_permissions(&from, mode).map_err(|e| Error::io("chmod", &from, e))?;

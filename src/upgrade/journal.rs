@@ -3,7 +3,7 @@
 //! A write puts the new record into `journal.json` and keeps the old one as `journal.prev.json`.
 //! Each slot carries a sequence number and a checksum over its exact bytes, so a slot that was torn or
 //! has rotted is noticed and the other one counts. Both bad means that nothing can be proven: that halts.
-//! What the record means is `machine`'s business.
+//! The meaning of the record is `machine`'s business.
 //!
 //! A slot is one JSON object whose first member is the CRC-32 of all bytes that follow it:
 //!

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind};
 use crate::machine::{Class, Failure};
 use std::io::ErrorKind;
 
-/// What a failure means to the machine; `cancel` is the token of the job that failed, if it was one.
+/// The meaning of a failure to the machine; `cancel` is the token of the job that failed, if it was one.
 #[must_use]
 pub fn classify(err: &Error, cancel: Option<&Cancel>) -> Failure {
     let full = err.os().is_some_and(|os| {
@@ -34,7 +34,7 @@ pub fn classify(err: &Error, cancel: Option<&Cancel>) -> Failure {
         _ if cancel.is_some_and(Cancel::is_cancelled) => Class::Cancelled,
         _ if full => Class::Environment,
         Kind::Verification => Class::Integrity,
-        // What is missing may be staged any moment.
+        // A missing binary may be staged any moment.
         Kind::Unreachable | Kind::Nonsense | Kind::Busy | Kind::NotFound => Class::Transient,
         Kind::Io | Kind::Permission => Class::Environment,
         Kind::Failed

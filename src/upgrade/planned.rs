@@ -6,16 +6,16 @@ use crate::home::Home;
 use crate::machine::Upgrade;
 use crate::name::Name;
 
-/// What was found in one reading.
+/// The result of one reading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Planned {
-    /// What the sources plan, each for itself.
+    /// The upgrades of the sources, each for itself.
     pub upgrades: Vec<Upgrade>,
-    /// What paused plans have in them, by name and height.
+    /// The upgrades of paused plans, by name and height.
     pub held: Vec<(Name, u64)>,
-    /// What must not happen, by name and height.
+    /// The upgrades that must not happen, by name and height.
     pub cancelled: Vec<(Name, u64)>,
-    /// What could not be read, one line each.
+    /// The sources that could not be read, one line each.
     pub problems: Vec<String>,
 }
 

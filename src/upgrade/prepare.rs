@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(5);
 /// download is.
 ///
 /// # Errors
-/// What is missing or wrong.
+/// If a part is missing or wrong, which one.
 pub fn prepare(
     config: &Config,
     home: &Home,

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What to run, and how.
+/// The program to run, and how.
 #[derive(Debug, Clone)]
 pub struct Program<'a> {
     /// The file to execute.
@@ -47,7 +47,7 @@ pub struct Program<'a> {
 pub struct Ran {
     /// How it ended.
     pub end: End,
-    /// What it wrote to stdout and stderr together: the beginning and the end, if it was much.
+    /// Its output on stdout and stderr together: the beginning and the end, if it was much.
     pub output: String,
 }
 
@@ -68,7 +68,7 @@ pub enum End {
 const KEPT: usize = 32 * 1024;
 /// How long a killed process may take to vanish before we leave it behind.
 const VANISH: Duration = Duration::from_secs(30);
-/// What service managers tell a process about itself, which is not meant for its children.
+/// Variables with which a service manager informs a process about itself, not meant for its children.
 const PRIVATE: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
@@ -212,7 +212,7 @@ impl Watched {
         }
     }
 
-    /// Reads what is in the pipe, but not for ever: somebody may have taken its other end along.
+    /// Reads what is in the pipe, but not for ever: another process may have taken its other end along.
     fn drain(&mut self) {
         let mut rounds = 0..1024;
         while rounds.next().is_some() && self.read() {}

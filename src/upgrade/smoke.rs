@@ -13,7 +13,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What a binary says of itself.
+/// A binary's report of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     /// The first line of what it prints.

@@ -1,4 +1,4 @@
-//! `upgrade-info.json`: what the node, or somebody for it, has written into the data directory.
+//! `upgrade-info.json`: written by the node, or for it, into the data directory.
 //!
 //! The writer is not ours and may be caught in the middle of writing, so everything but a whole
 //! and sensible file is an [`Error`] to be reported once and tried again, and nothing here waits or
@@ -46,7 +46,7 @@ pub fn read(path: &Path) -> Result<Option<Upgrade>> {
 /// Reads the content of a trigger file.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// The problem with it, in words.
 pub fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("it is empty".to_owned());
@@ -85,7 +85,7 @@ pub fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
 /// Checks that the heights of an upgrade are in order.
 ///
 /// # Errors
-/// What is wrong with them, in words.
+/// The problem with them, in words.
 pub fn check_heights(upgrade: &Upgrade) -> Result<(), String> {
     let Upgrade { height, fork_height, deadline_height, .. } = *upgrade;
     if height == 0 {
@@ -114,7 +114,7 @@ struct File {
     unknown: Map<String, Value>,
 }
 
-/// What may stand beside name and height, or in `info`: a chain's governance can only carry the latter.
+/// The fields that may stand beside name and height, or in `info`: a chain's governance can only carry the latter.
 #[derive(Default, Deserialize)]
 struct Details {
     #[serde(default)]
@@ -151,7 +151,7 @@ fn details_of(info: Map<String, Value>) -> Result<Details, String> {
     serde_json::from_value(Value::Object(info)).map_err(|e| format!("in info: {e}"))
 }
 
-/// What hooks get as `UPGRADE_INFO` when info is not a text of its own.
+/// The text that hooks get as `UPGRADE_INFO` when info is not a text of its own.
 fn text_of(object: Map<String, Value>) -> Option<String> {
     (!object.is_empty()).then(|| Value::Object(object).to_string())
 }

@@ -169,7 +169,14 @@ fn a_second_supervisor_touches_nothing() {
     assert_eq!(second.end_beside(), 75);
     let log = second.log();
     assert!(log.contains(&format!("another supervisor (process {})", visor.pid())), "{log}");
-    assert!(rig.fails(75, &["resolve", "retry"]).contains("another supervisor"));
+    for decision in ["retry", "rollback", "chain"] {
+        let said = rig.fails(75, &["resolve", decision]);
+        assert!(
+            said.contains("another supervisor") && said.contains("run `wemixvisor stop` first"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     assert_eq!(snapshot(&rig), before);
     assert_eq!((rig.traces().starts().len(), rig.traces().overlaps().len()), (1, 0));
     assert_eq!(rig.ok(&["status"]).lines().count(), 5, "{}", rig.ok(&["status"]));

@@ -29,6 +29,27 @@ fn over_http_the_height_is_polled() {
 }
 
 #[test]
+fn a_validator_that_cannot_be_ordered_to_seal_is_refused() {
+    let rig = Rig::new().set("DAEMON_RPC_ADDRESS", "http://127.0.0.1:1").set("VALIDATOR_MODE", "true");
+    let mut check = vec!["config", "check", "--"];
+    check.extend(HTTP);
+    let mut run = vec!["run", "--"];
+    run.extend(HTTP);
+    for args in [&check, &run] {
+        let said = rig.fails(78, args);
+        let refusal = said.lines().find(|line| line.contains("sign_after_unclean")).expect(&said);
+        assert!(refusal.contains("leave --ipcdisable out") && refusal.contains("set it to now"), "{said}");
+    }
+    assert_eq!(rig.traces().starts().len(), 0);
+    rig.ok(&["config", "check", "--", "--mine"]);
+    let rig = rig.set("DAEMON_SIGN_AFTER_UNCLEAN", "now");
+    rig.ok(&check);
+    let mut visor = rig.run_with(&[], &HTTP);
+    until("the node", || (rig.traces().starts().len() == 1).then_some(()));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn the_socket_is_used_where_only_http_is_configured() {
     let rig = Rig::with(&[("freeze", "10")]);
     let door = Door::to_port_in(rig.data().join("http.port"));

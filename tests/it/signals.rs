@@ -89,6 +89,26 @@ fn the_configuration_is_read_again() {
 }
 
 #[test]
+fn a_configuration_that_does_not_fit_the_arguments_of_the_node_is_not_reloaded() {
+    let rig = Rig::new().set("DAEMON_RPC_ADDRESS", "http://127.0.0.1:1");
+    let mut visor = rig.run_with(&[], &["--mine", "--ipcdisable"]);
+    visor.wait(&["event=node_started"]);
+    let config = rig.of("config.yaml");
+    let template = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{template}\nvalidator_mode: true\ndaemon_max_restarts: 7\n")).unwrap();
+    visor.signal(Signal::HUP);
+    visor.wait(&["event=config_problem", "sign_after_unclean", "leave --ipcdisable out"]);
+    visor.wait(&["event=config_not_reloaded"]);
+    assert_eq!(visor.count(&["event=config_changed"]), 0);
+    fs::write(&config, format!("{template}\nvalidator_mode: true\nsign_after_unclean: now\n")).unwrap();
+    visor.signal(Signal::HUP);
+    visor.wait(&["event=config_changed", "key=validator_mode"]);
+    visor.wait(&["event=config_reloaded"]);
+    assert_eq!((rig.traces().starts().len(), signals(&rig).len()), (1, 0));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_signal_that_comes_while_the_binary_is_still_verified_does_not_end_us() {
     let rig = Rig::new();
     rig.is_broken_on_purpose();

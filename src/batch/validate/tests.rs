@@ -27,7 +27,7 @@ fn found(value: &Value, context: &Context<'_>) -> Vec<String> {
     report.findings.iter().map(ToString::to_string).collect()
 }
 
-/// What is found when the value at `pointer` is replaced, or removed if `null`.
+/// The findings when the value at `pointer` is replaced, or removed if `null`.
 fn changed(pointer: &str, to: Value) -> Vec<String> {
     let mut plan = sound();
     let (parent, key) = pointer.rsplit_once('/').unwrap();

@@ -1,4 +1,4 @@
-//! What to say of a command line that is not understood: what is wrong, how it is used, and what was meant perhaps.
+//! The message about a command line that is not understood: the fault, the usage, and what was meant perhaps.
 
 use super::super::help::{COMMANDS, Usage};
 use crate::config::keys;

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is to be done with plans.
+/// A command about plans.
 #[derive(Debug, PartialEq)]
 pub(crate) enum PlanCommand {
     Create(Box<NewPlan>),
@@ -52,7 +52,7 @@ pub(crate) enum PlanCommand {
     },
 }
 
-/// What a new plan is made of.
+/// The parts of a new plan.
 #[derive(Debug, PartialEq)]
 pub(crate) struct NewPlan {
     pub(crate) name: Name,

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 /// A difference between clocks that is worth a line.
 const SKEW: Duration = Duration::from_secs(3);
-/// Where the labels end and what they are about begins.
+/// The column at which the labels end and their values begin.
 const INDENT: usize = 12;
-/// What a line about a validator takes before the name of its program, besides its address.
+/// The width that a line about a validator takes before the name of its program, besides its address.
 const COLUMNS: usize = 2 + 2 + 4 + 2 + 17 + 2;
 
-/// What there is to draw on.
+/// The screen to draw on.
 pub(super) struct Frame {
     pub(super) width: usize,
     pub(super) rows: usize,

@@ -106,7 +106,7 @@ pub(super) fn pause(home: &Home, plan: &Name) -> Result<()> {
     print(&format!("plan {plan} is paused{}\n", under_way_in_words(home, plan)))
 }
 
-/// What the pause cannot stop any more.
+/// The upgrade that the pause cannot stop any more.
 fn under_way_in_words(home: &Home, plan: &Name) -> String {
     let progress = match ask(home, &Request::Status).map(|answered| answered.reply) {
         Ok(crate::supervisor::Reply::Status(status)) => status.view.upgrade,

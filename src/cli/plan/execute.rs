@@ -162,7 +162,7 @@ fn report_binaries(
             Some(e) if e.kind() == Kind::NotFound || is_nowhere(config, home, entry) => {
                 missing(&upgrade.name)
             }
-            // Somebody else is fetching it just now.
+            // Another process is fetching it just now.
             Some(e) if e.kind() == Kind::Busy => e.to_string(),
             Some(e) => {
                 let how = format!("{e}");

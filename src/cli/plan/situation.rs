@@ -20,7 +20,7 @@ use crate::wbft::{Client, Options, Outlook};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What is going on.
+/// The facts of the moment.
 pub(in crate::cli) struct Situation<'a> {
     config: &'a Config,
     pub(super) agenda: Agenda,
@@ -134,7 +134,7 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// What a plan is judged against, as far as it can be known: nothing of this has to be there.
+/// The facts that a plan is judged against, as far as they can be known: each may be missing.
 pub(super) struct World {
     head: Option<u64>,
     chain_id: Option<u64>,
@@ -202,7 +202,7 @@ impl World {
         report
     }
 
-    /// What could not be checked, and why.
+    /// The checks that could not be made, and why.
     pub(super) fn unchecked(&self, plan: &Plan) -> Option<String> {
         let chain = plan.chain_id.filter(|_| self.chain_id.is_none());
         let chain = chain.map(|id| format!("that it follows chain {id}"));

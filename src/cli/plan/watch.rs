@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shows how far plans are until nothing is to come, or somebody interrupts.
+/// Shows how far plans are until nothing is to come, or it is interrupted.
 pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> Result<()> {
     let signals = terminal::signals()?;
     let mut view: Box<dyn View> = match (as_json, io::stdout().is_terminal()) {
@@ -83,7 +83,7 @@ impl View for Redrawn<'_> {
 impl Drop for Redrawn<'_> {
     fn drop(&mut self) {
         self.screen = None;
-        // It is the end, and nobody is left to tell.
+        // It is the end: a failure cannot be reported any more.
         let _ = print(&self.last);
     }
 }
@@ -139,7 +139,7 @@ impl View for Lines {
     }
 }
 
-/// What is worth telling, in words. At first that is the plan as a whole.
+/// The changes worth a line, in words. At first that is the plan as a whole.
 fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
     let head = now.current_height.map(|h| format!(" head={h}")).unwrap_or_default();
     let Some(before) = before else {

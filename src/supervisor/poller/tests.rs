@@ -45,7 +45,7 @@ impl Mute {
     }
 }
 
-/// The socket of such a node at block 5, and where it says when somebody has subscribed.
+/// The socket of such a node at block 5, and a channel with the time of each subscription.
 fn node(dir: &std::path::Path, ends: bool) -> (Endpoint, Arc<AtomicU64>, Receiver<Instant>) {
     let socket = dir.join("node.ipc");
     let listener = UnixListener::bind(&socket).unwrap();

@@ -1,4 +1,4 @@
-//! Copying one file, hashing what passes, and noticing when somebody else writes to it meanwhile.
+//! Copying one file, hashing what passes, and noticing when another process writes to it meanwhile.
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};

@@ -22,13 +22,13 @@ use tar::{EntryType, PaxExtensions};
 
 /// An archive with more entries is refused.
 pub(super) const ENTRIES: usize = 10_000;
-/// What inflates to more than this must not have shrunk to less than a hundredth.
+/// An entry that inflates to more than this must not have shrunk to less than a hundredth.
 const FREE: u64 = 16 * 1024 * 1024;
 const RATIO: u64 = 100;
 /// Extensions of tar headers that are longer are refused.
 const EXTENSION: u64 = 64 * 1024;
 
-/// Where the binary goes: counted, limited and hashed.
+/// The sink of the binary: counted, limited and hashed.
 pub(super) struct Sink<'a> {
     path: &'a Path,
     file: File,
@@ -77,7 +77,7 @@ pub fn extract(
     done
 }
 
-/// What can go wrong: the archive, or our own disk.
+/// A failure: of the archive, or of our own disk.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Archive(String),
@@ -252,7 +252,7 @@ fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Resul
     if found { Ok(()) } else { missing(daemon) }
 }
 
-/// What the entries before an entry have said of it.
+/// The facts about an entry from the entries before it.
 #[derive(Default)]
 struct Extension {
     name: Option<Vec<u8>>,

@@ -44,7 +44,7 @@ pub(super) struct Client {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// What can end the transfer. Only an answer that was made up has none.
+    /// The token that ends the transfer. Only an answer that was made up has none.
     agent: Option<Agent>,
     limits: Limits,
     body: Box<dyn Read>,
@@ -181,7 +181,7 @@ impl Client {
         Ok(self.roots.get_or_init(|| roots))
     }
 
-    /// What a failure before the answer means for the mirror and for a person.
+    /// The meaning of a failure before the answer, for the mirror and for a person.
     fn explain(&self, url: &Url, err: ureq::Error) -> Failure {
         let text = err.to_string();
         // The TLS library is not a dependency of ours, so its errors are known by their text.
@@ -315,17 +315,17 @@ impl Response {
     }
 }
 
-/// What the server answers, or `None` if that is not waited for any longer because of `cancel`.
+/// The server's answer, or `None` if that is not waited for any longer because of `cancel`.
 ///
 /// The request is made by a thread of its own. A name lookup or TCP connect cannot be interrupted; one that
-/// is under way then ends by its own time limit, with nobody to wait for it.
+/// is under way then ends by its own time limit, and its result is dropped.
 fn run(agent: &Agent, request: Request<()>, cancel: &Cancel) -> Result<Option<Answer>, Failure> {
     let done = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| no_thread(e.into()))?);
     let (sender, receiver) = mpsc::sync_channel(1);
     let (asking, signal) = (agent.clone(), Arc::clone(&done));
     let ask = move || {
         let _signal = Signal(&signal);
-        // Nobody receives it who was cancelled.
+        // After a cancellation there is no receiver.
         let _ = sender.send(asking.run(request));
     };
     thread::Builder::new().name("download-ask".to_owned()).spawn(ask).map_err(no_thread)?;

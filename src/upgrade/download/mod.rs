@@ -60,14 +60,14 @@ const DOCUMENT: u64 = 256 * 1024;
 /// An attempt that got so many bytes further than any before is not counted against its mirror.
 const ADVANCE: u64 = 64 * 1024;
 
-/// What to fetch, and for which home.
+/// The binary to fetch, and for which home.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
     /// The home, whose `downloads/` is written to.
     pub home: &'a Home,
     /// The upgrade: its name, the digest that it pins, and where its binaries are.
     pub upgrade: &'a Upgrade,
-    /// Where else they may be.
+    /// Their other sources.
     pub urls: &'a DownloadUrls,
 }
 
@@ -75,7 +75,7 @@ pub struct Order<'a> {
 /// download of the same upgrade can touch it.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Where it is, below `downloads/`.
+    /// Its path below `downloads/`.
     pub path: PathBuf,
     /// Its SHA-256.
     pub sha256: Digest,
@@ -157,7 +157,7 @@ impl Downloader {
         Ok(Fetched::new(found, order, claim))
     }
 
-    /// Where the binary of an upgrade may be, in the order in which it is tried; the same place is not tried
+    /// The sources of an upgrade's binary, in the order in which it is tried; the same place is not tried
     /// twice. A document that `info` leads to is fetched first.
     ///
     /// # Errors
@@ -376,7 +376,7 @@ impl Fetched {
         Fetched { path, sha256, size, url, downloaded, verified, key, pinned, target, _claim: claim }
     }
 
-    /// What is to be remembered of the binary when it is staged.
+    /// The facts to keep with the binary when it is staged.
     #[must_use]
     pub fn manifest(&self) -> Manifest {
         let mut manifest = Manifest::new(self.sha256, self.size, self.url.clone(), self.verified);
@@ -399,7 +399,7 @@ impl Fetched {
     }
 }
 
-/// Where the binary out of an archive goes.
+/// The path for the binary out of an archive.
 fn binary_path(order: &Order<'_>) -> PathBuf {
     order.home.downloads().join(format!("{}.binary", order.upgrade.name))
 }

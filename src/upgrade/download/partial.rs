@@ -1,4 +1,4 @@
-//! What has arrived of a file so far: a prefix on disk that outlives failures and restarts of ours.
+//! The part of a file that has arrived so far: a prefix on disk that outlives failures and restarts of ours.
 //!
 //! Beside the prefix stands a note of what it is a prefix of. The note is durable before the first
 //! byte it speaks of is written, and the old bytes are gone before the note is: whatever a crash leaves
@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     version: u32,
-    /// Where it came from, without credentials.
+    /// Its source, without credentials.
     pub(super) url: String,
     /// The strong entity tag that the server gave the body.
     pub(super) etag: Option<String>,
@@ -126,7 +126,7 @@ impl Partial {
         self.len
     }
 
-    /// What the prefix is of; `None` if there is no prefix.
+    /// The file that the prefix is of; `None` if there is no prefix.
     pub(super) fn note(&self) -> Option<&Note> {
         self.note.as_ref().filter(|_| self.len > 0)
     }
@@ -176,7 +176,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Records that the body has ended here, though nobody had said at what size.
+    /// Records that the body has ended here, though its size had not been announced.
     ///
     /// # Errors
     /// If the note cannot be written.
@@ -230,7 +230,7 @@ impl Partial {
     }
 }
 
-/// What nobody has gone on with for so long is of an upgrade that was cancelled, or came another way.
+/// A download not continued for this long is of an upgrade that was cancelled, or came another way.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Removes what is left of other downloads that were forgotten. Left over once more it does no harm.

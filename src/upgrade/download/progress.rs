@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How far a download is.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// Where it comes from.
+    /// Its source.
     pub url: &'a Url,
     /// How many bytes are there, with those of earlier attempts.
     pub received: u64,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Nobody is left alone for longer, whatever he asks.
+/// The longest rest of a mirror, whatever it asks for.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The URLs that are not to be asked for yet. Clones share what they know.

@@ -32,19 +32,19 @@ impl Default for Policy {
     }
 }
 
-/// What a failed attempt says about its mirror.
+/// The meaning of a failed attempt for its mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It may pass: try again, not before `retry_after` where the server asked for that.
     Passing {
-        /// What the server asked for.
+        /// The wait that the server asked for.
         retry_after: Option<Duration>,
     },
     /// It will not: this mirror is out.
     Lasting,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Try this mirror after this wait.
@@ -80,7 +80,7 @@ impl Schedule {
         Schedule { policy, seed, mirrors: vec![Mirror::default(); mirrors] }
     }
 
-    /// What to do at `now`, a time since the start of the download.
+    /// The step at `now`, a time since the start of the download.
     #[must_use]
     pub fn next(&self, now: Duration) -> Next {
         let left = self.mirrors.iter().enumerate().filter(|(_, m)| !m.out);

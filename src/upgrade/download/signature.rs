@@ -1,6 +1,6 @@
 //! Minisign signatures: whether one is by a key that the operator trusts, and for this upgrade.
 //!
-//! A signature says that somebody trusted made the file, not what for: without the name in its
+//! A signature proves that a trusted key signed the file, not what for: without the name in its
 //! trusted comment, an old binary could be passed off as the new one. Legacy signatures, which need the
 //! whole file in memory, are refused; minisign has not made them by default for years.
 

@@ -1,4 +1,4 @@
-//! Where an upgrade's binary can be had: the candidates in their order, from plan and configuration.
+//! The sources of an upgrade's binary: the candidates in their order, from plan and configuration.
 //!
 //! Nothing is contacted here. Verification does not depend on where a file comes from, so every
 //! candidate may stand in for every other one.
@@ -65,7 +65,7 @@ pub fn has_source(upgrade: &Upgrade, urls: &DownloadUrls) -> bool {
     document(upgrade).is_some() || !candidates(upgrade, urls, platform()).is_empty()
 }
 
-/// What a map of binaries has for a platform: its own entry, else that for `any`.
+/// The entry of a map of binaries for a platform: its own entry, else that for `any`.
 pub(super) fn for_platform<'a>(
     binaries: &'a BTreeMap<String, String>,
     (os, arch): (&str, &str),

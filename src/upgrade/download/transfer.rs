@@ -1,6 +1,6 @@
 //! One attempt to complete a prefix from one URL.
 //!
-//! What an answer means for the prefix is decided by [`judge`], which is pure: a server may answer a
+//! The meaning of an answer for the prefix is decided by [`judge`], which is pure: a server may answer a
 //! request for the rest with the rest, with the whole, or with nonsense, and only the first may be
 //! appended. The tag that `If-Range` carries makes the server decide whether the file is still the same
 //! one; that also holds when the prefix is from another mirror.
@@ -15,7 +15,7 @@ use super::url::Url;
 use crate::error::Kind;
 use crate::upgrade::Cancel;
 
-/// What a body is good for.
+/// The use of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Body {
     /// It continues the prefix; the whole has this size.
@@ -30,7 +30,7 @@ enum Body {
 pub(super) struct Arrived<'a> {
     /// Has seen all of it.
     pub(super) witness: Witness<'a>,
-    /// Whether it is put together from several answers, or nobody had said how long it is.
+    /// Whether it is put together from several answers, or its size had not been announced.
     pub(super) uncertain: bool,
 }
 

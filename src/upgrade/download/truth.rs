@@ -1,4 +1,4 @@
-//! What vouches for a download, and whether the bytes that arrived are what it vouches for.
+//! The proof that vouches for a download, and whether the bytes that arrived are those it vouches for.
 //!
 //! The strongest there is counts: a signature where keys are configured, else the digest that is
 //! pinned or in the URL, else a checksum file beside the file. What is weaker is not asked for, but
@@ -119,7 +119,7 @@ impl Witness<'_> {
     /// Judges the whole file, and returns its SHA-256.
     ///
     /// # Errors
-    /// What it does not match, in words.
+    /// The proof that it does not match, in words.
     pub(super) fn judge(self, truth: &Truth) -> Result<Digest, String> {
         let sha256 = self.sha256.finish();
         let sha512 = self.sha512.map(Hasher::finish);

@@ -12,9 +12,9 @@ use std::str::FromStr;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     text: String,
-    /// Where the authority ends and the path begins.
+    /// The index at which the authority ends and the path begins.
     path: usize,
-    /// Where the path ends and the query begins.
+    /// The index at which the path ends and the query begins.
     query: usize,
 }
 
@@ -74,10 +74,10 @@ impl Url {
         (url, values)
     }
 
-    /// Where a reference leads that stands at this URL, as in a redirect.
+    /// The target of a reference that stands at this URL, as in a redirect.
     ///
     /// # Errors
-    /// What is wrong with the reference.
+    /// The problem with the reference.
     pub fn join(&self, reference: &str) -> Result<Self, String> {
         let reference = reference.trim().split('#').next().unwrap_or_default();
         let scheme = if self.is_https() { "https" } else { "http" };

@@ -21,7 +21,7 @@ const DESCRIPTOR: u16 = 1 << 3;
 /// Strong encryption, and a central directory that is encrypted itself.
 const STRANGE: u16 = 1 << 5 | 1 << 6 | 1 << 13;
 
-/// What the central directory says of the wanted file.
+/// The entry of the wanted file in the central directory.
 struct Entry {
     name: Vec<u8>,
     flags: u16,
@@ -32,7 +32,7 @@ struct Entry {
     offset: u64,
 }
 
-/// Where the central directory is.
+/// The place of the central directory.
 struct Directory {
     start: u64,
     size: u64,
@@ -42,7 +42,7 @@ struct Directory {
 /// Takes the one file out of an archive of `len` bytes.
 ///
 /// # Errors
-/// What is wrong with the archive.
+/// The problem with the archive.
 pub(super) fn extract<R: Read + Seek>(
     mut input: BufReader<R>,
     len: u64,

@@ -145,7 +145,7 @@ impl Node {
         self
     }
 
-    /// Sends every new head for as long as somebody listens.
+    /// Sends every new head for as long as there is a receiver.
     fn tell_heads(&self, mut stream: UnixStream) {
         let mut told = *self.head.0.lock().unwrap();
         loop {
@@ -337,7 +337,7 @@ const TIMING: Timing = Timing {
     policy: Policy::RoundRobin,
 };
 
-/// What is seen at a head of the recorded chain by a healthy node, a second after it.
+/// The view at a head of the recorded chain by a healthy node, a second after it.
 fn seen(head: usize) -> Observation {
     Observation {
         window: window(head, 20),
