@@ -136,7 +136,9 @@ impl Scenario {
         }
         scenario.slow_stops = dice.chance(5);
         scenario.slow_disk = dice.pick(&[0, 0, 0, 50, 3_000, 20_000]);
-        scenario.names_forks = dice.chance(80);
+        scenario.names_forks = !seed.is_multiple_of(7);
+        let mistaken = scenario.upgrades.iter_mut().filter(|_| seed.is_multiple_of(13));
+        mistaken.for_each(|planned| planned.is_true = false);
         scenario.hook = if dice.chance(30) { dice.within(1, 60) } else { 0 };
         scenario.backup = dice.chance(50);
         scenario.errors = if dice.chance(50) { 3 } else { 0 };
@@ -183,7 +185,7 @@ impl Scenario {
                     binaries[dice.within(0, nodes - 1) as usize] = bad;
                 }
             }
-            self.upgrades.push(Planned { heights, fork, is_true: dice.chance(95), binaries });
+            self.upgrades.push(Planned { heights, fork, is_true: true, binaries });
             base += spread + dice.within(1, 60);
         }
     }

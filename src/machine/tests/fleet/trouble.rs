@@ -51,8 +51,8 @@ impl Sim {
                 self.homes[i].dead = true;
             }
             Fault::Restart(i) => {
-                self.homes[i].ordered =
-                    self.homes[i].node.is_some() && self.homes[i].record.upgrade.is_none();
+                let home = &mut self.homes[i];
+                home.ordered = home.record.upgrade.is_none() && (home.node.is_some() || home.is_held());
                 self.surprises(i);
                 self.request(i, Request::Restart);
             }
