@@ -239,7 +239,10 @@ impl Heads {
         let since_counted = self.counted.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let possible = since_record.max(since_counted).saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
-            Some((at, credit)) => credit.saturating_add(now.saturating_duration_since(at)).min(possible),
+            // Heads that have waited come all at once, and the first of them must not use up the time of the others.
+            Some((at, credit)) => {
+                credit.saturating_add(now.saturating_duration_since(at)).min(possible).max(credit)
+            }
             None => possible,
         };
         self.credit = Some((now, credit));

@@ -148,7 +148,7 @@ impl Machine {
             self.state = State::Resting { until: now + REMIND, then: Rested::Held };
             return;
         }
-        if let Some(until) = self.starts_not_before(&self.record).filter(|at| now < *at) {
+        if let Some(until) = self.starts_not_before(&self.record) {
             self.state = State::Resting { until, then: Rested::Gap };
             return;
         }
@@ -156,9 +156,17 @@ impl Machine {
         self.save(record, AfterRecord::Spawn);
     }
 
-    /// Until when a start with this record waits: a silent node needs something to sync when it has its peers.
+    /// Until when a start with this record waits, if that is still to come.
     pub(super) fn starts_not_before(&self, record: &Record) -> Option<Instant> {
-        self.silent_not_before().filter(|_| self.mode(record) == Mode::Silent)
+        let mode = self.mode(record);
+        let silent = self.silent_not_before().filter(|_| mode == Mode::Silent);
+        let accepted = self.accepted_not_before().filter(|_| mode != Mode::Dry);
+        silent.max(accepted).filter(|at| self.is_ahead(*at))
+    }
+
+    /// How long a start with this record waits, at least as long as `least`.
+    pub(super) fn wait_to_start(&self, now: Instant, record: &Record, least: Duration) -> Duration {
+        self.starts_not_before(record).map_or(least, |at| least.max(at.saturating_duration_since(now)))
     }
 
     /// The record of a node that is about to be executed.
@@ -446,7 +454,7 @@ impl Machine {
             let then = AfterRecord::End { exit: Exit::Halted, node: None, reason };
             return self.save_and_tell(record, then, Some(news));
         }
-        let wait = self.until_peers_accept(now, backoff(failures, self.seed));
+        let wait = self.wait_to_start(now, &record, backoff(failures, self.seed));
         self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what:?}"));
         self.save(record, AfterRecord::Start(Some(now + wait)));
     }

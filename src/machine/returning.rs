@@ -178,10 +178,9 @@ impl Machine {
         self.departure.at.filter(|_| !alone).map(|at| at + self.period() * GAP)
     }
 
-    /// No sooner than peers accept a validator again that has found them a moment ago.
-    pub(super) fn until_peers_accept(&self, now: Instant, wait: Duration) -> Duration {
-        let networked = self.departure.networked.filter(|_| self.policy.validator);
-        networked.map_or(wait, |at| wait.max((at + REFUSED).saturating_duration_since(now)))
+    /// When peers accept a validator again that has found them a moment ago.
+    pub(super) fn accepted_not_before(&self) -> Option<Instant> {
+        self.departure.networked.filter(|_| self.policy.validator).map(|at| at + REFUSED)
     }
 
     /// Why a silent node must not seal yet.

@@ -463,12 +463,12 @@ impl Machine {
             self.restarts.fail(None, now);
             let progress = Attempt { forgiven: progress.forgiven.saturating_add(1), ..progress };
             let record = Record { upgrade: Some(progress), ..self.record.clone() };
-            let wait = backoff(self.restarts.failures(), self.seed);
+            let wait = self.wait_to_start(now, &record, backoff(self.restarts.failures(), self.seed));
             return self.save(record, AfterRecord::Start(Some(now + wait)));
         }
         self.tell(Level::Error, "attempt_failed", format!("attempt={attempt} of={ATTEMPTS} {reason}"), true);
         if attempt < ATTEMPTS {
-            let wait = self.until_peers_accept(now, backoff(attempt, self.seed));
+            let wait = self.wait_to_start(now, &self.record, backoff(attempt, self.seed));
             return self.save(self.record.clone(), AfterRecord::Start(Some(now + wait)));
         }
         self.failed_for_good(now, format!("{reason}, after {attempt} attempts"));

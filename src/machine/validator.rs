@@ -78,6 +78,11 @@ impl Machine {
     /// A survey has come back, or failed.
     pub(super) fn surveyed(&mut self, now: Instant, result: Result<Survey, Failure>) {
         let counts = result.as_ref().is_ok_and(|survey| self.heads.has(survey.sample.head, &survey.hash));
+        // A head above the node's own was false, or was taken back: nothing else says so while the chain stands still.
+        let told = self.node().and_then(Node::height);
+        if result.as_ref().is_ok_and(|survey| told > Some(survey.sample.head)) {
+            self.actions.push(Action::Confirm);
+        }
         let Some(node) = self.node_mut() else { return };
         let network = &mut node.network;
         (network.asked, network.answered) = (None, Some(now));
@@ -123,10 +128,6 @@ impl Machine {
         }
         self.warn_of_what_is_not_served();
         self.hear_again(now);
-        // A head above the node's own was false, or was taken back: nothing else says so while the chain stands still.
-        if self.node().and_then(Node::height).is_some_and(|told| told > head) {
-            self.actions.push(Action::Confirm);
-        }
     }
 
     /// A head whose link to the record could not be had is asked for again: no other one comes while the chain stands still.
@@ -215,6 +216,8 @@ impl Machine {
         let hurry = self.policy.validator
             && (self.record.silent || self.record.upgrade.is_some() || node.still(now) > self.period() * 2);
         let often = self.period().clamp(SECOND / 10, SECOND);
+        // A silent validator has its peers for a second or two at a time.
+        let often = if self.record.silent { often / 4 } else { often };
         if hurry { often.min(self.policy.poll_interval) } else { self.policy.poll_interval }
     }
 

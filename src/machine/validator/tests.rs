@@ -91,7 +91,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         network_head: None,
         peers: Some(3),
         connected: Some((2..=4).map(|n| [n; 20]).collect()),
-        public_peers: true,
+        public_peers: false,
         client_version: None,
         forks: None,
         round_timeout: (Duration::from_secs(2), None),
@@ -643,6 +643,31 @@ fn a_head_of_another_node_does_not_hold_up_the_try_without_peers() {
         forks: None,
     })));
     assert_eq!(rig.stops(), before + 1, "its own data ends below the block that is asked for");
+}
+
+#[test]
+fn peers_are_found_once_in_31_seconds_also_on_the_way_back() {
+    let found = |rig: &mut Rig, height| {
+        rig.head(height);
+        rig.surveyed(Survey { public_peers: true, ..survey(height, &[]) });
+    };
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 52);
+    rig.schedule(None);
+    (53..=H).for_each(|height| found(&mut rig, height));
+    rig.exits(Status::Code(0));
+    rig.head(H);
+    rig.recalls(H, hash(H));
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Full], "the old node has found them long ago");
+    found(&mut rig, H + 1);
+    rig.recalls(H, hash(5));
+    rig.recalls(H, hash(5));
+    rig.exits(Status::Code(0));
+    assert_eq!(rig.outcome(), Some(Outcome::RolledBack));
+    rig.tick(30);
+    assert_eq!(rig.modes().len(), 3, "its peers would refuse it");
+    rig.tick(1);
+    assert_eq!(rig.modes().len(), 4);
 }
 
 #[test]

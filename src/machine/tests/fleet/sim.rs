@@ -33,7 +33,7 @@ pub(super) enum What {
     Boot(usize),
     Wake(usize),
     Released(usize, u32),
-    Written(usize, u32, Event),
+    Written(usize, u32, Box<Event>),
     JobDone(usize, u32),
     Answers(usize, u32),
     Engine(usize, u32),
@@ -170,7 +170,7 @@ impl Sim {
                 if self.homes[i].boots == boots
                     && let Some(heard) = self.homes[i].inbox.take()
                 {
-                    self.feed(i, outcome);
+                    self.feed(i, *outcome);
                     heard.into_iter().for_each(|event| self.feed(i, event));
                 }
             }
@@ -401,7 +401,7 @@ impl Sim {
         }
         let (boots, wait) = (self.homes[i].boots, self.dice.within(1, self.scenario.slow_disk));
         self.homes[i].inbox = Some(VecDeque::new());
-        self.after(wait, What::Written(i, boots, outcome));
+        self.after(wait, What::Written(i, boots, Box::new(outcome)));
         None
     }
 
