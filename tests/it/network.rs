@@ -6,7 +6,7 @@
 
 use super::rig::fleet::{Fleet, H, cut_power, plan, wait_all, wait_sealing};
 use super::rig::sim::{Sim, call, head, until, wait_head};
-use super::rig::visor::Visor;
+use super::rig::visor::{Rig, Visor};
 use super::rolling::nobody_was_missed;
 use serde_json::{Value, json};
 use std::fs;
@@ -36,6 +36,18 @@ fn upgraded_to_a_mute(index: usize, mute: &str) -> Fleet {
     });
     // As many as an operator has by default: in fewer blocks the seals of the old binary outnumber the missing ones.
     fleet.set("DAEMON_PROBATION_BLOCKS", "20")
+}
+
+/// A validator that came back to a chain without a quorum has voted after that chain had stood still for 15 s, and not
+/// before: until then another may come back with a block that was final.
+fn signs_after_standing_still(home: &Rig) {
+    let back = &home.traces().starts()[1];
+    let first = until("a vote after the power cut", || {
+        let votes = home.traces().votes();
+        votes.iter().find(|vote| vote["pid"] == back["pid"]).map(|vote| vote["ms"].as_u64().unwrap())
+    });
+    let waited = first - back["ms"].as_u64().unwrap();
+    assert!(waited >= 15_000, "the first vote came {waited} ms after the start");
 }
 
 /// The number in a log line after these words.
@@ -164,7 +176,9 @@ fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
 
 #[test]
 fn after_a_power_cut_of_all_the_chain_goes_on_and_nothing_is_decided_twice() {
-    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &[("rewind", "10")]].concat());
+    // For a while each of them sees the rewound head of all: who signs then decides final blocks anew.
+    let slow_sync = [("rewind", "10"), ("catchup", "1500")];
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &slow_sync].concat());
     let mut visors = fleet.run_all();
     wait_head(&fleet.ipc(0), 25);
     follow_closely(&fleet, &visors);
@@ -181,6 +195,7 @@ fn after_a_power_cut_of_all_the_chain_goes_on_and_nothing_is_decided_twice() {
         assert!(starts[1]["head"].as_u64() < last, "{last:?} {starts:?}");
     }
     fleet.goes_on();
+    fleet.homes.iter().for_each(signs_after_standing_still);
 }
 
 #[test]
@@ -197,6 +212,7 @@ fn after_a_power_cut_of_two_of_four_the_chain_goes_on() {
         assert_eq!(home.traces().starts()[1]["mine"], false);
     }
     fleet.goes_on();
+    fleet.homes[2..].iter().for_each(signs_after_standing_still);
 }
 
 #[test]
