@@ -6,8 +6,9 @@
 
 use super::rig::fleet::{Fleet, H, cut_power, plan, wait_all, wait_sealing};
 use super::rig::sim::{Sim, call, head, until, wait_head};
-use super::rig::visor::Visor;
-use serde_json::json;
+use super::rig::visor::{Rig, Visor};
+use super::rolling::nobody_was_missed;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
@@ -23,6 +24,36 @@ const LONG_CONTACT: [(&str, &str); 2] = [("drop", "2500"), ("redial", "1000")];
 /// Four validators without any plan.
 fn unplanned(options: &[(&str, &str)]) -> Fleet {
     Fleet::with(4, options, |_, _| ())
+}
+
+/// Four validators with an upgrade to v2, which seals nothing at validator `index`: as `mute` says, for ever or until
+/// `miner_start` is called.
+fn upgraded_to_a_mute(index: usize, mute: &str) -> Fleet {
+    let fleet = Fleet::with(4, &[], |home, rig| {
+        let mute = if home == index { mute } else { "false" };
+        rig.stage("v2", &[("period", "50"), ("mute", mute)]);
+        rig.ok(&["upgrade", "schedule", "v2", &H.to_string()]);
+    });
+    // As many as an operator has by default: in fewer blocks the seals of the old binary outnumber the missing ones.
+    fleet.set("DAEMON_PROBATION_BLOCKS", "20")
+}
+
+/// A validator that came back to a chain without a quorum has voted after that chain had stood still for 15 s, and not
+/// before: until then another may come back with a block that was final.
+fn signs_after_standing_still(home: &Rig) {
+    let back = &home.traces().starts()[1];
+    let first = until("a vote after the power cut", || {
+        let votes = home.traces().votes();
+        votes.iter().find(|vote| vote["pid"] == back["pid"]).map(|vote| vote["ms"].as_u64().unwrap())
+    });
+    let waited = first - back["ms"].as_u64().unwrap();
+    assert!(waited >= 15_000, "the first vote came {waited} ms after the start");
+}
+
+/// The number in a log line after these words.
+fn number_after(line: &str, words: &str) -> u64 {
+    let (_, rest) = line.split_once(words).unwrap();
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
 /// Waits until each supervisor has just heard the head that its node has.
@@ -82,6 +113,47 @@ fn operators_with_different_heights_share_one_grid() {
 }
 
 #[test]
+fn a_new_binary_that_never_seals_is_told_to_and_rolled_back() {
+    const MUTE: usize = 3;
+    let fleet = upgraded_to_a_mute(MUTE, "true");
+    let mut visors = fleet.run_all();
+    let told = visors[MUTE].wait(&["event=told_to_seal", "no block since"]);
+    let failed = visors[MUTE].wait_outcome("v2", "rolled-back");
+    assert!(failed.contains("though it was told to"), "{failed}");
+    wait_all(&mut visors[..MUTE]);
+    let home = &fleet.homes[MUTE];
+    assert_eq!(home.current(), "genesis");
+    let starts = until("the start of the old binary", || {
+        let starts = home.traces().starts();
+        (starts.len() >= 4).then_some(starts)
+    });
+    assert_eq!(home.versions(), ["v1", "v2", "v2", "v1"], "a binary that has failed for good is not retried");
+    let (new, old) = (&starts[2], &starts[3]);
+    // 40 blocks without a seal, and 20 more after it was told to.
+    let since = number_after(&failed, "since block ");
+    assert_eq!(number_after(&told, "no block since "), since);
+    assert!(old["head"].as_u64() >= Some(since + 60), "{failed}: {starts:?}");
+    // The old binary seals again.
+    let votes_of =
+        |start: &Value| home.traces().votes().iter().filter(|vote| vote["pid"] == start["pid"]).count();
+    until("a vote of the old binary", || (votes_of(old) > 0).then_some(()));
+    assert_eq!(votes_of(new), 0);
+    fleet.goes_on();
+    nobody_was_missed(&fleet.ipc(0), 4, 4);
+}
+
+#[test]
+fn a_new_binary_that_seals_when_it_is_told_to_is_kept() {
+    let fleet = upgraded_to_a_mute(3, "until-start");
+    let mut visors = fleet.run_all();
+    visors[3].wait(&["event=told_to_seal"]);
+    wait_all(&mut visors);
+    fleet.never_two_down(1);
+    fleet.goes_on();
+    nobody_was_missed(&fleet.ipc(0), 4, 4);
+}
+
+#[test]
 fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
     const FORK: u64 = 20;
     let fork = FORK.to_string();
@@ -104,7 +176,9 @@ fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
 
 #[test]
 fn after_a_power_cut_of_all_the_chain_goes_on_and_nothing_is_decided_twice() {
-    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &[("rewind", "10")]].concat());
+    // For a while each of them sees the rewound head of all: who signs then decides final blocks anew.
+    let slow_sync = [("rewind", "10"), ("catchup", "1500")];
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &slow_sync].concat());
     let mut visors = fleet.run_all();
     wait_head(&fleet.ipc(0), 25);
     follow_closely(&fleet, &visors);
@@ -120,7 +194,10 @@ fn after_a_power_cut_of_all_the_chain_goes_on_and_nothing_is_decided_twice() {
         let last = before.filter_map(|vote| vote["height"].as_u64()).max();
         assert!(starts[1]["head"].as_u64() < last, "{last:?} {starts:?}");
     }
+    // A validator that sees a final block rewritten halts: the audit names the cause, a chain that stands still does not.
+    fleet.audit();
     fleet.goes_on();
+    fleet.homes.iter().for_each(signs_after_standing_still);
 }
 
 #[test]
@@ -137,6 +214,7 @@ fn after_a_power_cut_of_two_of_four_the_chain_goes_on() {
         assert_eq!(home.traces().starts()[1]["mine"], false);
     }
     fleet.goes_on();
+    fleet.homes[2..].iter().for_each(signs_after_standing_still);
 }
 
 #[test]

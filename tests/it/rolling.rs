@@ -42,7 +42,7 @@ fn decisions(ipc: &Path, size: usize) -> Vec<Decision> {
 }
 
 /// Checks that the chain never halted and that whoever lost a turn was away, and alone with that unless `away` are.
-fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
+pub(crate) fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
     let decisions = decisions(ipc, there);
     assert!(decisions.first().is_some_and(|d| d.height < H), "all were there before it began");
     for pair in decisions.windows(2) {

@@ -108,7 +108,7 @@ impl Engine {
         }
         let switched = {
             let state = node.state();
-            state.mining != self.me.mining || state.removed != self.me.removed
+            node.takes_part(&state) != self.me.mining || state.removed != self.me.removed
         };
         let own_time = now >= self.deadline();
         if !(own_time || switched || self.network.is_stale() || now >= self.next) {
@@ -117,7 +117,7 @@ impl Engine {
         let mut visit = self.network.visit()?;
         let mut state = node.state();
         let before = state.chain.len();
-        self.me.mining = state.mining;
+        self.me.mining = node.takes_part(&state);
         self.me.freeze = options.freeze;
         self.me.removed.clone_from(&state.removed);
 
@@ -131,7 +131,7 @@ impl Engine {
         let is_tip = has_link
             && state.head().hash == visit.world().tip().hash
             && visit.offer(&peers).beyond.is_empty();
-        self.votes.switch(state.mining, state.head(), is_tip, now);
+        self.votes.switch(self.me.mining, state.head(), is_tip, now);
         self.votes.propose(&node.params, &node.args.options, now);
 
         let mut turn = Turn {
@@ -176,8 +176,8 @@ impl Engine {
         let mut state = node.state();
         let first = state.standing != Standing::Alone;
         state.standing = Standing::Alone;
-        self.me.mining = state.mining;
-        self.votes.switch(state.mining, state.head(), false, now);
+        self.me.mining = node.takes_part(&state);
+        self.votes.switch(self.me.mining, state.head(), false, now);
         self.votes.propose(&node.params, &node.args.options, now);
         if first { self.store.save(&state.chain, node.rewind()) } else { Ok(()) }
     }

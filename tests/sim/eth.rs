@@ -79,7 +79,7 @@ fn switch_engine(node: &Node, on: bool) -> Value {
     let (now, delay) = (super::log::now_ms(), node.options().engine_stop);
     let mut state = node.state();
     match (on, delay) {
-        (true, _) => (state.mining, state.engine_ends) = (true, None),
+        (true, _) => (state.mining, state.start_requested, state.engine_ends) = (true, true, None),
         (false, 0) => state.mining = false,
         (false, _) => state.engine_ends = Some(now + delay),
     }

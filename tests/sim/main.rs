@@ -70,6 +70,7 @@
 //! | `backwards` | `BLOCKS@HEIGHT`: the head goes back once |
 //! | `freeze` | the head stays at this height |
 //! | `own-block` | `true`: without the fork, keeps a block of its own at the fork's height |
+//! | `mute` | `true`: the engine is on, follows the chain and sends no consensus message; `until-start`: until `miner_start` |
 //! | `flood` | bytes written to stdout and to stderr at the start |
 //! | `grandchild`, `grandchild-lock` | ms that a child outlives the node, which may inherit the data's lock |
 //! | `port-hang` | `true`: a busy port makes it hang and not exit |

@@ -7,7 +7,7 @@
 use super::args::Args;
 use super::chain::{Block, Params, rules_at};
 use super::log;
-use super::options::{Lie, Options};
+use super::options::{Lie, Mute, Options};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) chain: Vec<Block>,
     /// Whether the consensus engine is on.
     pub(crate) mining: bool,
+    /// Whether `miner_start` was called.
+    pub(crate) start_requested: bool,
     /// When an engine that was told to stop has stopped.
     pub(crate) engine_ends: Option<u64>,
     pub(crate) standing: Standing,
@@ -73,6 +75,7 @@ impl Node {
         let state = State {
             chain,
             mining: args.mine,
+            start_requested: false,
             engine_ends: None,
             standing: Standing::Behind { fetch: 0 },
             peers: Vec::new(),
@@ -97,6 +100,16 @@ impl Node {
         if state.engine_ends.take_if(|end| now >= *end).is_some() {
             state.mining = false;
         }
+    }
+
+    /// Whether the engine is on and sends consensus messages.
+    pub(crate) fn takes_part(&self, state: &State) -> bool {
+        let is_mute = match self.options().mute {
+            Mute::Never => false,
+            Mute::UntilStart => !state.start_requested,
+            Mute::Always => true,
+        };
+        state.mining && !is_mute
     }
 
     /// The options in force.

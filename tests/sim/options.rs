@@ -39,6 +39,15 @@ pub(crate) struct Lie {
     pub(crate) answers: u64,
 }
 
+/// For how long an engine that is on sends no consensus message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mute {
+    Never,
+    /// Until `miner_start` is called.
+    UntilStart,
+    Always,
+}
+
 /// The moment at which a node ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
@@ -100,6 +109,7 @@ pub(crate) struct Options {
     pub(crate) backwards: Option<(u64, u64)>,
     pub(crate) freeze: Option<u64>,
     pub(crate) own_block: bool,
+    pub(crate) mute: Mute,
     pub(crate) flood: usize,
     pub(crate) grandchild: Option<u64>,
     pub(crate) grandchild_lock: bool,
@@ -150,6 +160,7 @@ impl Default for Options {
             backwards: None,
             freeze: None,
             own_block: false,
+            mute: Mute::Never,
             flood: 0,
             grandchild: None,
             grandchild_lock: false,
@@ -258,6 +269,7 @@ impl Options {
             }
             "freeze" => self.freeze = if value == "never" { None } else { Some(number(value)?) },
             "own-block" => self.own_block = number(value)?,
+            "mute" => self.mute = mute(value)?,
             "flood" => self.flood = number(value)?,
             "grandchild" => self.grandchild = Some(number(value)?),
             "grandchild-lock" => self.grandchild_lock = number(value)?,
@@ -319,6 +331,15 @@ fn rpc(text: &str) -> Result<Rpc, String> {
         "lie" => Rpc::Lie,
         _ => return Err("unknown kind of RPC".into()),
     })
+}
+
+fn mute(text: &str) -> Result<Mute, String> {
+    match text {
+        "true" => Ok(Mute::Always),
+        "until-start" => Ok(Mute::UntilStart),
+        "false" => Ok(Mute::Never),
+        _ => Err("want true, until-start or false".into()),
+    }
 }
 
 /// `lie@N` or `chain@N`; without `@N` every answer; `none` ends it.

@@ -17,7 +17,7 @@ pub(crate) struct Member {
     pub(crate) version: String,
     /// Forks its program knows.
     pub(crate) forks: Vec<u64>,
-    /// Whether its consensus engine is on.
+    /// Whether its consensus engine is on and not mute.
     pub(crate) mining: bool,
     /// Whether it has every block of the network and gets each new one at once.
     pub(crate) following: bool,

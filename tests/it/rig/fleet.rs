@@ -53,6 +53,11 @@ impl Fleet {
         Fleet { network: tempfile::tempdir().unwrap(), homes: (0..size).map(home).collect() }
     }
 
+    /// The same with one more variable in the environment of every command.
+    pub(crate) fn set(self, name: &str, value: &str) -> Fleet {
+        Fleet { homes: self.homes.into_iter().map(|home| home.set(name, value)).collect(), ..self }
+    }
+
     /// Starts the supervisor of validator `index`.
     pub(crate) fn run(&self, index: usize) -> Visor<'_> {
         let (index_text, size) = (index.to_string(), self.homes.len().to_string());

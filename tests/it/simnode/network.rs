@@ -122,6 +122,27 @@ fn a_silent_validator_loses_its_peers_and_follows_in_bursts() {
 }
 
 #[test]
+fn a_mute_validator_follows_with_its_peers_and_has_no_part_in_any_block() {
+    let dir = tempdir().unwrap();
+    let validator = |index| Sim::validator(dir.path(), index, 4);
+    let mut nodes: Vec<SimNode> = (0..3).map(|index| validator(index).spawn()).collect();
+    nodes.push(validator(3).option("mute", "until-start").spawn());
+    nodes.iter_mut().for_each(SimNode::wait_rpc);
+    let goal = nodes[0].head() + 12;
+    nodes[3].wait_head(goal);
+    assert_eq!((nodes[3].call("eth_mining", json!([])), peers(&nodes[3])), (json!(true), 3));
+    assert_eq!(nodes[3].traces.votes(), [Value::Null; 0]);
+    nodes[3].call("miner_start", json!([]));
+    until("a vote", || (!nodes[3].traces.votes().is_empty()).then_some(()));
+    nodes[3].traces.script(&json!({"mute": true}));
+    // A block whose votes were counted before the node read its script may still come.
+    let goal = nodes[0].head() + 12;
+    let head = nodes[3].wait_head(goal);
+    let last = nodes[3].traces.votes().iter().filter_map(|vote| vote["height"].as_u64()).max();
+    assert!(last < Some(head), "{last:?} {head}");
+}
+
+#[test]
 fn an_old_binary_freezes_before_the_fork_and_a_new_one_takes_over() {
     let dir = tempdir().unwrap();
     let v2 = stamp(&dir.path().join("v2"), &[("version", "v2.0.0"), ("fork", "15")]);
