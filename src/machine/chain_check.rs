@@ -4,31 +4,27 @@
 //! A node that has another block there follows another chain. One that does not call itself by the version of the new
 //! binary is another node, at the same address.
 
-use super::event::{Action, Failure, Mode, Recollection};
-use super::record::{Block, Chain, Record};
-use super::state::{Next, Node, Why};
-use super::validator::Objection;
-use super::{Level, Machine, Notice};
+use super::record::{Block, Record};
 use std::time::Instant;
 
 /// A block that the node's chain must have, and what the node answers about it.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct ChainCheck {
-    height: u64,
-    hash: String,
+    pub(super) height: u64,
+    pub(super) hash: String,
     /// The version number that the node's binary has reported, if it did.
     promised: Option<String>,
     /// When the node was last asked for it.
-    asked: Option<Instant>,
+    pub(super) asked: Option<Instant>,
     /// The hash of the node's own block at this height.
-    found: Option<String>,
+    pub(super) found: Option<String>,
     /// Whether it has answered another one before: one answer decides nothing.
-    doubted: bool,
+    pub(super) doubted: bool,
     /// The client version that the node reports.
-    client: Option<String>,
+    pub(super) client: Option<String>,
     /// Why it is not known, where the node did not answer.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
 }
 
 impl ChainCheck {
@@ -66,7 +62,7 @@ impl ChainCheck {
     }
 
     /// Whether nothing is left to ask.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.found.is_some() && self.stranger().is_none()
     }
 
@@ -87,117 +83,11 @@ impl ChainCheck {
     }
 }
 
-impl Machine {
-    /// Asks for the block as soon as the node can have it, until it has answered.
-    pub(super) fn ask_chain_check(&mut self, now: Instant, node: &mut Node) {
-        let (Some((_, head)), true) = (node.rose, self.record.upgrade.is_some()) else { return };
-        let again = self.policy.poll_interval;
-        // A clean stop may have lost the block, and the data gets no other one without peers.
-        let is_dry = node.mode == Mode::Dry;
-        let is_open = |c: &&mut ChainCheck| {
-            !c.is_settled() && (c.height <= head || is_dry) && c.asked.is_none_or(|at| now >= at + again)
-        };
-        if let Some(check) = node.chain_check.as_mut().filter(is_open) {
-            check.asked = Some(now);
-            self.actions.push(Action::Recall { height: check.height.min(head) });
-        }
-    }
-
-    /// The node has answered which block it has at a height, or could not.
-    pub(super) fn recalled(&mut self, result: Result<Recollection, Failure>) {
-        let rate = self.rate();
-        let Some(node) = self.node_mut() else { return };
-        let (is_ours, is_dry) = (node.identity.known, node.mode == Mode::Dry);
-        let check = node.chain_check.as_mut();
-        match (check, &result) {
-            (Some(check), Ok(Recollection { block, client_version, .. }))
-                if block.height == check.height && (block.hash.is_some() || !is_dry) =>
-            {
-                let other = block.hash.as_ref().is_some_and(|hash| !hash.eq_ignore_ascii_case(&check.hash));
-                if other && !check.doubted {
-                    (check.doubted, check.trouble) =
-                        (true, Some("another one, to be asked for again".to_owned()));
-                } else {
-                    (check.found, check.trouble, check.doubted) = (block.hash.clone(), None, other);
-                }
-                check.client.clone_from(client_version);
-            }
-            (Some(check), Ok(_)) if is_dry => check.trouble = Some("the data does not have it".to_owned()),
-            (Some(check), Err(failure)) => check.trouble = Some(failure.detail.clone()),
-            (Some(_) | None, _) => {}
-        }
-        let Ok(Recollection { block, forks, .. }) = result else { return };
-        if is_dry {
-            self.departure.forks = forks.unwrap_or_default();
-        } else if is_ours {
-            let hearing = self.heads.recalled(&block, rate);
-            self.heard(hearing);
-        }
-    }
-
-    /// When the node is asked again for what it has not answered.
-    pub(super) fn chain_check_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
-        let check = node.chain_check.as_ref().filter(|c| !c.is_settled())?;
-        check.asked.map(|at| (at + self.policy.poll_interval, "chain check"))
-    }
-
-    /// Asks which chain the node is on until that is known. The first contact binds the home to its chain; a node on
-    /// another one is refused.
-    pub(super) fn identify(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
-        let identity = &mut node.identity;
-        if let Some(chain) = self.unbound.take() {
-            identity.known = true;
-            let text = format!("chain={} genesis={}", chain.id, chain.genesis);
-            let news = Some(Notice { level: Level::Info, event: "chain_bound", text, history: false });
-            let record = Record { chain: Some(chain), ..self.record.clone() };
-            return Some(Next::Save { record: Box::new(record), news, applied: None });
-        }
-        let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
-        if !identity.known && again && node.head.is_some() {
-            identity.asked = Some(now);
-            self.actions.push(Action::Identify);
-        }
-        // Two answers that are apart, since one may come from another node for a moment.
-        let (since, other) = identity.other.clone()?;
-        let sure = now >= since + self.policy.poll_interval && !identity.known && identity.repeated;
-        sure.then_some(Next::Stop(Why::Refuse(other)))
-    }
-
-    /// The node has answered which chain it is on, or could not.
-    pub(super) fn identified(&mut self, now: Instant, result: Result<Chain, Failure>) {
-        let (ours, rate) = (self.record.chain.clone(), self.rate());
-        let Some(node) = self.node_mut() else { return };
-        let identity = &mut node.identity;
-        let theirs = match (result, ours) {
-            (Err(_), _) => return,
-            (Ok(theirs), None) => {
-                self.unbound = Some(theirs);
-                return;
-            }
-            (Ok(theirs), Some(ours)) if theirs == ours => {
-                (identity.known, identity.other, identity.repeated) = (true, None, false);
-                let head = node.head.clone();
-                if let Some(head) = head {
-                    let hearing = self.heads.hear(now, &head, rate);
-                    self.heard(hearing);
-                }
-                return;
-            }
-            (Ok(theirs), Some(ours)) => {
-                format!(
-                    "the node is on chain {} with genesis {}, and this home is bound to chain {} with genesis {}; \
-                     if that is intended: wemixvisor resolve chain",
-                    theirs.id, theirs.genesis, ours.id, ours.genesis
-                )
-            }
-        };
-        identity.known = false;
-        identity.repeated = identity.other.is_some();
-        let is_new = identity.other.is_none();
-        identity.other =
-            identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
-        if is_new {
-            self.tell(Level::Error, "other_chain", theirs, true);
-        }
-    }
+/// What speaks against a new binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// It may still turn out well.
+    Unknown(String),
+    /// It follows another chain, or will not follow this one.
+    Wrong(String),
 }

@@ -6,8 +6,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::heads::HeadRecord;
-use super::record::{Attempt, Block, Chain, Record, Target, Version};
+use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::exit::Exit;
 use crate::name::Name;
@@ -124,8 +123,9 @@ pub struct Survey {
     pub hash: String,
     /// The height of the oldest block that was looked at for seals; all up to the head were.
     pub oldest: u64,
-    /// In how many of the last blocks, of the second number that were looked at, our seal is.
-    pub own_seals: (u32, u32),
+    /// Whether our seal is on each of the last blocks below the head, from the newest down: the seals of a block are in
+    /// the next one.
+    pub own_seals: Vec<bool>,
     /// The newest block with a seal of ours, or of our making.
     pub own_mark: Option<OwnMark>,
     /// Whether the node's engine is on, if it reports that.
@@ -262,17 +262,6 @@ pub enum JobEnd {
     Hooked(HookEnd),
     /// Of [`Job::Restore`].
     Restored(Result<(), Failure>),
-}
-
-/// A binary that is staged, verified and smoke-tested.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Ready {
-    /// The version to switch to.
-    pub version: Version,
-    /// The version number that the binary itself reports, if it does: the node that runs must call itself by it.
-    pub promised: Option<String>,
-    /// Whether there is a pre-upgrade hook to run.
-    pub hook: bool,
 }
 
 /// The answer of the pre-upgrade hook.

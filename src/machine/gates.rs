@@ -27,15 +27,14 @@
 //! Slots are counted in heights, so a halted chain halts the turns too, and no clocks are compared.
 //! Only the age of the head is a matter of the local clock.
 
+pub use super::order::Validator;
+
 use super::order::Order;
 use super::quorum::{margin, quorum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
-
-/// A validator, by its address.
-pub type Validator = [u8; 20];
 
 /// The blocks whose seals show which validators are there: enough that one late vote does no harm, few
 /// enough that a stop shows soon. Over 240 recorded blocks no healthy validator was missing from two in a row.

@@ -9,9 +9,8 @@
 //! The record falls only when the node has followed an honest chain below it for [`HONEST`] blocks.
 
 use super::event::Head;
-use super::gates::Validator;
-use super::record::Block;
-use serde::{Deserialize, Serialize};
+use super::order::Validator;
+use super::record::{Block, HeadRecord, Turns};
 use std::time::{Duration, Instant};
 
 /// Blocks beyond the rate of the chain that a head may have risen: clocks and networks are not exact.
@@ -22,34 +21,6 @@ pub(super) const TRACEABLE: u64 = 64;
 const HONEST: u64 = 20;
 /// The number of counted blocks that are remembered with their hashes.
 const REMEMBERED: usize = 32;
-
-/// The highest head known for sure.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct HeadRecord {
-    /// The block.
-    pub block: Block,
-    /// Its own time in seconds since the epoch, where it was reported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timestamp: Option<u64>,
-    /// The distances to our next own proposal at this head and at the one before, where they are known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub turns: Option<Turns>,
-    /// Blocks before it that counted, the newest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<Block>,
-}
-
-/// How far our next own proposals are from a head and from the block before it; None for a validator that proposes
-/// nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Turns {
-    /// From the head on.
-    pub at_head: Option<u64>,
-    /// From the block before the head on.
-    pub before: Option<u64>,
-    /// The number of validators.
-    pub validators: usize,
-}
 
 /// The machine's knowledge of the chain's height, and its open questions about it.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -39,7 +39,7 @@
 //! A running node is taken out of the state once per event, changed by `&mut`, and put back once.
 //!
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`;
-//! whether a validator may sign, `returning`; whether a new binary is good, `probation`; whether there is a way
+//! whether a validator may sign, `sealing` (and how it leaves, `leaving`); whether a node is ours, `identify`; whether a new binary is good, `probation`; whether there is a way
 //! back, `rollback`; what to do after a crash, `recovery`; starts and ends of the process, `node`; the steps of
 //! an upgrade, `switch`; binaries, `prepare`; what people see, `view` and `symptoms`.
 //!
@@ -50,7 +50,9 @@ mod chain_check;
 mod event;
 pub mod gates;
 mod heads;
+mod identify;
 mod leaving;
+mod network;
 mod node;
 pub mod order;
 mod prepare;
@@ -62,6 +64,7 @@ mod restart;
 mod returning;
 mod rollback;
 mod schedule;
+mod sealing;
 mod state;
 mod switch;
 mod symptoms;
@@ -74,10 +77,11 @@ mod tests;
 
 pub use event::{
     Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Mode, Notice,
-    OwnMark, Ready, Recollection, Request, Status, Survey,
+    OwnMark, Recollection, Request, Status, Survey,
 };
-pub use heads::{HeadRecord, Turns};
-pub use record::{Attempt, Block, Chain, Ended, NodeMark, Outcome, Phase, Record, Target, Version};
+pub use record::{
+    Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,
+};
 pub use recovery::{Recovery, recover};
 pub use restart::backoff;
 pub use rollback::{objection, objection_to};

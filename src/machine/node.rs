@@ -2,10 +2,10 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{Block, NodeMark, Outcome, Phase, Record, Version};
+use super::record::{NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
-use super::state::{AfterRecord, Cleared, Node, Preparation, Rested, State, Why, Wish};
+use super::state::{AfterRecord, Cleared, Node, Preparation, Ran, Rested, State, Why, Wish};
 use super::{Heads, Machine, REMIND, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -18,34 +18,6 @@ const LEAVE_ALONE: Duration = Duration::from_secs(60);
 const UNHEARD: Duration = Duration::from_secs(1);
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
-
-/// A node process that has ended.
-#[derive(Debug, Clone, PartialEq, Hash)]
-pub(super) struct Ran {
-    /// When it was executed, and when it ended.
-    pub(super) since: Instant,
-    ended: Instant,
-    mode: Mode,
-    /// The first head that it told, if it has answered over RPC.
-    first: Option<u64>,
-    /// The head that it told last.
-    head: Option<Block>,
-    /// Whether the chain has proven, until it was asked to stop, that the new binary had signed nothing.
-    unsigned: bool,
-}
-
-impl Ran {
-    #[cfg(test)]
-    pub(super) fn times(&mut self) -> impl Iterator<Item = &mut Instant> {
-        [&mut self.since, &mut self.ended].into_iter()
-    }
-
-    fn of(node: &Node, now: Instant) -> Ran {
-        let first = node.first_head.map(|(_, head)| head);
-        let head = node.head.as_ref().map(|head| head.block.clone());
-        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned: false }
-    }
-}
 
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {

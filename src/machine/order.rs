@@ -4,8 +4,10 @@
 //! time (measured: `wbft/README.md`, section 8). So the distance to the next own proposal decides when a
 //! validator may be stopped and whether it may be started with its engine on.
 
-use super::gates::Validator;
 use serde::{Deserialize, Serialize};
+
+/// A validator, by its address.
+pub type Validator = [u8; 20];
 
 /// The proposers of the heights after a head, in round 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,6 +55,11 @@ impl Order {
     pub fn ends_with_next(&self) -> bool {
         self.until == self.height.checked_add(1)
     }
+}
+
+/// An address as `0x…`.
+pub(super) fn show(validator: &Validator) -> String {
+    validator.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[cfg(test)]

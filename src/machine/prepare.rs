@@ -3,7 +3,8 @@
 //! As soon as an upgrade is known its binary is prepared, and again after a failure; never while the node
 //! is down for an upgrade. The job does the work; [`super::switch`] decides which upgrade is due.
 
-use super::event::{Action, Class, Failure, Job, Level, Ready};
+use super::event::{Action, Class, Failure, Job, Level};
+use super::record::Ready;
 use super::restart::backoff;
 use super::state::{Preparation, State, Wish, Worker};
 use super::{Machine, Upgrade};

@@ -1,10 +1,11 @@
 //! Probation: what a new binary has to show before the upgrade counts as applied.
 
+use super::chain_check::Objection;
 use super::event::OwnMark;
 use super::record::Attempt;
 use super::rollback::{Traces, Verdict, decide};
 use super::state::{Next, Node, Why};
-use super::validator::{Objection, is_in_set};
+use super::validator::is_in_set;
 use super::{Machine, USUAL_PERIOD};
 use std::time::{Duration, Instant};
 
@@ -54,15 +55,17 @@ impl Machine {
         if let Some(signed) = self.look_for_signatures(now, node, &attempt) {
             return signed;
         }
-        let objection = self.objection(node);
+        // A head that does not count proves nothing, and one that no survey has seen says nothing of our seals.
+        let counted = self.heads.height().unwrap_or(0);
+        let seen = node.network.survey.as_ref().filter(|_| self.policy.validator);
+        let seen = seen.map_or(counted, |survey| survey.sample.head.min(counted));
+        let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
+        let top = node.rose.map_or(first, |(_, top)| top).min(seen);
+        let first = node.followed_from.unwrap_or(counted).max(goal).min(counted);
+        let objection = self.objection(node, first);
         if let Some(Objection::Wrong(why)) = objection {
             return Judgement::Failed(why);
         }
-        // A head that does not count proves nothing.
-        let counted = self.heads.height().unwrap_or(0);
-        let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
-        let first_counted = node.followed_from.unwrap_or(counted).max(goal).min(counted);
-        let (first, top) = (first_counted, node.rose.map_or(first, |(_, top)| top).min(counted));
         let blocks = top.saturating_sub(first);
         let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
         let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");

@@ -3,7 +3,6 @@
 //! The record is the intent; completion is derived from the disk. `upgrade::journal`
 //! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
-use super::event::Ready;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -318,4 +317,43 @@ impl fmt::Display for Target {
             Target::Upgrade(name) => write!(f, "upgrades/{name}"),
         }
     }
+}
+
+/// The highest head known for sure.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HeadRecord {
+    /// The block.
+    pub block: Block,
+    /// Its own time in seconds since the epoch, where it was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+    /// The distances to our next own proposal at this head and at the one before, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Turns>,
+    /// Blocks before it that counted, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<Block>,
+}
+
+/// How far our next own proposals are from a head and from the block before it; None for a validator that proposes
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Turns {
+    /// From the head on.
+    pub at_head: Option<u64>,
+    /// From the block before the head on.
+    pub before: Option<u64>,
+    /// The number of validators.
+    pub validators: usize,
+}
+
+/// A binary that is staged, verified and smoke-tested.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Ready {
+    /// The version to switch to.
+    pub version: Version,
+    /// The version number that the binary itself reports, if it does: the node that runs must call itself by it.
+    pub promised: Option<String>,
+    /// Whether there is a pre-upgrade hook to run.
+    pub hook: bool,
 }

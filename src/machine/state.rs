@@ -1,12 +1,11 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
 use super::chain_check::ChainCheck;
-use super::event::{Ending, Head, Job, Mode, Notice, Ready, Status};
-use super::node::Ran;
-use super::record::{Attempt, Record, Target};
+use super::event::{Ending, Head, Job, Mode, Notice, Status};
+use super::network::Network;
+use super::record::{Attempt, Block, Ready, Record, Target};
 use super::recovery::Recovery;
 use super::upgrade::Upgrade;
-use super::validator::Network;
 use crate::exit::Exit;
 use crate::name::Name;
 use std::time::{Duration, Instant};
@@ -302,5 +301,33 @@ impl Node {
     pub(super) fn lag(&self) -> Option<Duration> {
         let head = self.head.as_ref()?;
         head.heard_at.checked_sub(head.timestamp?).map(Duration::from_secs)
+    }
+}
+
+/// A node process that has ended.
+#[derive(Debug, Clone, PartialEq, Hash)]
+pub(super) struct Ran {
+    /// When it was executed, and when it ended.
+    pub(super) since: Instant,
+    pub(super) ended: Instant,
+    pub(super) mode: Mode,
+    /// The first head that it told, if it has answered over RPC.
+    pub(super) first: Option<u64>,
+    /// The head that it told last.
+    pub(super) head: Option<Block>,
+    /// Whether the chain has proven, until it was asked to stop, that the new binary had signed nothing.
+    pub(super) unsigned: bool,
+}
+
+impl Ran {
+    #[cfg(test)]
+    pub(super) fn times(&mut self) -> impl Iterator<Item = &mut Instant> {
+        [&mut self.since, &mut self.ended].into_iter()
+    }
+
+    pub(super) fn of(node: &Node, now: Instant) -> Ran {
+        let first = node.first_head.map(|(_, head)| head);
+        let head = node.head.as_ref().map(|head| head.block.clone());
+        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned: false }
     }
 }

@@ -1,8 +1,8 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice, Ready};
+use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
 use super::probation::Judgement;
-use super::record::{Attempt, NodeMark, Outcome, Phase, Record, Target};
+use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
 use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wish, Worker};

@@ -4,11 +4,10 @@
 
 use super::event::{Level, Survey};
 use super::gates::{SLOT, Seat, group_size, room, room_needed};
+use super::order::show;
 use super::quorum::quorum;
-use super::returning::show;
 use super::state::Node;
 use super::{Machine, Preparation, REMIND, Upgrade};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A silent node without peers for this long may have a rival for its address.
@@ -18,9 +17,6 @@ const FORK_IS_NEAR: u64 = 3600;
 
 /// Symptoms of a plan, which lasts for weeks: they are logged once, and shown by status for as long as they last.
 const ONCE: [&str; 1] = ["little_room"];
-
-/// The symptoms that were logged, and when last.
-pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
 
 /// One symptom: a stable name and a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,16 +4,14 @@
 //! The facts come as a [`Survey`], one at a time. The gates themselves are in [`gates`]; how a validator leaves and
 //! comes back is in `leaving` and `returning`.
 
-use super::chain_check::ChainCheck;
+use super::chain_check::{ChainCheck, Objection};
 use super::event::{Action, Failure, Head, Level, Mode, Survey};
 use super::gates::{self, Gate, Reason, Validator, Verdict};
-use super::heads::{Turns, turns};
+use super::heads::turns;
 use super::order::Order;
-use super::returning::Returning;
+use super::record::Turns;
 use super::state::{Next, Node, State, Why};
-use super::symptoms::Symptoms;
 use super::{Machine, Upgrade};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// A survey that has not come back after this time is given up.
@@ -26,53 +24,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub(super) const STANDS: u32 = 5;
 /// Periods without a new head after which a node that knows of a higher one counts as frozen.
 const FROZEN: u32 = 30;
-
-/// The network as the running node shows it, and what was asked.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Network {
-    /// When a survey was asked for, if it has not come yet, and at which head.
-    pub(super) asked: Option<Instant>,
-    asked_at: Option<u64>,
-    /// When one was last answered, for better or worse.
-    answered: Option<Instant>,
-    /// The last one, and the one before.
-    pub(super) survey: Option<Survey>,
-    before: Option<Survey>,
-    /// The own address that was named last.
-    own: Option<Validator>,
-    /// Why the last one failed, if it did.
-    pub(super) failure: Option<String>,
-    /// The order of proposers at the last head and at the one before, where they are known.
-    orders: Option<(Order, Order)>,
-    /// What holds a due upgrade back, and since when.
-    pub(super) holds: Option<(Instant, Vec<Gate>)>,
-    /// The gates, and the deadline, that people were told of since the upgrade was first held back. Some gates open and
-    /// close with every block.
-    named: BTreeSet<&'static str>,
-    /// Which of the warnings about this node itself were given.
-    warned: BTreeSet<&'static str>,
-    /// What signing depends on.
-    pub(super) returning: Returning,
-    /// What is wrong, as people are told.
-    pub(super) symptoms: Symptoms,
-    /// The last survey that proved that the new binary had not signed, and the head at that time.
-    pub(super) unsigned_at: Option<Instant>,
-    /// The head from which on a validator that seals nothing is told to, and from which on it has failed.
-    pub(super) mute_since: Option<u64>,
-    pub(super) told_to_seal_at: Option<u64>,
-}
-
-impl Network {
-    /// Whether the last two surveys show something: one answer decides nothing.
-    pub(super) fn shows(&self, what: impl Fn(&Survey) -> bool) -> bool {
-        [&self.survey, &self.before].into_iter().all(|survey| survey.as_ref().is_some_and(&what))
-    }
-
-    /// Whether a warning is given for the first time.
-    pub(super) fn warn_once(&mut self, event: &'static str) -> bool {
-        self.warned.insert(event)
-    }
-}
 
 impl Machine {
     /// A survey has come back, or failed.
@@ -367,7 +318,8 @@ impl Machine {
     }
 
     /// What its chain and the network say against a new binary that looks good otherwise; `None` if nothing.
-    pub(super) fn objection(&self, node: &Node) -> Option<Objection> {
+    /// The seals of the new binary are those on blocks above `first`.
+    pub(super) fn objection(&self, node: &Node, first: u64) -> Option<Objection> {
         let other_chain = node.chain_check.as_ref().and_then(ChainCheck::objection);
         if other_chain.is_some() || !self.policy.validator {
             return other_chain;
@@ -381,8 +333,10 @@ impl Machine {
         if self.record.silent {
             return Some(Objection::Unknown("it does not seal yet".to_owned()));
         }
-        let (seals, of) = survey.own_seals;
-        if is_in_set(survey) && seals * 2 < of {
+        let newer = usize::try_from(survey.sample.head.saturating_sub(first).saturating_sub(1));
+        let own = &survey.own_seals[..survey.own_seals.len().min(newer.unwrap_or(usize::MAX))];
+        let (seals, of) = (own.iter().filter(|sealed| **sealed).count(), own.len());
+        if is_in_set(survey) && (seals == 0 || seals * 2 < of) {
             return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
         }
         None
@@ -420,15 +374,6 @@ impl Machine {
 /// Whether the node's own address is in the set that seals the next block.
 pub(super) fn is_in_set(survey: &Survey) -> bool {
     survey.me.is_some_and(|me| survey.sample.set.iter().any(|seat| seat.validator == me))
-}
-
-/// What speaks against a new binary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Objection {
-    /// It may still turn out well.
-    Unknown(String),
-    /// It follows another chain, or will not follow this one.
-    Wrong(String),
 }
 
 #[cfg(test)]

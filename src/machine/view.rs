@@ -3,7 +3,7 @@
 use super::event::Survey;
 use super::gates::{Slot, Window, deadline};
 use super::record::{Attempt, Block, Ended, Version};
-use super::returning::SIGN;
+use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Upgrade};
 use crate::name::Name;

@@ -194,8 +194,6 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
         known.forks = Some(client.forks()?.map(|forks| forks.into_values().collect()));
     }
     let own = seen.own.or(address);
-    let looked_at = window.blocks().len().min(SEALS);
-    let sealed = own.map_or(0, |own| window.seals_of(&own, SEALS));
     Ok(Survey {
         at,
         me: own.map(|own| own.0),
@@ -203,7 +201,7 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
         sample: window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref()),
         hash: head.hash.to_string(),
         oldest: window.blocks().first().map_or(head.number, |block| block.number),
-        own_seals: (count(sealed), count(looked_at)),
+        own_seals: own.map(|own| window.seals_of(&own, SEALS)).unwrap_or_default(),
         own_mark: own.and_then(|own| own_mark(window, &own)),
         mining: seen.mining,
         syncing: matches!(seen.syncing, Syncing::Active { .. }),
@@ -242,10 +240,6 @@ fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
     let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
     let age = proposed.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
     Some(OwnMark { height: block.number, age })
-}
-
-fn count(blocks: usize) -> u32 {
-    u32::try_from(blocks).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

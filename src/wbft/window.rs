@@ -206,10 +206,10 @@ impl Window {
         Duration::from_secs(self.head().timestamp).saturating_sub(now)
     }
 
-    /// In how many of the last `count` blocks the seal of `validator` is.
+    /// Whether the seal of `validator` is in each of the last `count` blocks, from the newest down.
     #[must_use]
-    pub fn seals_of(&self, validator: &Address, count: usize) -> usize {
-        self.last(count).iter().filter(|block| block.sealers.contains(validator)).count()
+    pub fn seals_of(&self, validator: &Address, count: usize) -> Vec<bool> {
+        self.last(count).iter().rev().map(|block| block.sealers.contains(validator)).collect()
     }
 
     /// The newest block with a seal of `validator`.

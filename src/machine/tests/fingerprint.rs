@@ -2,8 +2,8 @@
 
 use super::world::World;
 use super::*;
+use crate::machine::network::Network;
 use crate::machine::state::{AfterRecord, Cleared, Rested};
-use crate::machine::validator::Network;
 use std::hash::{Hash, Hasher};
 
 /// Beyond this, how long ago something was makes no difference in the explored policies.

@@ -84,7 +84,7 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         },
         hash: hash(head),
         oldest: head.saturating_sub(20),
-        own_seals: (20, 20),
+        own_seals: vec![true; 20],
         own_mark: None,
         mining: None,
         syncing: false,
@@ -97,6 +97,11 @@ fn survey(head: u64, missing: &[u8]) -> Survey {
         round_timeout: (Duration::from_secs(2), None),
         census: Vec::new(),
     }
+}
+
+/// Our seals on the newest `number` of the last 20 blocks.
+fn seals(number: usize) -> Vec<bool> {
+    (0..20).map(|n| n < number).collect()
 }
 
 /// The same with these validators connected.
@@ -1056,13 +1061,39 @@ fn a_new_binary_has_to_seal_and_to_have_the_old_blocks() {
     let mut rig = upgraded();
     rig.head(H + 1);
     rig.recalls(H, hash(H));
-    rig.surveyed(Survey { own_seals: (2, 20), ..survey(H + 1, &[]) });
+    rig.surveyed(Survey { own_seals: seals(2), ..survey(H + 1, &[]) });
     rig.pass(60);
     rig.head(H + 30);
-    rig.surveyed(Survey { own_seals: (2, 20), ..survey(H + 30, &[]) });
+    rig.surveyed(Survey { own_seals: seals(2), ..survey(H + 30, &[]) });
     assert_eq!(rig.outcome(), None, "it does not seal");
     rig.head(H + 31);
-    rig.surveyed(Survey { own_seals: (12, 20), ..survey(H + 31, &[]) });
+    rig.surveyed(Survey { own_seals: seals(12), ..survey(H + 31, &[]) });
+    assert_eq!(rig.outcome(), Some(Outcome::Applied));
+}
+
+#[test]
+fn seals_of_the_old_binary_and_heads_that_no_survey_has_seen_prove_nothing_of_the_new_one() {
+    let mut rig = upgraded();
+    rig.feed(Event::Policy(Policy {
+        validator: true,
+        backup: false,
+        probation_blocks: 3,
+        ..Policy::default()
+    }));
+    rig.head(H + 1);
+    rig.recalls(H, hash(H));
+    rig.pass(60);
+    for height in H + 2..=H + 6 {
+        rig.head(height);
+        // All blocks up to that of the stop have our seal, and none above.
+        let own_seals = (0..20).map(|n| height - 1 - n <= H + 1).collect();
+        rig.surveyed(Survey { own_seals, ..survey(height, &[]) });
+    }
+    assert_eq!(rig.outcome(), None);
+    rig.surveyed(survey(H + 3, &[]));
+    rig.head(H + 7);
+    assert_eq!(rig.outcome(), None, "two blocks are seen");
+    rig.surveyed(survey(H + 7, &[]));
     assert_eq!(rig.outcome(), Some(Outcome::Applied));
 }
 
@@ -1090,7 +1121,7 @@ impl Rig {
     fn follow_muted(&mut self, height: u64) {
         self.head(height);
         let oldest = H - 5;
-        self.surveyed(Survey { own_seals: (0, 20), oldest, own_mark: None, ..survey(height, &[1]) });
+        self.surveyed(Survey { own_seals: seals(0), oldest, own_mark: None, ..survey(height, &[1]) });
     }
 }
 

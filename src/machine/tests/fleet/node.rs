@@ -191,7 +191,7 @@ impl Sim {
         let set = chain.set(height + 1);
         let window = set.len().max(WINDOW);
         let address = |n: &usize| self.homes[*n].address;
-        let (mut recent, mut own_seals, mut looked_at, mut first_round) = (0, 0, 0, 0);
+        let (mut recent, mut own_seals, mut first_round) = (0, Vec::new(), 0);
         let (mut own_mark, mut oldest) = (None, height);
         let blocks = set.len().max(8);
         for (n, block) in chain.back_from(head).take(window).enumerate() {
@@ -201,8 +201,7 @@ impl Sim {
                 recent |= sealers;
             }
             if n < WINDOW {
-                looked_at += 1;
-                own_seals += u32::from(sealed);
+                own_seals.push(sealed);
             }
             first_round += usize::from(n < blocks && block.round == 0);
             if own_mark.is_none() && (sealed || block.proposer == i) {
@@ -252,7 +251,7 @@ impl Sim {
                 order_before: order(head_block.parent),
             },
             oldest,
-            own_seals: (own_seals, looked_at),
+            own_seals,
             own_mark,
             mining: Some(node.engine),
             syncing: false,

@@ -1,0 +1,58 @@
+//! The network as the running node shows it, and the questions about it: plain data.
+
+use super::event::Survey;
+use super::gates::{Gate, Validator};
+use super::order::Order;
+use super::returning::Returning;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+/// The symptoms that were logged, and when last.
+pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
+
+/// The network as the running node shows it, and what was asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Network {
+    /// When a survey was asked for, if it has not come yet, and at which head.
+    pub(super) asked: Option<Instant>,
+    pub(super) asked_at: Option<u64>,
+    /// When one was last answered, for better or worse.
+    pub(super) answered: Option<Instant>,
+    /// The last one, and the one before.
+    pub(super) survey: Option<Survey>,
+    pub(super) before: Option<Survey>,
+    /// The own address that was named last.
+    pub(super) own: Option<Validator>,
+    /// Why the last one failed, if it did.
+    pub(super) failure: Option<String>,
+    /// The order of proposers at the last head and at the one before, where they are known.
+    pub(super) orders: Option<(Order, Order)>,
+    /// What holds a due upgrade back, and since when.
+    pub(super) holds: Option<(Instant, Vec<Gate>)>,
+    /// The gates, and the deadline, that people were told of since the upgrade was first held back. Some gates open and
+    /// close with every block.
+    pub(super) named: BTreeSet<&'static str>,
+    /// Which of the warnings about this node itself were given.
+    pub(super) warned: BTreeSet<&'static str>,
+    /// What signing depends on.
+    pub(super) returning: Returning,
+    /// What is wrong, as people are told.
+    pub(super) symptoms: Symptoms,
+    /// The last survey that proved that the new binary had not signed, and the head at that time.
+    pub(super) unsigned_at: Option<Instant>,
+    /// The head from which on a validator that seals nothing is told to, and from which on it has failed.
+    pub(super) mute_since: Option<u64>,
+    pub(super) told_to_seal_at: Option<u64>,
+}
+
+impl Network {
+    /// Whether the last two surveys show something: one answer decides nothing.
+    pub(super) fn shows(&self, what: impl Fn(&Survey) -> bool) -> bool {
+        [&self.survey, &self.before].into_iter().all(|survey| survey.as_ref().is_some_and(&what))
+    }
+
+    /// Whether a warning is given for the first time.
+    pub(super) fn warn_once(&mut self, event: &'static str) -> bool {
+        self.warned.insert(event)
+    }
+}
