@@ -20,10 +20,12 @@ pub(super) struct Returning {
     pub(super) changed: Option<Instant>,
     /// The head at that time.
     pub(super) head: Option<u64>,
-    /// Surveys in a row with a quorum of validators among the peers, and with any peer.
-    pub(super) samples: (u32, u32),
-    /// Surveys in a row with so many validators that no quorum is without all of them.
-    pub(super) in_contact: u32,
+    /// Since when every survey has shown a quorum of validators among the peers.
+    pub(super) quorum_since: Option<Instant>,
+    /// Since when every survey has shown any peer.
+    pub(super) peers_since: Option<Instant>,
+    /// Since when every survey has shown so many validators that no quorum is without all of them.
+    pub(super) contact_since: Option<Instant>,
     /// Since when the node has followed the chain beyond everything that was final.
     pub(super) following_since: Option<Instant>,
     /// Since when there are no peers.
@@ -35,6 +37,14 @@ pub(super) struct Returning {
     pub(super) ordered: Option<Block>,
     /// Whether people know that it takes too long.
     pub(super) overdue: bool,
+}
+
+impl Survey {
+    /// Whether what the surveys have shown since then was shown for a period, or for a second where those are longer.
+    pub(super) fn lasts(&self, since: Option<Instant>) -> bool {
+        let period = self.sample.period.clamp(Duration::from_millis(100), Duration::from_secs(1));
+        since.is_some_and(|since| self.at >= since + period)
+    }
 }
 
 impl Returning {
@@ -63,15 +73,13 @@ impl Returning {
         }
         let peers = survey.connected.as_ref().map(|_| connected.len()).or(survey.peers);
         let quorum = quorum(survey.sample.set.len());
-        let count = |enough: bool, samples: u32| if enough { samples.saturating_add(1) } else { 0 };
+        let keep = |since: &mut Option<Instant>, shown: bool| *since = shown.then_some(since.unwrap_or(now));
         // Where the peers' addresses are not reported one peer counts for all.
         let needed = if survey.connected.is_some() { quorum.saturating_sub(1) } else { quorum.min(2) - 1 };
-        self.samples = (
-            count(peers.is_some_and(|n| n >= needed), self.samples.0),
-            count(survey.peers.or(peers).is_some_and(|n| n >= 1), self.samples.1),
-        );
+        keep(&mut self.quorum_since, peers.is_some_and(|n| n >= needed));
+        keep(&mut self.peers_since, survey.peers.or(peers).is_some_and(|n| n >= 1));
         let contact = margin(survey.sample.set.len()).max(1).min(others.len());
-        self.in_contact = count(connected.len() >= contact, self.in_contact);
+        keep(&mut self.contact_since, connected.len() >= contact);
         let alone = !others.is_empty() && peers == Some(0);
         self.alone_since = if alone { self.alone_since.or(Some(now)) } else { None };
     }

@@ -22,8 +22,6 @@ const GAP: u32 = 4;
 const STILL: Duration = Duration::from_secs(15);
 /// The same where the next block would be our own: a redial has shown by then that no peer has it already.
 const STILL_OURS: Duration = Duration::from_secs(55);
-/// Surveys in a row that must show enough peers.
-const SAMPLES: u32 = 2;
 /// A node that has followed the chain for this time needs no quorum of validators among its peers.
 const FEW_PEERS: Duration = Duration::from_secs(30);
 /// A node whose engine is on and that has no peers for this long is made silent.
@@ -150,10 +148,9 @@ impl Machine {
             return Some("the next block is our own".to_owned());
         }
         let returning = &node.network.returning;
-        let (quorum, any) = returning.samples;
         // Behind sentry nodes a validator has no other validator for a peer.
         let long = returning.following_since.is_some_and(|since| now >= since + FEW_PEERS);
-        if quorum >= SAMPLES || long && any >= SAMPLES {
+        if survey.lasts(returning.quorum_since) || long && survey.lasts(returning.peers_since) {
             return None;
         }
         Some("too few validators are connected".to_owned())
@@ -213,7 +210,7 @@ impl Machine {
             missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
         }
         // Without its peers a node stands still on any chain.
-        if node.network.returning.in_contact < SAMPLES {
+        if !survey.lasts(node.network.returning.contact_since) {
             missing.push("too few validators are connected now".to_owned());
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));
