@@ -7,6 +7,9 @@ use super::returning::Returning;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+/// Blocks between two surveys that count at most.
+const AT_ONCE: u64 = 3;
+
 /// The symptoms that were logged, and when last.
 pub(super) type Symptoms = BTreeMap<&'static str, Instant>;
 
@@ -40,9 +43,32 @@ pub(super) struct Network {
     pub(super) symptoms: Symptoms,
     /// The last survey that proved that the new binary had not signed, and the head at that time.
     pub(super) unsigned_at: Option<Instant>,
-    /// The head from which on a validator that seals nothing is told to, and from which on it has failed.
-    pub(super) mute_since: Option<u64>,
-    pub(super) told_to_seal_at: Option<u64>,
+    /// What speaks for a binary that cannot seal.
+    pub(super) mute: Mute,
+}
+
+/// The blocks at which a validator could have sealed, and has not.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Mute {
+    /// The last head at which it could.
+    pub(super) head: Option<u64>,
+    /// The newest block with its seal, or of its making.
+    pub(super) mark: u64,
+    /// The blocks since, or since it was told to seal.
+    pub(super) blocks: u64,
+    /// Whether it was told to.
+    pub(super) told: bool,
+}
+
+impl Mute {
+    /// Takes note of a head at which it could have sealed. Blocks that come all at once tell nothing.
+    pub(super) fn note(&mut self, head: u64, mark: u64) {
+        if mark > self.mark {
+            *self = Mute { mark, ..Mute::default() };
+        }
+        let risen = self.head.map_or(0, |before| head.saturating_sub(before));
+        (self.head, self.blocks) = (Some(head), self.blocks.saturating_add(risen.min(AT_ONCE)));
+    }
 }
 
 impl Network {

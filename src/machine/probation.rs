@@ -2,6 +2,7 @@
 
 use super::chain_check::Objection;
 use super::event::OwnMark;
+use super::network::Mute;
 use super::record::Attempt;
 use super::rollback::{Traces, Verdict, decide};
 use super::state::{Next, Node, Why};
@@ -120,23 +121,20 @@ impl Machine {
     fn mute(&self, now: Instant, node: &mut Node) -> Option<Judgement> {
         let survey = node.network.survey.as_ref()?;
         let (head, fresh) = (survey.sample.head, node.head_age(now) <= survey.sample.period * 3);
-        if self.record.silent || !fresh || !is_in_set(survey) {
-            node.network.mute_since = None;
+        let mark = survey.own_mark.map_or(0, |mark| mark.height);
+        let could = !self.record.silent && fresh && is_in_set(survey);
+        let mute = &mut node.network.mute;
+        if !could {
+            mute.head = None;
             return None;
         }
-        let last = survey.own_mark.map_or(0, |mark| mark.height);
-        let since = (*node.network.mute_since.get_or_insert(head)).max(last);
-        node.network.mute_since = Some(since);
-        match node.network.told_to_seal_at {
-            Some(told) if since >= told => {
-                node.network.told_to_seal_at = None;
-                None
-            }
-            Some(told) if head >= told.saturating_add(MUTE_AFTER) => Some(Judgement::Failed(format!(
-                "it has sealed nothing since block {since}, though it was told to"
+        mute.note(head, mark);
+        match mute {
+            Mute { told: false, blocks, .. } if *blocks >= MUTE => Some(Judgement::Mute { since: mark }),
+            Mute { told: true, blocks, .. } if *blocks >= MUTE_AFTER => Some(Judgement::Failed(format!(
+                "it has sealed nothing since block {mark}, though it was told to"
             ))),
-            None if head >= since.saturating_add(MUTE) => Some(Judgement::Mute { since }),
-            Some(_) | None => None,
+            Mute { .. } => None,
         }
     }
 

@@ -549,11 +549,9 @@ impl Machine {
                 Next::Save { record: Box::new(record), news: None, applied: None }
             }
             Judgement::Mute { since } => {
-                if node.network.told_to_seal_at.is_none() {
-                    node.network.told_to_seal_at = node.height();
-                    self.actions.push(Action::StartSealing);
-                    self.warn("told_to_seal", format!("no block since {since} has a seal of ours"));
-                }
+                (node.network.mute.told, node.network.mute.blocks) = (true, 0);
+                self.actions.push(Action::StartSealing);
+                self.warn("told_to_seal", format!("no block since {since} has a seal of ours"));
                 Next::Stay
             }
             Judgement::NotYet => Next::Stay,

@@ -1116,6 +1116,20 @@ fn a_new_binary_that_never_seals_is_told_to_and_then_rolled_back() {
     assert_eq!(rig.outcome(), Some(Outcome::RolledBack), "the headers prove that it has signed nothing");
 }
 
+#[test]
+fn blocks_that_come_all_at_once_do_not_show_that_a_binary_cannot_seal() {
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    rig.recalls(H, hash(H));
+    rig.follow_muted(H + 1);
+    for burst in 1..=13 {
+        rig.follow_muted(H + 1 + burst * 30);
+    }
+    assert_eq!(rig.signs(), 0, "39 blocks");
+    rig.follow_muted(H + 392);
+    assert_eq!(rig.signs(), 1);
+}
+
 impl Rig {
     /// A block in which we have neither sealed nor proposed since the stop.
     fn follow_muted(&mut self, height: u64) {
