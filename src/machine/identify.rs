@@ -120,4 +120,22 @@ impl Machine {
             self.tell(Level::Error, "other_chain", theirs, true);
         }
     }
+
+    /// The operator states that the chain has lost what the record says. The block at which the old binary was stopped is
+    /// no evidence against the new one either.
+    pub(super) fn reset_head(&mut self, now: Instant) -> String {
+        let was = self.heads.height().map_or("none".to_owned(), |height| height.to_string());
+        self.heads.reset();
+        self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
+        self.actions.push(Action::ForgetHead);
+        let mut record = self.record.clone();
+        let witness = record.upgrade.as_mut().and_then(|attempt| attempt.witness.take());
+        if witness.is_some()
+            && let Some(mut node) = self.take_running()
+        {
+            node.chain_check = None;
+            self.follow(now, node, Next::Save { record: Box::new(record), news: None, applied: None });
+        }
+        format!("the head record, block {was}, is forgotten")
+    }
 }

@@ -564,18 +564,7 @@ impl Machine {
                 Ok("looking again".to_owned())
             }
             Request::Sign(at) => self.sign_at(now, at.as_ref()),
-            Request::ResetHead => {
-                let was = self.heads.height().map_or("none".to_owned(), |height| height.to_string());
-                self.heads.reset();
-                self.tell(
-                    Level::Warn,
-                    "head_record_reset",
-                    format!("was={was} the operator decided so"),
-                    true,
-                );
-                self.actions.push(Action::ForgetHead);
-                Ok(format!("the head record, block {was}, is forgotten"))
-            }
+            Request::ResetHead => Ok(self.reset_head(now)),
             Request::Dump => {
                 let text = self.view().to_string();
                 self.tell(Level::Info, "state", text, false);

@@ -208,6 +208,13 @@ impl Sim {
         if self.now <= decided + ON_ITS_WAY {
             return;
         }
+        // A validator that is alone may have decided a block of which nobody has heard.
+        let heard =
+            |j: usize| j != i && self.is_connected(i, j) && self.chain.height(self.homes[j].top) >= height;
+        if self.chain.set(height).len() == 1 && !(0..self.homes.len()).any(heard) {
+            self.note(i, || format!("decides block {height} anew, which nobody has"));
+            return self.chain.lose_above(head);
+        }
         let at_fork =
             self.scenario.upgrades.iter().any(|planned| planned.is_true && planned.fork == Some(height));
         if at_fork || self.now <= decided + UNHEARD {

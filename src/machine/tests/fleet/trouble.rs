@@ -52,7 +52,9 @@ impl Sim {
             }
             Fault::Restart(i) => {
                 let home = &mut self.homes[i];
-                home.ordered = home.record.upgrade.is_none() && (home.node.is_some() || home.is_held());
+                // While the disk is waited for, the upgrade that is on record may not begin.
+                let rests = home.record.upgrade.is_none() || home.inbox.is_some();
+                home.ordered = rests && (home.node.is_some() || home.is_held());
                 self.surprises(i);
                 self.request(i, Request::Restart);
             }
@@ -125,7 +127,9 @@ impl Sim {
                 self.over = true;
                 return;
             }
-            if self.now > quiet + 1000 * self.scenario.patience() {
+            // Rounds take minutes by the time that a person comes.
+            let rounds = if self.helped > 0 { 6_000 } else { 0 };
+            if self.now > quiet + 1000 * (self.scenario.patience() + rounds) {
                 if self.cannot_go_on() {
                     self.over = true;
                     return;
