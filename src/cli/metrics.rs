@@ -38,6 +38,9 @@ pub(super) fn render(status: &Status) -> String {
     page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
     let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
     page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
+    let why = view.planned.iter().filter(|plan| !plan.why.is_empty());
+    let why = why.map(|plan| (format!("{},{}", named(plan), label("why", &plan.why)), 1));
+    page.labelled("planned_why", "Why a planned upgrade has not happened yet.", why);
     let late = view.planned.iter().filter(|plan| plan.deadline_height.is_some());
     let late = late.map(|plan| (named(plan), u64::from(plan.overdue)));
     page.labelled("planned_deadline_passed", "Whether a planned upgrade has missed its deadline.", late);
@@ -59,8 +62,9 @@ pub(super) fn render(status: &Status) -> String {
     page.0
 }
 
-/// A label; names and outcomes need no escapes.
+/// A label, with the escapes of the text format.
 fn label(key: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{key}=\"{value}\"")
 }
 
@@ -148,6 +152,7 @@ mod tests {
             wemixvisor_planned_height{name="v2"} 100
             wemixvisor_planned_ready{name="v2"} 0
             wemixvisor_planned_held{name="v2"} 0
+            wemixvisor_planned_why{name="v2",why="no head is known yet"} 1
             wemixvisor_download_percent{name="v2"} 42"#]]
         .assert_eq(&values.join("\n"));
         assert_eq!(page.matches("# TYPE").count(), values.len());

@@ -158,6 +158,8 @@ pub struct OwnMark {
     pub height: u64,
     /// How long ago that block was proposed, by our clock.
     pub age: Duration,
+    /// How much older than the head of the survey it is, by the blocks' own times.
+    pub before_head: Duration,
 }
 
 /// How the node process ended.

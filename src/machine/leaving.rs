@@ -3,9 +3,10 @@
 //! A node that stops redials its peers while it dies and so uses up its address there: for 35 s they refuse it.
 //! So its peers are removed first. And it is stopped where its next own proposal is not the next block.
 
-use super::event::{Action, Failure, Mode};
+use super::event::{Action, Failure, Mode, Survey};
 use super::gates::{self, Reason, Slot, Verdict};
 use super::state::{Node, State, Why};
+use super::validator::is_in_set;
 use super::{Machine, Upgrade};
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,8 @@ impl Machine {
             self.departure.in_turn = self.is_in_turn(now, &node);
             let fork =
                 self.record.upgrade.as_ref().and_then(|p| p.fork_height).filter(|_| why == Why::Upgrade);
-            self.departure.at_fork =
-                fork.is_some() && fork == self.heads.height().map(|head| head.saturating_add(1));
+            let next = self.heads.height().map(|head| head.saturating_add(1));
+            self.departure.at_fork = fork.is_some_and(|fork| next == Some(fork) && !node.names_fork(fork));
             self.actions.push(Action::Unpeer);
             self.state = State::Leaving { why, since: now, node };
         } else {
@@ -128,7 +129,12 @@ impl Machine {
         let slot = Slot::of(survey.sample.head, survey.slot_set.iter().copied());
         let steady_since = node.steady_since.unwrap_or(0);
         let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
-        gates::judge(me, Some(&slot), &sample)
+        let verdict = gates::judge(me, Some(&slot), &sample);
+        let is_outside = |survey: &Survey| !is_in_set(survey);
+        if verdict == Verdict::Go(Reason::NotInSet) && !node.network.shows(is_outside) {
+            return unknown("a second answer that we are not among the validators");
+        }
+        verdict
     }
 
     /// Whether a decision to stop a validator was made too long ago to be carried out: its turn ends 12 blocks before that
@@ -143,6 +149,8 @@ impl Machine {
     pub(super) fn is_past_use(&self, now: Instant, node: &Node, upgrade: &Upgrade) -> Option<Reason> {
         let height = upgrade.fork_height?;
         let counted = self.heads.height().unwrap_or(0);
-        (counted.saturating_add(1) >= height || self.is_frozen(now, node)).then_some(Reason::Fork { height })
+        let needed = counted.saturating_add(1) >= height || self.is_frozen(now, node);
+        // A binary that knows the fork itself follows the chain beyond it.
+        (needed && !node.names_fork(height)).then_some(Reason::Fork { height })
     }
 }

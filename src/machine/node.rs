@@ -2,7 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{NodeMark, Outcome, Phase, Record, Version};
+use super::record::{Attempt, NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{AfterRecord, Cleared, Node, Preparation, Ran, Rested, State, Why, Wish};
@@ -188,8 +188,10 @@ impl Machine {
         let text = format!("pid={pid} version={}{how}", self.version().target);
         self.tell(Level::Info, "node_started", text, false);
         self.heads.forget_questions();
-        if self.record.upgrade.is_some() && mode != Mode::Dry {
-            self.switched.get_or_insert(now);
+        // Of a start that this process has not seen the time is not known.
+        let is_first = |attempt: &Attempt| attempt.attempt == 1 + u32::from(attempt.dry_run);
+        if mode != Mode::Dry && self.record.upgrade.as_ref().is_some_and(is_first) {
+            self.switched = Some(now);
         }
         let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
         node.network.returning.goal = self.heads.block().cloned();

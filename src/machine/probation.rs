@@ -97,7 +97,8 @@ impl Machine {
         let survey = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
         let (at, switched) = (survey.at, self.switched?);
         let since = now.saturating_duration_since(switched);
-        let age = |mark: OwnMark| mark.age.saturating_add(now.saturating_duration_since(at));
+        // No clock of ours: one that is ahead would have the marks of the new binary older than it is.
+        let age = |mark: OwnMark| mark.before_head.saturating_add(node.still(now));
         // Up to the block at which the old binary was stopped all marks are its own.
         let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
         let newest = survey.own_mark.filter(|mark| mark.height > stopped_at).map(age);

@@ -121,6 +121,9 @@ pub struct Attempt {
     /// The planner's free text, for hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<String>,
+    /// The own address of the old node, where it was among the validators at the stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<[u8; 20]>,
     /// The head when the stop was decided.
     pub stopped_at: Option<Block>,
     /// The block by which the chain is known again: that head, or the last one before the fork.

@@ -42,7 +42,7 @@ pub(super) struct Returning {
 impl Survey {
     /// Whether what the surveys have shown since then was shown for a period, or for a second where those are longer.
     pub(super) fn lasts(&self, since: Option<Instant>) -> bool {
-        let period = self.sample.period.clamp(Duration::from_millis(100), Duration::from_secs(1));
+        let period = self.sample.period.min(Duration::from_secs(1));
         since.is_some_and(|since| self.at >= since + period)
     }
 }
@@ -80,7 +80,8 @@ impl Returning {
         keep(&mut self.peers_since, survey.peers.or(peers).is_some_and(|n| n >= 1));
         let contact = margin(survey.sample.set.len()).max(1).min(others.len());
         keep(&mut self.contact_since, connected.len() >= contact);
-        let alone = !others.is_empty() && peers == Some(0);
+        // Behind sentry nodes a validator has no other validator among its peers.
+        let alone = !others.is_empty() && survey.peers.or(peers) == Some(0);
         self.alone_since = if alone { self.alone_since.or(Some(now)) } else { None };
     }
 

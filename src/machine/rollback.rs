@@ -28,7 +28,9 @@ pub(super) struct Traces {
 pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
     // How far the chain is by now can only matter where there is a fork.
     let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
-    match decide(progress, Traces { highest, signed: progress.signed }) {
+    // Where the chain has not proven that a validator's new binary has signed nothing, it may have.
+    let signed = progress.signed || progress.sealing && progress.own.is_some();
+    match decide(progress, Traces { highest, signed }) {
         Verdict::Halt(why) => Some(why),
         Verdict::Old | Verdict::RestoreThenOld => None,
     }
@@ -88,6 +90,7 @@ mod tests {
             forgiven: 0,
             dry_run: false,
             sealing: false,
+            own: None,
             signed: false,
             from: version(Target::Genesis),
             to: version(Target::Upgrade("v2".parse().unwrap())),

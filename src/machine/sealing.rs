@@ -72,9 +72,10 @@ impl Machine {
         let Some(head) = self.heads.record() else { return false };
         let Some(Turns { at_head, before, .. }) = head.turns else { return false };
         // A clean stop may lose the newest block, unless the data is known to have it; more may be lost only where a
-        // program takes blocks back, and those were final.
+        // program takes blocks back, and those were final. From a block above the record the distance is another one.
         let whole = self.departure.database == Some(head.block.height);
-        if self.departure.database.is_some_and(|data| data.saturating_add(1) < head.block.height) {
+        let height = head.block.height;
+        if self.departure.database.is_some_and(|data| !(height.saturating_sub(1)..=height).contains(&data)) {
             return false;
         }
         let far_before = whole || before != Some(1);
@@ -351,7 +352,7 @@ impl Machine {
             let mark = survey.own_mark.filter(|_| survey.mining != Some(true));
             mark.is_some_and(|mark| mark.height > known && mark.age + CLOCKS < silent_for)
         };
-        let OwnMark { height, age } = survey.own_mark.filter(|_| node.network.shows(is_anothers))?;
+        let OwnMark { height, age, .. } = survey.own_mark.filter(|_| node.network.shows(is_anothers))?;
         Some(format!(
             "block {height} of {:.0} s ago has a seal of our key, made while our node was silent: another node uses the same key",
             age.as_secs_f64()

@@ -248,6 +248,11 @@ impl Node {
         }
     }
 
+    /// Whether its program is known to have this fork.
+    pub(super) fn names_fork(&self, fork: u64) -> bool {
+        self.network.shows(|survey| survey.forks.as_ref().is_some_and(|forks| forks.contains(&fork)))
+    }
+
     /// Takes note of a head; `period` is the time between blocks.
     pub(super) fn hear(&mut self, now: Instant, head: &Head, period: Duration) {
         let height = head.block.height;

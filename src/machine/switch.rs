@@ -6,6 +6,7 @@ use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
 use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wish, Worker};
+use super::validator::is_in_set;
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -208,7 +209,9 @@ impl Machine {
         }
         self.stopped = Some(now);
         let phase = if node.is_some() { Phase::Stopping } else { Phase::Stopped };
-        let progress = self.progress(&upgrade, ready, phase);
+        let survey = node.as_ref().and_then(|node| node.network.survey.as_ref());
+        let own = survey.filter(|survey| is_in_set(survey)).and_then(|survey| survey.me);
+        let progress = Attempt { own, ..self.progress(&upgrade, ready, phase) };
         let head = self.heads.height().map_or("unknown".to_owned(), |head| head.to_string());
         let text = format!("name={} height={} head={head}", upgrade.name, upgrade.height);
         let news = Some(Notice::to_history(Level::Info, "upgrade_due", text));
@@ -259,6 +262,7 @@ impl Machine {
             forgiven: 0,
             dry_run: false,
             sealing: false,
+            own: None,
             signed: false,
             from: self.record.current.clone(),
             to: ready.version,

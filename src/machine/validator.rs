@@ -276,7 +276,7 @@ impl Machine {
             upgrade.fork_height != Some(*fork) && quiet.contains(&head)
         };
         match (verdict, forks.find(near)) {
-            (Verdict::Go(Reason::Open), Some(height)) => Verdict::Hold(vec![Gate::Fork { height }]),
+            (Verdict::Go(_), Some(height)) => Verdict::Hold(vec![Gate::Fork { height }]),
             (verdict, _) => verdict,
         }
     }
@@ -330,6 +330,12 @@ impl Machine {
                 why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()),
             ));
         };
+        let own = self.record.upgrade.as_ref().and_then(|attempt| attempt.own);
+        if own.is_some() && survey.me != own {
+            let why = "it does not have the address of the old node: is its node key another one?".to_owned();
+            let shown = node.network.shows(|survey| survey.me.is_some() && survey.me != own);
+            return Some(if shown { Objection::Wrong(why) } else { Objection::Unknown(why) });
+        }
         if self.record.silent {
             return Some(Objection::Unknown("it does not seal yet".to_owned()));
         }

@@ -239,7 +239,8 @@ fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
     let block = &blocks[blocks.iter().enumerate().rev().find_map(marked)?];
     let proposed = UNIX_EPOCH.checked_add(Duration::from_secs(block.timestamp));
     let age = proposed.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-    Some(OwnMark { height: block.number, age })
+    let before_head = Duration::from_secs(window.head().timestamp.saturating_sub(block.timestamp));
+    Some(OwnMark { height: block.number, age, before_head })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::super::{
     Ask, Block, Chain, Class, Ending, Event, Facts, Head, HeadRecord, JobEnd, Mode, NodeMark, Notice, Origin,
     Outcome, OwnMark, Policy, Ready, Recollection, Record, Request, Status, Target, Turns, Version,
+    objection,
 };
 use super::*;
 use crate::digest::Digest;
@@ -407,6 +408,8 @@ fn an_answer_about_a_head_that_does_not_count_decides_nothing() {
     rig.surveyed(not_in_set(H + 9, "0xf1".to_owned()));
     assert_eq!(rig.stops(), 0, "{:?}", rig.notices("gates_open"));
     let mut rig = held();
+    rig.surveyed(not_in_set(H + 9, hash(H + 9)));
+    assert_eq!(rig.stops(), 0, "one answer decides nothing");
     rig.surveyed(not_in_set(H + 9, hash(H + 9)));
     assert_eq!(rig.stops(), 1, "on its own chain it counts");
 }
@@ -957,7 +960,11 @@ fn data_that_was_put_back_makes_it_silent() {
 
 /// A mark of our key in a block of this many seconds ago.
 fn marked(height: u64, seconds: u64) -> Survey {
-    let own_mark = Some(OwnMark { height, age: Duration::from_secs(seconds) });
+    let own_mark = Some(OwnMark {
+        height,
+        age: Duration::from_secs(seconds),
+        before_head: Duration::from_secs(seconds),
+    });
     Survey { own_mark, ..survey(height, &[]) }
 }
 
@@ -1237,7 +1244,100 @@ fn another_own_address_is_believed_when_it_is_named_twice() {
     rig.surveyed(other(H));
     assert_eq!(rig.stops(), 0, "no validator, if that were so");
     rig.surveyed(other(H));
+    rig.surveyed(other(H));
     assert_eq!(rig.stops(), 1);
+}
+
+#[test]
+fn a_validator_behind_sentry_nodes_is_not_alone() {
+    let mut rig = running();
+    let sentries = Some(vec![[77; 20], [78; 20]]);
+    for height in 92..=H - 2 {
+        rig.head(height);
+        rig.surveyed(Survey { peers: Some(2), connected: sentries.clone(), ..survey(height, &[]) });
+    }
+    assert!(!rig.told("alone") && !rig.record.silent);
+}
+
+#[test]
+fn what_was_signed_before_a_crash_of_ours_stays_possible() {
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    rig.recalls(H, hash(H));
+    rig.head(H + 2);
+    rig.surveyed(Survey { oldest: H - 5, ..marked(H + 2, 1) });
+    assert!(!rig.record.upgrade.as_ref().unwrap().signed, "it is too young to be certain");
+    let (record, head) = (rig.record.clone(), rig.kept.clone());
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    let policy = Policy { validator: true, backup: false, ..Policy::default() };
+    rig.machine = Machine::new(policy, 0, record.clone());
+    rig.feed(Event::Boot(Facts { record, link: version(v2()), head }));
+    rig.tick(100);
+    for height in H + 112..=H + 116 {
+        rig.head(height);
+        rig.surveyed(Survey { oldest: H - 5, ..marked(H + 2, height - H - 2) });
+    }
+    rig.recalls(H, hash(5));
+    rig.recalls(H, hash(5));
+    rig.exits(Status::Code(0));
+    assert!(rig.has_halted() && rig.outcome().is_none());
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_no_signature_of_the_new_binary_one_of_the_old() {
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    for height in H + 2..=H + 6 {
+        rig.head(height);
+        let own_mark = OwnMark { age: Duration::from_secs(11), ..marked(height - 1, 1).own_mark.unwrap() };
+        rig.surveyed(Survey { oldest: H - 5, own_mark: Some(own_mark), ..survey(height, &[]) });
+    }
+    rig.recalls(H, hash(5));
+    rig.recalls(H, hash(5));
+    rig.exits(Status::Code(0));
+    assert!(rig.has_halted() && rig.outcome().is_none());
+    let attempt = rig.record.upgrade.as_ref().unwrap();
+    assert!(objection(attempt, Some(H + 6)).is_some(), "`resolve rollback` wants --force as well");
+}
+
+#[test]
+fn a_fork_that_the_old_binary_knows_forces_no_stop_and_makes_no_vote_void() {
+    let mut rig = running_to(Some(H + 3));
+    let forks = Some(vec![7, H + 3]);
+    for height in 92..=H + 2 {
+        rig.head(height);
+        rig.surveyed(Survey { forks: forks.clone(), ..survey(height, &[3]) });
+    }
+    assert_eq!(rig.stops(), 0, "{}", rig.hold());
+}
+
+#[test]
+fn data_beyond_the_record_makes_it_silent() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.plan(Upgrade::new(name("v2"), 105, Origin::Schedule));
+    (91..=105).for_each(|height| rig.follow(height));
+    rig.exits(Status::Code(0));
+    rig.head(106);
+    rig.recalls(105, hash(105));
+    rig.exits(Status::Code(0));
+    rig.tick(10);
+    assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Silent], "the block after 106 is our own");
+}
+
+#[test]
+fn a_new_binary_with_another_key_is_not_good() {
+    for (me, outcome) in [(None, None), (Some([9; 20]), Some(Outcome::RolledBack))] {
+        let mut rig = upgraded();
+        rig.head(H + 1);
+        rig.recalls(H, hash(H));
+        for height in H + 2..=H + 90 {
+            rig.head(height);
+            rig.surveyed(Survey { me, own_seals: Vec::new(), oldest: H - 5, ..survey(height, &[1]) });
+        }
+        rig.exits(Status::Code(0));
+        assert_ne!(rig.outcome(), Some(Outcome::Applied));
+        assert!(me.is_none() || rig.outcome() == outcome, "{:?}", rig.record.halted);
+    }
 }
 
 #[test]

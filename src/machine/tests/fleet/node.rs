@@ -207,7 +207,12 @@ impl Sim {
             if own_mark.is_none() && (sealed || block.proposer == i) {
                 let marked = if block.proposer == i { block } else { &chain.blocks[block.parent] };
                 let age = self.now.saturating_add_signed(home.skew).saturating_sub(marked.time);
-                own_mark = Some(OwnMark { height: marked.height, age: Duration::from_millis(age) });
+                let before_head = (chain.blocks[head].time - marked.time) / 1000 * 1000;
+                own_mark = Some(OwnMark {
+                    height: marked.height,
+                    age: Duration::from_millis(age),
+                    before_head: Duration::from_millis(before_head),
+                });
             }
             oldest = block.height;
         }
