@@ -166,7 +166,8 @@ fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
     let (ours, theirs) = (hash_at(&fleet.ipc(3), FORK), hash_at(&fleet.ipc(0), FORK));
     assert_ne!(ours, theirs);
     let home = &fleet.homes[3];
-    home.stage("v2", &[("period", "50"), ("fork", &fork)]);
+    // A contact lasts as many looks as in a network whose blocks take a second.
+    home.stage("v2", &[("period", "50"), ("fork", &fork), ("drop", "1000"), ("redial", "1000")]);
     home.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", &fork, "--force"]);
     visors[3].wait_outcome("v2", "applied");
     until("the network's block", || (hash_at(&fleet.ipc(3), FORK) == theirs).then_some(()));
