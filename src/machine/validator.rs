@@ -168,7 +168,7 @@ impl Machine {
             && (self.record.silent || self.record.upgrade.is_some() || node.still(now) > self.period() * 2);
         let often = self.period().clamp(SECOND / 10, SECOND);
         // A silent validator has its peers for a second or two at a time.
-        let often = if self.record.silent { often / 4 } else { often };
+        let often = if self.record.silent { (often / 4).max(SECOND / 10) } else { often };
         if hurry { often.min(self.policy.poll_interval) } else { self.policy.poll_interval }
     }
 

@@ -4,7 +4,7 @@
 //! Turns with all there, with one dead, and around a change of the set are in `rolling`; so is a twin that seals while a
 //! validator comes back.
 
-use super::rig::fleet::{Fleet, H, cut_power, plan, wait_all, wait_sealing};
+use super::rig::fleet::{Fleet, H, PACE, cut_power, plan, wait_all, wait_sealing};
 use super::rig::sim::{Sim, call, head, until, wait_head};
 use super::rig::visor::{Rig, Visor};
 use super::rolling::nobody_was_missed;
@@ -31,7 +31,7 @@ fn unplanned(options: &[(&str, &str)]) -> Fleet {
 fn upgraded_to_a_mute(index: usize, mute: &str) -> Fleet {
     let fleet = Fleet::with(4, &[], |home, rig| {
         let mute = if home == index { mute } else { "false" };
-        rig.stage("v2", &[("period", "50"), ("mute", mute)]);
+        rig.stage("v2", &[&PACE[..], &[("mute", mute)]].concat());
         rig.ok(&["upgrade", "schedule", "v2", &H.to_string()]);
     });
     // As many as an operator has by default: in fewer blocks the seals of the old binary outnumber the missing ones.
@@ -166,8 +166,7 @@ fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
     let (ours, theirs) = (hash_at(&fleet.ipc(3), FORK), hash_at(&fleet.ipc(0), FORK));
     assert_ne!(ours, theirs);
     let home = &fleet.homes[3];
-    // A contact lasts as many looks as in a network whose blocks take a second.
-    home.stage("v2", &[("period", "50"), ("fork", &fork), ("drop", "1000"), ("redial", "1000")]);
+    home.stage("v2", &[&PACE[..], &[("fork", &fork)]].concat());
     home.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", &fork, "--force"]);
     visors[3].wait_outcome("v2", "applied");
     until("the network's block", || (hash_at(&fleet.ipc(3), FORK) == theirs).then_some(()));
@@ -258,7 +257,7 @@ fn a_twin_that_comes_while_ours_runs_silences_it() {
 #[test]
 fn a_clock_that_is_five_seconds_off_is_named_and_holds_nothing() {
     let fleet = Fleet::with(4, &[("slow", "5000")], |_, rig| {
-        rig.stage("v2", &[("period", "50"), ("slow", "5000")]);
+        rig.stage("v2", &[&PACE[..], &[("slow", "5000")]].concat());
         rig.ok(&["upgrade", "schedule", "v2", "40"]);
     });
     let mut visors = fleet.run_all();

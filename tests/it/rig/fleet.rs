@@ -6,6 +6,7 @@ use super::sim::{contradictions, head, until_within, wait_head};
 use super::visor::{Rig, Visor, send};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -20,6 +21,31 @@ const ALL_STILL: Duration = Duration::from_secs(90);
 pub(crate) struct Fleet {
     pub(crate) network: TempDir,
     pub(crate) homes: Vec<Rig>,
+    _room: Room,
+}
+
+/// The validators that run at the same time: with more than six for each core, none keeps up with blocks of 50 ms.
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// Room for a number of validators, given back when dropped.
+struct Room(usize);
+
+impl Room {
+    fn take(size: usize) -> Room {
+        let most = 6 * std::thread::available_parallelism().map_or(1, usize::from);
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running > 0 && *running + size > most;
+        *ENDED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner) += size;
+        Room(size)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        ENDED.notify_all();
+    }
 }
 
 impl Fleet {
@@ -45,12 +71,13 @@ impl Fleet {
         plan: impl Fn(usize, &Rig),
     ) -> Fleet {
         let home = |index| {
-            let options: Vec<_> = [PERIOD].iter().chain(options(index)).copied().collect();
+            let options: Vec<_> = PACE.iter().chain(options(index)).copied().collect();
             let rig = Rig::with(&options);
             plan(index, &rig);
             rig.set("DAEMON_VALIDATOR_MODE", "true")
         };
-        Fleet { network: tempfile::tempdir().unwrap(), homes: (0..size).map(home).collect() }
+        let room = Room::take(size);
+        Fleet { network: tempfile::tempdir().unwrap(), homes: (0..size).map(home).collect(), _room: room }
     }
 
     /// The same with one more variable in the environment of every command.
@@ -139,15 +166,16 @@ impl Fleet {
     }
 }
 
-/// The pace of every node.
-const PERIOD: (&str, &str) = ("period", "50");
+/// The pace of every node. What a look at the network costs does not shrink with the period, so that a silent
+/// validator gets as many looks at its peers while it has them as in a network whose blocks take a second.
+pub(crate) const PACE: [(&str, &str); 3] = [("period", "50"), ("drop", "500"), ("redial", "1750")];
 
 /// Stages an upgrade in a home and plans it.
 #[track_caller]
 pub(crate) fn plan(rig: &Rig, name: &str, height: u64, fork: Option<u64>, deadline: Option<u64>) {
     let [fork, deadline] = [fork, deadline].map(|height| height.map(|height| height.to_string()));
     let knows = fork.as_deref().map(|fork| ("fork", fork));
-    let options: Vec<(&str, &str)> = [PERIOD].into_iter().chain(knows).collect();
+    let options: Vec<(&str, &str)> = PACE.into_iter().chain(knows).collect();
     rig.stage(name, &options);
     let height = height.to_string();
     let mut args = vec!["upgrade", "schedule", name, &height];
