@@ -368,6 +368,7 @@ impl Machine {
 
     /// Decisions by the passing of time or by facts of any kind, rather than by one event.
     fn drive(&mut self, now: Instant) {
+        self.survey_of_the_head(now);
         match &self.state {
             State::Born
             | State::Recording { .. }

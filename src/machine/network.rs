@@ -24,6 +24,8 @@ pub(super) struct Network {
     /// The last one, and the one before.
     pub(super) survey: Option<Survey>,
     pub(super) before: Option<Survey>,
+    /// One about a head that is yet to count: the head itself may be on its way.
+    pub(super) early: Option<Survey>,
     /// The own address that was named last.
     pub(super) own: Option<Validator>,
     /// Why the last one failed, if it did.

@@ -39,14 +39,6 @@ pub(super) struct Returning {
     pub(super) overdue: bool,
 }
 
-impl Survey {
-    /// Whether what the surveys have shown since then was shown for a period, or for a second where those are longer.
-    pub(super) fn lasts(&self, since: Option<Instant>) -> bool {
-        let period = self.sample.period.min(Duration::from_secs(1));
-        since.is_some_and(|since| self.at >= since + period)
-    }
-}
-
 impl Returning {
     /// Takes note of a survey.
     pub(super) fn note(&mut self, survey: &Survey) {

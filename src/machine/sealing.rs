@@ -151,10 +151,18 @@ impl Machine {
         let returning = &node.network.returning;
         // Behind sentry nodes a validator has no other validator for a peer.
         let long = returning.following_since.is_some_and(|since| now >= since + FEW_PEERS);
-        if survey.lasts(returning.quorum_since) || long && survey.lasts(returning.peers_since) {
+        let lasts = |since| self.lasts(survey, since);
+        if lasts(returning.quorum_since) || long && lasts(returning.peers_since) {
             return None;
         }
         Some("too few validators are connected".to_owned())
+    }
+
+    /// Whether what the surveys have shown since then was shown for as long as a block takes. The fleet simulation fails
+    /// with half of that: a node that has just caught up is not the last to hear of the newest block.
+    fn lasts(&self, survey: &Survey, since: Option<Instant>) -> bool {
+        let period = self.policy.shortest_period.min(Duration::from_secs(1));
+        since.is_some_and(|since| survey.at >= since + period)
     }
 
     /// Why the node does not follow the chain beyond everything that was final, if so.
@@ -211,7 +219,7 @@ impl Machine {
             missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
         }
         // Without its peers a node stands still on any chain.
-        if !survey.lasts(node.network.returning.contact_since) {
+        if !self.lasts(survey, node.network.returning.contact_since) {
             missing.push("too few validators are connected now".to_owned());
         }
         let quiet = node.network.returning.changed.map(|at| now.saturating_duration_since(at));

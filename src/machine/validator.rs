@@ -54,6 +54,7 @@ impl Machine {
         };
         if trouble.is_some() {
             network.failure = trouble;
+            network.early = (!counts).then_some(survey);
             return self.hear_again(now);
         }
         network.failure = None;
@@ -79,6 +80,18 @@ impl Machine {
         }
         self.warn_of_what_is_not_served();
         self.hear_again(now);
+    }
+
+    /// Takes an answer in that came before its head counted.
+    pub(super) fn survey_of_the_head(&mut self, now: Instant) {
+        let Some(node) = self.node_mut() else { return };
+        let Some(survey) = node.network.early.take() else { return };
+        let (head, hash) = (survey.sample.head, survey.hash.clone());
+        if self.heads.has(head, &hash) {
+            self.surveyed(now, Ok(survey));
+        } else if let Some(node) = self.node_mut() {
+            node.network.early = Some(survey);
+        }
     }
 
     /// A head whose link to the record could not be had is asked for again: no other one comes while the chain stands still.
