@@ -38,10 +38,11 @@
 //!
 //! A running node is taken out of the state once per event, changed by `&mut`, and put back once.
 //!
-//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`;
-//! whether a validator may sign, `sealing` (and how it leaves, `leaving`); whether a node is ours, `identify`; whether a new binary is good, `probation`; whether there is a way
-//! back, `rollback`; what to do after a crash, `recovery`; starts and ends of the process, `node`; the steps of
-//! an upgrade, `switch`; binaries, `prepare`; what people see, `view` and `symptoms`.
+//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
+//! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
+//! binary is good, `probation`; whether there is a way back, `rollback`; what to do after a crash, `recovery`; starts
+//! and ends of the process, `node`; the steps of an upgrade, `switch`; binaries, `prepare`; what people see, `view`
+//! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
