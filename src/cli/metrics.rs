@@ -38,9 +38,12 @@ pub(super) fn render(status: &Status) -> String {
     page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
     let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
     page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
-    let why = view.planned.iter().filter(|plan| !plan.why.is_empty());
-    let why = why.map(|plan| (format!("{},{}", named(plan), label("why", &plan.why)), 1));
-    page.labelled("planned_why", "Why a planned upgrade has not happened yet.", why);
+    let gates = view.planned.iter().flat_map(|plan| {
+        plan.gates.iter().map(|gate| (format!("{},{}", named(plan), label("gate", gate)), 1))
+    });
+    page.labelled("planned_gate", "The gates that hold a planned upgrade back.", gates);
+    let deadlines = view.planned.iter().filter_map(|plan| Some((named(plan), plan.deadline_height?)));
+    page.labelled("planned_deadline_height", "The height at which an alarm is due.", deadlines);
     let late = view.planned.iter().filter(|plan| plan.deadline_height.is_some());
     let late = late.map(|plan| (named(plan), u64::from(plan.overdue)));
     page.labelled("planned_deadline_passed", "Whether a planned upgrade has missed its deadline.", late);
@@ -62,9 +65,8 @@ pub(super) fn render(status: &Status) -> String {
     page.0
 }
 
-/// A label, with the escapes of the text format.
+/// A label; names and outcomes need no escapes.
 fn label(key: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{key}=\"{value}\"")
 }
 
@@ -108,6 +110,8 @@ mod tests {
         view.symptoms =
             vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
         view.planned[0].overdue = true;
+        view.planned[0].deadline_height = Some(140);
+        view.planned[0].gates = vec!["turn".to_owned()];
         let window = Window { opens_at: 168, closes_at: 179 };
         view.planned[0].turn = Some(TurnView { window, opens_in_ms: 18_000 });
         let problems = Vec::new();
@@ -118,6 +122,8 @@ mod tests {
             "wemixvisor_head_record_height 150\n",
             "wemixvisor_symptom{name=\"chain_stands_still\"} 1\n",
             "wemixvisor_planned_deadline_passed{name=\"v2\"} 1\n",
+            "wemixvisor_planned_deadline_height{name=\"v2\"} 140\n",
+            "wemixvisor_planned_gate{name=\"v2\",gate=\"turn\"} 1\n",
             "wemixvisor_planned_turn_height{name=\"v2\"} 168\n",
         ] {
             assert!(page.contains(line), "{line}{page}");
@@ -152,7 +158,6 @@ mod tests {
             wemixvisor_planned_height{name="v2"} 100
             wemixvisor_planned_ready{name="v2"} 0
             wemixvisor_planned_held{name="v2"} 0
-            wemixvisor_planned_why{name="v2",why="no head is known yet"} 1
             wemixvisor_download_percent{name="v2"} 42"#]]
         .assert_eq(&values.join("\n"));
         assert_eq!(page.matches("# TYPE").count(), values.len());

@@ -83,7 +83,7 @@ impl ChainCheck {
     }
 }
 
-/// What speaks against a new binary.
+/// A reason why a new binary does not count as good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Objection {
     /// It may still turn out well.

@@ -48,7 +48,9 @@ impl Machine {
         }
         let Ok(Recollection { block, forks, .. }) = result else { return };
         if is_dry {
-            self.departure.forks = forks.unwrap_or_default();
+            // Another node may have answered.
+            let is_known = block.hash.as_ref().is_some_and(|hash| self.heads.has(block.height, hash));
+            self.departure.forks = forks.filter(|_| is_known).unwrap_or_default();
         } else if is_ours {
             let hearing = self.heads.recalled(&block, rate);
             self.heard(hearing);

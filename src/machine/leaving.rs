@@ -119,7 +119,7 @@ impl Machine {
         if !node.identity.known {
             return unknown("which chain the node is on");
         }
-        // A head that was told since is another moment, and so is one that waited until we had time for it.
+        // Neither an answer about an older head nor one that has waited shows the present.
         if !self.is_recent(now, survey) || node.height().is_some_and(|head| survey.sample.head < head) {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer about the newest head"));
         }

@@ -7,7 +7,7 @@ use super::returning::Returning;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-/// Blocks between two surveys that count at most.
+/// The most blocks between two surveys that count.
 const AT_ONCE: u64 = 3;
 
 /// The symptoms that were logged, and when last.
@@ -32,38 +32,38 @@ pub(super) struct Network {
     pub(super) failure: Option<String>,
     /// The order of proposers at the last head and at the one before, where they are known.
     pub(super) orders: Option<(Order, Order)>,
-    /// What holds a due upgrade back, and since when.
+    /// The gates that hold a due upgrade back, and since when.
     pub(super) holds: Option<(Instant, Vec<Gate>)>,
-    /// The gates, and the deadline, that people were told of since the upgrade was first held back. Some gates open and
-    /// close with every block.
+    /// The gates, and the deadline, that were logged since the upgrade was first held back. Some gates open and close
+    /// with every block.
     pub(super) named: BTreeSet<&'static str>,
-    /// Which of the warnings about this node itself were given.
+    /// The warnings about this node itself that were given.
     pub(super) warned: BTreeSet<&'static str>,
-    /// What signing depends on.
+    /// The facts on which signing depends.
     pub(super) returning: Returning,
-    /// What is wrong, as people are told.
+    /// The symptoms that were logged.
     pub(super) symptoms: Symptoms,
     /// The last survey that proved that the new binary had not signed, and the head at that time.
     pub(super) unsigned_at: Option<Instant>,
-    /// What speaks for a binary that cannot seal.
+    /// The blocks that a new binary could have sealed, and has not.
     pub(super) mute: Mute,
 }
 
-/// The blocks at which a validator could have sealed, and has not.
+/// A count of the blocks that a validator could have sealed, and has not.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Mute {
     /// The last head at which it could.
     pub(super) head: Option<u64>,
     /// The newest block with its seal, or of its making.
     pub(super) mark: u64,
-    /// The blocks since, or since it was told to seal.
+    /// The blocks since that one, or since the order to seal.
     pub(super) blocks: u64,
-    /// Whether it was told to.
-    pub(super) told: bool,
+    /// Whether it was ordered to seal.
+    pub(super) ordered: bool,
 }
 
 impl Mute {
-    /// Takes note of a head at which it could have sealed. Blocks that come all at once tell nothing.
+    /// Takes note of a head at which it could have sealed. Of blocks that come all at once a few count.
     pub(super) fn note(&mut self, head: u64, mark: u64) {
         if mark > self.mark {
             *self = Mute { mark, ..Mute::default() };

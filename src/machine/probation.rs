@@ -97,7 +97,7 @@ impl Machine {
         let survey = node.network.survey.as_ref().filter(|_| self.policy.validator)?;
         let (at, switched) = (survey.at, self.switched?);
         let since = now.saturating_duration_since(switched);
-        // No clock of ours: one that is ahead would have the marks of the new binary older than it is.
+        // By the chain's own times: by a clock of ours that is ahead, marks of the new binary would be older than itself.
         let age = |mark: OwnMark| mark.before_head.saturating_add(node.still(now));
         // Up to the block at which the old binary was stopped all marks are its own.
         let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
@@ -118,7 +118,7 @@ impl Machine {
         None
     }
 
-    /// A validator that follows the chain and seals nothing: it is told to seal, and has failed if it does not.
+    /// A validator that follows the chain and seals nothing: it is ordered to seal, and has failed if it does not.
     fn mute(&self, now: Instant, node: &mut Node) -> Option<Judgement> {
         let survey = node.network.survey.as_ref()?;
         let (head, fresh) = (survey.sample.head, node.head_age(now) <= survey.sample.period * 3);
@@ -131,8 +131,8 @@ impl Machine {
         }
         mute.note(head, mark);
         match mute {
-            Mute { told: false, blocks, .. } if *blocks >= MUTE => Some(Judgement::Mute { since: mark }),
-            Mute { told: true, blocks, .. } if *blocks >= MUTE_AFTER => Some(Judgement::Failed(format!(
+            Mute { ordered: false, blocks, .. } if *blocks >= MUTE => Some(Judgement::Mute { since: mark }),
+            Mute { ordered: true, blocks, .. } if *blocks >= MUTE_AFTER => Some(Judgement::Failed(format!(
                 "it has sealed nothing since block {mark}, though it was told to"
             ))),
             Mute { .. } => None,

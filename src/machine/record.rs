@@ -3,6 +3,7 @@
 //! The record is the intent; completion is derived from the disk. `upgrade::journal`
 //! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
+use super::order::Validator;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -123,7 +124,7 @@ pub struct Attempt {
     pub info: Option<String>,
     /// The own address of the old node, where it was among the validators at the stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub own: Option<[u8; 20]>,
+    pub own: Option<Validator>,
     /// The head when the stop was decided.
     pub stopped_at: Option<Block>,
     /// The block by which the chain is known again: that head, or the last one before the fork.

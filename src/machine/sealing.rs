@@ -158,8 +158,8 @@ impl Machine {
         Some("too few validators are connected".to_owned())
     }
 
-    /// Whether what the surveys have shown since then was shown for as long as a block takes. The fleet simulation fails
-    /// with half of that: a node that has just caught up is not the last to hear of the newest block.
+    /// Whether all surveys since then cover the time that a block takes. With half of that time the fleet simulation
+    /// fails: a node signs before it has the newest block.
     fn lasts(&self, survey: &Survey, since: Option<Instant>) -> bool {
         let period = self.policy.shortest_period.min(Duration::from_secs(1));
         since.is_some_and(|since| survey.at >= since + period)

@@ -111,7 +111,8 @@ impl Machine {
             e.outcome != Outcome::Applied && e.fork_height.is_some_and(|fork| differs(e.cannot_follow, fork))
         })?;
         let mut record = self.record.clone();
-        record.ended[at].cannot_follow ^= true;
+        let ended = &mut record.ended[at];
+        ended.cannot_follow = !ended.cannot_follow;
         Some(Next::Save { record: Box::new(record), news: None, applied: None })
     }
 
@@ -553,7 +554,7 @@ impl Machine {
                 Next::Save { record: Box::new(record), news: None, applied: None }
             }
             Judgement::Mute { since } => {
-                (node.network.mute.told, node.network.mute.blocks) = (true, 0);
+                (node.network.mute.ordered, node.network.mute.blocks) = (true, 0);
                 self.actions.push(Action::StartSealing);
                 self.warn("told_to_seal", format!("no block since {since} has a seal of ours"));
                 Next::Stay

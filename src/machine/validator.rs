@@ -44,17 +44,17 @@ impl Machine {
                 return;
             }
         };
-        let own = std::mem::replace(&mut network.own, survey.me);
-        let trouble = if !counts {
+        if !counts {
             // Another node may have answered, or the head is to count yet.
-            Some(format!("an answer about a head that counts, and not about block {}", survey.sample.head))
-        } else {
-            let differs = own.is_some() && own != survey.me;
-            differs.then(|| "the same own address twice: the last two answers differ".to_owned())
-        };
-        if trouble.is_some() {
-            network.failure = trouble;
-            network.early = (!counts).then_some(survey);
+            let text =
+                format!("an answer about a head that counts, and not about block {}", survey.sample.head);
+            (network.failure, network.early) = (Some(text), Some(survey));
+            return self.hear_again(now);
+        }
+        network.early = None;
+        let own = std::mem::replace(&mut network.own, survey.me);
+        if own.is_some() && own != survey.me {
+            network.failure = Some("the same own address twice: the last two answers differ".to_owned());
             return self.hear_again(now);
         }
         network.failure = None;
@@ -82,7 +82,7 @@ impl Machine {
         self.hear_again(now);
     }
 
-    /// Takes an answer in that came before its head counted.
+    /// Judges an answer again that came before its head counted.
     pub(super) fn survey_of_the_head(&mut self, now: Instant) {
         let Some(node) = self.node_mut() else { return };
         let Some(survey) = node.network.early.take() else { return };
@@ -330,8 +330,8 @@ impl Machine {
         }
     }
 
-    /// What its chain and the network say against a new binary that looks good otherwise; `None` if nothing.
-    /// The seals of the new binary are those on blocks above `first`.
+    /// The reason why a new binary that looks good otherwise is not, by its chain and by the network. Its own seals are
+    /// those on blocks above `first`.
     pub(super) fn objection(&self, node: &Node, first: u64) -> Option<Objection> {
         let other_chain = node.chain_check.as_ref().and_then(ChainCheck::objection);
         if other_chain.is_some() || !self.policy.validator {
@@ -355,7 +355,10 @@ impl Machine {
         let newer = usize::try_from(survey.sample.head.saturating_sub(first).saturating_sub(1));
         let own = &survey.own_seals[..survey.own_seals.len().min(newer.unwrap_or(usize::MAX))];
         let (seals, of) = (own.iter().filter(|sealed| **sealed).count(), own.len());
-        if is_in_set(survey) && (seals == 0 || seals * 2 < of) {
+        if is_in_set(survey) && of == 0 {
+            return Some(Objection::Unknown("no block is known yet that it could have sealed".to_owned()));
+        }
+        if is_in_set(survey) && seals * 2 < of {
             return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
         }
         None

@@ -1,7 +1,7 @@
 //! The machine as people see it: a snapshot for `status`, the metrics and the log.
 
 use super::event::Survey;
-use super::gates::{Slot, Window, deadline};
+use super::gates::{Gate, Slot, Window, deadline};
 use super::record::{Attempt, Block, Ended, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
@@ -9,6 +9,7 @@ use super::{Machine, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Instant;
 
 /// A snapshot of everything worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,9 @@ pub struct Plan {
     /// How far the download of its binary is, where there is one. The machine does not know it; the
     /// supervisor adds it.
     pub download: Option<Download>,
+    /// The names of the gates that hold it back.
+    #[serde(default)]
+    pub gates: Vec<String>,
     /// Why it does not happen though it is due, or why its binary is not ready.
     pub hold: Option<String>,
 }
@@ -209,6 +213,8 @@ impl Machine {
             Some(Preparation::Failed { detail, .. }) => ("failed", Some(detail.clone())),
         };
         let hold = self.hold(upgrade);
+        let gates = self.holding(upgrade).into_iter().flat_map(|(_, gates)| gates);
+        let gates = gates.map(|gate| gate.name().to_owned()).collect();
         // The usual one may lie before a height that is near the fork.
         let deadline_height = deadline(upgrade.deadline_height, upgrade.fork_height);
         let deadline_height = deadline_height.map(|deadline| deadline.max(upgrade.height));
@@ -225,6 +231,7 @@ impl Machine {
             left_ms: blocks_left.map(|n| self.time_for(n)),
             binary: binary.to_owned(),
             download: None,
+            gates,
             hold: trouble.or(hold),
         }
     }
@@ -233,10 +240,15 @@ impl Machine {
         blocks.saturating_mul(millis(self.period()))
     }
 
-    /// The gates that hold a due upgrade, with their numbers.
-    fn hold(&self, upgrade: &Upgrade) -> Option<String> {
+    /// The gates that hold an upgrade, and since when, if it is due.
+    fn holding(&self, upgrade: &Upgrade) -> Option<&(Instant, Vec<Gate>)> {
         let is_due = self.due().is_some_and(|(due, _)| due.name == upgrade.name);
-        let (since, gates) = self.node().and_then(|node| node.network.holds.as_ref()).filter(|_| is_due)?;
+        self.node().and_then(|node| node.network.holds.as_ref()).filter(|_| is_due)
+    }
+
+    /// The same in one line, with their numbers.
+    fn hold(&self, upgrade: &Upgrade) -> Option<String> {
+        let (since, gates) = self.holding(upgrade)?;
         let since = self.now.map_or(0, |now| now.saturating_duration_since(*since).as_secs());
         let gates: Vec<String> = gates.iter().map(|g| format!("{}: {g}", g.name())).collect();
         Some(format!("{} (for {since} s)", gates.join("; ")))

@@ -1246,6 +1246,24 @@ fn another_own_address_is_believed_when_it_is_named_twice() {
     rig.surveyed(other(H));
     rig.surveyed(other(H));
     assert_eq!(rig.stops(), 1);
+    // One answer is one answer, also where it is judged again because it came before its head.
+    let mut rig = running();
+    rig.pass(1);
+    rig.surveyed(other(92));
+    rig.feed(Event::Head(told(92)));
+    let me = rig.machine.node().unwrap().network.survey.as_ref().unwrap().me;
+    assert_eq!(me, Some(US), "the address that was named before");
+}
+
+#[test]
+fn an_answer_that_comes_before_its_head_counts_with_it() {
+    let mut rig = running();
+    (92..H).for_each(|height| rig.follow(height));
+    rig.pass(1);
+    rig.surveyed(survey(H, &[]));
+    assert_eq!(rig.stops(), 0);
+    rig.feed(Event::Head(told(H)));
+    assert_eq!(rig.stops(), 1);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(super) struct Home {
     pub(super) exit: Option<(Exit, String)>,
     /// Until when a node of another chain answers in place of its own.
     pub(super) foreign_until: u64,
-    /// What its supervisor hears while it waits for its disk.
+    /// The events that wait while its supervisor waits for its disk.
     pub(super) inbox: Option<VecDeque<Event>>,
     /// When the last question that was asked is answered.
     pub(super) busy_until: u64,

@@ -150,10 +150,10 @@ impl Sim {
         let Some(attempt) = &record.upgrade else { return };
         let lie = attempt.stopped_at.iter().chain(&attempt.witness).any(Home::is_lie);
         // An old binary may have made a block of its own at the fork, to which its chain has come.
-        let own = self.scenario.upgrades.iter().any(|planned| planned.fork == Some(attempt.height));
+        let at_fork = self.scenario.upgrades.iter().any(|planned| planned.fork == Some(attempt.height));
         if lie {
             self.broken(format!("I14: a false head of {i} is recorded: {attempt:?}"));
-        } else if begins && self.chain.top() + u64::from(own) < attempt.height {
+        } else if begins && self.chain.top() + u64::from(at_fork) < attempt.height {
             let (height, top) = (attempt.height, self.chain.top());
             self.broken(format!("I14: {i} begins an upgrade of height {height}, and the chain is at {top}"));
         }

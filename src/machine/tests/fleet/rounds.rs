@@ -208,11 +208,11 @@ impl Sim {
         if self.now <= decided + ON_ITS_WAY {
             return;
         }
-        // A validator that is alone may have decided a block of which nobody has heard.
+        // The last block of a lone validator may have reached no other node.
         let heard =
             |j: usize| j != i && self.is_connected(i, j) && self.chain.height(self.homes[j].top) >= height;
         if self.chain.set(height).len() == 1 && !(0..self.homes.len()).any(heard) {
-            self.note(i, || format!("decides block {height} anew, which nobody has"));
+            self.note(i, || format!("decides block {height} anew, which no other node has"));
             return self.chain.lose_above(head);
         }
         let at_fork =
