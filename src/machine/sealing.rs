@@ -14,7 +14,7 @@ use super::state::{Next, Node, State, Why};
 use super::{Attempt, Machine};
 use std::time::{Duration, Instant};
 
-/// Clock skew tolerated when deciding whether a seal was made after our start.
+/// Clock skew that is tolerated.
 const CLOCKS: Duration = Duration::from_secs(10);
 /// Blocks between the end of a node and a silent start, so that its first sync carries it past its old head.
 const GAP: u32 = 4;
@@ -175,10 +175,15 @@ impl Machine {
         }
         // A silent node follows for a moment at a time: one block that comes in time proves as much as our clock does.
         // While it catches up blocks may seem to come in time, but their own times tell.
-        let comes_in_time = node.in_time > 0 && node.lag().is_some_and(|lag| lag <= CLOCKS);
-        let age = if comes_in_time { node.still(now) } else { node.head_age(now) };
-        if age > survey.sample.period * 3 {
-            return Some(format!("the head is {:.1} s old", age.as_secs_f64()));
+        let fresh = survey.sample.period * 3;
+        let in_time = node.in_time > 0;
+        let may_be_new = node.lag().is_some_and(|lag| lag <= CLOCKS + fresh);
+        let age = if in_time && may_be_new { node.still(now) } else { node.head_age(now) };
+        if age > fresh {
+            let age = age.as_secs_f64();
+            let clock =
+                if in_time && !may_be_new { ", or our clock is as much ahead: check NTP" } else { "" };
+            return Some(format!("the head is {age:.1} s old{clock}"));
         }
         None
     }

@@ -107,14 +107,16 @@ impl Machine {
         })
     }
 
-    /// The clock is off where heads come one by one in time and are still far from our own time.
+    /// The clock is off where heads come one by one in time and are still far from our own time. A silent node hears one
+    /// or two of them at a time.
     fn clock_skew(&self, node: &Node) -> Option<Symptom> {
         let limit = (self.period() * 3).max(Duration::from_secs(3));
         let head = node.head.as_ref()?;
         let timestamp = head.timestamp?;
         let off = Duration::from_secs(head.heard_at.abs_diff(timestamp));
         let ahead = head.heard_at > timestamp;
-        if off <= limit || ahead && !node.follows() {
+        let in_time = node.follows() || self.record.silent && node.in_time > 0;
+        if off <= limit || ahead && !in_time {
             return None;
         }
         let how = if ahead { "ahead of" } else { "behind" };

@@ -178,6 +178,31 @@ fn a_head_that_is_old_is_not_fresh_while_the_node_catches_up() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_keeps_no_node_silent_up_to_ten_seconds_and_is_named_beyond() {
+    // It follows for a moment at a time, as its peers drop it.
+    let follows = |ahead: u64| {
+        let mut rig = after_a_kill();
+        for contact in 0..3 {
+            for height in [210 + 40 * contact, 211 + 40 * contact] {
+                rig.pass(1);
+                let timestamp = 1_000 + height;
+                // A second goes by before the node has the block and reports it.
+                let heard_at = timestamp + ahead + 1;
+                rig.feed(Event::Head(Head { timestamp: Some(timestamp), heard_at, ..told(height) }));
+                let head_age = Duration::from_secs(ahead + 1);
+                let survey = survey(height, &[]);
+                rig.surveyed(Survey { sample: Sample { head_age, ..survey.sample }, ..survey });
+            }
+            rig.pass(38);
+            rig.surveyed(Survey { peers: Some(0), ..connected(211 + 40 * contact, &[]) });
+        }
+        (rig.signs(), rig.told("clock_skew"))
+    };
+    assert!(follows(10).0 > 0);
+    assert_eq!(follows(20), (0, true));
+}
+
+#[test]
 fn when_all_stand_still_at_the_record_and_all_are_there_it_signs() {
     let mut rig = after_a_kill();
     rig.follow(200);
