@@ -5,6 +5,7 @@
 //! validator may be stopped and whether it may be started with its engine on.
 
 use serde::{Deserialize, Serialize};
+use std::fmt::Write;
 
 /// A validator, by its address.
 pub type Validator = [u8; 20];
@@ -59,7 +60,11 @@ impl Order {
 
 /// An address as `0x…`.
 pub(super) fn show(validator: &Validator) -> String {
-    validator.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    let mut text = "0x".to_owned();
+    for byte in validator {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]
