@@ -234,6 +234,12 @@ impl Home {
         self.state().join("node.lock")
     }
 
+    /// The lock that every process of a hook holds.
+    #[must_use]
+    pub fn hook_lock(&self) -> PathBuf {
+        self.state().join("hook.lock")
+    }
+
     /// The lock that a supervisor holds for life.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

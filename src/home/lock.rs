@@ -1,18 +1,20 @@
-//! Three locks: ours, the one the node inherits from us, and the node's own, which we only look at.
+//! Four locks: ours, those that the node and a hook inherit from us, and the node's own, which we only look at.
 //!
 //! The supervisor's lock lasts as long as its process. The node's lock is handed down to the node,
 //! so that it lasts until the last process that the node left behind is gone, even when we were
-//! killed meanwhile. The node's own lock tells when its databases are closed. All are flock(2)
-//! locks, which belong to the open file and not to the process; the node's own may be an fcntl lock.
+//! killed meanwhile. A hook that runs while the node is down inherits it as well: no node starts beside what it
+//! has started. Every hook inherits the hook lock, so that no two of them work at once. The node's own lock tells
+//! when its databases are closed. All are flock(2) locks, which belong to the open file and not to the process; the
+//! node's own may be an fcntl lock.
 
 use super::{Home, glob};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -96,6 +98,92 @@ impl AsFd for NodeLock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The lock that is handed down to a hook and whatever that leaves behind. The file also names the hook whose end
+/// was not seen yet.
+#[derive(Debug)]
+pub struct HookLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl HookLock {
+    /// Takes the lock if no process of an earlier hook is alive; `None` if one is.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or locked at all.
+    pub fn try_acquire(home: &Home) -> Result<Option<Self>> {
+        let path = home.hook_lock();
+        let file = open_lock(&path)?;
+        Ok(try_flock(&file, &path)?.then_some(HookLock { file, path }))
+    }
+
+    /// Records durably that the hook `whose` begins. Returns whether it had begun before and its end was not seen.
+    ///
+    /// A file of its own rather than a field of the journal: the journal records what the machine decides, and it
+    /// decides nothing by this.
+    ///
+    /// # Errors
+    /// If the file cannot be read, written or synced; the hook must not begin then.
+    pub fn begin(&self, whose: &str) -> Result<bool> {
+        let mark = format!("{whose}\n").into_bytes();
+        let mut found = vec![0; mark.len() + 1];
+        let len = self.file.read_at(&mut found, 0).map_err(|e| Error::io("read", &self.path, e))?;
+        if found[..len] == mark {
+            return Ok(true);
+        }
+        self.write(&mark).map(|()| false)
+    }
+
+    /// Records durably that the end of the hook was seen.
+    ///
+    /// # Errors
+    /// If writing or syncing fails.
+    pub fn end(&self) -> Result<()> {
+        self.write(b"")
+    }
+
+    fn write(&self, mark: &[u8]) -> Result<()> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.write_all_at(mark, 0))
+            .and_then(|()| self.file.sync_data())
+            .map_err(|e| Error::io("write", &self.path, e))
+    }
+}
+
+impl AsFd for HookLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The other processes that have the file at `path` open, in words, as far as proc(5) shows them to us.
+///
+/// proc_locks(5) would name the process that took the lock, which need not be alive any more: these locks are
+/// inherited.
+#[must_use]
+pub fn holders(path: &Path) -> Vec<String> {
+    const SHOWN: usize = 5;
+    let Ok(file) = fs::metadata(path) else { return Vec::new() };
+    let has_it_open = |pid: &u32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        // The links lead to the open files themselves, whatever they are called by now; this opens nothing.
+        fds.filter_map(|fd| fs::metadata(fd.path()).ok())
+            .any(|meta| (meta.dev(), meta.ino()) == (file.dev(), file.ino()))
+    };
+    let named = |pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("process {pid} ({})", name.trim_end())
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id())
+        .filter(has_it_open)
+        .take(SHOWN)
+        .map(named)
+        .collect()
 }
 
 /// The state of the node's own lock.

@@ -1,10 +1,12 @@
 //! The post-upgrade hook: what an operator wants done when an upgrade has proved itself.
 //!
 //! Nothing waits for it and nothing depends on it: a failure is reported and that is all. It runs at most
-//! once, beside the node, in a thread of its own. When the supervisor ends, so does the hook.
+//! once, beside the node, in a thread of its own. When the supervisor ends, so does the hook. A hook of a later upgrade
+//! waits for the end of it and of what it has started.
 
 use super::worker::Context;
 use crate::machine::{Attempt, HookEnd};
+use crate::upgrade::hook::When;
 use crate::upgrade::{Cancel, history, hook};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -47,7 +49,7 @@ fn run(program: &Path, context: &Context, progress: &Attempt, cancel: &Cancel) {
     let occasion =
         hook::Occasion { name: &progress.name, height: progress.height, info: progress.info.as_deref() };
     let timeout = context.config.daemon_preupgrade_timeout;
-    let (event, text) = match hook::call(program, &context.home, occasion, timeout, cancel) {
+    let (event, text) = match hook::call(program, &context.home, When::After, occasion, timeout, cancel) {
         HookEnd::Continue => ("post_upgrade_done", format!("name={}", progress.name)),
         HookEnd::Abort(said) | HookEnd::Retry(said) => (
             "post_upgrade_failed",

@@ -7,8 +7,9 @@
 use super::essential;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::home::lock::{DataLock, NodeLock, probe_data_lock};
+use crate::home::lock::{DataLock, NodeLock, holders, probe_data_lock};
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -45,8 +46,8 @@ impl Release {
         match holder(&self.home, &pattern) {
             // The receiver is gone only when the supervisor is.
             None => drop(self.done.send(())),
-            Some(holder) => {
-                log::warn!("event=waiting_for_locks {holder}");
+            Some(held) => {
+                log::warn!("event=waiting_for_locks {held}");
                 // The thread lives as long as this handle.
                 let _ = self.held.send(pattern);
             }
@@ -67,24 +68,46 @@ fn run(home: &Home, patterns: &Receiver<PathBuf>, done: &Sender<()>) {
     }
 }
 
-/// The holder of a lock, in words; a lock that cannot be examined counts as held.
-fn holder(home: &Home, pattern: &Path) -> Option<String> {
+/// The lock that keeps the node from being started; shown with its holder.
+enum Held {
+    /// The one that the node and hooks inherit from us.
+    Inherited(PathBuf),
+    /// The node's own.
+    Own(PathBuf, Option<i32>),
+    /// One that cannot be examined counts as held.
+    Unknown(Error),
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Held::Inherited(path) => {
+                write!(f, "lock={} a process of the previous node or of a hook is alive", path.display())?;
+                match holders(path) {
+                    found if found.is_empty() => Ok(()),
+                    found => write!(f, ": {}", found.join(", ")),
+                }
+            }
+            Held::Own(path, pid) => {
+                let by = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                write!(f, "lock={} the node's own lock is held by {by}", path.display())
+            }
+            Held::Unknown(e) => e.fmt(f),
+        }
+    }
+}
+
+fn holder(home: &Home, pattern: &Path) -> Option<Held> {
     match NodeLock::try_acquire(home) {
         Ok(Some(_free)) => {}
         Ok(None) => {
-            return Some(format!(
-                "lock={} a process of the previous node is alive",
-                home.node_lock().display()
-            ));
+            return Some(Held::Inherited(home.node_lock()));
         }
-        Err(e) => return Some(e.to_string()),
+        Err(e) => return Some(Held::Unknown(e)),
     }
     match probe_data_lock(pattern) {
         Ok(DataLock::Absent | DataLock::Free) => None,
-        Ok(DataLock::Held { path, pid }) => {
-            let by = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-            Some(format!("lock={} the node's own lock is held by {by}", path.display()))
-        }
-        Err(e) => Some(e.to_string()),
+        Ok(DataLock::Held { path, pid }) => Some(Held::Own(path, pid)),
+        Err(e) => Some(Held::Unknown(e)),
     }
 }

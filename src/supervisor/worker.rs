@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Class, Failure, HookEnd, Job, JobEnd};
+use crate::upgrade::hook::When;
 use crate::upgrade::prepare::{Downloads, Verified};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -106,7 +107,7 @@ fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
             let program = hook::pre_upgrade(home, &progress.name, config.daemon_preupgrade.as_deref());
             let timeout = config.daemon_preupgrade_timeout;
             JobEnd::Hooked(match program {
-                Some(program) => hook::call(&program, home, occasion, timeout, cancel),
+                Some(program) => hook::call(&program, home, When::Before, occasion, timeout, cancel),
                 None => HookEnd::Continue,
             })
         }

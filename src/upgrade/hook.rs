@@ -2,22 +2,31 @@
 //!
 //! A hook says what is to happen by its exit code, as Cosmovisor's does: 0 go on, 30 keep the old
 //! binary, 31 run me again, anything else is a failure. How often it is run again is the machine's business.
+//!
+//! A pre-upgrade hook and everything that it starts inherit the node's lock, so that no node starts beside them, whatever
+//! becomes of us. A post-upgrade hook runs beside a node by design, so the node that crashes meanwhile must not wait for
+//! it; it inherits only the lock of hooks, for which the next hook waits.
 
 use super::run::{End, Program, run};
 use super::{Cancel, classify};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
+use crate::home::lock::{HookLock, NodeLock, holders};
 use crate::machine::{Class, Failure, HookEnd};
 use crate::name::Name;
-use log::info;
+use log::{info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ABORT: i32 = 30;
 const RETRY: i32 = 31;
 const GRACE: Duration = Duration::from_secs(10);
+/// How long to wait between two looks at a lock, growing from the first to the second.
+const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// No more lines of a hook's output than this are logged.
 const SHOWN: usize = 100;
 
@@ -30,6 +39,15 @@ pub struct Occasion<'a> {
     pub height: u64,
     /// `UPGRADE_INFO`, empty if there is none.
     pub info: Option<&'a str>,
+}
+
+/// The side of the switch on which a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before it, while the node is down.
+    Before,
+    /// After it, beside the node.
+    After,
 }
 
 /// The pre-upgrade hook that belongs to an upgrade: its own, else the configured one.
@@ -48,29 +66,72 @@ pub fn post_upgrade(home: &Home, name: &Name) -> Option<PathBuf> {
 }
 
 /// Runs a hook for at most `timeout`, writes its output to the log, and says what it wants.
-pub fn call(hook: &Path, home: &Home, occasion: Occasion<'_>, timeout: Duration, cancel: &Cancel) -> HookEnd {
+///
+/// After a pre-upgrade hook that has ended by itself no process of it is left.
+pub fn call(
+    hook: &Path,
+    home: &Home,
+    when: When,
+    occasion: Occasion<'_>,
+    timeout: Duration,
+    cancel: &Cancel,
+) -> HookEnd {
+    // An earlier hook that uses up its time, and the grace, is gone by then.
+    let wait = Wait { until: Instant::now() + timeout + GRACE, cancel };
+    check(hook)
+        .and_then(|()| alone(hook, home, when, occasion, timeout, &wait))
+        .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))))
+}
+
+/// Runs the hook with the locks that belong to it, and waits for the end of what it leaves behind.
+fn alone(
+    hook: &Path,
+    home: &Home,
+    when: When,
+    occasion: Occasion<'_>,
+    timeout: Duration,
+    wait: &Wait<'_>,
+) -> Result<HookEnd> {
+    let lock = wait.acquire(&home.hook_lock(), || HookLock::try_acquire(home))?;
+    let node = match when {
+        When::Before => Some(wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?),
+        When::After => None,
+    };
+    let retry = when == When::Before && lock.begin(&format!("{} {}", occasion.name, occasion.height))?;
     let env = vec![
         ("DAEMON_HOME", home.root().into()),
         ("DAEMON_NAME", home.daemon().into()),
         ("UPGRADE_NAME", occasion.name.as_str().into()),
         ("UPGRADE_HEIGHT", occasion.height.to_string().into()),
         ("UPGRADE_INFO", occasion.info.unwrap_or_default().into()),
+        ("UPGRADE_RETRY", u8::from(retry).to_string().into()),
     ];
+    let fds = [Some(lock.as_fd()), node.as_ref().map(NodeLock::as_fd)].into_iter().flatten().collect();
     let program =
-        Program { path: hook, args: &[], dir: home.root(), inherit: true, env, timeout, grace: GRACE };
-    let ran = match check(hook).and_then(|()| run(&program, cancel)) {
-        Ok(ran) => ran,
-        Err(err) => return HookEnd::Failed(classify(&err, Some(cancel))),
-    };
+        Program { path: hook, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
+    let ran = run(&program, wait.cancel)?;
+    let cut_short = matches!(ran.end, End::TimedOut | End::Cancelled);
+    if when == When::Before && !cut_short {
+        lock.end()?;
+    }
     show(
         &ran.output,
         &format!("hook={} name={}", hook.file_name().unwrap_or_default().display(), occasion.name),
     );
+    drop((lock, node));
+    match when {
+        When::Before if ran.end != End::Cancelled => {
+            // Its group was killed this moment, and is not gone at once.
+            wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?;
+        }
+        When::Before => {}
+        When::After => warn_of_the_rest(home, occasion.name),
+    }
     let words = ran.last_words();
     let failed = |class, why: String| {
         HookEnd::Failed(Failure::new(class, format!("{}: {why}: {words}", hook.display())))
     };
-    match ran.end {
+    Ok(match ran.end {
         End::Exited(0) => HookEnd::Continue,
         End::Exited(ABORT) => HookEnd::Abort(words),
         End::Exited(RETRY) => HookEnd::Retry(words),
@@ -78,6 +139,50 @@ pub fn call(hook: &Path, home: &Home, occasion: Occasion<'_>, timeout: Duration,
         End::Signalled(signal) => failed(Class::Permanent, format!("signal {signal}")),
         End::TimedOut => failed(Class::Transient, format!("took longer than {} s", timeout.as_secs())),
         End::Cancelled => failed(Class::Cancelled, "cancelled".to_owned()),
+    })
+}
+
+/// Names the processes that a post-upgrade hook leaves behind: the next hook will wait for them.
+fn warn_of_the_rest(home: &Home, name: &Name) {
+    let left = holders(&home.hook_lock());
+    if !left.is_empty() {
+        warn!("event=hook_left_processes name={name} the next hook waits for them: {}", left.join(", "));
+    }
+}
+
+/// How long a lock is waited for.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    until: Instant,
+    cancel: &'a Cancel,
+}
+
+impl Wait<'_> {
+    /// Takes the lock at `path` as soon as the processes of an earlier hook that hold it are gone.
+    fn acquire<T>(&self, path: &Path, mut take: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let mut pause = LOOK.0;
+        let mut is_told = false;
+        loop {
+            if let Some(lock) = take()? {
+                return Ok(lock);
+            }
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.cancel.is_cancelled() {
+                return Err(Error::new(Kind::Unreachable, "processes that a hook has started are alive")
+                    .at(path.display())
+                    .because(holders(path).join(", "))
+                    .hint("end them"));
+            }
+            // What has only just ended is gone in a moment.
+            if pause == LOOK.1 && !std::mem::replace(&mut is_told, true) {
+                warn!("event=waiting_for_hook lock={} {}", path.display(), holders(path).join(", "));
+            }
+            if let Ok(time) = Timespec::try_from(pause.min(left)) {
+                // Whatever ends it early is looked at above.
+                let _ = poll(&mut [PollFd::new(self.cancel, PollFlags::IN)], Some(&time));
+            }
+            pause = (pause * 2).min(LOOK.1);
+        }
     }
 }
 
@@ -111,6 +216,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    const LONG: Duration = Duration::from_secs(600);
+
     struct Rig {
         _dir: tempfile::TempDir,
         home: Home,
@@ -124,6 +231,7 @@ mod tests {
             let name: Name = "v2".parse().unwrap();
             let path = home.pre_upgrade(&name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::create_dir_all(home.state()).unwrap();
             fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             Rig { _dir: dir, home, name }
@@ -132,7 +240,8 @@ mod tests {
         fn call(&self) -> HookEnd {
             let occasion = Occasion { name: &self.name, height: 100, info: Some("{\"a\": 1}") };
             let hook = pre_upgrade(&self.home, &self.name, None).unwrap();
-            call(&hook, &self.home, occasion, Duration::from_secs(600), &Cancel::new().unwrap())
+            let cancel = Cancel::new().unwrap();
+            call(&hook, &self.home, When::Before, occasion, LONG, &cancel)
         }
 
         fn fails_with(&self, part: &str) {
@@ -159,6 +268,106 @@ mod tests {
         );
         let root = rig.home.root().display();
         assert_eq!(rig.call(), HookEnd::Abort(format!("{root} node v2 100 {{\"a\": 1}} {root} 0")));
+    }
+
+    #[test]
+    fn a_hook_is_told_that_an_earlier_run_of_it_was_cut_short() {
+        let rig = Rig::new("echo $UPGRADE_RETRY; exit 30", 0o700);
+        let told = |retry: &str| HookEnd::Abort(retry.to_owned());
+        assert_eq!(rig.call(), told("0"));
+        assert_eq!(rig.call(), told("0"), "its end was seen");
+        // The supervisor was killed.
+        let begin = |whose| {
+            // What another test is just starting may have a copy, until its own exec.
+            let lock = std::iter::repeat_with(|| HookLock::try_acquire(&rig.home).unwrap()).flatten().next();
+            lock.unwrap().begin(whose).unwrap()
+        };
+        assert!(!begin("v2 100"));
+        assert_eq!(rig.call(), told("1"));
+        assert_eq!(rig.call(), told("0"));
+        // That of another upgrade was.
+        assert!(!begin("v2 1000"));
+        assert_eq!(rig.call(), told("0"));
+        let hook = pre_upgrade(&rig.home, &rig.name, None).unwrap();
+        fs::write(&hook, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        let cancel = Cancel::new().unwrap();
+        let occasion = Occasion { name: &rig.name, height: 100, info: None };
+        let end = std::thread::scope(|scope| {
+            let running = scope.spawn(|| call(&hook, &rig.home, When::Before, occasion, LONG, &cancel));
+            while fs::read(rig.home.hook_lock()).unwrap() != b"v2 100\n" {
+                std::thread::yield_now();
+            }
+            cancel.cancel();
+            running.join().unwrap()
+        });
+        assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Cancelled, .. })), "{end:?}");
+        fs::write(&hook, "#!/bin/sh\necho $UPGRADE_RETRY; exit 30\n").unwrap();
+        assert_eq!(rig.call(), told("1"));
+    }
+
+    /// A script that leaves a process behind in a session of its own, whose number is in the file `left`.
+    fn leaving(seconds: &str) -> String {
+        format!(
+            "setsid sh -c 'echo $$ > left; exec sleep {seconds}' & until [ -s left ]; do sleep 0.01; done"
+        )
+    }
+
+    fn left(rig: &Rig) -> rustix::process::Pid {
+        let text = fs::read_to_string(rig.home.root().join("left")).unwrap();
+        rustix::process::Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn no_node_starts_while_anything_that_a_hook_has_started_is_alive() {
+        let rig = Rig::new(&leaving("0.3"), 0o700);
+        assert_eq!(rig.call(), HookEnd::Continue);
+        let status = fs::read_to_string(format!("/proc/{}/stat", left(&rig).as_raw_pid()));
+        assert!(status.as_ref().is_ok_and(|s| s.contains(") Z ")) || status.is_err(), "{status:?}");
+
+        // Cancelled it does not wait; the lock is held all the same, and its holder is named.
+        fs::remove_file(rig.home.root().join("left")).unwrap();
+        let hook = pre_upgrade(&rig.home, &rig.name, None).unwrap();
+        fs::write(&hook, format!("#!/bin/sh\n{}\nexec sleep 1000\n", leaving("1000"))).unwrap();
+        let cancel = Cancel::new().unwrap();
+        let occasion = Occasion { name: &rig.name, height: 100, info: None };
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| call(&hook, &rig.home, When::Before, occasion, LONG, &cancel));
+            while !fs::read_to_string(rig.home.root().join("left")).is_ok_and(|s| s.ends_with('\n')) {
+                std::thread::yield_now();
+            }
+            cancel.cancel();
+            running.join().unwrap()
+        });
+        assert!(NodeLock::try_acquire(&rig.home).unwrap().is_none());
+        let named = format!("process {} (sleep)", left(&rig).as_raw_pid());
+        assert!(holders(&rig.home.node_lock()).contains(&named));
+        rustix::process::kill_process(left(&rig), rustix::process::Signal::KILL).unwrap();
+        while NodeLock::try_acquire(&rig.home).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_a_post_upgrade_hook_leaves_behind_keeps_the_next_hook_and_no_node() {
+        let rig = Rig::new(&leaving("1000"), 0o700);
+        let hook = pre_upgrade(&rig.home, &rig.name, None).unwrap();
+        let occasion = Occasion { name: &rig.name, height: 100, info: None };
+        let call = |time| {
+            let cancel = Cancel::new().unwrap();
+            alone(
+                &hook,
+                &rig.home,
+                When::After,
+                occasion,
+                time,
+                &Wait { until: Instant::now() + time, cancel: &cancel },
+            )
+        };
+        assert_eq!(call(LONG).unwrap(), HookEnd::Continue);
+        assert!(NodeLock::try_acquire(&rig.home).unwrap().is_some());
+        let err = call(Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(err.contains(&format!("process {} (sleep)", left(&rig).as_raw_pid())), "{err}");
+        rustix::process::kill_process(left(&rig), rustix::process::Signal::KILL).unwrap();
     }
 
     #[test]
@@ -190,7 +399,8 @@ mod tests {
         let rig = Rig::new("exec sleep 1000", 0o700);
         let occasion = Occasion { name: &rig.name, height: 1, info: None };
         let hook = rig.home.pre_upgrade(&rig.name);
-        let end = call(&hook, &rig.home, occasion, Duration::from_millis(20), &Cancel::new().unwrap());
+        let cancel = Cancel::new().unwrap();
+        let end = call(&hook, &rig.home, When::Before, occasion, Duration::from_millis(20), &cancel);
         assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Transient, .. })), "{end:?}");
     }
 }

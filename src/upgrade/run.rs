@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -36,6 +37,8 @@ pub struct Program<'a> {
     pub inherit: bool,
     /// Variables to add.
     pub env: Vec<(&'static str, OsString)>,
+    /// Descriptors that it inherits, beside the standard ones.
+    pub fds: Vec<BorrowedFd<'a>>,
     /// How long it may take.
     pub timeout: Duration,
     /// How long its group has between SIGTERM and SIGKILL.
@@ -108,8 +111,9 @@ fn spawn(program: &Program<'_>) -> io::Result<(PipeReader, Owned)> {
     }
     command.envs(program.env.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    at_birth(&mut command, Birth { parent_death: Some(Signal::KILL), ..Birth::default() });
-    // Dropping the command closes our copies of the writing end.
+    let inherit = program.fds.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
+    at_birth(&mut command, Birth { parent_death: Some(Signal::KILL), inherit, ..Birth::default() });
+    // Dropping the command closes our copies of the writing end and of what is inherited.
     Ok((reader, children::spawn(&mut command)?))
 }
 

@@ -34,6 +34,7 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Sa
         dir,
         inherit: false,
         env: Vec::new(),
+        fds: Vec::new(),
         timeout: TIMEOUT,
         grace: GRACE,
     };

@@ -1,7 +1,7 @@
 //! What an upgrade's hooks are told, what they can say, and what they cannot do.
 
 use super::rig::sim::until;
-use super::rig::visor::{Rig, is_alive, write_script};
+use super::rig::visor::{Rig, is_alive, send, write_script};
 use serde_json::json;
 use std::fs;
 
@@ -58,6 +58,7 @@ fn the_configured_hook_is_told_everything() {
         "UPGRADE_NAME=v2",
         "UPGRADE_HEIGHT=5",
         "UPGRADE_INFO={\"a\":[1],\"more\":\"x\"}",
+        "UPGRADE_RETRY=0",
         rig.home().to_str().unwrap(),
     ] {
         assert!(env.lines().any(|l| l == line), "{line}: {env}");
@@ -128,4 +129,31 @@ fn after_an_upgrade_its_own_hook_runs_and_decides_nothing() {
     );
     let versions: Vec<_> = rig.traces().starts().iter().map(|s| s["version"].clone()).collect();
     assert_eq!(versions, ["v1", "v2", "v3"]);
+}
+
+#[test]
+fn no_node_starts_and_no_hook_runs_again_beside_what_a_killed_supervisors_hook_has_left() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    // The hook dies with the supervisor; what it has started does not.
+    let script = "echo \"retry=$UPGRADE_RETRY\" >> runs; [ $UPGRADE_RETRY = 1 ] && exit 0; \
+                  sleep 1000 & echo $! > child; exec sleep 1000";
+    rig.hook("v2", "pre-upgrade", script);
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    let pid = until("the child of the hook", || {
+        let text = fs::read_to_string(rig.home().join("child")).ok()?;
+        text.ends_with('\n').then(|| text.trim().parse::<u32>().unwrap())
+    });
+    visor.kill();
+    let mut next = rig.run();
+    next.wait(&["event=waiting_for_locks", &format!("process {pid} (sleep)")]);
+    assert_eq!(next.status()["state"], "waiting-for-locks");
+    assert_eq!(rig.versions(), ["v1"]);
+    assert!(is_alive(pid));
+    send(pid, rustix::process::Signal::KILL);
+    next.wait_outcome("v2", "applied");
+    assert_eq!(rig.versions(), ["v1", "v2"]);
+    assert_eq!(fs::read_to_string(rig.home().join("runs")).unwrap(), "retry=0\nretry=1\n");
+    assert_eq!(next.stop(), 0);
 }

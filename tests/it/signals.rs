@@ -152,7 +152,7 @@ fn what_a_node_leaves_behind_keeps_the_next_one_waiting() {
     let orphan: u32 = fs::read_to_string(rig.data().join("sim.grandchild")).unwrap().trim().parse().unwrap();
     visor.kill();
     let mut next = rig.run();
-    next.wait(&["event=waiting_for_locks", "a process of the previous node is alive"]);
+    next.wait(&["event=waiting_for_locks", &format!("process {orphan} (")]);
     next.wait(&["event=node_started"]);
     assert!(!is_alive(orphan));
     // The grandchild of the second node becomes ours when that node ends, and is no zombie afterwards.

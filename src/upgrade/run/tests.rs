@@ -10,7 +10,7 @@ const LONG: Duration = Duration::from_secs(600);
 
 fn sh<'a>(args: &'a [&'a str]) -> Program<'a> {
     let (path, dir) = (Path::new("/bin/sh"), Path::new("/"));
-    Program { path, args, dir, inherit: false, env: Vec::new(), timeout: LONG, grace: LONG }
+    Program { path, args, dir, inherit: false, env: Vec::new(), fds: Vec::new(), timeout: LONG, grace: LONG }
 }
 
 fn script(text: &str) -> Ran {
