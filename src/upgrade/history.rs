@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::home::{Home, durable};
+use crate::machine::Record;
 use crate::name::Name;
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Entry {
     pub detail: String,
 }
 
+/// The events at both ends of an upgrade.
+const DUE: &str = "upgrade_due";
+const ENDED: &str = "upgrade_ended";
 /// No more than this is read from the end of the file.
 const SHOWN: u64 = 1024 * 1024;
 
@@ -48,6 +52,35 @@ impl Entry {
 pub fn append(home: &Home, entry: &Entry) -> Result<()> {
     let line = serde_json::to_string(entry).expect("every key of an entry is a string");
     durable::append(&home.history(), &line, 0o600)
+}
+
+/// Adds the end of the last upgrade that has ended, if a crash came between its record and its line. Returns whether it
+/// was missing.
+///
+/// # Errors
+/// If reading or writing fails.
+pub fn complete(home: &Home, record: &Record) -> Result<bool> {
+    let Some(ended) = record.ended.last() else { return Ok(false) };
+    if record.upgrade.as_ref().is_some_and(|upgrade| upgrade.name == ended.name) {
+        return Ok(false);
+    }
+    let text = format!("name={} outcome={} {}", ended.name, ended.outcome, ended.detail);
+    let of_this = format!("name={} ", ended.name);
+    let lines = read(home, usize::MAX)?;
+    let about_it = |entry: &&Entry| entry.detail.starts_with(&of_this);
+    // The record keeps the beginning of a long reason, the line all of it.
+    let is_there = lines.iter().any(|entry| entry.event == ENDED && entry.detail.starts_with(&text));
+    let last = lines.iter().filter(about_it).rfind(|entry| entry.event == DUE || entry.event == ENDED);
+    let is_missing = match last {
+        _ if is_there => false,
+        Some(entry) => entry.event == DUE,
+        // What is not shown of a long history may hold it.
+        None => std::fs::metadata(home.history()).map_or(0, |meta| meta.len()) <= SHOWN,
+    };
+    if is_missing {
+        append(home, &Entry::new(ENDED, Some(&ended.name), None, text))?;
+    }
+    Ok(is_missing)
 }
 
 /// The last `limit` events, oldest first. A history that was never written is empty.
@@ -76,6 +109,37 @@ pub fn read(home: &Home, limit: usize) -> Result<Vec<Entry>> {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn an_end_that_a_crash_kept_out_of_the_history_is_added_once() {
+        use crate::digest::Digest;
+        use crate::machine::{Ended, Outcome, Target, Version};
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.state()).unwrap();
+        let mut record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
+        assert!(!complete(&home, &record).unwrap());
+        let name: Name = "v2".parse().unwrap();
+        let (outcome, detail) = (Outcome::Failed, "no luck".to_owned());
+        let ended = Ended { name, height: 5, fork_height: None, cannot_follow: false, outcome, detail };
+        let due = |name: &str| {
+            append(&home, &Entry::new(DUE, None, None, format!("name={name} height=5"))).unwrap()
+        };
+        due("v2");
+        record.ended.push(ended.clone());
+        assert!(complete(&home, &record).unwrap());
+        assert!(!complete(&home, &record).unwrap());
+        let last = read(&home, 1).unwrap().remove(0);
+        assert_eq!((last.event.as_str(), last.detail.as_str()), (ENDED, "name=v2 outcome=failed no luck"));
+        // The same one again, with another end; the stop of a third was not finished.
+        due("v2");
+        record.ended[0] = Ended { outcome: Outcome::Applied, ..ended };
+        due("v20");
+        assert!(complete(&home, &record).unwrap());
+        due("v2");
+        assert!(!complete(&home, &record).unwrap());
+        assert_eq!(read(&home, 100).unwrap().iter().filter(|entry| entry.event == ENDED).count(), 2);
+    }
 
     #[test]
     fn shows_the_last_events_and_passes_over_torn_lines() {
