@@ -158,23 +158,40 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))
 }
 
-/// Removes the temporary files that dead processes of ours have left in a directory.
+/// Removes the temporary files and directories that dead processes of ours have left in a directory.
 pub fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let writer = name.to_str().and_then(|n| n.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.'));
-        let pid = writer.and_then(|(_, tail)| Pid::from_raw(tail.split_once('-')?.0.parse().ok()?));
-        if pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) {
+        if name.to_str().and_then(writer_of).is_some_and(|(pid, serial)| is_over(pid, serial)) {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             // Left over once more it does no harm.
-            let _ = fs::remove_file(entry.path());
+            let _ = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         }
     }
 }
 
+/// The process and its serial number in a name of [`temp_beside`].
+fn writer_of(name: &str) -> Option<(Pid, u64)> {
+    let (_, tail) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let (pid, serial) = tail.split_once('-')?;
+    Some((Pid::from_raw(pid.parse().ok()?)?, serial.parse().ok()?))
+}
+
+/// Whether nothing writes under this name any more. In a container every supervisor has the same process id; what we
+/// have not named yet is of an earlier one then.
+fn is_over(pid: Pid, serial: u64) -> bool {
+    if pid == rustix::process::getpid() {
+        return serial >= COUNTER.load(Ordering::Relaxed);
+    }
+    test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+}
+
+/// How many temporary names this process has given.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
 /// A name beside `path` that no other thread or process of ours uses.
 #[must_use]
 pub fn temp_beside(path: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let serial = COUNTER.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!(".{name}.{}-{serial}.tmp", std::process::id()))
@@ -254,7 +271,11 @@ mod tests {
         let dead = format!(".f.{}-0.tmp", i32::MAX);
         let live = temp_beside(&dir.path().join("f"));
         let live = live.file_name().unwrap().to_str().unwrap();
-        for name in [&*dead, live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"] {
+        // Of a process that had our process id.
+        let earlier = format!(".f.{}-{}.tmp", std::process::id(), u64::MAX);
+        let dead_dir = format!(".d.{}-0.tmp", i32::MAX);
+        fs::create_dir_all(dir.path().join(dead_dir).join("x")).unwrap();
+        for name in [&*dead, &*earlier, live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
         sweep(dir.path());

@@ -234,6 +234,12 @@ impl Home {
         self.state().join("node.lock")
     }
 
+    /// The last restore that was done.
+    #[must_use]
+    pub fn restored(&self) -> PathBuf {
+        self.state().join("restored.json")
+    }
+
     /// The lock that every process of a hook holds.
     #[must_use]
     pub fn hook_lock(&self) -> PathBuf {

@@ -1,8 +1,10 @@
 //! The entries of a directory tree, without following links and in a fixed order.
 
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use std::fs::{self, FileType, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,12 @@ pub struct Item {
     pub mode: u32,
     /// Its length in bytes.
     pub len: u64,
+    /// Its inode, and when that changed last: no write, and no change of name or mode, leaves both as they are.
+    pub stamp: Stamp,
 }
+
+/// Inode number and change time in seconds and nanoseconds.
+pub type Stamp = (u64, i64, i64);
 
 /// The kinds of entries that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +74,23 @@ pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     Ok(items)
 }
 
+/// A digest that changes with every change below the root of the tree. It is compared for equality only, so a clock
+/// that was set does no harm.
+#[must_use]
+pub fn fingerprint(items: &[Item]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    for item in items {
+        let path = item.path.as_os_str().as_bytes();
+        // A path has no NUL in it, so no two trees are written alike.
+        hasher.update(path);
+        hasher.update(format!("\0{:?} {} {:?}\n", item.kind, item.len, item.stamp).as_bytes());
+    }
+    hasher.finish()
+}
+
 fn item(path: PathBuf, meta: &Metadata) -> Item {
-    Item { path, kind: kind_of(meta.file_type()), mode: meta.mode() & 0o777, len: meta.len() }
+    let stamp = (meta.ino(), meta.ctime(), meta.ctime_nsec());
+    Item { path, kind: kind_of(meta.file_type()), mode: meta.mode() & 0o777, len: meta.len(), stamp }
 }
 
 fn kind_of(file_type: FileType) -> ItemKind {

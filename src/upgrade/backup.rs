@@ -10,7 +10,7 @@ pub(super) mod copy;
 use super::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::home::tree::{Item, ItemKind, walk};
+use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable};
 use crate::name::Name;
 use crate::time::rfc3339;
@@ -38,6 +38,9 @@ pub struct Manifest {
     pub source: PathBuf,
     /// The sum of all file sizes in bytes.
     pub bytes: u64,
+    /// The fingerprint of the tree that was copied: data that has changed since has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Digest>,
     /// Everything in it, parents first.
     pub entries: Vec<Entry>,
 }
@@ -117,6 +120,8 @@ pub fn check(home: &Home) -> Result<Need> {
 
 /// Copies the data directory of a stopped node; `progress` is told the bytes done and in all.
 ///
+/// If a crash came between the end of the copy and the record of it, the finished backup is found and not made again.
+///
 /// # Errors
 /// As [`check`]; if copying fails, the data changes meanwhile, or it is cancelled. Nothing is left behind then.
 pub fn make(
@@ -125,6 +130,10 @@ pub fn make(
     cancel: &Cancel,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Backup> {
+    if let Some(backup) = finished(home, upgrade) {
+        log::info!("event=backup_found backup={} the data has not changed since", backup.name);
+        return Ok(backup);
+    }
     let plan = plan(home)?;
     let time = rfc3339(SystemTime::now());
     let name = format!("{upgrade}-{}", time.replace([':', '-'], "").replace('.', "_"));
@@ -136,7 +145,8 @@ pub fn make(
         .map_err(|e| Error::io("lock", &partial, e.into()))?;
     let made = copy_all(&plan, &partial, cancel, progress).and_then(|entries| {
         let (version, upgrade, bytes) = (VERSION, upgrade.clone(), plan.bytes);
-        let manifest = Manifest { version, upgrade, time, source: plan.source.clone(), bytes, entries };
+        let (source, tree) = (plan.source.clone(), Some(fingerprint(&plan.items)));
+        let manifest = Manifest { version, upgrade, time, source, bytes, tree, entries };
         let text = serde_json::to_vec_pretty(&manifest).expect("every key of the manifest is a string");
         durable::put(&partial.join(MANIFEST), &text, 0o600)?;
         durable::promote(&partial, &home.backups().join(&name))?;
@@ -147,6 +157,18 @@ pub fn make(
         let _ = fs::remove_dir_all(&partial);
     }
     made
+}
+
+/// The backup that was made for `upgrade` of the very data that is there now.
+fn finished(home: &Home, upgrade: &Name) -> Option<Backup> {
+    let source = fs::canonicalize(home.data()).ok()?;
+    let of_this = |backup: &Backup| backup.manifest.upgrade == *upgrade && backup.manifest.source == source;
+    let candidates: Vec<_> = list(home).ok()?.into_iter().filter(of_this).collect();
+    if candidates.is_empty() {
+        return None;
+    }
+    let tree = Some(fingerprint(&items(&source).ok()?));
+    candidates.into_iter().rfind(|backup| backup.manifest.tree == tree)
 }
 
 /// The finished backups, oldest first.
@@ -264,9 +286,7 @@ fn plan(home: &Home) -> Result<Plan> {
             .hint("set daemon_data_backup_dir to another place"));
     }
     sweep(target);
-    // A lock file means something only to the process that made it.
-    let mut items = walk(&source, &|path| !is_key(path) && !path.ends_with("LOCK"))?;
-    items.retain(|item| item.kind != ItemKind::Special);
+    let items = items(&source)?;
     for item in items.iter().filter(|item| item.kind == ItemKind::Link) {
         check_link(&source, &item.path)?;
     }
@@ -286,6 +306,14 @@ fn plan(home: &Home) -> Result<Plan> {
             .hint("make room, set daemon_data_backup_dir to another disk, or set unsafe_skip_backup"));
     }
     Ok(Plan { source, items, bytes, need })
+}
+
+/// What of the data directory is copied.
+fn items(source: &Path) -> Result<Vec<Item>> {
+    // A lock file means something only to the process that made it.
+    let mut items = walk(source, &|path| !is_key(path) && !path.ends_with("LOCK"))?;
+    items.retain(|item| item.kind != ItemKind::Special);
+    Ok(items)
 }
 
 /// A link is copied as a link, so what it leads to must be in the backup as well.
@@ -366,7 +394,7 @@ fn utf8(path: &Path) -> Result<String> {
 }
 
 /// Removes what backups that did not end have left. One that is being made is locked.
-fn sweep(dir: &Path) {
+pub(super) fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let ours = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
         let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();

@@ -16,6 +16,7 @@ pub mod prepare;
 pub mod restore;
 pub mod run;
 pub mod smoke;
+pub mod sweep;
 pub mod trigger;
 
 pub use cancel::Cancel;

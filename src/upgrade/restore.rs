@@ -8,12 +8,14 @@
 use super::Cancel;
 use super::backup::copy::Copier;
 use super::backup::{Backup, Content, is_key};
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::home::tree::{ItemKind, walk};
+use crate::home::tree::{ItemKind, fingerprint, walk};
 use crate::home::{Home, durable};
 use crate::time::rfc3339;
-use rustix::fs::statvfs;
-use std::fs::{self, DirBuilder, Permissions};
+use rustix::fs::{FlockOperation, flock, statvfs};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -42,9 +44,13 @@ pub fn restore(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<PathBuf> {
     let places = Places::of(home)?;
+    if let Some(replaced) = Done::of(home, &places, backup) {
+        durable::remove(&places.live.join(MARKER))?;
+        return Ok(replaced);
+    }
     if let Ok(done) = fs::read_to_string(places.live.join(MARKER)) {
         // A crash came between the exchange and the end.
-        let replaced = finish(&places)?;
+        let replaced = finish(home, &places, &done)?;
         if done == backup.name {
             return Ok(replaced);
         }
@@ -65,10 +71,45 @@ pub fn restore(
     durable::exchange(&places.side, &places.live).map_err(|e| {
         e.hint("the data directory must not be a mount point; restore by hand from the backup")
     })?;
-    finish(&places)
+    finish(home, &places, &backup.name)
+}
+
+/// The last restore, for a redo of it: a crash may come before its end is recorded.
+#[derive(Debug, Serialize, Deserialize)]
+struct Done {
+    backup: String,
+    replaced: PathBuf,
+    /// The fingerprint of the data when it was done.
+    tree: Digest,
+}
+
+impl Done {
+    /// Where the data that `backup` has replaced is, if that was the last restore and nothing has changed since.
+    fn of(home: &Home, places: &Places, backup: &Backup) -> Option<PathBuf> {
+        let text = fs::read(home.restored()).ok()?;
+        let done: Done = serde_json::from_slice(&text).ok()?;
+        let same = done.backup == backup.name && done.tree == places.fingerprint().ok()?;
+        same.then_some(done.replaced)
+    }
 }
 
 impl Places {
+    /// The data that was replaced by earlier restores, oldest first: the names end with the time.
+    fn replaced(&self) -> Vec<PathBuf> {
+        let beside =
+            self.live.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+        let prefix = format!("{}.replaced-", self.live.file_name().unwrap_or_default().to_string_lossy());
+        let is_replaced =
+            |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix));
+        let mut replaced: Vec<_> = beside.map(|entry| entry.path()).filter(is_replaced).collect();
+        replaced.sort();
+        replaced
+    }
+
+    fn fingerprint(&self) -> Result<Digest> {
+        Ok(fingerprint(&walk(&self.live, &|path| path != Path::new(MARKER))?))
+    }
+
     fn of(home: &Home) -> Result<Self> {
         let live = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
         let name = live.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
@@ -77,6 +118,18 @@ impl Places {
         let beside = |suffix: &str| live.with_file_name(format!(".{name}.wemixvisor-{suffix}"));
         Ok(Places { building: beside("restoring"), side: beside("restored"), live })
     }
+}
+
+/// Removes what a restore that did not end was building. One that is under way is locked. Returns where data that was
+/// replaced by earlier ones still is: that is for the operator to remove.
+pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
+    let Ok(places) = Places::of(home) else { return Vec::new() };
+    let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if File::open(&places.building).is_ok_and(free) {
+        // The next restore removes what cannot be removed now.
+        let _ = fs::remove_dir_all(&places.building);
+    }
+    places.replaced()
 }
 
 fn check_space(places: &Places, backup: &Backup) -> Result<()> {
@@ -100,6 +153,9 @@ fn build(
 ) -> Result<()> {
     let (from, to) = (backup.data(home), &places.building);
     make_dir(to)?;
+    // Held until the end: it is being worked on.
+    let claim = File::open(to).map_err(|e| Error::io("open", to, e))?;
+    flock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("lock", to, e.into()))?;
     durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
     let mut copier = Copier::new(cancel, backup.manifest.bytes, progress);
     for entry in &backup.manifest.entries {
@@ -151,13 +207,22 @@ fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))
 }
 
-/// After the exchange: names what was replaced, then takes the marker away.
-fn finish(places: &Places) -> Result<PathBuf> {
+/// After the exchange: names what was replaced, notes that it is done, then takes the marker away.
+fn finish(home: &Home, places: &Places, backup: &str) -> Result<PathBuf> {
     let time = rfc3339(SystemTime::now()).replace([':', '-'], "").replace('.', "_");
     let name = places.live.file_name().unwrap_or_default().to_string_lossy();
-    let replaced = places.live.with_file_name(format!("{name}.replaced-{time}"));
+    let mut replaced = places.live.with_file_name(format!("{name}.replaced-{time}"));
     if fs::symlink_metadata(&places.side).is_ok() {
         durable::promote(&places.side, &replaced)?;
+    } else if let Some(newest) = places.replaced().pop() {
+        // A crash came right after that.
+        replaced = newest;
+    }
+    let done = Done { backup: backup.to_owned(), replaced: replaced.clone(), tree: places.fingerprint()? };
+    // A path that is not UTF-8 cannot be noted. Then a redo restores once more, which loses nothing.
+    if let Ok(text) = serde_json::to_vec(&done) {
+        durable::mkdir(&home.state())?;
+        durable::put(&home.restored(), &text, 0o600)?;
     }
     durable::remove(&places.live.join(MARKER))?;
     Ok(replaced)
@@ -225,6 +290,7 @@ mod tests {
             let names =
                 fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
             let mut names: Vec<_> = names.map(|n| n.split('-').next().unwrap().to_owned()).collect();
+            names.retain(|name| name != Home::DIR);
             names.sort();
             names
         }
@@ -236,6 +302,18 @@ mod tests {
         let replaced = rig.restore().unwrap();
         rig.is_restored();
         assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_was_done_once_is_done_again_when_the_data_has_gone_on() {
+        let rig = Rig::new();
+        let first = rig.restore().unwrap();
+        fs::write(rig.home.data().join("geth/chain/1"), "new").unwrap();
+        assert_ne!(rig.restore().unwrap(), first);
+        assert_eq!(rig.live("geth/chain/1").as_deref(), Some("old"));
+        fs::create_dir(Places::of(&rig.home).unwrap().building).unwrap();
+        assert_eq!(sweep(&rig.home).len(), 2);
+        assert!(!Places::of(&rig.home).unwrap().building.exists());
     }
 
     #[test]
@@ -270,6 +348,16 @@ mod tests {
             steps[..crash_after].iter().for_each(|step| step(&rig, &places));
             rig.restore().unwrap();
             rig.is_restored();
+            // The supervisor was killed before it recorded the end, and once before it removed the marker.
+            for marked in [false, true] {
+                if marked {
+                    fs::write(rig.home.data().join(MARKER), &rig.backup.name).unwrap();
+                }
+                let again = rig.restore().unwrap();
+                assert_eq!(fs::read(again.join("geth/chain/2")).unwrap(), b"new", "{crash_after}");
+                rig.is_restored();
+                assert!(!rig.home.data().join(MARKER).exists());
+            }
             let replaced = fs::read_dir(rig.dir.path()).unwrap().map(|e| e.unwrap().path());
             let replaced =
                 replaced.into_iter().find(|p| p.display().to_string().contains("replaced")).unwrap();

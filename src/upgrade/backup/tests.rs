@@ -204,3 +204,23 @@ fn a_manifest_that_leads_out_or_names_keys_is_refused() {
         assert_eq!(load(&rig.home, name).unwrap_err().kind(), Kind::NotFound, "{name:?}");
     }
 }
+
+#[test]
+fn a_redo_finds_the_finished_backup_of_unchanged_data_and_only_that() {
+    let rig = Rig::new();
+    let first = rig.make().unwrap();
+    // The supervisor was killed before it recorded the end.
+    assert_eq!(rig.make().unwrap(), first);
+    assert_eq!(list(&rig.home).unwrap(), std::slice::from_ref(&first));
+    // That of another upgrade does not count.
+    let v3 = make(&rig.home, &"v3".parse().unwrap(), &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+    assert_ne!(v3.name, first.name);
+    // Same size, and the time put back.
+    let path = rig.home.data().join("geth/chaindata/000001.ldb");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "blockz").unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let second = rig.make().unwrap();
+    assert_ne!(second.name, first.name);
+    rig.verify(&second).unwrap();
+}

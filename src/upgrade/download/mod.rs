@@ -55,6 +55,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use transfer::Transfer;
 use truth::Truth;
 
+/// Removes what downloads have left that nobody will continue.
+pub(super) fn sweep(home: &Home) {
+    partial::sweep(&home.downloads(), SystemTime::now());
+}
+
 /// The largest document that `info` may lead to.
 const DOCUMENT: u64 = 256 * 1024;
 /// An attempt that got so many bytes further than any before is not counted against its mirror.

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -56,17 +56,42 @@ impl Claim {
     /// # Errors
     /// [`Kind::Busy`] if another process or thread has it.
     pub(super) fn take(dir: &Path, name: &Name) -> Result<Self> {
-        let path = dir.join(format!("{name}.lock"));
-        let file = open(&path)?;
+        let path = Claim::path(dir, name);
         for _ in 0..TRIES {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Claim { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(AGAIN),
-                Err(e) => return Err(Error::io("lock", &path, e.into())),
+            match Claim::try_take(dir, name)? {
+                Some(claim) => return Ok(claim),
+                None => thread::sleep(AGAIN),
             }
         }
         Err(Error::new(Kind::Busy, format!("another download of {name} is under way")).at(path.display()))
     }
+}
+
+impl Claim {
+    fn path(dir: &Path, name: &Name) -> PathBuf {
+        dir.join(format!("{name}.lock"))
+    }
+
+    /// The same without patience; `None` if another has it.
+    fn try_take(dir: &Path, name: &Name) -> Result<Option<Self>> {
+        let path = Claim::path(dir, name);
+        loop {
+            let file = open(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&file, &path) => return Ok(Some(Claim { _file: file })),
+                // A sweep has removed it since it was opened.
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(Error::io("lock", &path, e.into())),
+            }
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let (open, there) = (file.metadata().map(id), fs::symlink_metadata(path).map(id));
+    open.is_ok_and(|open| there.is_ok_and(|there| open == there))
 }
 
 impl Note {
@@ -233,9 +258,28 @@ impl Partial {
 /// A download not continued for this long is of an upgrade that was cancelled, or came another way.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Removes what is left of other downloads that were forgotten. Left over once more it does no harm.
+/// Removes what is left of other downloads that were forgotten, and notes and locks of those that are complete. Left
+/// over once more it does no harm.
 pub(super) fn sweep(dir: &Path, now: SystemTime) {
     durable::sweep(dir);
+    sweep_forgotten(dir, now);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".lock")?.parse::<Name>().ok());
+        let Some(name) = name else { continue };
+        let is_there = |suffix: &str| fs::symlink_metadata(dir.join(format!("{name}{suffix}"))).is_ok();
+        // Looked at under the claim: another process may just have begun.
+        if let Ok(Some(_claim)) = Claim::try_take(dir, &name)
+            && !is_there(".partial")
+            && !is_there(".binary")
+        {
+            let _ = fs::remove_file(dir.join(format!("{name}.partial.json")));
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn sweep_forgotten(dir: &Path, now: SystemTime) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN);
         let file = entry.file_name();
@@ -247,7 +291,7 @@ pub(super) fn sweep(dir: &Path, now: SystemTime) {
         else {
             continue;
         };
-        if Claim::take(dir, &name).is_ok() {
+        if let Ok(Some(_claim)) = Claim::try_take(dir, &name) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -396,6 +440,9 @@ mod tests {
             ("ahead.partial", Duration::ZERO),
             ("notes.txt", month),
             (".hidden.partial", month),
+            ("complete.lock", Duration::ZERO),
+            ("complete.partial.json", Duration::ZERO),
+            ("new.lock", Duration::ZERO),
         ] {
             let file = File::create(dir.path().join(file)).unwrap();
             file.set_modified(now - age).unwrap();
@@ -407,9 +454,17 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
-        left.retain(|name| !name.ends_with(".lock"));
         left.sort();
-        assert_eq!(left, [".hidden.partial", "ahead.partial", "claimed.partial", "new.partial", "notes.txt"]);
+        let kept = [
+            ".hidden.partial",
+            "ahead.partial",
+            "claimed.lock",
+            "claimed.partial",
+            "new.lock",
+            "new.partial",
+        ];
+        assert_eq!(left[..6], kept);
+        assert_eq!(left[6..], ["notes.txt"]);
     }
 
     #[test]
