@@ -112,7 +112,8 @@ fn alone(
     let ran = run(&program, wait.cancel)?;
     let cut_short = matches!(ran.end, End::TimedOut | End::Cancelled);
     if when == When::Before && !cut_short {
-        lock.end()?;
+        // It has ended all the same; a later run of it may be told of one that was not cut short.
+        lock.end().unwrap_or_else(|e| warn!("event=hook_end_not_recorded name={} {e}", occasion.name));
     }
     show(
         &ran.output,
