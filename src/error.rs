@@ -6,6 +6,7 @@
 
 use crate::exit::Exit;
 use crate::printable::{printable, printable_lines};
+use rustix::io::Errno;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -97,7 +98,8 @@ impl Error {
             io::ErrorKind::PermissionDenied => Kind::Permission,
             _ => Kind::Io,
         };
-        Error::new(kind, what).at(path.display()).because(err)
+        let hint = out_of_files(&err).map(str::to_owned);
+        Error { hint, ..Error::new(kind, what) }.at(path.display()).because(err)
     }
 
     /// Where: a path, `file:line`, or URL.
@@ -134,6 +136,24 @@ impl Error {
     }
 }
 
+/// Whether the machine is out of something or fails, whatever the file is that was asked for.
+pub(crate) fn is_of_the_machine(err: &io::Error) -> bool {
+    let errno = err.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::STALE | Errno::TIMEDOUT)
+    )
+}
+
+/// The next step if we, or the machine, have too many files open.
+pub(crate) fn out_of_files(err: &io::Error) -> Option<&'static str> {
+    match err.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => Some("raise the limit of open files (LimitNOFILE= or ulimit -n)"),
+        Some(Errno::NFILE) => Some("raise the machine's limit of open files (sysctl fs.file-max)"),
+        _ => None,
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A list of problems has one in each line.
@@ -166,6 +186,8 @@ mod tests {
         let err = Error::io("open", Path::new("/x"), io::Error::other("boom")).hint("look at it");
         assert_eq!(err.to_string(), "open: /x: boom; look at it");
         assert_eq!(err.kind().exit(), Exit::Io);
+        let err = Error::io("open", Path::new("/x"), Errno::NFILE.into()).to_string();
+        assert!(err.ends_with("; raise the machine's limit of open files (sysctl fs.file-max)"), "{err}");
         let err = Error::io("open", Path::new("/x\n\x1b[2J"), io::Error::other("1\n  2\u{9b}"));
         assert_eq!(err.to_string(), "open: /x\\n\\u{1b}[2J: 1\n  2\\u{9b}");
     }

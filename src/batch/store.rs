@@ -8,10 +8,11 @@ use super::validate::{Context, validate, validate_json};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
+use crate::home::regular;
 use crate::name::Name;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Larger than a plan of 10,000 upgrades with everything said about each.
@@ -187,8 +188,7 @@ impl Plans {
     fn lock(&self) -> Result<File> {
         durable::mkdir(&self.dir)?;
         let path = self.dir.join(".lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(|e| Error::io("open", &path, e))?;
+        let file = regular::open_own(&path).map_err(|e| Error::io("open", &path, e))?;
         file.lock().map_err(|e| Error::io("lock", &path, e))?;
         Ok(file)
     }
@@ -247,26 +247,17 @@ fn understand(path: &Path, bytes: Vec<u8>) -> Result<Stored> {
 }
 
 fn open(path: &Path) -> Result<(File, fs::Metadata)> {
-    // Not to wait for a writer if it is a pipe.
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
-    let file = file.map_err(|e| Error::io("open plan", path, e))?;
-    let meta = file.metadata().map_err(|e| Error::io("inspect plan", path, e))?;
-    if meta.is_file() {
-        Ok((file, meta))
-    } else {
-        Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because("it is not a regular file"))
-    }
+    regular::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput => Error::new(Kind::BadInput, "read plan").at(path.display()).because(e),
+        _ => Error::io("open plan", path, e),
+    })
 }
 
 fn slurp(file: &File, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read plan", path, e))?;
-    if bytes.len() as u64 > MAX_FILE {
-        let error = Error::new(Kind::BadInput, "read plan").at(path.display());
-        return Err(error.because("it is larger than 16 MiB"));
-    }
-    Ok(bytes)
+    regular::read_open(file, MAX_FILE).map_err(|e| match e.kind() {
+        io::ErrorKind::FileTooLarge => Error::new(Kind::BadInput, "read plan").at(path.display()).because(e),
+        _ => Error::io("read plan", path, e),
+    })
 }
 
 /// Refuses a file that a user other than we or root could have written.

@@ -107,7 +107,7 @@ fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
 
 /// Checks the configuration for `run` with these arguments for the node.
 fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
-    let (missing, warnings) = loaded.check_disk();
+    let (missing, warnings) = loaded.check_disk(args);
     let (unfit, doubtful) = loaded.check_args(args);
     for warning in loaded.warnings.iter().chain(&warnings).chain(&doubtful) {
         tell(format_args!("warning: {warning}"));

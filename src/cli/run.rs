@@ -19,7 +19,7 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     }
     unfit.into_result()?;
     loaded.config.check_dirs(&args)?;
-    let (problems, _) = loaded.check_disk();
+    let (problems, _) = loaded.check_disk(&args);
     problems.into_result()?;
     let home = home.with_data(loaded.config.data_dir(&args));
     tidy(&home)?;

@@ -7,6 +7,7 @@ use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
 use super::value::{HeightSource, SignAfterUnclean, StopTimeoutAction};
+use crate::home::{fit, regular};
 use crate::url::redact;
 use crate::wbft::Endpoint;
 use std::ffi::{OsStr, OsString};
@@ -14,6 +15,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// The largest file of certificates that is read.
+const MAX_PEM: u64 = 4 << 20;
 
 /// Reports combinations of values that are unsafe or make no sense.
 pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
@@ -125,9 +129,9 @@ impl Loaded {
         (problems, warnings)
     }
 
-    /// Looks at what the values name on the disk: problems first, then warnings.
+    /// Looks at what the values and these arguments for the node name on the disk: problems first, then warnings.
     #[must_use]
-    pub fn check_disk(&self) -> (Problems, Vec<Problem>) {
+    pub fn check_disk(&self, node_args: &[OsString]) -> (Problems, Vec<Problem>) {
         let config = &self.config;
         let mut problems = Problems::default();
         let mut warnings = Vec::new();
@@ -140,13 +144,16 @@ impl Loaded {
             let what = format!("{} has no wemixvisor/current yet", config.daemon_home.display());
             warnings.push(at("daemon_home", what).hint("lay it out with: wemixvisor init BINARY"));
         }
+        for unfit in fit::check(&config.daemon_home, &config.data_dir(node_args)) {
+            problems.add(Problem::new(unfit.path.display(), unfit.what).hint(unfit.hint));
+        }
         if let Some(path) = &config.daemon_preupgrade
             && let Some(why) = not_executable(path)
         {
             problems.add(at("daemon_preupgrade", format!("{}: {why}", path.display())));
         }
         if let Some(path) = &config.download_ca_file {
-            match fs::read(path) {
+            match regular::read(path, MAX_PEM) {
                 Ok(pem) if contains(&pem, b"-----BEGIN CERTIFICATE-----") => {}
                 Ok(_) => {
                     problems
@@ -345,9 +352,9 @@ mod tests {
             ("--download-ca-file", plain),
             ("--daemon-data-dir", "/nowhere"),
         ];
-        let (problems, warnings) = load(dir.path(), &flags).unwrap().check_disk();
+        let (problems, warnings) = load(dir.path(), &flags).unwrap().check_disk(&[]);
         assert_eq!((problems.0.len(), warnings.len()), (2, 2), "{problems} {warnings:?}");
-        let (problems, _) = load(Path::new("/nowhere"), &[]).unwrap().check_disk();
+        let (problems, _) = load(Path::new("/nowhere"), &[]).unwrap().check_disk(&[]);
         assert!(problems.to_string().ends_with("wemixvisor init BINARY"), "{problems}");
     }
 }

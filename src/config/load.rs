@@ -9,11 +9,11 @@ use super::keys::{self, Config, DROPPED, Dropped, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
+use crate::home::regular;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -177,24 +177,19 @@ impl Loader {
     }
 
     fn read(&mut self, path: &Path, must_exist: bool) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let result = File::open(path).and_then(|file| {
-            let meta = file.metadata()?;
-            if !meta.is_file() {
-                return Err(io::Error::other("it is not a regular file"));
-            }
+        let result = regular::open(path).and_then(|(file, meta)| {
             if meta.permissions().mode() & 0o022 != 0 {
                 let open = Problem::new(path.display(), "others than its owner may write this file");
                 self.warnings.push(open.hint("it decides what is executed: chmod go-w it"));
             }
-            file.take(MAX_FILE + 1).read_to_end(&mut bytes)
+            regular::read_open(&file, MAX_FILE)
         });
         match result {
-            Ok(n) if n as u64 > MAX_FILE => {
-                self.problems.add(Problem::new(path.display(), "it is larger than 1 MiB"));
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+                self.problems.add(Problem::new(path.display(), e.to_string()));
                 None
             }
-            Ok(_) => Some(bytes),
+            Ok(bytes) => Some(bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => None,
             Err(e) => {
                 self.problems.add(Problem::unreadable(path, &e));

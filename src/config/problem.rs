@@ -3,7 +3,7 @@
 //! An operator who mends a file wants the whole list, not the first line of it, so reading collects
 //! problems instead of returning at the first. Here is no reading; see [`super::load`].
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, is_of_the_machine, out_of_files};
 use crate::printable::printable;
 use std::fmt;
 use std::io;
@@ -18,8 +18,8 @@ pub struct Problem {
     pub what: String,
     /// The next step, where that is not obvious.
     pub hint: Option<String>,
-    /// Whether it is a matter of permission and not of what is written.
-    pub denied: bool,
+    /// [`Kind::Permission`] or [`Kind::Io`], if it is a matter of these and not of what is written.
+    pub kind: Kind,
 }
 
 /// Everything that is wrong with a configuration; never empty when returned as an error.
@@ -29,7 +29,7 @@ pub struct Problems(pub Vec<Problem>);
 impl Problem {
     /// A problem at a place.
     pub fn new(place: impl fmt::Display, what: impl Into<String>) -> Self {
-        Problem { place: place.to_string(), what: what.into(), hint: None, denied: false }
+        Problem { place: place.to_string(), what: what.into(), hint: None, kind: Kind::Config }
     }
 
     /// A file that the operating system does not let us read.
@@ -37,7 +37,10 @@ impl Problem {
         let problem = Problem::new(path.display(), format!("cannot be read: {err}"));
         match err.kind() {
             io::ErrorKind::PermissionDenied => {
-                Problem { denied: true, ..problem }.hint("run as the user that the home belongs to")
+                Problem { kind: Kind::Permission, ..problem }.hint("run as the user that the home belongs to")
+            }
+            _ if is_of_the_machine(err) => {
+                Problem { kind: Kind::Io, hint: out_of_files(err).map(str::to_owned), ..problem }
             }
             _ => problem,
         }
@@ -96,8 +99,9 @@ impl From<Problems> for Error {
                 format!("the configuration has {} problems:{lines}", many.len())
             }
         };
-        let denied = problems.0.iter().any(|p| p.denied);
-        Error::new(if denied { Kind::Permission } else { Kind::Config }, what)
+        let kinds = [Kind::Io, Kind::Permission];
+        let kind = kinds.into_iter().find(|kind| problems.0.iter().any(|p| p.kind == *kind));
+        Error::new(kind.unwrap_or(Kind::Config), what)
     }
 }
 
@@ -124,6 +128,13 @@ mod tests {
         let err = Error::from(Problems(vec![denied, Problem::new("--home", "worse")]));
         assert_eq!(err.kind(), Kind::Permission);
         assert!(err.to_string().contains("/c: cannot be read: permission denied; run as the user"), "{err}");
+        let none_left = Problem::unreadable(Path::new("/c"), &rustix::io::Errno::MFILE.into());
+        let err = Error::from(Problems(vec![none_left]));
+        assert_eq!(err.kind(), Kind::Io);
+        assert!(
+            err.to_string().ends_with("; raise the limit of open files (LimitNOFILE= or ulimit -n)"),
+            "{err}"
+        );
         let gone = Problem::unreadable(Path::new("/c"), &io::ErrorKind::NotFound.into());
         assert_eq!(Error::from(Problems(vec![gone])).kind(), Kind::Config);
     }

@@ -4,11 +4,11 @@
 //! already. Scripts are refused: what they run can change without their digest changing. The
 //! layout is that of elf(5); a file that was cut short is noticed by its segments.
 
+use super::regular;
 use crate::error::{Error, Kind, Result};
-use rustix::fs::OFlags;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 /// `e_machine` of the machines that have a name here.
@@ -35,15 +35,14 @@ pub fn open(path: &Path) -> Result<File> {
 
 /// Opens a regular file for reading, without following a link and without waiting for anything.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(
-        |e| match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+    match regular::open_no_link(path) {
+        Ok((file, _)) => Ok(file),
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(bad(path, "is not a regular file")),
+        Err(e) => Err(match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::LOOP) => bad(path, "is a symbolic link").hint("name the file itself"),
             _ => Error::io("open", path, e),
-        },
-    )?;
-    let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
-    if meta.is_file() { Ok(file) } else { Err(bad(path, "is not a regular file")) }
+        }),
+    }
 }
 
 /// Checks that an open file is a whole ELF program for this machine; its mode does not matter.

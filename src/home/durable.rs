@@ -4,8 +4,9 @@
 //! new one is there, never a part. A failed fsync is reported and never retried on the same file,
 //! because the kernel may have dropped the dirty pages already (fsync(2)).
 
+use super::regular;
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -69,14 +70,11 @@ pub fn rotate(path: &Path, prev: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// # Errors
 /// If writing or syncing fails; a part of the line may then be there.
 pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| Error::io("open", path, e))?;
-    let len = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(mode);
+    let (mut file, meta) =
+        regular::open_with(&mut options, OFlags::empty(), path).map_err(|e| Error::io("open", path, e))?;
+    let len = meta.len();
     let mut last = [b'\n'];
     if len > 0 {
         file.read_exact_at(&mut last, len - 1).map_err(|e| Error::io("read", path, e))?;

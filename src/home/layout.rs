@@ -4,7 +4,7 @@
 //! that is missing or dangling is an error that says what to do. Falling back to `genesis` would
 //! start an old binary past a fork.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, is_of_the_machine};
 use crate::machine::Target;
 use crate::name::Name;
 use std::fs;
@@ -268,10 +268,13 @@ impl Home {
         let target = self.read_current_link()?;
         let binary = self.binary(&target);
         let halted = |what: &str| Error::new(Kind::Halted, what.to_owned()).at(link.display());
-        let real = fs::canonicalize(&binary).map_err(|e| {
-            halted("`current` does not resolve to a binary")
+        let real = fs::canonicalize(&binary).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Error::io("resolve", &binary, e),
+            // That says nothing about the binary.
+            _ if is_of_the_machine(&e) => Error::io("resolve", &binary, e),
+            _ => halted("`current` does not resolve to a binary")
                 .because(e)
-                .hint(format!("put the binary back at {}", binary.display()))
+                .hint(format!("put the binary back at {}", binary.display())),
         })?;
         let dir = fs::canonicalize(self.dir()).map_err(|e| Error::io("resolve", &self.dir(), e))?;
         if !real.starts_with(&dir) {

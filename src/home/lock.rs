@@ -7,14 +7,14 @@
 //! when its databases are closed. All are flock(2) locks, which belong to the open file and not to the process; the
 //! node's own may be an fcntl lock.
 
-use super::{Home, glob};
+use super::{Home, glob, regular};
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -209,19 +209,12 @@ pub enum DataLock {
 pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
     let mut state = DataLock::Absent;
     for path in glob::expand(pattern) {
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
-            .open(&path);
-        let file = match opened {
-            Ok(file) => file,
-            // It went away between listing and opening.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+        let file = match regular::open_no_link(&path) {
+            Ok((file, _)) => file,
+            // It went away between listing and opening, or is no lock.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => continue,
             Err(e) => return Err(Error::io("open lock", &path, e)),
         };
-        if !file.metadata().is_ok_and(|m| m.is_file()) {
-            continue;
-        }
         let blocking = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
         if let Some(lock) = blocking.map_err(|e| Error::io("examine lock", &path, e.into()))? {
             return Ok(DataLock::Held { path, pid: lock.pid.map(rustix::process::Pid::as_raw_pid) });
@@ -236,14 +229,7 @@ pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| Error::io("open lock", path, e))
+    regular::open_own(path).map_err(|e| Error::io("open lock", path, e))
 }
 
 fn try_flock(file: &File, path: &Path) -> Result<bool> {
@@ -261,10 +247,29 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Whether there is such a process; one that we may not signal is one as well.
+/// Whether there is such a process that is not about to be gone; one that we may not signal is one as well.
 fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    process.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH)) && !is_dying(pid)
+}
+
+/// Whether a process has ended, is ending, or has a SIGKILL before it, as far as proc(5) shows it.
+///
+/// Its files are closed one after the other then, by threads that may still wait for the disk.
+fn is_dying(pid: u32) -> bool {
+    /// `PF_EXITING` of the kernel's `sched.h`.
+    const EXITING: u64 = 4;
+    const KILLED: u64 = 1 << (9 - 1);
+    let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    // The name before may hold blanks and parentheses.
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+    let pending = read("status").lines().any(|line| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & KILLED != 0)
+    });
+    matches!(fields.first(), Some(&("Z" | "X"))) || flags & EXITING != 0 || pending
 }
 
 #[cfg(test)]
@@ -274,7 +279,7 @@ mod tests {
     use crate::sys::{Birth, at_birth};
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::Signal;
-    use std::fs;
+    use std::fs::OpenOptions;
     use std::io::{BufRead as _, BufReader};
     use std::process::Command;
     use std::time::{Duration, Instant};
@@ -320,6 +325,25 @@ mod tests {
         SupervisorLock::acquire_between(&home, || pauses += 1).unwrap_err();
         assert_eq!(pauses, TRIES - 1);
         drop(held);
+    }
+
+    #[test]
+    fn a_supervisor_that_was_just_killed_does_not_count_as_one() {
+        let (_dir, home) = home();
+        let mut dying = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut left = Some(SupervisorLock::acquire(&home).unwrap());
+        fs::write(home.lock(), format!("{}\n", dying.id())).unwrap();
+        assert!(is_alive(dying.id()));
+        assert_eq!(SupervisorLock::acquire_between(&home, || unreachable!()).unwrap_err().kind(), Kind::Busy);
+        // A zombie from now on, or on the way to be one.
+        dying.kill().unwrap();
+        let release = || {
+            drop(left.take());
+            thread::sleep(AGAIN);
+        };
+        SupervisorLock::acquire_between(&home, release).unwrap();
+        assert!(!is_alive(dying.id()));
+        dying.wait().unwrap();
     }
 
     /// Takes a lock as soon as that can be done: a child that another test is starting has copies of all our

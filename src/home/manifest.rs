@@ -4,13 +4,12 @@
 //! not know are kept when it writes a manifest again.
 
 use super::binary::open_regular;
-use super::durable;
+use super::{durable, regular};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
@@ -87,15 +86,14 @@ impl Manifest {
     /// [`Kind::BadInput`] if it is not one, or was written by a newer version.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         let bad = || Error::new(Kind::BadInput, "read manifest").at(path.display());
-        match fs::metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("inspect", path, e)),
-            Ok(meta) if !meta.is_file() || meta.len() > Manifest::LIMIT => {
-                return Err(bad().because("not a regular file of at most 64 KiB"));
-            }
-            Ok(_) => {}
-        }
-        let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let bytes = match regular::read(path, Manifest::LIMIT) {
+            Ok(bytes) => bytes,
+            Err(e) => match e.kind() {
+                io::ErrorKind::NotFound => return Ok(None),
+                io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => return Err(bad().because(e)),
+                _ => return Err(Error::io("read", path, e)),
+            },
+        };
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| {
             bad().because(e).hint("stage the binary again with `wemixvisor upgrade add --force`")
         })?;
@@ -152,6 +150,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn keeps_fields_that_it_does_not_know() {

@@ -2,10 +2,12 @@
 
 pub mod binary;
 pub mod durable;
+pub mod fit;
 pub mod glob;
 mod layout;
 pub mod lock;
 mod manifest;
+pub mod regular;
 pub mod tree;
 
 pub use layout::{Current, Home};

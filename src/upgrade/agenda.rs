@@ -8,14 +8,14 @@ use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
+use crate::home::regular;
 use crate::home::{Home, durable};
 use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::{OpenOptions, TryLockError};
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::TryLockError;
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,14 +135,16 @@ impl Agenda {
             }
             Err(e) => return Err(e),
         };
-        let mut bytes = Vec::new();
-        file.take(LIMIT).read_to_end(&mut bytes).map_err(|e| Error::io("read", &path, e))?;
         let bad = |why: String| {
             Error::new(Kind::BadInput, "read schedule")
                 .at(path.display())
                 .because(why)
                 .hint("no upgrade begins until it is mended, or moved away and everything scheduled anew")
         };
+        let bytes = regular::read_open(&file, LIMIT).map_err(|e| match e.kind() {
+            io::ErrorKind::FileTooLarge => bad(e.to_string()),
+            _ => Error::io("read", &path, e),
+        })?;
         let agenda: Agenda = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         if agenda.version > Agenda::VERSION {
             return Err(bad(format!("version {} is from a newer wemixvisor", agenda.version)));
@@ -169,13 +171,7 @@ impl Agenda {
     ) -> Result<T> {
         let path = home.schedule_lock();
         durable::mkdir(&home.state())?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| Error::io("open", &path, e))?;
+        let lock = regular::open_own(&path).map_err(|e| Error::io("open", &path, e))?;
         let until = Instant::now() + patience;
         while let Err(e) = lock.try_lock() {
             match e {

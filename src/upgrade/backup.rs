@@ -11,7 +11,7 @@ use super::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
-use crate::home::{Home, durable};
+use crate::home::{Home, durable, regular};
 use crate::name::Name;
 use crate::time::rfc3339;
 use copy::Copier;
@@ -96,6 +96,8 @@ pub struct Need {
 }
 
 const VERSION: u32 = 1;
+/// A larger manifest is not one of ours: it would name millions of files.
+const LIMIT: u64 = 1 << 30;
 const MANIFEST: &str = "manifest.json";
 const DATA: &str = "data";
 const PARTIAL: &str = ".wemixvisor-partial-";
@@ -196,7 +198,7 @@ pub fn list(home: &Home) -> Result<Vec<Backup>> {
 pub fn load(home: &Home, name: &str) -> Result<Backup> {
     let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
     let path = home.backups().join(name).join(MANIFEST);
-    let text = match fs::read(&path) {
+    let text = match regular::read(&path, LIMIT) {
         Ok(text) if plain => text,
         Err(e) if plain && e.kind() != io::ErrorKind::NotFound => return Err(Error::io("read", &path, e)),
         _ => {

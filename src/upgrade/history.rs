@@ -4,12 +4,11 @@
 //! crash tore is passed over when the history is shown.
 
 use crate::error::{Error, Result};
-use crate::home::{Home, durable};
+use crate::home::{Home, durable, regular};
 use crate::machine::Record;
 use crate::name::Name;
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::time::SystemTime;
 
@@ -89,14 +88,13 @@ pub fn complete(home: &Home, record: &Record) -> Result<bool> {
 /// If the file cannot be read.
 pub fn read(home: &Home, limit: usize) -> Result<Vec<Entry>> {
     let path = home.history();
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
+    let (mut file, meta) = match regular::open(&path) {
+        Ok(opened) => opened,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("open", &path, e)),
     };
     let failed = |e| Error::io("read", &path, e);
-    let len = file.metadata().map_err(failed)?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(SHOWN))).map_err(failed)?;
+    file.seek(SeekFrom::Start(meta.len().saturating_sub(SHOWN))).map_err(failed)?;
     let mut entries = Vec::new();
     for line in BufReader::new(file.take(SHOWN)).split(b'\n') {
         entries.extend(serde_json::from_slice::<Entry>(&line.map_err(failed)?).ok());
@@ -158,5 +156,10 @@ mod tests {
         append(&home, &entries[3]).unwrap();
         assert_eq!(read(&home, 10).unwrap(), [entries[0].clone(), entries[2].clone(), entries[3].clone()]);
         assert_eq!(read(&home, 1).unwrap(), [entries[3].clone()]);
+        // A pipe is not waited for.
+        fs::remove_file(home.history()).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, home.history(), rustix::fs::Mode::RWXU).unwrap();
+        assert!(read(&home, 1).unwrap_err().to_string().contains("not a regular file"));
+        assert!(append(&home, &entries[0]).unwrap_err().to_string().contains("not a regular file"));
     }
 }

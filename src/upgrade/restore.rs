@@ -11,7 +11,7 @@ use super::backup::{Backup, Content, is_key};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::tree::{ItemKind, fingerprint, walk};
-use crate::home::{Home, durable};
+use crate::home::{Home, durable, regular};
 use crate::time::rfc3339;
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ use std::time::SystemTime;
 
 /// In a restored tree until the restore is over.
 const MARKER: &str = ".wemixvisor-restored";
+/// A larger note is not one of ours.
+const LIMIT: u64 = 64 * 1024;
 
 /// The places a restore works in, all siblings.
 struct Places {
@@ -48,7 +50,8 @@ pub fn restore(
         durable::remove(&places.live.join(MARKER))?;
         return Ok(replaced);
     }
-    if let Ok(done) = fs::read_to_string(places.live.join(MARKER)) {
+    if let Ok(done) = regular::read(&places.live.join(MARKER), LIMIT) {
+        let done = String::from_utf8_lossy(&done);
         // A crash came between the exchange and the end.
         let replaced = finish(home, &places, &done)?;
         if done == backup.name {
@@ -86,7 +89,7 @@ struct Done {
 impl Done {
     /// Where the data that `backup` has replaced is, if that was the last restore and nothing has changed since.
     fn of(home: &Home, places: &Places, backup: &Backup) -> Option<PathBuf> {
-        let text = fs::read(home.restored()).ok()?;
+        let text = regular::read(&home.restored(), LIMIT).ok()?;
         let done: Done = serde_json::from_slice(&text).ok()?;
         let same = done.backup == backup.name && done.tree == places.fingerprint().ok()?;
         same.then_some(done.replaced)

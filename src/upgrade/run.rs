@@ -9,6 +9,7 @@
 use super::Cancel;
 use crate::children::{self, Owned};
 use crate::error::{Error, Kind, Result};
+use crate::home::regular;
 use crate::sys::{Birth, at_birth};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -16,7 +17,6 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -120,7 +120,7 @@ fn spawn(program: &Program<'_>) -> io::Result<(PipeReader, Owned)> {
 /// Refuses what only a shell could make sense of: execvp(3), which `Command` uses, hands such a file to one.
 fn check_magic(path: &Path) -> Result<()> {
     let mut magic = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    let read = regular::open(path).and_then(|(file, _)| file.take(4).read_to_end(&mut magic));
     match read {
         Ok(_) if magic == *b"\x7fELF" || magic.starts_with(b"#!") => Ok(()),
         Ok(_) => Err(Error::new(Kind::BadInput, "the file is neither a program nor a script with a #! line")

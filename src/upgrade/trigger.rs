@@ -7,6 +7,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
+use crate::home::regular;
 use crate::machine::{Origin, Upgrade};
 use crate::name::Name;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// A larger file is refused.
@@ -35,11 +36,10 @@ pub fn read(path: &Path) -> Result<Option<Upgrade>> {
     };
     let bad =
         |why: String| Error::new(Kind::BadInput, "read upgrade-info.json").at(path.display()).because(why);
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(bad("it is larger than 1 MiB".to_owned()));
-    }
+    let bytes = regular::read_open(&file, LIMIT).map_err(|e| match e.kind() {
+        ErrorKind::FileTooLarge => bad(e.to_string()),
+        _ => Error::io("read", path, e),
+    })?;
     parse(&bytes).map(Some).map_err(bad)
 }
 

@@ -202,3 +202,41 @@ fn a_home_may_have_a_long_and_strange_path() {
     rig.ok(&["stop"]);
     assert_eq!(visor.end(), 0);
 }
+
+#[test]
+fn no_command_waits_for_a_pipe_where_a_file_belongs() {
+    let rig = Rig::new();
+    rig.stage("v2", &[]);
+    let _ = fs::remove_file(rig.of("config.yaml"));
+    fs::create_dir_all(rig.data()).unwrap();
+    fs::create_dir_all(rig.of("plans")).unwrap();
+    for (path, command, code) in [
+        ("config.yaml", &["config", "check"][..], 78),
+        ("config.yaml", &["run"], 78),
+        ("state/schedule.lock", &["upgrade", "schedule", "v2", "100"], 74),
+        ("state/schedule.json", &["upgrade", "schedule", "v2", "100"], 65),
+        ("plans/.lock", &["plan", "remove", "p"], 74),
+        ("plans/p.json", &["plan", "show", "p"], 65),
+        ("lock", &["run"], 74),
+        ("state/node.lock", &["run"], 0),
+        ("../data/upgrade-info.json", &["run"], 0),
+    ] {
+        let path = rig.of(path);
+        let aside = path.with_extension("aside");
+        let was_there = fs::rename(&path, &aside).is_ok();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        if code == 0 {
+            // It begins, and says what is in the way.
+            let mut visor = rig.run();
+            visor.wait(&["not a regular file"]);
+            assert_eq!(visor.stop(), 0, "{}", path.display());
+        } else {
+            let said = rig.fails(code, command);
+            assert!(said.contains("not a regular file"), "{command:?}: {said}");
+        }
+        fs::remove_file(&path).unwrap();
+        if was_there {
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+}

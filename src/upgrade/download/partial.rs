@@ -6,12 +6,12 @@
 //! put together from it is verified like everything else.
 
 use crate::error::{Error, Kind, Result};
-use crate::home::durable;
+use crate::home::{durable, regular};
 use crate::name::Name;
 use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -104,9 +104,8 @@ impl Note {
 
     /// A note that cannot be read is as good as none.
     fn load(path: &Path) -> Option<Self> {
-        let mut text = String::new();
-        File::open(path).ok()?.take(Note::LIMIT).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok().filter(|note: &Note| note.version == Note::VERSION)
+        let text = regular::read(path, Note::LIMIT).ok()?;
+        serde_json::from_slice(&text).ok().filter(|note: &Note| note.version == Note::VERSION)
     }
 }
 
@@ -321,21 +320,14 @@ fn has_room(bytes: u64, free: u64) -> bool {
 
 /// Opens a file of ours for reading and writing, and never anything else that stands there.
 fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(path)
-        .map_err(|e| Error::io("open", path, e))?;
-    let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
-    if !meta.is_file() {
-        return Err(Error::new(Kind::Failed, "a download cannot be written")
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let (file, _) = regular::open_with(&mut options, OFlags::NOFOLLOW, path).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput => Error::new(Kind::Failed, "a download cannot be written")
             .at(path.display())
-            .hint("move away what is there"));
-    }
+            .hint("move away what is there"),
+        _ => Error::io("open", path, e),
+    })?;
     file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| Error::io("chmod", path, e))?;
     Ok(file)
 }

@@ -5,8 +5,7 @@
 //! bundle, and an operator with a private authority must not have to trust the public ones as well.
 
 use crate::error::{Error, Kind, Result};
-use std::fs::File;
-use std::io::Read as _;
+use crate::home::regular;
 use std::path::{Path, PathBuf};
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 
@@ -60,12 +59,7 @@ impl Roots {
 }
 
 fn read(path: &Path) -> Result<RootCerts, String> {
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    file.take(LIMIT + 1).read_to_end(&mut pem).map_err(|e| e.to_string())?;
-    if pem.len() as u64 > LIMIT {
-        return Err("it is larger than 4 MiB".to_owned());
-    }
+    let pem = regular::read(path, LIMIT).map_err(|e| e.to_string())?;
     let mut certs: Vec<Certificate<'static>> = Vec::new();
     for item in parse_pem(&pem) {
         if let PemItem::Certificate(cert) = item.map_err(|e| e.to_string())? {

@@ -1,0 +1,118 @@
+//! Whether a home can be worked in at all: its file system, and who owns what is in it.
+//!
+//! What is wrong here is not noticed before the first start or the first record, and then again at every try. So it is
+//! looked at before anything begins. Nothing is changed.
+
+use super::Home;
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
+use rustix::process::geteuid;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// One thing that makes a home unusable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// The problem.
+    pub what: String,
+    /// The next step.
+    pub hint: String,
+}
+
+/// What the home at `root` with its data in `data` lacks. What is not there yet is not looked at.
+#[must_use]
+pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
+    let dir = root.join(Home::DIR);
+    let state = dir.join("state");
+    let mut found: Vec<_> = [of_mount(&dir, true), of_mount(data, false)].into_iter().flatten().collect();
+    if found.is_empty() {
+        found.extend([of_access(&dir), of_access(data)].into_iter().flatten());
+    }
+    // A command that was run as root leaves files that we may not read or replace later.
+    let entries = [&dir, &state].into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+    let ours = entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default();
+        path.starts_with(&state)
+            || ["state", "lock", "downloads", "upgrades"].iter().any(|ours| name == *ours)
+    });
+    found.extend([dir.clone()].into_iter().chain(ours).find_map(|path| of_owner(&path)));
+    found
+}
+
+fn of_mount(path: &Path, executes: bool) -> Option<Unfit> {
+    let (what, hint) = of_flags(statvfs(path).ok()?.f_flag, executes)?;
+    Some(Unfit { path: path.to_owned(), what: what.to_owned(), hint: hint.to_owned() })
+}
+
+fn of_flags(flags: StatVfsMountFlags, executes: bool) -> Option<(&'static str, &'static str)> {
+    if flags.contains(StatVfsMountFlags::RDONLY) {
+        return Some(("the file system is read-only", "mount it again with rw, and look why it was not"));
+    }
+    (executes && flags.contains(StatVfsMountFlags::NOEXEC)).then_some((
+        "the file system is mounted noexec, so no node can be executed from it",
+        "mount it again with exec, or move the home",
+    ))
+}
+
+fn of_access(path: &Path) -> Option<Unfit> {
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    match accessat(CWD, path, all, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Some(Unfit {
+            path: path.to_owned(),
+            what: format!("user {} may not work in it", geteuid().as_raw()),
+            hint: "run as the user that it belongs to, or chown it".to_owned(),
+        }),
+        // Missing, or it shows later what is wrong.
+        Ok(()) | Err(_) => None,
+    }
+}
+
+fn of_owner(path: &Path) -> Option<Unfit> {
+    let (owner, us) = (fs::symlink_metadata(path).ok()?.uid(), geteuid().as_raw());
+    is_foreign(owner, us).then(|| Unfit {
+        path: path.to_owned(),
+        what: format!("it belongs to user {owner}, but this is run by user {us}"),
+        hint: format!("run as user {owner}, or give all of it to user {us}: chown -R {us}"),
+    })
+}
+
+/// Root may work in the home of another user; then that user cannot any more, which is noticed when it tries.
+fn is_foreign(owner: u32, us: u32) -> bool {
+    owner != us && us != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_executes_or_keeps_nothing_is_named() {
+        let both = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC;
+        let what =
+            |flags, executes| of_flags(flags, executes).map(|(what, _)| what.split(',').next().unwrap());
+        assert_eq!(what(both, true), Some("the file system is read-only"));
+        assert_eq!(what(StatVfsMountFlags::NOEXEC, true), Some("the file system is mounted noexec"));
+        assert_eq!(what(StatVfsMountFlags::NOEXEC, false), None);
+        assert_eq!(what(StatVfsMountFlags::NOSUID, true), None);
+    }
+
+    #[test]
+    fn what_another_user_has_left_in_the_state_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("wemixvisor/state");
+        fs::create_dir_all(&state).unwrap();
+        fs::write(state.join("journal.json"), "").unwrap();
+        assert_eq!(check(dir.path(), &dir.path().join("data")), []);
+        assert_eq!((is_foreign(0, 1000), is_foreign(1001, 1000), is_foreign(1000, 0)), (true, true, false));
+    }
+
+    #[test]
+    fn a_real_file_system_of_that_kind_is_found() {
+        // proc(5) is mounted noexec nearly everywhere.
+        let noexec = statvfs("/proc").unwrap().f_flag.contains(StatVfsMountFlags::NOEXEC);
+        assert_eq!(of_mount(Path::new("/proc"), true).is_some(), noexec);
+        assert_eq!(of_mount(Path::new("/nowhere"), true), None);
+    }
+}
