@@ -4,11 +4,9 @@ use crate::config::{Loaded, Sources};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::home::lock::SupervisorLock;
 use crate::machine::Status;
 use crate::supervisor;
 use crate::upgrade::journal::Journal;
-use crate::upgrade::{history, sweep};
 use std::ffi::OsString;
 
 pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsString>) -> Result<u8> {
@@ -22,7 +20,6 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     let (problems, _) = loaded.check_disk(&args);
     problems.into_result()?;
     let home = home.with_data(loaded.config.data_dir(&args));
-    tidy(&home)?;
     let end = supervisor::run(loaded.config, sources, &home, args)?;
     let code = match (end.exit, end.node) {
         // Never 0: the node was not asked to end.
@@ -35,18 +32,4 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
     log::log!(level, "event=ended code={code} {}{hint}", end.reason);
     Ok(code)
-}
-
-/// Puts in order what a crash has left, before anything looks at it. Nothing of it is needed to run a node.
-fn tidy(home: &Home) -> Result<()> {
-    let _lock = SupervisorLock::acquire(home)?;
-    sweep::sweep(home);
-    // A journal that cannot be read is reported by the supervisor itself.
-    let completed = Journal::open(home).map_or(Ok(false), |open| history::complete(home, &open.record));
-    match completed {
-        Ok(true) => log::info!("event=history_completed the end of the last upgrade was missing"),
-        Ok(false) => {}
-        Err(e) => log::warn!("event=history_not_written {e}"),
-    }
-    Ok(())
 }

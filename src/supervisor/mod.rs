@@ -48,7 +48,7 @@ use crate::name::Name;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
 use crate::upgrade::prepare::{Downloads, Verified};
-use crate::upgrade::{head, history};
+use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
@@ -94,9 +94,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
     let _lock = SupervisorLock::acquire(home)?;
-    for dir in [home.dir(), home.state()] {
-        durable::sweep(&dir);
-    }
+    sweep::sweep(home);
     // Orphans of the node come to us, so that they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
@@ -104,6 +102,11 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let opened = Journal::open(home)?;
     if let Some(warning) = opened.warning {
         log::warn!("event=journal_slot_bad {warning}");
+    }
+    match history::complete(home, &opened.record) {
+        Ok(true) => log::info!("event=history_completed the end of the last upgrade was missing"),
+        Ok(false) => {}
+        Err(e) => log::warn!("event=history_not_written {e}"),
     }
     let verified = Verified::default();
     let link = link_as_it_is(home, &verified, &opened.record, current.target)?;
