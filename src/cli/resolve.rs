@@ -60,12 +60,12 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     let ready = prepare::prepare(config, home, &verified, &downloads, &as_if_planned, &cancel)?;
     progress.begin_with(ready);
     let (upgrade, old, new) = (progress.name.clone(), progress.from.clone(), progress.to.target.clone());
-    journal.write(&record)?;
+    journal.write_settled(&record)?;
     if home.read_current_link()? != old.target {
         durable::link(Path::new(&new.to_string()), &home.current())?;
     }
     record.halted = None;
-    journal.write(&record)?;
+    journal.write_settled(&record)?;
     print(&format!(
         "was halted: {reason}\nthe next `wemixvisor run` tries upgrade {upgrade} with the binary of {name}\n"
     ))
@@ -127,7 +127,7 @@ pub(super) fn chain(home: &Home) -> Result<()> {
         return Err(Error::new(Kind::NotMet, "this home is bound to no chain yet"));
     };
     head::forget(home)?;
-    journal.write(&record)?;
+    journal.write_settled(&record)?;
     print(&format!(
         "no longer bound to chain {} with genesis {}; the next `wemixvisor run` binds anew\n",
         chain.id, chain.genesis
@@ -139,7 +139,7 @@ fn decide(home: &Home, change: impl FnOnce(&mut Record) -> Result<String>) -> Re
     let Opened { mut journal, mut record, .. } = Journal::open(home)?;
     let Some(reason) = record.halted.take() else { return Err(nothing_halted()) };
     let said = change(&mut record)?;
-    journal.write(&record)?;
+    journal.write_settled(&record)?;
     print(&format!("was halted: {reason}\n{said}\n"))
 }
 

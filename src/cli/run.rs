@@ -27,7 +27,7 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
         (Exit::Failed, Some(Status::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
         (exit, _) => exit.code(),
     };
-    let undecided = end.exit == Exit::Halted && Journal::open(&home).is_ok_and(|j| j.record.halted.is_some());
+    let undecided = end.exit == Exit::Halted && Journal::read(&home).is_ok_and(|j| j.record.halted.is_some());
     let hint = if undecided { "; decide with `wemixvisor resolve`" } else { "" };
     let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
     log::log!(level, "event=ended code={code} {}{hint}", end.reason);

@@ -37,8 +37,9 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
 
 /// The state as the disk has it.
 fn at_rest(home: &Home) -> Result<Status> {
-    let record = Journal::open(home)?.record;
-    let (mut view, problems) = super::upgrade::view_at_rest(home, record);
+    let found = Journal::read(home)?;
+    let (mut view, mut problems) = super::upgrade::view_at_rest(home, found.record);
+    problems.extend(found.warning.map(|damage| damage.to_string()));
     view.head_record = head::read(home)?.map(|record| record.block);
     // A link that `run` would refuse to start from.
     view.trouble = home.read_current().err().map(|e| e.to_string());

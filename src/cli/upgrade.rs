@@ -27,7 +27,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) 
     let (name, height) = (entry.name.clone(), entry.height);
     let upgrade = entry.upgrade(Origin::Schedule);
     check_heights(&upgrade).map_err(|why| Error::new(Kind::Usage, why))?;
-    let record = Journal::open(home)?.record;
+    let record = Journal::read(home)?.record;
     let mut planned = Reader::new(home).read();
     // Scheduling what was cancelled is a change of mind.
     planned.cancelled.retain(|c| *c != (name.clone(), height));
@@ -91,7 +91,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
             other => return accepted(&other).map(drop),
         },
         Err(e) if e.kind() == Kind::NoSupervisor => {
-            let (view, problems) = view_at_rest(home, Journal::open(home)?.record);
+            let (view, problems) = view_at_rest(home, Journal::read(home)?.record);
             (view, problems, false)
         }
         Err(e) => return Err(e),
@@ -109,7 +109,7 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
     match ask(home, &Request::Cancel { name: name.clone() }) {
         Ok(answered) => print(&format!("{}\n", accepted(&answered.reply)?)),
         Err(e) if e.kind() == Kind::NoSupervisor => {
-            let under_way = Journal::open(home)?.record.upgrade.is_some_and(|p| p.name == *name);
+            let under_way = Journal::read(home)?.record.upgrade.is_some_and(|p| p.name == *name);
             if under_way {
                 return Err(Error::new(
                     Kind::Failed,

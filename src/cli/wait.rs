@@ -194,7 +194,7 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
 
 /// Why nothing will happen.
 fn nobody(home: &Home) -> Error {
-    match Journal::open(home).map(|opened| opened.record.halted) {
+    match Journal::read(home).map(|found| found.record.halted) {
         Ok(Some(reason)) => {
             Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`, then run again")
         }

@@ -1,4 +1,4 @@
-//! The only code that may change state on disk: put, rotate, append, link, promote, mkdir.
+//! The only code that may change state on disk, with [`slots`](super::slots): put, append, link, promote, mkdir.
 //!
 //! Each is atomic for a reader and durable when it returns: after a power cut the old thing or the
 //! new one is there, never a part. A failed fsync is reported and never retried on the same file,
@@ -40,25 +40,6 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let written = write_new(&temp, bytes, mode).and_then(|()| rename(&temp, path));
     if written.is_err() {
         // The file is ours and incomplete; if it cannot be removed either, it is harmless.
-        let _ = fs::remove_file(&temp);
-    }
-    written?;
-    sync_dir(parent_of(path))
-}
-
-/// As [`put`], but the old file becomes `prev` instead of being lost. Costs no more syncs.
-///
-/// After a crash at any moment the highest of the two that is whole is the old or the new content.
-///
-/// # Errors
-/// As [`put`]; the old file is then at `path` or at `prev`.
-pub fn rotate(path: &Path, prev: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let temp = temp_beside(path);
-    let written = write_new(&temp, bytes, mode).and_then(|()| match fs::rename(path, prev) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("rename to", prev, e)),
-        _ => rename(&temp, path),
-    });
-    if written.is_err() {
         let _ = fs::remove_file(&temp);
     }
     written?;
@@ -280,20 +261,6 @@ mod tests {
         let mut kept = [live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"];
         kept.sort_unstable();
         assert_eq!(names(dir.path()), kept);
-    }
-
-    #[test]
-    fn rotate_keeps_what_it_replaces() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, prev) = (dir.path().join("f"), dir.path().join("g"));
-        for text in ["one", "two", "three"] {
-            rotate(&file, &prev, text.as_bytes(), 0o600).unwrap();
-        }
-        assert_eq!(
-            (fs::read(&file).unwrap(), fs::read(&prev).unwrap()),
-            (b"three".to_vec(), b"two".to_vec())
-        );
-        assert_eq!(names(dir.path()), ["f", "g"]);
     }
 
     #[test]

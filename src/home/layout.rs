@@ -192,16 +192,16 @@ impl Home {
         self.dir().join("state")
     }
 
-    /// The newer slot of the journal.
+    /// `state/journal`.
     #[must_use]
     pub fn journal(&self) -> PathBuf {
-        self.state().join("journal.json")
+        self.state().join("journal")
     }
 
-    /// The older slot of the journal.
+    /// The two files in which older builds kept the journal.
     #[must_use]
-    pub fn journal_prev(&self) -> PathBuf {
-        self.state().join("journal.prev.json")
+    pub fn old_journals(&self) -> [PathBuf; 2] {
+        ["journal.json", "journal.prev.json"].map(|name| self.state().join(name))
     }
 
     /// `state/head`: the head record.

@@ -8,6 +8,7 @@ mod layout;
 pub mod lock;
 mod manifest;
 pub mod regular;
+pub mod slots;
 pub mod tree;
 
 pub use layout::{Current, Home};

@@ -78,5 +78,5 @@ fn keep(home: &Home, file: &mut Option<HeadFile>, record: Option<HeadRecord>) ->
         Some(open) => open,
         None => file.insert(HeadFile::open(home)?),
     };
-    open.write(&record).map_err(|e| Error::io("write", &home.head(), e))
+    open.write(&record)
 }

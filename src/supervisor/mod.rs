@@ -137,6 +137,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         args,
         machine,
         journal: opened.journal,
+        unsettled: false,
         child: None,
         worker,
         watcher,
@@ -218,6 +219,8 @@ struct Supervisor {
     args: Vec<OsString>,
     machine: Machine,
     journal: Journal,
+    /// Whether the second copy of a record at rest could not be written, so that this is logged once.
+    unsettled: bool,
     child: Option<Child>,
     worker: Worker,
     watcher: watcher::Watcher,
@@ -308,6 +311,7 @@ impl Supervisor {
                 events.extend(self.perform(action));
             }
         }
+        self.settle_journal();
         self.poller.pace(self.machine.pace());
         self.write_history();
     }
@@ -600,6 +604,15 @@ impl Supervisor {
         if notice.history {
             self.notices.push(notice);
         }
+    }
+
+    /// Writes the second copy of a record at rest: when the machine is done with its turn, never before a start.
+    fn settle_journal(&mut self) {
+        let trouble = self.journal.settle().err();
+        if let Some(e) = trouble.as_ref().filter(|_| !self.unsettled) {
+            log::error!("event=journal_not_settled the newest record is in one slot only: {e}");
+        }
+        self.unsettled = trouble.is_some();
     }
 
     fn write_history(&mut self) {

@@ -193,10 +193,7 @@ impl Watch {
         let name = OsStr::from_bytes(name);
         let files = [self.home.trigger(), self.home.schedule()];
         let one_of_ours = files.iter().chain(&self.directories()).any(|p| p.file_name() == Some(name));
-        // Plans end in .json like the journal, which we write all the time ourselves.
-        let journal =
-            [self.home.journal(), self.home.journal_prev()].iter().any(|p| p.file_name() == Some(name));
-        let plan = name.as_bytes().ends_with(b".json") && !name.as_bytes().starts_with(b".") && !journal;
+        let plan = name.as_bytes().ends_with(b".json") && !name.as_bytes().starts_with(b".");
         one_of_ours || plan
     }
 }

@@ -1,32 +1,21 @@
-//! The head record on disk: `state/head`, overwritten in place by turns in two slots of a preallocated file.
+//! The head record on disk: `state/head`, two [`slots`](crate::home::slots) that are overwritten by turns.
 //!
 //! It is written at every counted head of a validator, so it costs one small write and one fdatasync, and needs no
-//! space and no rename. Each slot is one line of JSON, padded with blanks: a sequence number, the record, and the
-//! CRC-32 of both. A slot that was torn by a power cut is noticed, and the other one, a block older, counts.
+//! space and no rename. A slot that was torn by a power cut is noticed, and the other one, a block older, counts.
 
 use crate::error::{Error, Kind, Result};
+use crate::home::slots::{Access, Entry, Format, Slot, Slots};
 use crate::home::{Home, durable};
 use crate::machine::HeadRecord;
-use flate2::Crc;
-use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt as _;
 
-/// The size of a slot in bytes.
-const SLOT: usize = 8192;
+/// A slot has room for the record with its recent blocks.
+const FORMAT: Format = Format { version: 1, size: 8192 };
 
 /// The writer of the head record. There is one per home, in the process that holds the supervisor's lock.
 #[derive(Debug)]
 pub struct HeadFile {
-    file: File,
+    slots: Slots,
     seq: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Slot {
-    seq: u64,
-    record: HeadRecord,
 }
 
 impl HeadFile {
@@ -36,63 +25,65 @@ impl HeadFile {
     /// If it can neither be opened nor made.
     pub fn open(home: &Home) -> Result<HeadFile> {
         let path = home.head();
-        let open = || OpenOptions::new().read(true).write(true).open(&path);
-        let file = match open() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                durable::put(&path, &[b' '; 2 * SLOT], 0o600)?;
-                open()
+        let slots = match Slots::open(&path, FORMAT, Access::Write)? {
+            Some(slots) => Some(slots),
+            None => {
+                Slots::create(&path, FORMAT, None)?;
+                Slots::open(&path, FORMAT, Access::Write)?
             }
-            opened => opened,
         };
-        let file = file.map_err(|e| Error::io("open", &path, e))?;
-        let seq =
-            slots(&file).map_err(|e| Error::io("read", &path, e))?.into_iter().flatten().map(|s| s.seq).max();
-        Ok(HeadFile { file, seq: seq.unwrap_or(0) })
+        let slots =
+            slots.ok_or_else(|| Error::new(Kind::Io, "the head record vanished").at(path.display()))?;
+        let seq = slots.read()?.iter().filter_map(good).map(|entry| entry.seq).max().unwrap_or(0);
+        Ok(HeadFile { slots, seq })
     }
 
     /// Makes a record durable: when this returns, it survives a power cut.
     ///
     /// # Errors
     /// If writing or syncing fails; the record before is still there.
-    pub fn write(&mut self, record: &HeadRecord) -> io::Result<()> {
+    pub fn write(&mut self, record: &HeadRecord) -> Result<()> {
         self.seq += 1;
         let mut record = record.clone();
-        let bytes = loop {
-            match encode(self.seq, &record) {
-                Some(bytes) => break bytes,
-                // Hashes of unusual length: fewer blocks of the past fit.
-                None if record.recent.pop().is_some() => {}
-                None => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the head record is too long"));
-                }
-            }
-        };
-        let at = (self.seq % 2) * SLOT as u64;
-        self.file.write_all_at(&bytes, at)?;
-        self.file.sync_data()
+        let mut payload = encode(&record);
+        // Hashes of unusual length: fewer blocks of the past fit.
+        while !self.slots.has_room(payload.len()) && record.recent.pop().is_some() {
+            payload = encode(&record);
+        }
+        self.slots.write(usize::from(self.seq % 2 == 1), self.seq, &payload)
     }
 }
 
 /// Reads the newest head record; None if there is none.
 ///
 /// # Errors
-/// [`Kind::Halted`] if there is something that cannot be read as one.
+/// [`Kind::Halted`] if there is something that cannot be read as one; [`Kind::Io`] or [`Kind::Permission`] if the
+/// operating system refuses to read it.
 pub fn read(home: &Home) -> Result<Option<HeadRecord>> {
     let path = home.head();
-    let file = match File::open(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|e| Error::io("open", &path, e))?,
+    let damaged = |why: String| {
+        Error::new(Kind::Halted, "the head record is damaged, so what was final cannot be proven")
+            .at(path.display())
+            .because(why)
+            .hint("restore it from a copy, or forget it: wemixvisor resolve head")
     };
-    let found = slots(&file).map_err(|e| Error::io("read", &path, e))?;
-    let damaged = found.iter().any(Result::is_err);
-    let newest = found.into_iter().flatten().max_by_key(|slot| slot.seq);
-    match newest {
-        None if damaged => {
-            Err(Error::new(Kind::Halted, "the head record is damaged, so what was final cannot be proven")
-                .at(path.display())
-                .hint("restore it from a copy, or forget it: wemixvisor resolve head"))
+    let slots = match Slots::open(&path, FORMAT, Access::Read) {
+        Ok(Some(slots)) => slots,
+        Ok(None) => return Ok(None),
+        Err(e) if e.kind() == Kind::BadInput => return Err(damaged("it is not a regular file".to_owned())),
+        Err(e) => return Err(e),
+    };
+    let found = slots.read()?;
+    let newest = found.iter().filter_map(good).max_by_key(|entry| entry.seq);
+    match (newest, found.iter().find_map(bad)) {
+        (Some(newest), _) if newest.version != FORMAT.version => {
+            Err(damaged(format!("its format is {}, this program knows {}", newest.version, FORMAT.version)))
         }
-        newest => Ok(newest.map(|slot| slot.record)),
+        (Some(newest), _) => {
+            serde_json::from_slice(&newest.payload).map(Some).map_err(|e| damaged(e.to_string()))
+        }
+        (None, Some(why)) => Err(damaged(why.to_owned())),
+        (None, None) => Ok(None),
     }
 }
 
@@ -104,48 +95,24 @@ pub fn forget(home: &Home) -> Result<()> {
     durable::remove(&home.head())
 }
 
-/// Both slots: empty ones are left out, damaged ones are errors.
-fn slots(file: &File) -> io::Result<Vec<std::result::Result<Slot, ()>>> {
-    let mut found = Vec::new();
-    for at in [0, SLOT as u64] {
-        let mut bytes = vec![0; SLOT];
-        let mut read = 0;
-        while read < SLOT {
-            match file.read_at(&mut bytes[read..], at + read as u64)? {
-                0 => break,
-                n => read += n,
-            }
-        }
-        let text = bytes[..read].trim_ascii();
-        if !text.is_empty() {
-            found.push(decode(text).ok_or(()));
-        }
+fn good(slot: &Slot) -> Option<&Entry> {
+    match slot {
+        Slot::Good(entry) => Some(entry),
+        Slot::Bad(_) | Slot::Empty => None,
     }
-    Ok(found)
 }
 
-fn encode(seq: u64, record: &HeadRecord) -> Option<Vec<u8>> {
-    let body = serde_json::to_vec(&Slot { seq, record: record.clone() }).ok()?;
-    let mut bytes = format!("{} ", crc32(&body)).into_bytes();
-    bytes.extend_from_slice(&body);
-    if bytes.len() >= SLOT {
-        return None;
+fn bad(slot: &Slot) -> Option<&str> {
+    match slot {
+        Slot::Bad(why) => Some(why),
+        Slot::Good(_) | Slot::Empty => None,
     }
-    bytes.resize(SLOT - 1, b' ');
-    bytes.push(b'\n');
-    Some(bytes)
 }
 
-fn decode(text: &[u8]) -> Option<Slot> {
-    let (sum, body) = text.split_at_checked(8)?;
-    let body = body.trim_ascii();
-    if sum == crc32(body).as_bytes() { serde_json::from_slice(body).ok() } else { None }
-}
-
-fn crc32(bytes: &[u8]) -> String {
-    let mut crc = Crc::new();
-    crc.update(bytes);
-    format!("{:08x}", crc.sum())
+fn encode(record: &HeadRecord) -> Vec<u8> {
+    let mut json = serde_json::to_vec(record).expect("every key of the record is a string");
+    json.push(b'\n');
+    json
 }
 
 #[cfg(test)]
@@ -178,7 +145,7 @@ mod tests {
         let mut again = HeadFile::open(&home).unwrap();
         again.write(&record(105)).unwrap();
         assert_eq!(read(&home).unwrap(), Some(record(105)));
-        assert_eq!(std::fs::metadata(home.head()).unwrap().len(), 2 * SLOT as u64);
+        assert_eq!(std::fs::metadata(home.head()).unwrap().len(), 2 * FORMAT.size as u64);
     }
 
     #[test]
@@ -192,10 +159,10 @@ mod tests {
         torn[40] ^= 1;
         std::fs::write(home.head(), &torn).unwrap();
         assert_eq!(read(&home).unwrap(), Some(record(100)), "the second record is in the first slot");
-        torn[SLOT + 40] ^= 1;
+        torn[FORMAT.size + 40] ^= 1;
         std::fs::write(home.head(), &torn).unwrap();
         assert_eq!(read(&home).unwrap_err().kind(), Kind::Halted);
-        std::fs::write(home.head(), &whole[..SLOT]).unwrap();
+        std::fs::write(home.head(), &whole[..FORMAT.size]).unwrap();
         assert_eq!(read(&home).unwrap(), Some(record(101)));
         forget(&home).unwrap();
         assert_eq!(read(&home).unwrap(), None);

@@ -142,7 +142,7 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
         report.made("current", &target.to_string());
     }
     Journal::create(home, &record)?;
-    report.made("state/journal.json", "a new journal");
+    report.made("state/journal", "a new journal");
     Ok(report)
 }
 

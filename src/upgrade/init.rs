@@ -48,7 +48,7 @@ pub fn init(home: &Home, binary: Option<&Path>, config: &str) -> Result<Report> 
             if let Some(version) = genesis {
                 let _lock = SupervisorLock::acquire(home)?;
                 Journal::create(home, &Record::new(version.clone()))?;
-                report.made("state/journal.json", "a new journal");
+                report.made("state/journal", "a new journal");
                 link(home, &version.target, &mut report)?;
             }
         }
@@ -107,8 +107,8 @@ fn stage_genesis(home: &Home, binary: Option<&Path>, report: &mut Report) -> Opt
 
 /// Makes the link of an `init` that was cut short. A link that was lost later may have pointed elsewhere.
 fn restore_link(home: &Home, report: &mut Report) -> Result<()> {
-    let record = match Journal::open(home) {
-        Ok(opened) => opened.record,
+    let record = match Journal::read(home) {
+        Ok(found) => found.record,
         Err(err) => {
             report.problem(err);
             return Ok(());
@@ -142,12 +142,12 @@ fn restore_link(home: &Home, report: &mut Report) -> Result<()> {
 }
 
 fn check_current(home: &Home, report: &mut Report) {
-    let checked = Journal::open(home).and_then(|opened| {
-        report.lines.extend(opened.warning.map(Line::Problem));
-        report.kept("state/journal.json", "");
+    let checked = Journal::read(home).and_then(|found| {
+        report.lines.extend(found.warning.map(Line::Problem));
+        report.kept("state/journal", "");
         let current = home.read_current()?;
         let manifest = install::verify(home, &current.target, None)?;
-        let record = opened.record;
+        let record = found.record;
         let under_way = record.upgrade.iter().flat_map(|u| [&u.from, &u.to]);
         let known = under_way.chain([&record.current]).find(|v| v.target == current.target);
         match known {

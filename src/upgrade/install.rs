@@ -254,7 +254,7 @@ fn check_pin(path: &Path, pin: &Digest) -> Result<()> {
 fn refuse_in_use(home: &Home, target: &Target, sha256: Option<&Digest>) -> Result<()> {
     let mut in_use = home.read_current_link().is_ok_and(|current| current == *target);
     if Journal::exists(home)? {
-        let record = Journal::open(home)?.record;
+        let record = Journal::read(home)?.record;
         let under_way = record.upgrade.iter().flat_map(|u| [&u.from, &u.to]);
         for version in under_way.chain([&record.current]).filter(|v| v.target == *target) {
             if Some(&version.sha256) == sha256 {

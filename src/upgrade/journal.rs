@@ -1,37 +1,47 @@
-//! The journal's two slots on disk: what was acknowledged last can be read after any crash.
+//! The journal on disk: the record that was acknowledged last can be read after any crash, or nothing is started.
 //!
-//! A write puts the new record into `journal.json` and keeps the old one as `journal.prev.json`.
-//! Each slot carries a sequence number and a checksum over its exact bytes, so a slot that was torn or
-//! has rotted is noticed and the other one counts. Both bad means that nothing can be proven: that halts.
-//! The meaning of the record is `machine`'s business.
+//! `state/journal` is a file of two [`slots`](crate::home::slots), allocated when the home is made, so that a write
+//! needs no space. Each slot holds a record as JSON, with a sequence number. The meaning of a record is the
+//! machine's business, with one exception: whether an upgrade is under way.
 //!
-//! A slot is one JSON object whose first member is the CRC-32 of all bytes that follow it:
+//! - While an upgrade is under way the slots take turns. A write goes to the slot that does not hold the newest
+//!   record, so the newest acknowledged record survives a write that is torn.
+//! - At rest both slots hold the same record. [`Journal::write`] acknowledges it when one of them does, and
+//!   [`Journal::settle`] writes the other. They are two calls because a node may be waiting for the first: the
+//!   supervisor settles when everything is performed that the record allows, such as the start of the node. During an
+//!   upgrade there is nothing to settle, so an upgrade never pays for it.
 //!
-//! ```text
-//! {"crc32":"1a2b3c4d",
-//!   "version": 1,
-//!   "seq": 7,
-//!   "record": { … }
-//! }
-//! ```
+//! What a damaged slot means follows from that:
+//!
+//! | the other slot | decision |
+//! |---|---|
+//! | is at rest | It serves, with a warning, and the damaged one is written anew. If that one was newer, it held the first record of an upgrade, `stopping`, and recovery forgets that one anyway. |
+//! | says that an upgrade is under way | The damaged slot may hold a later phase: halted, with what is known. |
+//! | is damaged, too | Halted. |
+//!
+//! A failure of the operating system at open or read is neither: it proves nothing, and is reported as what it is.
 
 use crate::error::{Error, Kind, Result};
-use crate::home::{Home, durable};
-use crate::machine::Record;
-use flate2::Crc;
-use serde::{Deserialize, Serialize};
+use crate::home::Home;
+use crate::home::slots::{Access, Entry, Format, Slot, Slots};
+use crate::machine::{Attempt, Phase, Record};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// The writer of the journal. There is one per home, in the process that holds the supervisor's lock.
 #[derive(Debug)]
 pub struct Journal {
-    slot: PathBuf,
-    prev: PathBuf,
+    slots: Slots,
+    /// The slot that holds the newest acknowledged record, and the number of that record.
+    newest: (usize, u64),
+    /// The highest number that was given to a write, whether or not it succeeded.
     seq: u64,
-    /// Whether `slot` holds the newest record, and so must be kept when it is replaced.
-    keep: bool,
+    /// The newest record, where it is at rest.
+    rest: Option<Vec<u8>>,
+    /// Whether the other slot is known to hold the same record.
+    settled: bool,
 }
 
 /// A journal as it was found.
@@ -41,46 +51,40 @@ pub struct Opened {
     pub journal: Journal,
     /// The record that was acknowledged last.
     pub record: Record,
-    /// A slot that was bad while the other was good: to be logged.
+    /// A slot that was damaged while the other one was at rest: to be logged.
     pub warning: Option<Error>,
 }
 
-const VERSION: u32 = 1;
-const HEAD: &str = "{\"crc32\":\"";
-const DIGITS: usize = 8;
-const LIMIT: u64 = 16 * 1024 * 1024;
-
-#[derive(Serialize, Deserialize)]
-struct Body<R> {
-    version: u32,
-    seq: u64,
-    record: R,
+/// A record as a reader finds it.
+#[derive(Debug)]
+pub struct Found {
+    /// The record that was acknowledged last.
+    pub record: Record,
+    /// A slot that is damaged while the other one is at rest; the next supervisor repairs it.
+    pub warning: Option<Error>,
 }
 
-/// The members that every version has.
-#[derive(Deserialize)]
-struct Stamp {
-    version: u32,
-    seq: u64,
-}
+/// A slot has room for 1,500 upgrades that ended with the longest names and reasons, and for 5,000 usual ones.
+const FORMAT: Format = Format { version: 1, size: 1024 * 1024 };
 
-enum Slot {
-    Absent,
-    Bad(Error),
-    Good { stamp: Stamp, text: Vec<u8> },
-}
+/// The room that an upgrade leaves when it begins, for what its later records add.
+const RESERVE: usize = 64 * 1024;
+
+/// A reader may meet a writer within a slot; it looks again before it takes that for damage.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl Journal {
-    /// Whether there is any trace of a journal.
+    /// Whether there is any trace of a journal, also of one that an older build wrote.
     ///
     /// # Errors
     /// If that cannot be told: what may not be seen may be there.
     pub fn exists(home: &Home) -> Result<bool> {
-        for slot in [home.journal(), home.journal_prev()] {
-            match fs::symlink_metadata(&slot) {
+        for path in home.old_journals().iter().chain([&home.journal()]) {
+            match fs::symlink_metadata(path) {
                 Ok(_) => return Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("inspect", &slot, e)),
+                Err(e) => return Err(Error::io("inspect", path, e)),
             }
         }
         Ok(false)
@@ -90,119 +94,234 @@ impl Journal {
     ///
     /// # Errors
     /// If there is one, or writing fails.
-    pub fn create(home: &Home, record: &Record) -> Result<Self> {
+    pub fn create(home: &Home, record: &Record) -> Result<Journal> {
         if Journal::exists(home)? {
             return Err(Error::new(Kind::Failed, "the journal exists already").at(home.journal().display()));
         }
-        let mut journal = Journal { slot: home.journal(), prev: home.journal_prev(), seq: 0, keep: false };
-        journal.write(record)?;
-        Ok(journal)
+        Slots::create(&home.journal(), FORMAT, Some((1, &encode(record))))?;
+        Ok(Journal::open(home)?.journal)
     }
 
-    /// Reads what was acknowledged last.
+    /// Reads the record that was acknowledged last, in order to write the next ones. A damaged slot is repaired if
+    /// the other one is at rest.
     ///
     /// # Errors
-    /// [`Kind::Halted`] if no slot is good or the newest is of a newer version of this program;
-    /// [`Kind::Permission`] if a slot may not be read.
+    /// [`Kind::Halted`] if the last record cannot be proven, or the journal is of another version of this program;
+    /// [`Kind::Io`] or [`Kind::Permission`] if the operating system refuses to open or read it.
     pub fn open(home: &Home) -> Result<Opened> {
-        let (slot, prev) = (home.journal(), home.journal_prev());
-        let (newest, keep, warning) = match (read_slot(&slot)?, read_slot(&prev)?) {
-            (Slot::Good { stamp, text }, Slot::Good { stamp: older, .. }) if stamp.seq > older.seq => {
-                ((stamp, text), true, None)
-            }
-            (Slot::Good { stamp, text }, Slot::Absent) => ((stamp, text), true, None),
-            (Slot::Good { stamp, text }, Slot::Bad(e)) => ((stamp, text), true, Some(e)),
-            (Slot::Absent | Slot::Good { .. }, Slot::Good { stamp, text }) => ((stamp, text), false, None),
-            (Slot::Bad(e), Slot::Good { stamp, text }) => ((stamp, text), false, Some(e)),
-            (Slot::Absent, Slot::Absent) => return Err(lost(&slot, "it is missing".to_owned())),
-            (Slot::Bad(e), Slot::Absent | Slot::Bad(_)) | (Slot::Absent, Slot::Bad(e)) => {
-                return Err(lost(&slot, e.to_string()));
-            }
+        let slots = open(home, Access::Write)?;
+        // The writer before may have been killed between its write and its sync: nothing may follow from a record
+        // that a power cut could still take away.
+        slots.sync()?;
+        let Judged { record, newest, settled, damage } = judge(home, slots.read()?)?;
+        let rest = record.upgrade.is_none().then(|| encode(&record));
+        let mut journal = Journal { slots, newest, seq: newest.1, rest, settled };
+        let allocated = journal.slots.allocate();
+        let repaired = journal.settle().and(allocated);
+        let warning = match (damage, repaired) {
+            (None, Ok(())) => None,
+            (Some(why), Ok(())) => Some(bad_slot(home, &why).hint("it is repaired")),
+            (Some(why), Err(e)) => Some(bad_slot(home, &why).hint(format!("it cannot be repaired: {e}"))),
+            // The record that counts is whole.
+            (None, Err(e)) => Some(e),
         };
-        let (stamp, text) = newest;
-        if stamp.version != VERSION {
-            return Err(Error::new(Kind::Halted, "the journal was written by another version of wemixvisor")
-                .at(slot.display())
-                .because(format!("its format is {}, this program knows {VERSION}", stamp.version))
-                .hint("run the newer wemixvisor"));
-        }
-        let body: Body<Record> = serde_json::from_slice(&text).map_err(|e| lost(&slot, e.to_string()))?;
-        let journal = Journal { slot, prev, seq: body.seq, keep };
-        Ok(Opened { journal, record: body.record, warning })
+        Ok(Opened { journal, record, warning })
     }
 
-    /// Acknowledges a record: when this returns, the record survives a power cut.
+    /// Reads the record that was acknowledged last, and changes nothing. A supervisor may be writing meanwhile.
     ///
     /// # Errors
-    /// If writing or syncing fails. Which of the two records is on disk is then unknown until the
-    /// next successful write.
+    /// As [`Journal::open`].
+    pub fn read(home: &Home) -> Result<Found> {
+        let slots = open(home, Access::Read)?;
+        let mut found = slots.read()?;
+        for _ in 1..LOOKS {
+            if found.iter().all(|slot| matches!(slot, Slot::Good(_))) {
+                break;
+            }
+            thread::sleep(PAUSE);
+            found = slots.read()?;
+        }
+        let Judged { record, damage, .. } = judge(home, found)?;
+        Ok(Found { record, warning: damage.map(|why| bad_slot(home, &why)) })
+    }
+
+    /// Acknowledges a record: when this returns, the record survives a power cut. [`Journal::settle`] must follow
+    /// where time allows.
+    ///
+    /// # Errors
+    /// If the record is too long for a slot: nothing is written then. If writing or syncing fails: which of the two
+    /// records is on disk is unknown until the next successful write, or until [`Journal::settle`] has put a record
+    /// at rest back.
     pub fn write(&mut self, record: &Record) -> Result<()> {
-        // Counted even if the write fails: the record may be on disk all the same.
+        let payload = encode(record);
+        self.check_room(record, payload.len())?;
+        let other = 1 - self.newest.0;
+        // Counted and unsettled even if the write fails: the record may be on disk all the same.
         self.seq += 1;
-        let bytes = encode(self.seq, record);
-        if self.keep {
-            durable::rotate(&self.slot, &self.prev, &bytes, 0o600)
-        } else {
-            durable::put(&self.slot, &bytes, 0o600)?;
-            self.keep = true;
-            Ok(())
+        self.settled = false;
+        self.slots.write(other, self.seq, &payload)?;
+        self.newest = (other, self.seq);
+        self.rest = record.upgrade.is_none().then_some(payload);
+        Ok(())
+    }
+
+    /// Has both slots hold the newest record if it is at rest. It costs nothing if they do.
+    ///
+    /// # Errors
+    /// If writing or syncing fails. The newest record stays acknowledged, and this can be called again.
+    pub fn settle(&mut self) -> Result<()> {
+        let Some(rest) = self.rest.as_ref().filter(|_| !self.settled) else { return Ok(()) };
+        let (newest, seq) = self.newest;
+        self.slots.write(1 - newest, seq, rest)?;
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Acknowledges a record and settles it, for a caller that nothing waits for.
+    ///
+    /// # Errors
+    /// As [`Journal::write`] and [`Journal::settle`].
+    pub fn write_settled(&mut self, record: &Record) -> Result<()> {
+        self.write(record)?;
+        self.settle()
+    }
+
+    /// An upgrade begins only where its later records will have room as well: in the middle of it there is no way on
+    /// without them.
+    fn check_room(&self, record: &Record, length: usize) -> Result<()> {
+        let begins = record.upgrade.as_ref().is_some_and(|attempt| attempt.phase == Phase::Stopping);
+        let wanted = if begins { length + RESERVE } else { length };
+        if self.slots.has_room(wanted) {
+            return Ok(());
         }
+        Err(Error::new(Kind::Failed, "the journal has no room for this record")
+            .because(format!("it has {length} bytes, with {} upgrades that have ended", record.ended.len())))
     }
 }
 
-fn lost(slot: &Path, why: String) -> Error {
-    Error::new(Kind::Halted, "no journal can be read, so what happened last cannot be proven")
-        .at(slot.display())
-        .because(why)
-        .hint(
-            "restore it from a copy, or find out which version ran last, link `current` to it, move the bad \
-             files away and run `wemixvisor init --import`",
-        )
+/// The two slots, judged.
+struct Judged {
+    record: Record,
+    /// The slot that counts, and its number.
+    newest: (usize, u64),
+    /// Whether both slots hold the same.
+    settled: bool,
+    /// What is wrong with the slot that does not count.
+    damage: Option<String>,
 }
 
-fn encode(seq: u64, record: &Record) -> Vec<u8> {
-    let body = serde_json::to_vec_pretty(&Body { version: VERSION, seq, record })
-        .expect("every key of the record is a string");
-    let mut rest = b"\",".to_vec();
-    rest.extend_from_slice(&body[1..]);
-    rest.push(b'\n');
-    let mut bytes = format!("{HEAD}{}", crc32(&rest)).into_bytes();
-    bytes.extend_from_slice(&rest);
-    bytes
+fn open(home: &Home, access: Access) -> Result<Slots> {
+    match Slots::open(&home.journal(), FORMAT, access) {
+        Ok(Some(slots)) => Ok(slots),
+        Ok(None) => Err(missing(home)),
+        Err(e) if e.kind() == Kind::BadInput => Err(lost(home, "it is not a regular file".to_owned())),
+        Err(e) => Err(e),
+    }
 }
 
-fn crc32(bytes: &[u8]) -> String {
-    let mut crc = Crc::new();
-    crc.update(bytes);
-    format!("{:0DIGITS$x}", crc.sum())
-}
-
-fn read_slot(path: &Path) -> Result<Slot> {
-    let bad =
-        |why: &str| Error::new(Kind::BadInput, "bad slot of the journal").at(path.display()).because(why);
-    let read = fs::metadata(path).and_then(|meta| {
-        let readable = meta.is_file() && meta.len() <= LIMIT;
-        if readable { fs::read(path).map(Some) } else { Ok(None) }
+fn judge(home: &Home, slots: [Slot; 2]) -> Result<Judged> {
+    let damaged = |which: usize, why: &str| format!("slot {} is damaged: {why}", which + 1);
+    let [first, second] = slots.map(|slot| match slot {
+        Slot::Good(entry) => Ok(entry),
+        Slot::Bad(why) => Err(why),
+        Slot::Empty => Err("it is empty".to_owned()),
     });
-    match read {
-        Ok(Some(text)) => Ok(match decode(&text) {
-            Ok(stamp) => Slot::Good { stamp, text },
-            Err(why) => Slot::Bad(bad(&why)),
-        }),
-        Ok(None) => Ok(Slot::Bad(bad("not a regular file of at most 16 MiB"))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Slot::Absent),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::io("read", path, e)),
-        Err(e) => Ok(Slot::Bad(Error::io("read", path, e))),
+    match (first, second) {
+        (Ok(a), Ok(b)) => {
+            let settled = a == b;
+            if a.seq == b.seq && !settled {
+                let why = format!("its slots differ, and both have the sequence number {}", a.seq);
+                return Err(lost(home, why));
+            }
+            let (which, newest) = if a.seq >= b.seq { (0, a) } else { (1, b) };
+            let record = decode(home, which, &newest)?;
+            Ok(Judged { record, newest: (which, newest.seq), settled, damage: None })
+        }
+        (Ok(good), Err(why)) => beside_damage(home, 0, &good, damaged(1, &why)),
+        (Err(why), Ok(good)) => beside_damage(home, 1, &good, damaged(0, &why)),
+        (Err(a), Err(b)) => Err(lost(home, format!("{}, {}", damaged(0, &a), damaged(1, &b)))),
     }
 }
 
-fn decode(text: &[u8]) -> Result<Stamp, String> {
-    let sum_and_rest = text.strip_prefix(HEAD.as_bytes()).and_then(|t| t.split_at_checked(DIGITS));
-    match sum_and_rest {
-        Some((sum, rest)) if sum == crc32(rest).as_bytes() => {
-            serde_json::from_slice(text).map_err(|e| e.to_string())
-        }
-        _ => Err("its checksum is wrong".to_owned()),
+/// Judges the slot `which` beside a damaged one.
+fn beside_damage(home: &Home, which: usize, good: &Entry, damage: String) -> Result<Judged> {
+    let record = decode(home, which, good)?;
+    match &record.upgrade {
+        None => Ok(Judged { record, newest: (which, good.seq), settled: false, damage: Some(damage) }),
+        Some(attempt) => Err(unproven(home, which, attempt, &damage)),
+    }
+}
+
+fn decode(home: &Home, which: usize, entry: &Entry) -> Result<Record> {
+    if entry.version != FORMAT.version {
+        return Err(Error::new(Kind::Halted, "the journal was written by another version of wemixvisor")
+            .at(home.journal().display())
+            .because(format!("its format is {}, this program knows {}", entry.version, FORMAT.version))
+            .hint("run the newer wemixvisor"));
+    }
+    serde_json::from_slice(&entry.payload)
+        .map_err(|e| lost(home, format!("slot {} makes no sense: {e}", which + 1)))
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let mut json = serde_json::to_vec(record).expect("every key of the record is a string");
+    json.push(b'\n');
+    json
+}
+
+fn bad_slot(home: &Home, why: &str) -> Error {
+    Error::new(Kind::BadInput, "a slot of the journal is damaged, the other one serves")
+        .at(home.journal().display())
+        .because(why)
+}
+
+fn missing(home: &Home) -> Error {
+    match home.old_journals().into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+        Some(old) => Error::new(Kind::Halted, "the journal was written by an older build of wemixvisor")
+            .at(old.display())
+            .because("this build keeps it in another file and does not read that one")
+            .hint(
+                "let the older build finish the upgrade that is under way, and stop it; then move the directory \
+                 `state` away and run `wemixvisor init --import`",
+            ),
+        None => lost(home, "it is missing".to_owned()),
+    }
+}
+
+/// How an operator goes on without a journal.
+const ANEW: &str = "restore it from a copy, or find out which version ran last, link `current` to it, move the \
+                    damaged file away and run `wemixvisor init --import`";
+
+fn lost(home: &Home, why: String) -> Error {
+    Error::new(Kind::Halted, "no journal can be read, so what happened last cannot be proven")
+        .at(home.journal().display())
+        .because(why)
+        .hint(ANEW)
+}
+
+fn unproven(home: &Home, which: usize, attempt: &Attempt, damage: &str) -> Error {
+    let what = "the journal is damaged during an upgrade, so what happened last cannot be proven";
+    Error::new(Kind::Halted, what)
+        .at(home.journal().display())
+        .because(format!(
+            "{damage}; slot {}, which may be older, says that upgrade {} from {} to {} was in phase {}",
+            which + 1,
+            attempt.name,
+            attempt.from.target,
+            attempt.to.target,
+            phase(attempt.phase),
+        ))
+        .hint(ANEW)
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::BackedUp => "backed-up",
+        Phase::Trying => "trying",
+        Phase::Reverting => "reverting",
     }
 }
 

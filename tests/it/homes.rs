@@ -1,9 +1,11 @@
 //! Homes: laid out, broken, missing; and what is said about them.
 
 use super::rig::visor::Rig;
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
+use wemixvisor::upgrade::journal::{Journal, Opened};
 
 /// Runs on a home that must not be run on: nothing is started, and the message has these parts.
 #[track_caller]
@@ -57,19 +59,43 @@ fn a_current_that_proves_nothing_starts_nothing() {
 fn a_journal_that_proves_nothing_starts_nothing() {
     let rig = Rig::new();
     rig.is_broken_on_purpose();
-    let journal = rig.of("state/journal.json");
+    let journal = rig.of("state/journal");
     let good = fs::read(&journal).unwrap();
-    fs::write(&journal, &good[..good.len() / 2]).unwrap();
-    is_refused(&rig, 79, &["no journal can be read", "journal.json"]);
+    let halves = [0, good.len() / 2];
+    let spoil = |slots: &[usize]| {
+        let mut bytes = fs::read(&journal).unwrap();
+        slots.iter().for_each(|at| bytes[at + 40] ^= 1);
+        fs::write(&journal, bytes).unwrap();
+    };
+    spoil(&halves);
+    is_refused(&rig, 79, &["no journal can be read", "state/journal", "init --import"]);
     fs::remove_file(&journal).unwrap();
-    is_refused(&rig, 79, &["no journal can be read", "init --import"]);
-    // One of two slots is enough.
-    fs::write(&journal, "{").unwrap();
-    fs::write(rig.of("state/journal.prev.json"), &good).unwrap();
+    is_refused(&rig, 79, &["no journal can be read", "it is missing"]);
+    fs::write(rig.of("state/journal.json"), "{}").unwrap();
+    is_refused(&rig, 79, &["older build", "state/journal.json", "init --import"]);
+    fs::remove_file(rig.of("state/journal.json")).unwrap();
+    // During an upgrade one whole slot of two proves nothing.
+    fs::write(&journal, &good).unwrap();
+    let Opened { journal: mut writer, mut record, .. } = Journal::open(&rig.as_home()).unwrap();
+    let attempt = json!({
+        "name": "v2", "height": 9, "data_compat": true, "phase": "backed-up", "attempt": 0,
+        "from": record.current, "to": record.current, "stopped_at": null, "unclean": false,
+    });
+    record.upgrade = Some(serde_json::from_value(attempt).unwrap());
+    writer.write(&record).unwrap();
+    spoil(&halves[..1]);
+    is_refused(&rig, 79, &["damaged during an upgrade", "slot 1 is damaged", "v2", "phase backed-up"]);
+    // At rest it is enough, and the other one is repaired.
+    fs::write(&journal, &good).unwrap();
+    spoil(&halves[1..]);
+    let status: Value = serde_json::from_slice(&rig.output(&["status", "--json"]).stdout).unwrap();
+    assert!(status["problems"][0].as_str().unwrap().contains("slot 2 is damaged"), "{status}");
     let mut visor = rig.run();
-    visor.wait(&["event=journal_slot_bad", "journal.json"]);
+    visor.wait(&["event=journal_slot_bad", "slot 2 is damaged", "it is repaired"]);
     visor.wait_node();
     assert_eq!(visor.stop(), 0);
+    let bytes = fs::read(&journal).unwrap();
+    assert!(bytes[..halves[1]].trim_ascii_end() == bytes[halves[1]..].trim_ascii_end());
 }
 
 #[test]
@@ -140,8 +166,7 @@ fn no_umask_opens_or_locks_the_home_and_the_node_keeps_its_own() {
     for umask in ["0", "0777"] {
         assert!(under(umask, &["init", v1.to_str().unwrap()]).output().unwrap().status.success());
         let mode = |path: &str| fs::metadata(rig.of(path)).unwrap().permissions().mode() & 0o7777;
-        let modes =
-            ["..", ".", "state", "genesis/bin", "config.yaml", "state/journal.json", "lock"].map(mode);
+        let modes = ["..", ".", "state", "genesis/bin", "config.yaml", "state/journal", "lock"].map(mode);
         assert_eq!(modes, [0o700, 0o700, 0o700, 0o700, 0o600, 0o600, 0o600], "{umask}");
         if umask == "0" {
             fs::remove_dir_all(rig.home()).unwrap();

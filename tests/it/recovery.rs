@@ -255,7 +255,8 @@ fn a_chain_that_stopped_by_itself_is_not_started_again_with_the_old_binary() {
 fn what_a_killed_supervisor_was_writing_is_swept_away() {
     let rig = Rig::new();
     // Beyond the highest process id that Linux can give.
-    let left = ["state/.journal.json.2147483647-7.tmp", ".current.2147483647-8.tmp"].map(|name| rig.of(name));
+    let left =
+        ["state/.schedule.json.2147483647-7.tmp", ".current.2147483647-8.tmp"].map(|name| rig.of(name));
     left.iter().for_each(|path| fs::write(path, "").unwrap());
     let mut visor = rig.run();
     visor.wait(&["event=started"]);

@@ -44,7 +44,7 @@ impl<'a> Situation<'a> {
                 other => return Err(unasked(&other)),
             },
             Err(e) if e.kind() == Kind::NoSupervisor => {
-                let record = Journal::open(home)?.record;
+                let record = Journal::read(home)?.record;
                 (machine::Machine::at_rest(record, Vec::new()).view(), false)
             }
             Err(e) => return Err(e),

@@ -165,8 +165,7 @@ impl Rig {
 
     /// The record in the journal.
     pub(crate) fn journal(&self) -> Value {
-        let slot: Value = serde_json::from_slice(&fs::read(self.of("state/journal.json")).unwrap()).unwrap();
-        slot["record"].clone()
+        serde_json::to_value(Journal::read(&self.as_home()).unwrap().record).unwrap()
     }
 
     /// What the history says, oldest first: the event and its detail.
@@ -186,7 +185,7 @@ impl Rig {
     }
 
     /// The home as the library knows it.
-    fn as_home(&self) -> Home {
+    pub(crate) fn as_home(&self) -> Home {
         Home::new(self.home(), "simnode").unwrap()
     }
 
@@ -203,7 +202,7 @@ impl Rig {
         }
         // I1: `current` is complete and what the journal says.
         let current = home.read_current().unwrap();
-        let record = Journal::open(&home).unwrap().record;
+        let record = Journal::read(&home).unwrap().record;
         let versions = record.upgrade.iter().flat_map(|u| [&u.from, &u.to]).chain([&record.current]);
         let known: Vec<_> = versions.filter(|v| v.target == current.target).map(|v| v.sha256).collect();
         assert!(known.contains(&digest_of(&current.binary).unwrap()), "current is {current:?}: {record:?}");
