@@ -10,6 +10,7 @@ use crate::machine::{Attempt, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
+use crate::upgrade::agenda::Agenda;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use std::fmt::Write as _;
@@ -32,7 +33,10 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
         Format::Json => print_json(&status)?,
         Format::Metrics => print(&metrics::render(&status))?,
     }
-    Ok(exit.code())
+    match (exit, Agenda::load(home)) {
+        (Exit::Ok, Err(damaged)) => Err(damaged),
+        (exit, _) => Ok(exit.code()),
+    }
 }
 
 /// The state as the disk has it.

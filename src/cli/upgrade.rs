@@ -85,7 +85,8 @@ fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
 }
 
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
-    let (view, problems, running) = match ask(home, &Request::Status) {
+    let damaged = Agenda::load(home).err();
+    let (view, mut problems, running) = match ask(home, &Request::Status) {
         Ok(answered) => match answered.reply {
             Reply::Status(status) => (status.view, status.problems, true),
             other => return accepted(&other).map(drop),
@@ -96,13 +97,17 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
         }
         Err(e) => return Err(e),
     };
+    // It is reported last, as the error that it is.
+    problems.retain(|problem| damaged.as_ref().is_none_or(|damaged| *problem != damaged.to_string()));
     for problem in &problems {
         tell(format_args!("wemixvisor: {problem}"));
     }
     if as_json {
-        return print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}));
+        print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}))?;
+    } else {
+        print(&show::upgrades(&view, running))?;
     }
-    print(&show::upgrades(&view, running))
+    damaged.map_or(Ok(()), Err)
 }
 
 pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {

@@ -45,6 +45,7 @@ use crate::machine::{
     Version,
 };
 use crate::name::Name;
+use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
 use crate::upgrade::prepare::{Downloads, Verified};
@@ -108,6 +109,8 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         Ok(false) => {}
         Err(e) => log::warn!("event=history_not_written {e}"),
     }
+    // A damaged schedule is the operator's to make anew, before an upgrade is missed.
+    Agenda::load(home)?;
     let verified = Verified::default();
     let link = link_as_it_is(home, &verified, &opened.record, current.target)?;
     log::info!(

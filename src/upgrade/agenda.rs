@@ -3,17 +3,28 @@
 //! Upgrades scheduled by hand, upgrades cancelled, and which plans are active and with which content.
 //! Commands change it under a lock of its own, so that they work whether or not a supervisor runs.
 //! Merging all sources is the business of [`machine::merge`](crate::machine::merge).
+//!
+//! The file is one JSON object whose first member is the CRC-32 of all bytes behind its eight digits. A wrong
+//! checksum, a key that is not known and anything else that is strange are errors: a flipped bit in a key must not
+//! lose an upgrade that the operator has scheduled, or bring one back that was cancelled.
+//!
+//! ```text
+//! {"crc32":"1a2b3c4d",
+//!   "version": 1,
+//!   "upgrades": [ … ]
+//! }
+//! ```
 
 use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
 use crate::home::regular;
+use crate::home::slots::crc32;
 use crate::home::{Home, durable};
 use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::fs::TryLockError;
 use std::io;
 use std::thread;
@@ -21,12 +32,16 @@ use std::time::{Duration, Instant};
 
 /// More is not read of the file, and does not make sense then.
 const LIMIT: u64 = 16 * 1024 * 1024;
+/// What stands before and behind the digits of the checksum.
+const HEAD: &str = "{\"crc32\":\"";
+const SEPARATOR: &str = "\",";
 /// How long a command waits while another one changes the schedule, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// The operator's decisions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Agenda {
     version: u32,
     /// Upgrades scheduled by hand.
@@ -37,21 +52,25 @@ pub struct Agenda {
     cancelled: Vec<Cancelled>,
     #[serde(default)]
     plans: Vec<ActivePlan>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
+}
+
+/// The member that every version has.
+#[derive(Deserialize)]
+struct Stamp {
+    version: u32,
 }
 
 /// An upgrade that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Cancelled {
     name: Name,
     height: u64,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
 }
 
 /// A plan that was activated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ActivePlan {
     /// The plan.
     pub name: Name,
@@ -60,8 +79,6 @@ pub struct ActivePlan {
     /// Whether its upgrades are held back for now.
     #[serde(default)]
     pub paused: bool,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
 }
 
 /// Everything that is planned, by whomever, not yet united.
@@ -82,7 +99,12 @@ pub struct Gathered {
 /// # Errors
 /// Those of [`Agenda::load`]. A plan that cannot be followed is a trouble and not an error.
 pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
-    let agenda = Agenda::load(home)?;
+    Ok(gather_with(home, Agenda::load(home)?, trigger))
+}
+
+/// The same with decisions that are loaded already.
+#[must_use]
+pub fn gather_with(home: &Home, agenda: Agenda, trigger: Option<Upgrade>) -> Gathered {
     let plans = Plans::new(home.plans());
     let (mut planned, mut held, mut troubles) = (agenda.by_hand(), Vec::new(), Vec::new());
     for active in agenda.plans() {
@@ -95,7 +117,7 @@ pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
         }
     }
     planned.extend(trigger);
-    Ok(Gathered { agenda, planned, held, troubles })
+    Gathered { agenda, planned, held, troubles }
 }
 
 impl Gathered {
@@ -108,13 +130,7 @@ impl Gathered {
 
 impl Default for Agenda {
     fn default() -> Self {
-        Agenda {
-            version: Agenda::VERSION,
-            upgrades: Vec::new(),
-            cancelled: Vec::new(),
-            plans: Vec::new(),
-            rest: Map::new(),
-        }
+        Agenda { version: Agenda::VERSION, upgrades: Vec::new(), cancelled: Vec::new(), plans: Vec::new() }
     }
 }
 
@@ -124,8 +140,8 @@ impl Agenda {
     /// The decisions; none, if there is no file yet.
     ///
     /// # Errors
-    /// [`Kind::BadInput`] if the file cannot be understood. Then no upgrade may begin, because one that
-    /// was cancelled might be among them.
+    /// [`Kind::BadInput`] if the file is damaged or cannot be understood. It must not be taken for an empty one:
+    /// an upgrade that was cancelled might begin, and one that was scheduled might not.
     pub fn load(home: &Home) -> Result<Agenda> {
         let path = home.schedule();
         let file = match open_regular(&path) {
@@ -139,17 +155,54 @@ impl Agenda {
             Error::new(Kind::BadInput, "read schedule")
                 .at(path.display())
                 .because(why)
-                .hint("no upgrade begins until it is mended, or moved away and everything scheduled anew")
+                .hint(
+                    "it cannot be edited by hand: move it away and make it anew with `wemixvisor upgrade schedule`, \
+                     `upgrade cancel` and `plan execute`",
+                )
         };
         let bytes = regular::read_open(&file, LIMIT).map_err(|e| match e.kind() {
             io::ErrorKind::FileTooLarge => bad(e.to_string()),
             _ => Error::io("read", &path, e),
         })?;
-        let agenda: Agenda = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        if agenda.version > Agenda::VERSION {
-            return Err(bad(format!("version {} is from a newer wemixvisor", agenda.version)));
+        Agenda::decode(&bytes).map_err(bad)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Agenda, String> {
+        let sum_and_rest = bytes.strip_prefix(HEAD.as_bytes()).and_then(|b| b.split_at_checked(8));
+        let Some((sum, rest)) = sum_and_rest else { return Err("it has no checksum".to_owned()) };
+        let body = rest.strip_prefix(SEPARATOR.as_bytes()).map(|members| [b"{", members].concat());
+        let agenda =
+            body.ok_or_else(|| "its first line is damaged".to_owned()).and_then(|b| Agenda::parse(&b));
+        match agenda {
+            agenda if *sum == crc32(rest) => agenda,
+            Ok(_) => Err("its checksum is wrong".to_owned()),
+            Err(why) => Err(format!("its checksum is wrong: {why}")),
+        }
+    }
+
+    fn parse(json: &[u8]) -> Result<Agenda, String> {
+        let stamp: Stamp = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        if stamp.version != Agenda::VERSION {
+            let known = Agenda::VERSION;
+            return Err(format!(
+                "version {} is from another wemixvisor, this one knows {known}",
+                stamp.version
+            ));
+        }
+        let agenda: Agenda = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        // A plan keeps the fields that it does not know; here there are none.
+        for entry in &agenda.upgrades {
+            if let Some((key, _)) = entry.rest.iter().next() {
+                return Err(format!("unknown field `{key}` in upgrade {}", entry.name));
+            }
         }
         Ok(agenda)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let body = serde_json::to_vec_pretty(self).expect("every key of an agenda is a string");
+        let rest = [SEPARATOR.as_bytes(), &body[1..], b"\n"].concat();
+        [HEAD.as_bytes(), &crc32(&rest), &rest].concat()
     }
 
     /// Changes what was decided, alone among processes, and makes it durable.
@@ -189,8 +242,7 @@ impl Agenda {
         let mut agenda = before.clone();
         let result = change(&mut agenda)?;
         if agenda != before {
-            let json = serde_json::to_string_pretty(&agenda).expect("every key of an agenda is a string");
-            durable::put(&home.schedule(), (json + "\n").as_bytes(), 0o600)?;
+            durable::put(&home.schedule(), &agenda.encode(), 0o600)?;
         }
         Ok(result)
     }
@@ -252,7 +304,7 @@ impl Agenda {
         self.upgrades.retain(|entry| entry.name != *name);
         for height in all {
             if !self.cancelled.iter().any(|c| c.name == *name && c.height == height) {
-                self.cancelled.push(Cancelled { name: name.clone(), height, rest: Map::new() });
+                self.cancelled.push(Cancelled { name: name.clone(), height });
             }
         }
         Ok(())
@@ -266,7 +318,7 @@ impl Agenda {
                 plan.paused = false;
             }
             None => {
-                self.plans.push(ActivePlan { name: name.clone(), sha256, paused: false, rest: Map::new() });
+                self.plans.push(ActivePlan { name: name.clone(), sha256, paused: false });
             }
         }
     }
@@ -397,36 +449,99 @@ mod tests {
         assert_eq!(state(), None);
     }
 
+    /// Writes what is no agenda, with its right checksum.
+    fn write_raw(home: &Home, json: &str) {
+        durable::mkdir(&home.state()).unwrap();
+        let rest = format!("{SEPARATOR}{}", &json[1..]);
+        fs::write(home.schedule(), [HEAD.as_bytes(), &crc32(rest.as_bytes()), rest.as_bytes()].concat())
+            .unwrap();
+    }
+
+    fn refusal(home: &Home) -> String {
+        let before = fs::read(home.schedule()).unwrap();
+        let refusal = Agenda::load(home).unwrap_err();
+        assert_eq!(refusal.kind(), Kind::BadInput);
+        schedule(home, "v2:200").unwrap_err();
+        assert_eq!(fs::read(home.schedule()).unwrap(), before, "it is not overwritten");
+        refusal.to_string()
+    }
+
     #[test]
-    fn fields_of_a_later_version_survive_an_edit() {
+    fn a_key_that_is_not_known_is_named() {
         let (_dir, home) = home();
         let digest = Digest::sha256(b"p");
-        let file = json!({
-            "version": 1, "note": "keep",
-            "upgrades": [{"name": "v2", "height": 200, "ticket": 1}],
-            "cancelled": [{"name": "v1", "height": 100, "by": "me"}],
-            "plans": [{"name": "p", "sha256": digest, "paused": false, "since": 5}],
+        let whole = json!({
+            "version": 1,
+            "upgrades": [{"name": "v2", "height": 200}],
+            "cancelled": [{"name": "v1", "height": 100}],
+            "plans": [{"name": "p", "sha256": digest, "paused": true}],
         });
-        durable::mkdir(&home.state()).unwrap();
-        fs::write(home.schedule(), file.to_string()).unwrap();
-        Agenda::edit(&home, |agenda| agenda.pause(&name("p"))).unwrap();
-        let mut expected = file;
-        expected["plans"][0]["paused"] = json!(true);
-        let written: Value = serde_json::from_slice(&fs::read(home.schedule()).unwrap()).unwrap();
-        assert_eq!(written, expected);
+        write_raw(&home, &whole.to_string());
+        assert_eq!(by_hand(&home), ["v2:200"]);
+        for place in ["", "/upgrades/0", "/cancelled/0", "/plans/0"] {
+            let mut file = whole.clone();
+            file.pointer_mut(place).unwrap()["ticket"] = json!(1);
+            write_raw(&home, &file.to_string());
+            let refusal = refusal(&home);
+            assert!(refusal.contains("unknown field `ticket`"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_an_error_and_never_an_empty_schedule() {
+        let (_dir, home) = home();
+        schedule(&home, "v2:200").unwrap();
+        Agenda::edit(&home, |agenda| agenda.cancel(&name("v3"), &[300])).unwrap();
+        let good = fs::read(home.schedule()).unwrap();
+        let mut bytes = good.clone();
+        for bit in 0..good.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Agenda::decode(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for len in 0..good.len() {
+            assert!(Agenda::decode(&good[..len]).is_err(), "length {len}");
+        }
+        assert!(Agenda::decode(&[&good[..], b"\n"].concat()).is_err());
+        Agenda::decode(&good).unwrap();
+    }
+
+    #[test]
+    fn a_file_edited_by_hand_is_refused_with_the_way_to_make_it_anew() {
+        let (_dir, home) = home();
+        schedule(&home, "v2:200").unwrap();
+        let text = fs::read_to_string(home.schedule()).unwrap();
+        let plain: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(plain["upgrades"][0]["name"], "v2", "it is plain JSON for a reader");
+        fs::write(home.schedule(), text.replace("200", "250")).unwrap();
+        let edited = refusal(&home);
+        assert!(edited.contains("its checksum is wrong; "), "{edited}");
+        fs::write(home.schedule(), text.replace("upgrades", "upgradez")).unwrap();
+        let flipped = refusal(&home);
+        assert!(flipped.contains("checksum is wrong: unknown field `upgradez`"), "{flipped}");
+        fs::write(home.schedule(), r#"{"version":1,"upgrades":[]}"#).unwrap();
+        let without = refusal(&home);
+        assert!(without.contains("it has no checksum"), "{without}");
+        for refusal in [edited, flipped, without] {
+            assert!(refusal.contains("move it away") && refusal.contains("upgrade schedule"), "{refusal}");
+        }
     }
 
     #[test]
     fn a_file_that_cannot_be_understood_is_never_overwritten() {
         let (_dir, home) = home();
         durable::mkdir(&home.state()).unwrap();
-        for bad in
-            ["", "{", "[]", r#"{"version":2}"#, r#"{"version":1,"upgrades":[{"name":"../x","height":1}]}"#]
-        {
+        for bad in ["", "{", "[]"] {
             fs::write(home.schedule(), bad).unwrap();
-            assert_eq!(Agenda::load(&home).unwrap_err().kind(), Kind::BadInput, "{bad}");
-            schedule(&home, "v2:200").unwrap_err();
-            assert_eq!(fs::read_to_string(home.schedule()).unwrap(), bad);
+            refusal(&home);
+        }
+        for (bad, part) in [
+            (r#"{"version":2,"turns":[]}"#, "version 2 is from another wemixvisor"),
+            (r#"{"version":1,"upgrades":[{"name":"../x","height":1}]}"#, "name"),
+        ] {
+            write_raw(&home, bad);
+            let refusal = refusal(&home);
+            assert!(refusal.contains(part), "{refusal}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! The view of all that is planned as the watcher keeps it: what [`gather`] finds, reading after reading.
+//! The view of all that is planned as the watcher keeps it: what [`gather_with`] finds, reading after reading.
 
-use super::agenda::gather;
+use super::agenda::{Agenda, gather_with};
 use super::trigger;
 use crate::home::Home;
 use crate::machine::Upgrade;
@@ -35,18 +35,20 @@ impl Planned {
     }
 }
 
-/// Reads again and again, and remembers what the trigger file said while it is being rewritten.
+/// Reads again and again, and remembers what the trigger file said while it is being rewritten, and what the
+/// operator had decided should that file be damaged.
 #[derive(Debug)]
 pub struct Reader {
     home: Home,
     trigger: Option<Upgrade>,
+    agenda: Option<Agenda>,
 }
 
 impl Reader {
     /// A reader of what is planned for this home.
     #[must_use]
     pub fn new(home: &Home) -> Self {
-        Reader { home: home.clone(), trigger: None }
+        Reader { home: home.clone(), trigger: None, agenda: None }
     }
 
     /// Reads everything now. What cannot be read is a problem, never an error.
@@ -57,17 +59,17 @@ impl Reader {
             // Half-written, perhaps: what it said before holds until it says something else, or is gone.
             Err(e) => problems.push(e.to_string()),
         }
-        match gather(&self.home, self.trigger.clone()) {
-            Ok(gathered) => {
-                problems.extend(gathered.troubles.iter().map(|(_, e)| e.to_string()));
-                let cancelled = gathered.agenda.cancelled();
-                Planned { cancelled, upgrades: gathered.planned, held: gathered.held, problems }
-            }
-            Err(e) => {
-                problems.push(e.to_string());
-                Planned { problems, ..Planned::default() }
-            }
+        match Agenda::load(&self.home) {
+            Ok(agenda) => self.agenda = Some(agenda),
+            // It is damaged: what was read before are still the operator's decisions.
+            Err(e) => problems.push(e.to_string()),
         }
+        // Without them nothing is planned: an upgrade that was cancelled might begin.
+        let Some(agenda) = self.agenda.clone() else { return Planned { problems, ..Planned::default() } };
+        let gathered = gather_with(&self.home, agenda, self.trigger.clone());
+        problems.extend(gathered.troubles.iter().map(|(_, e)| e.to_string()));
+        let cancelled = gathered.agenda.cancelled();
+        Planned { cancelled, upgrades: gathered.planned, held: gathered.held, problems }
     }
 }
 
@@ -75,6 +77,26 @@ impl Reader {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_schedule_that_is_damaged_meanwhile_still_says_what_it_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        Agenda::edit(&home, |agenda| agenda.schedule("v2:200".parse().unwrap())).unwrap();
+        Agenda::edit(&home, |agenda| agenda.cancel(&"v3".parse().unwrap(), &[300])).unwrap();
+        let mut reader = Reader::new(&home);
+        let before = reader.read();
+        assert_eq!((before.upgrades.len(), before.cancelled.len(), before.problems.len()), (1, 1, 0));
+        fs::write(home.schedule(), "rot").unwrap();
+        let after = reader.read();
+        assert_eq!((&after.upgrades, &after.cancelled), (&before.upgrades, &before.cancelled));
+        assert!(after.problems[0].contains("schedule.json"), "{:?}", after.problems);
+        // A reader that has never seen a whole one plans nothing, and says why.
+        let fresh = Reader::new(&home).read();
+        assert_eq!((fresh.upgrades.len(), fresh.problems.len()), (0, 1));
+        fs::remove_file(home.schedule()).unwrap();
+        assert_eq!(reader.read(), Planned::default());
+    }
 
     #[test]
     fn a_trigger_that_is_being_rewritten_still_says_what_it_said() {

@@ -99,6 +99,44 @@ fn a_journal_that_proves_nothing_starts_nothing() {
 }
 
 #[test]
+fn a_damaged_schedule_is_an_error_of_every_command_and_never_an_empty_one() {
+    let rig = Rig::new();
+    rig.ok(&["upgrade", "schedule", "v2", "20000"]);
+    let schedule = rig.of("state/schedule.json");
+    let good = fs::read_to_string(&schedule).unwrap();
+    let flipped = good.replace("upgrades", "upgradez");
+    fs::write(&schedule, &flipped).unwrap();
+    let parts = ["schedule.json", "checksum is wrong", "upgradez", "move it away"];
+    let named = |text: &str| parts.iter().for_each(|part| assert!(text.contains(part), "{part}: {text}"));
+    for args in
+        [&["upgrade", "list"][..], &["upgrade", "schedule", "v3", "30000"], &["upgrade", "cancel", "v2"]]
+    {
+        named(&rig.fails(65, args));
+    }
+    let status = rig.output(&["status"]);
+    assert_eq!(status.status.code(), Some(3), "no supervisor is running");
+    named(&String::from_utf8(status.stdout).unwrap());
+    is_refused(&rig, 65, &parts);
+
+    // A supervisor that runs keeps to what it read before.
+    fs::write(&schedule, &good).unwrap();
+    let mut visor = rig.run();
+    visor.wait_node();
+    fs::write(&schedule, &flipped).unwrap();
+    visor.wait(&["event=plan_unreadable", "checksum is wrong"]);
+    named(&rig.fails(65, &["status"]));
+    let list = rig.output(&["upgrade", "list", "--json"]);
+    let planned: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!((list.status.code(), &planned["planned"][0]["name"]), (Some(65), &json!("v2")));
+    assert!(!rig.output(&["upgrade", "cancel", "v2"]).status.success());
+    assert_eq!(fs::read_to_string(&schedule).unwrap(), flipped);
+    fs::rename(&schedule, rig.of("state/damaged")).unwrap();
+    rig.ok(&["upgrade", "schedule", "v2", "20000"]);
+    rig.ok(&["status"]);
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_home_that_is_not_there_asks_for_init() {
     let rig = Rig::empty();
     for args in [
