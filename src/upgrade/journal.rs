@@ -134,15 +134,7 @@ impl Journal {
     /// As [`Journal::open`].
     pub fn read(home: &Home) -> Result<Found> {
         let slots = open(home, Access::Read)?;
-        let mut found = slots.read()?;
-        for _ in 1..LOOKS {
-            if found.iter().all(|slot| matches!(slot, Slot::Good(_))) {
-                break;
-            }
-            thread::sleep(PAUSE);
-            found = slots.read()?;
-        }
-        let Judged { record, damage, .. } = judge(home, found)?;
+        let Judged { record, damage, .. } = judge(home, look(|| slots.read())?)?;
         Ok(Found { record, warning: damage.map(|why| bad_slot(home, &why)) })
     }
 
@@ -218,6 +210,19 @@ fn open(home: &Home, access: Access) -> Result<Slots> {
         Err(e) if e.kind() == Kind::BadInput => Err(lost(home, "it is not a regular file".to_owned())),
         Err(e) => Err(e),
     }
+}
+
+/// Both slots, as they are when no writer is within one of them; a damaged one stays damaged.
+fn look(mut read: impl FnMut() -> Result<[Slot; 2]>) -> Result<[Slot; 2]> {
+    let mut found = read()?;
+    for _ in 1..LOOKS {
+        if found.iter().all(|slot| matches!(slot, Slot::Good(_))) {
+            break;
+        }
+        thread::sleep(PAUSE);
+        found = read()?;
+    }
+    Ok(found)
 }
 
 fn judge(home: &Home, slots: [Slot; 2]) -> Result<Judged> {

@@ -489,6 +489,21 @@ fn a_slot_has_room_for_many_upgrades_and_what_does_not_fit_is_refused_before_any
 }
 
 #[test]
+fn a_slot_that_is_being_written_is_looked_at_again() {
+    let good = |seq| Slot::Good(Entry { version: 1, seq, payload: Vec::new() });
+    let torn = || Slot::Bad("its checksum is wrong".to_owned());
+    let mut looks = vec![[good(7), good(8)], [torn(), good(6)], [good(5), torn()]];
+    assert_eq!(look(|| Ok(looks.pop().unwrap())).unwrap(), [good(7), good(8)]);
+    // What stays damaged is damaged.
+    let mut count = 0;
+    let stays = look(|| {
+        count += 1;
+        Ok([good(7), torn()])
+    });
+    assert_eq!((stays.unwrap(), count), ([good(7), torn()], LOOKS));
+}
+
+#[test]
 fn a_reader_beside_the_writer_always_finds_a_record() {
     let (_dir, home, mut journal) = at_rest();
     let done = std::sync::atomic::AtomicBool::new(false);
