@@ -4,8 +4,8 @@
 
 #![allow(unsafe_code)]
 
-use rustix::fs::Mode;
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, pwrite, read};
 use rustix::process::{
     Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid, umask,
 };
@@ -36,7 +36,12 @@ pub struct Birth {
     pub parent_death: Option<Signal>,
     /// Descriptors that it inherits. Our copies are closed when the command is dropped.
     pub inherit: Vec<OwnedFd>,
+    /// A text that it writes into the first of these files, with its own `/proc/self/stat` after it.
+    pub note: Option<Vec<u8>>,
 }
+
+/// The length of a note with all that is after it.
+const NOTE: usize = 2048;
 
 /// Has every child of `command` do `birth` to itself before it executes its program.
 pub fn at_birth(command: &mut Command, birth: Birth) {
@@ -58,12 +63,26 @@ pub fn at_birth(command: &mut Command, birth: Birth) {
         for fd in &birth.inherit {
             fcntl_setfd(fd, FdFlags::empty())?;
         }
+        if let (Some(fd), Some(note)) = (birth.inherit.first(), &birth.note) {
+            leave_note(fd, note)?;
+        }
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe work is allowed (signal-safety(7)). `prepare`
     // makes plain system calls through rustix, which neither allocate nor lock, reads memory that was
     // moved into it before the fork, and builds errors from bare error numbers.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Replaces the content of a file by `note`, the calling process's line of `/proc/self/stat`, and blanks. Only plain
+/// system calls. The file keeps its length, so that only the first note needs space.
+fn leave_note(file: &OwnedFd, note: &[u8]) -> rustix::io::Result<()> {
+    let mut text = [b' '; NOTE];
+    let (front, rest) = text.split_at_mut_checked(note.len()).ok_or(Errno::NAMETOOLONG)?;
+    front.copy_from_slice(note);
+    let source = open(c"/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    read(&source, rest)?;
+    if pwrite(file, &text, 0)? == NOTE { Ok(()) } else { Err(Errno::NOSPC) }
 }
 
 /// The process id of a child that has ended and was not yet waited for; it stays that way.

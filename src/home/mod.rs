@@ -4,6 +4,7 @@ pub mod binary;
 pub mod durable;
 pub mod fit;
 pub mod glob;
+pub mod launch;
 mod layout;
 pub mod lock;
 mod manifest;

@@ -8,6 +8,7 @@ use super::Policy;
 use super::gates::{Sample, Validator};
 use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Target, Version};
 use super::upgrade::Upgrade;
+use crate::digest::Digest;
 use crate::exit::Exit;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,29 @@ pub struct Facts {
     pub link: Version,
     /// The head record, where there is one.
     pub head: Option<HeadRecord>,
+    /// The node process that was launched last since the boot, where its lock names one. Before a power cut the lock may
+    /// have named another one than after it.
+    pub launched: Option<Launched>,
+}
+
+/// The node process that was launched last, as its lock names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// The number of the launch, as in [`Record::launch`].
+    pub launch: u64,
+    /// The process, where it still runs.
+    pub alive: Option<Alive>,
+}
+
+/// A node that an earlier supervisor has launched and that still runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// Its process id.
+    pub pid: u32,
+    /// The digest of the file that it executes.
+    pub sha256: Digest,
+    /// How long it has run.
+    pub age: Duration,
 }
 
 /// The head as a node reported it.
@@ -178,6 +202,8 @@ pub enum Status {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// It was not our child, so the kernel did not say.
+    Unknown,
 }
 
 /// The class of a failure; decisions branch on it.
@@ -294,7 +320,11 @@ pub enum Action {
         version: Version,
         /// How it takes part in the network.
         mode: Mode,
+        /// The number of the launch, which the process writes into its lock before it executes the node.
+        launch: u64,
     },
+    /// Take the node over that still runs, and report its end. → `Exited`.
+    Adopt,
     /// Report when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
     /// Send SIGTERM to the node. → in the end `Exited`.
@@ -427,6 +457,7 @@ impl fmt::Display for Status {
         match self {
             Status::Code(code) => write!(f, "exit code {code}"),
             Status::Signal(signal) => write!(f, "signal {signal}"),
+            Status::Unknown => f.write_str("an end that was not seen"),
         }
     }
 }

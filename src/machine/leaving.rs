@@ -5,6 +5,7 @@
 
 use super::event::{Action, Failure, Mode, Survey};
 use super::gates::{self, Reason, Slot, Verdict};
+use super::record::Phase;
 use super::state::{Node, State, Why};
 use super::validator::is_in_set;
 use super::{Machine, Upgrade};
@@ -61,6 +62,12 @@ impl Machine {
     fn stop(&mut self, now: Instant, node: Node, why: Why) {
         self.actions.push(Action::Terminate);
         self.cancel_job();
+        if let Some(attempt) = self.record.upgrade.as_mut().filter(|attempt| attempt.phase == Phase::Stopping)
+        {
+            // While the node stops, so that a supervisor that comes after us does not ask it again.
+            attempt.asked = true;
+            self.actions.push(Action::Record(self.record.clone()));
+        }
         self.state = State::Stopping { why, since: now, node, killed: false, reminded: now };
     }
 

@@ -47,6 +47,7 @@
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
+mod adoption;
 mod chain_check;
 mod event;
 pub mod gates;
@@ -77,8 +78,8 @@ mod view;
 mod tests;
 
 pub use event::{
-    Action, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Level, Mode, Notice,
-    OwnMark, Recollection, Request, Status, Survey,
+    Action, Alive, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Launched, Level,
+    Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
 };
 pub use record::{
     Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,

@@ -21,20 +21,43 @@ const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
-        let recovery = recover(&facts.record, &facts.link);
         self.record = facts.record;
         self.heads = Heads::new(facts.head);
+        let last = self.record.launch;
+        // Where the lock names no launch since the boot, nothing proves that the last one never came to its exec.
+        let is_undone = facts.launched.as_ref().is_some_and(|launched| launched.launch < last);
+        if self.record.node == NodeMark::Running && is_undone {
+            self.take_back_the_launch();
+        }
         self.left = match self.record.node {
             NodeMark::Running => NodeMark::StoppedUnclean,
             seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
         };
+        let recovery = recover(&self.record, &facts.link);
         if let Recovery::Halt(reason) = recovery {
             return self.end(Exit::Halted, None, reason);
+        }
+        let alive =
+            facts.launched.filter(|launched| launched.launch == last).and_then(|launched| launched.alive);
+        if let Some(alive) = alive.filter(|alive| self.is_ours(alive, &recovery)) {
+            return self.adopt(now, &alive);
         }
         if recovery != Recovery::Start {
             self.tell(Level::Warn, "recovering", recovery.to_string(), true);
         }
         self.clear(now, Cleared::Resume(recovery));
+    }
+
+    /// The last launch never came to its exec: the supervisor died before.
+    fn take_back_the_launch(&mut self) {
+        self.record.node = self.record.before;
+        let launch = self.record.launch;
+        if let Some(attempt) = &mut self.record.upgrade {
+            attempt.attempt = attempt.attempt.saturating_sub(1);
+            if attempt.sealing == launch {
+                attempt.sealing = 0;
+            }
+        }
     }
 
     /// Waits until nothing holds the previous node's locks, then goes on.
@@ -78,12 +101,11 @@ impl Machine {
     }
 
     fn resume(&mut self, now: Instant, recovery: Recovery) {
-        let was_running = self.record.node == NodeMark::Running;
-        self.record.node = self.left;
+        let was_running = std::mem::replace(&mut self.record.node, self.left) == NodeMark::Running;
         match recovery {
             Recovery::Start => self.start(now),
             Recovery::Forget => {
-                self.record.upgrade = None;
+                self.forget_the_stop();
                 self.start(now);
             }
             Recovery::Backup => {
@@ -94,17 +116,13 @@ impl Machine {
                 }
                 self.save(record, AfterRecord::Upgrade);
             }
-            Recovery::Switch if was_running => {
-                // That was the attempt recorded in advance; nothing has run since the old node's end.
-                let unclean = self.record.upgrade.as_ref().is_none_or(|p| p.unclean);
-                self.left = if unclean { NodeMark::StoppedUnclean } else { NodeMark::StoppedClean };
-                self.record.node = self.left;
-                self.go_on();
-            }
             Recovery::Hook | Recovery::Switch | Recovery::Revert => self.go_on(),
-            Recovery::Try { failed: false } => self.start(now),
-            Recovery::Try { failed: true } => {
-                self.attempt_failed(now, "its end was not seen, the supervisor had died".to_owned(), None);
+            Recovery::Try => {
+                if was_running && let Some(attempt) = &mut self.record.upgrade {
+                    // An end that was not seen is no failure.
+                    attempt.forgiven += 1;
+                }
+                self.start(now);
             }
             Recovery::Halt(reason) => self.end(Exit::Halted, None, reason),
         }
@@ -150,10 +168,13 @@ impl Machine {
             // It seals nothing, and decides nothing about the next one.
             Mode::Dry => record.silent,
         };
-        record.node = NodeMark::Running;
+        (record.node, record.before) = (NodeMark::Running, self.left);
+        record.launch += 1;
         if let Some(attempt) = &mut record.upgrade {
             attempt.attempt += 1;
-            attempt.sealing |= mode == Mode::Full;
+            if mode == Mode::Full && attempt.sealing == 0 {
+                attempt.sealing = record.launch;
+            }
         }
         record
     }
@@ -168,14 +189,19 @@ impl Machine {
 
     pub(super) fn spawn(&mut self) {
         self.at_once = false;
-        // As the record says that is durable now.
-        let mode = match self.record.silent {
+        let mode = self.recorded_mode();
+        self.state = State::Spawning { mode };
+        let launch = self.record.launch;
+        self.actions.push(Action::Spawn { version: self.version().clone(), mode, launch });
+    }
+
+    /// How the node takes part that the record says is running, or about to run.
+    pub(super) fn recorded_mode(&self) -> Mode {
+        match self.record.silent {
             _ if self.is_untried(&self.record) => Mode::Dry,
             true => Mode::Silent,
             false => Mode::Full,
-        };
-        self.state = State::Spawning { mode };
-        self.actions.push(Action::Spawn { version: self.version().clone(), mode });
+        }
     }
 
     pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
@@ -268,7 +294,9 @@ impl Machine {
         let graceful = match (why, ending.status) {
             // A chain whose node stops by itself does so with any code once its data is closed.
             (Why::Crash, Status::Code(code)) => code == 0 || self.triggered().is_some(),
-            (Why::Crash, Status::Signal(_)) => false,
+            (Why::Crash, Status::Signal(_) | Status::Unknown) => false,
+            // After our SIGTERM, with its locks free. What a validator has signed depends on more than that.
+            (_, Status::Unknown) => !self.policy.validator,
             (_, status) => status.is_graceful(),
         };
         match graceful {
@@ -434,6 +462,9 @@ impl Machine {
     }
 
     pub(super) fn recorded(&mut self, now: Instant) {
+        if matches!(self.state, State::Stopping { .. }) {
+            return;
+        }
         let State::Recording { then, old, news } = &self.state else { return self.unexpected("recorded") };
         let has_ended = old.upgrade.is_some() && self.record.upgrade.is_none();
         let (then, news) = (then.clone(), news.clone());
@@ -473,6 +504,9 @@ impl Machine {
     /// With a node running, the old record stands and life goes on. With none, writing is tried
     /// again, except on the way out, where a missing record is safe and waiting is not.
     pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
+        if matches!(self.state, State::Stopping { .. }) {
+            return self.tell(Level::Error, "journal_not_written", failure.detail, false);
+        }
         let State::Recording { then, old, news } = &self.state else {
             return self.unexpected("record_failed");
         };

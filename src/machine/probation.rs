@@ -230,7 +230,7 @@ impl Machine {
     /// Whether the new binary of a validator has, or may have, signed: it has run with its engine on, and the chain does
     /// not prove the contrary.
     fn may_have_signed(&self, now: Instant, attempt: &Attempt) -> bool {
-        if !self.policy.validator || attempt.signed || !attempt.sealing {
+        if !self.policy.validator || attempt.signed || attempt.sealing == 0 {
             return attempt.signed;
         }
         if !self.policy.watch_height {

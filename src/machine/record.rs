@@ -32,10 +32,11 @@ pub struct Version {
 }
 
 /// The last known state of the node process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeMark {
     /// It has never run under this journal.
+    #[default]
     Never,
     /// It was started; if nothing runs now, its end was not seen.
     Running,
@@ -103,9 +104,15 @@ pub struct Attempt {
     /// Whether the new binary has been tried without peers and has opened the data.
     #[serde(default)]
     pub dry_run: bool,
-    /// Whether the new binary has ever run, or is about to run, with its engine on.
+    /// The first launch of the new binary with its engine on; 0 where there was none.
     #[serde(default)]
-    pub sealing: bool,
+    pub sealing: u64,
+    /// Whether SIGTERM was sent to the old node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
+    /// Whether the operator has ordered it for now, whatever its height.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
     /// Whether a block carries a seal or a proposal of the new binary.
     #[serde(default)]
     pub signed: bool,
@@ -180,6 +187,12 @@ pub struct Record {
     pub current: Version,
     /// The last known state of the node process.
     pub node: NodeMark,
+    /// How the one before had ended.
+    #[serde(default)]
+    pub before: NodeMark,
+    /// The number of the last launch. The process writes it into its lock before it executes the node.
+    #[serde(default)]
+    pub launch: u64,
     /// The chain of this home, from the first contact on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<Chain>,
@@ -204,6 +217,8 @@ impl Record {
         Record {
             current,
             node: NodeMark::Never,
+            before: NodeMark::Never,
+            launch: 0,
             chain: None,
             upgrade: None,
             ended: Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! The same facts give the same outcome, so recovery may itself be killed at any point.
 
-use super::record::{Attempt, NodeMark, Phase, Record, Target, Version};
+use super::record::{Attempt, Phase, Record, Target, Version};
 use std::fmt;
 
 /// The first thing to do.
@@ -18,11 +18,8 @@ pub enum Recovery {
     Hook,
     /// Go on with the switch of the link.
     Switch,
-    /// The link is switched: start the new binary, as a new attempt or as the same one.
-    Try {
-        /// Whether the last execution ended unseen and so counts as a failed attempt.
-        failed: bool,
-    },
+    /// The link is switched: start the new binary.
+    Try,
     /// The way back had begun: finish it.
     Revert,
     /// The state on disk cannot be explained; the operator must look.
@@ -37,8 +34,7 @@ impl fmt::Display for Recovery {
             Recovery::Backup => "the node is down for the upgrade; going on with the backup",
             Recovery::Hook => "the node is down for the upgrade; going on with the hook",
             Recovery::Switch => "the node is down for the upgrade; going on with the switch",
-            Recovery::Try { failed: false } => "the switch is made; starting the new binary",
-            Recovery::Try { failed: true } => "the switch is made; the new binary's end was not seen",
+            Recovery::Try => "the switch is made; starting the new binary",
             Recovery::Revert => "going on with the way back to the old binary",
             Recovery::Halt(reason) => reason,
         })
@@ -56,11 +52,11 @@ pub fn recover(record: &Record, link: &Version) -> Recovery {
             None => Recovery::Start,
             Some(reason) => Recovery::Halt(reason),
         },
-        Some(progress) => resume(progress, record.node, link),
+        Some(progress) => resume(progress, link),
     }
 }
 
-fn resume(progress: &Attempt, node: NodeMark, link: &Version) -> Recovery {
+fn resume(progress: &Attempt, link: &Version) -> Recovery {
     let at_old = mismatch(&progress.from, link);
     let at_new = mismatch(&progress.to, link);
     match (progress.phase, &at_old, &at_new) {
@@ -69,7 +65,7 @@ fn resume(progress: &Attempt, node: NodeMark, link: &Version) -> Recovery {
         (Phase::Stopped, None, _) => Recovery::Backup,
         (Phase::BackedUp, None, _) => Recovery::Hook,
         (Phase::Trying, None, _) => Recovery::Switch,
-        (Phase::Trying, _, None) => Recovery::Try { failed: node == NodeMark::Running },
+        (Phase::Trying, _, None) => Recovery::Try,
         (Phase::Reverting, None, _) | (Phase::Reverting, _, None) => Recovery::Revert,
         (Phase::Stopping | Phase::Stopped | Phase::BackedUp, Some(reason), _)
         | (Phase::Trying | Phase::Reverting, _, Some(reason)) => Recovery::Halt(reason.clone()),

@@ -89,7 +89,7 @@ impl Machine {
     /// the binary does not name the fork they may count.
     fn is_new_at_the_fork(&self, record: &Record) -> bool {
         let names = |fork| self.departure.forks.contains(&fork);
-        let is_new = |attempt: &Attempt| !attempt.sealing && attempt.fork_height.is_some_and(names);
+        let is_new = |attempt: &Attempt| attempt.sealing == 0 && attempt.fork_height.is_some_and(names);
         self.departure.at_fork && record.upgrade.as_ref().is_some_and(is_new)
     }
 
@@ -257,9 +257,9 @@ impl Machine {
 
     /// Asks the node to seal, after that is on record where a new binary must not be able to deny it.
     pub(super) fn seal(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
-        if self.record.upgrade.as_ref().is_some_and(|p| !p.sealing) {
+        if self.record.upgrade.as_ref().is_some_and(|p| p.sealing == 0) {
             let mut record = self.record.clone();
-            record.upgrade.iter_mut().for_each(|p| p.sealing = true);
+            record.upgrade.iter_mut().for_each(|p| p.sealing = record.launch);
             return Some(Next::Save { record: Box::new(record), news: None, applied: None });
         }
         let returning = &mut node.network.returning;

@@ -244,7 +244,7 @@ impl Machine {
         (signs && node.identity.known).then(|| format!("after we have signed, {}", contradiction.text()))
     }
 
-    fn is_forced(&self, upgrade: &Upgrade) -> bool {
+    pub(super) fn is_forced(&self, upgrade: &Upgrade) -> bool {
         self.forced.as_ref().is_some_and(|f| f.name == upgrade.name)
     }
 

@@ -1,72 +1,111 @@
-//! The node as a process: how it is executed, signalled and reaped.
+//! The node as a process: how it is executed, taken over, signalled and reaped.
 //!
-//! It gets a session of its own, so that a Ctrl-C on our terminal does not reach it; a parent-death
-//! signal, so that it is asked to stop should we be killed; and the node lock, so that no second one
-//! can start while anything of it is alive. It inherits stdout and stderr: its output never passes
+//! It gets a session of its own, so that a Ctrl-C on our terminal does not reach it, and the node lock, so that no second
+//! one can start while anything of it is alive. Before its exec it names itself in that lock, so that a supervisor that
+//! comes after us knows it again: the node outlives us (I11). It inherits stdout and stderr: its output never passes
 //! through us and so never waits for us.
-//!
-//! Architecture invariant: called from the main thread only. The parent-death signal follows the
-//! thread that spawned (prctl(2)), and the main thread lives as long as the process. When the whole
-//! process is killed, its threads die one by one and the node may get the signal a few times.
 
 use super::node_args::Launch;
 use crate::children::{self, Owned};
 use crate::home::Home;
+use crate::home::launch::{self, Process};
 use crate::home::lock::NodeLock;
 use crate::machine::{Class, Failure, Status};
 use crate::sys::{Birth, at_birth};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A node process that has not been reaped.
+/// A node process that is not known to have ended.
 #[derive(Debug)]
-pub(super) struct Child {
-    process: Owned,
+pub(super) enum Child {
+    /// We have executed it.
+    Own(Owned),
+    /// An earlier supervisor has.
+    Adopted(Process),
 }
 
 impl Child {
     /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
-    pub(super) fn spawn(home: &Home, binary: &Path, launch: &Launch) -> Result<Self, Failure> {
+    pub(super) fn spawn(home: &Home, binary: &Path, launch: &Launch, number: u64) -> Result<Self, Failure> {
+        let environment = |e: String| Failure::new(Class::Environment, e);
         let lock = NodeLock::try_acquire(home)
-            .map_err(|e| Failure::new(Class::Environment, e.to_string()))?
-            .ok_or_else(|| {
-                Failure::new(Class::Environment, "something of the previous node is still alive")
-            })?;
+            .map_err(|e| environment(e.to_string()))?
+            .ok_or_else(|| environment("something of the previous node is still alive".to_owned()))?;
+        let note = launch::note(number).map_err(|e| environment(format!("name the boot: {e}")))?;
         let mut command = Command::new(binary);
         command.args(&launch.args).stdin(Stdio::null()).envs(launch.set.iter().cloned());
         for name in &launch.hidden {
             command.env_remove(name);
         }
-        let birth = Birth { session: true, parent_death: Some(Signal::TERM), inherit: vec![lock.into_fd()] };
-        at_birth(&mut command, birth);
+        let inherit = vec![lock.into_fd()];
+        at_birth(&mut command, Birth { session: true, inherit, note: Some(note), ..Birth::default() });
         match children::spawn(&mut command) {
-            Ok(process) => Ok(Child { process }),
+            Ok(process) => Ok(Child::Own(process)),
             Err(e) => Err(Failure::new(class(&e), format!("{}: {e}", binary.display()))),
         }
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.process.pid().as_raw_pid().unsigned_abs()
+        let pid = match self {
+            Child::Own(process) => process.pid(),
+            Child::Adopted(process) => process.pid,
+        };
+        pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Asks the node, and nothing else of its group, to stop.
+    /// A descriptor that becomes readable when the process has ended.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        match self {
+            Child::Own(process) => process.pidfd(),
+            Child::Adopted(process) => process.pidfd.as_fd(),
+        }
+    }
+
+    /// Asks the node, and nothing else of its group, to stop. That it has ended already is fine.
     pub(super) fn terminate(&self) -> io::Result<()> {
-        self.process.signal(Signal::TERM)
+        match self {
+            Child::Own(process) => process.signal(Signal::TERM),
+            Child::Adopted(process) => gone_is_fine(pidfd_send_signal(&process.pidfd, Signal::TERM)),
+        }
     }
 
     /// Kills the node and whatever it has started in its session.
     pub(super) fn kill(&self) -> io::Result<()> {
-        self.process.signal_group(Signal::KILL)
+        match self {
+            Child::Own(process) => process.signal_group(Signal::KILL),
+            // While it runs the number of its group is its own.
+            Child::Adopted(process) if !has_ended(self.pidfd())? => {
+                gone_is_fine(kill_process_group(process.pid, Signal::KILL))
+            }
+            Child::Adopted(_) => Ok(()),
+        }
     }
 
     /// How the node ended, if it has; it is reaped then.
     pub(super) fn try_wait(&mut self) -> io::Result<Option<Status>> {
-        let status = self.process.try_wait()?;
+        let status = match self {
+            Child::Own(process) => process.try_wait()?,
+            // Its parent, which the system gave it, has the status.
+            Child::Adopted(_) => return Ok(has_ended(self.pidfd())?.then_some(Status::Unknown)),
+        };
         Ok(status.map(|s| s.code().map_or_else(|| Status::Signal(s.signal().unwrap_or(0)), Status::Code)))
+    }
+}
+
+fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&Timespec::default()))? > 0)
+}
+
+fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
+    match sent {
+        Err(Errno::SRCH) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Threads without which the supervisor is blind or deaf.
 //!
-//! One that comes upon a bug of ours ends the whole process, as a bug in the loop does: the node then gets its
-//! parent-death signal and stops in good order, and whoever started us sees the exit code of a bug. To go on
-//! without hearing signals, heads or plans would look well and miss the upgrade.
+//! One that comes upon a bug of ours ends the whole process, as a bug in the loop does: the node goes on, and whoever
+//! started us sees the exit code of a bug, starts us again, and we adopt it. To go on without hearing signals, heads or
+//! plans would look well and miss the upgrade.
 
 use crate::exit::Exit;
 use std::io;

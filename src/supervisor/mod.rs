@@ -20,6 +20,7 @@ mod child;
 mod control;
 mod essential;
 mod head_keeper;
+mod minder;
 mod node_args;
 mod plans;
 mod policy;
@@ -38,11 +39,12 @@ use crate::children;
 use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
+use crate::home::launch;
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
 use crate::machine::{
-    self, Action, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Level, Machine, Mode, Notice, Target,
-    Version,
+    self, Action, Alive, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Launched, Level, Machine, Mode,
+    Notice, Target, Version,
 };
 use crate::name::Name;
 use crate::upgrade::agenda::Agenda;
@@ -55,6 +57,7 @@ use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use head_keeper::HeadKeeper;
+use minder::Minder;
 use policy::policy;
 use poller::Poller;
 use ports::Ports;
@@ -127,9 +130,11 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     let surveyor = Surveyor::start(channels.answers.0.clone())?;
     let worker = Worker::start(channels.jobs.0.clone())?;
     let release = Release::start(home, channels.released.0.clone())?;
+    let minder = Minder::start(channels.signals.0.clone())?;
+    let launch = launch::last(home)?;
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());
-    let supervisor = Supervisor {
+    let mut supervisor = Supervisor {
         context: Context {
             config: Arc::new(config),
             home: home.clone(),
@@ -142,6 +147,8 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         journal: opened.journal,
         unsettled: false,
         child: None,
+        found: None,
+        minder,
         worker,
         watcher,
         poller,
@@ -162,7 +169,18 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         end: None,
     };
     let head = head::read(home)?;
-    Ok(supervisor.run(&channels, Facts { record: opened.record, link, head }))
+    let launched = launch.map(|launch| {
+        let alive =
+            |process: &launch::Process| Alive { pid: pid(process), sha256: process.sha256, age: process.age };
+        let launched = Launched { launch: launch.number, alive: launch.process.as_ref().map(alive) };
+        supervisor.found = launch.process;
+        launched
+    });
+    Ok(supervisor.run(&channels, Facts { record: opened.record, link, head, launched }))
+}
+
+fn pid(process: &launch::Process) -> u32 {
+    process.pid.as_raw_pid().unsigned_abs()
 }
 
 /// The target of `current`, with the digest of the binary that is really there.
@@ -225,6 +243,9 @@ struct Supervisor {
     /// Whether the second copy of a record at rest could not be written, so that this is logged once.
     unsettled: bool,
     child: Option<Child>,
+    /// The node that an earlier supervisor has launched, until it is adopted.
+    found: Option<launch::Process>,
+    minder: Minder,
     worker: Worker,
     watcher: watcher::Watcher,
     poller: Poller,
@@ -336,7 +357,11 @@ impl Supervisor {
                     Err(e) => Event::InspectFailed(failure(&e)),
                 })
             }
-            Action::Spawn { version, mode } => Some(match self.spawn(&version, mode) {
+            Action::Adopt => {
+                self.adopt();
+                None
+            }
+            Action::Spawn { version, mode, launch } => Some(match self.spawn(&version, mode, launch) {
                 Ok(pid) => Event::Spawned { pid },
                 Err(failure) => Event::SpawnFailed(failure),
             }),
@@ -438,7 +463,20 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, version: &Version, mode: Mode) -> Result<u32, Failure> {
+    fn adopt(&mut self) {
+        let Some(process) = self.found.take() else { return };
+        self.spawned = Instant::now().checked_sub(process.age).unwrap_or_else(Instant::now);
+        self.mind(Child::Adopted(process));
+    }
+
+    /// Follows a node that runs, to its end.
+    fn mind(&mut self, child: Child) {
+        self.minder.mind(child.pidfd());
+        self.poller.follow(child.pid());
+        self.child = Some(child);
+    }
+
+    fn spawn(&mut self, version: &Version, mode: Mode, number: u64) -> Result<u32, Failure> {
         let home = &self.context.home;
         self.context.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
@@ -453,11 +491,10 @@ impl Supervisor {
                 log::info!("event=dry_start the new binary is tried without peers and without --mine")
             }
         }
-        let child = Child::spawn(home, &home.binary(&version.target), &launch)?;
+        let child = Child::spawn(home, &home.binary(&version.target), &launch, number)?;
         self.spawned = Instant::now();
         let pid = child.pid();
-        self.child = Some(child);
-        self.poller.follow(pid);
+        self.mind(child);
         Ok(pid)
     }
 

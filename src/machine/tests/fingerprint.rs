@@ -15,7 +15,10 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let World {
         record, head_record, link, head, pending, awaiting, process, job, end, schedule, truth, ..
     } = world;
-    (extra, record, head_record, link, head, pending, awaiting, process, job, end, schedule).hash(&mut into);
+    let pending = pending.clone().map(uncounted_action);
+    let (launched, record) = (world.launched == Some(record.launch), uncounted(record));
+    (extra, record, launched, head_record, link, head, pending, awaiting, process, job, end, schedule)
+        .hash(&mut into);
     truth.timeless().hash(&mut into);
     let since = |at: &Instant| match at.checked_duration_since(world.now) {
         Some(ahead) => (ahead, Duration::ZERO),
@@ -38,6 +41,7 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
         *at = world.epoch;
     }
     let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
+    let record = uncounted(record);
     let heads = (heads.record(), heads.contradiction(), heads.doubt());
     let Machine { unbound, unstuck, at_once, .. } = machine;
     (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
@@ -46,11 +50,32 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     into.finish()
 }
 
+/// A record without the numbers of the launches, of which it matters only which are the same.
+fn uncounted(record: &Record) -> (Record, bool) {
+    let mut record = record.clone();
+    let sealing = record.upgrade.as_mut().map_or(0, |attempt| std::mem::take(&mut attempt.sealing));
+    let last = sealing == record.launch;
+    if let Some(attempt) = &mut record.upgrade {
+        attempt.sealing = sealing.min(1);
+    }
+    record.launch = 0;
+    (record, last)
+}
+
+fn uncounted_action(action: Action) -> Action {
+    match action {
+        Action::Record(record) => Action::Record(uncounted(&record).0),
+        Action::Spawn { version, mode, .. } => Action::Spawn { version, mode, launch: 0 },
+        other => other,
+    }
+}
+
 impl World {
     /// What a supervisor finds when it starts, as a number.
     pub(super) fn facts(&self) -> u64 {
         let mut into = Mixer(0);
-        (&self.record, &self.head_record, &self.link, &self.schedule).hash(&mut into);
+        let process = self.process.as_ref().map(|p| (&p.target, p.terminated));
+        (&self.record, &self.head_record, &self.link, &self.schedule, self.launched, process).hash(&mut into);
         into.finish()
     }
 }

@@ -156,6 +156,13 @@ impl World {
             }
             Action::Link(target) => self.check_link(target),
             Action::Spawn { version, .. } => self.check_spawn(version),
+            Action::Adopt => {
+                let orphan = self.process.as_ref().filter(|p| p.orphan);
+                require(
+                    orphan.is_some_and(|p| p.target == self.link),
+                    "only the node of this home is adopted",
+                )
+            }
             Action::AwaitRelease => require(!self.awaiting, "the locks are waited for once"),
             Action::Terminate => self.check_terminate(),
             Action::Kill => {

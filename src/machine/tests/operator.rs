@@ -47,11 +47,11 @@ fn stop_while_the_node_stops_for_an_upgrade() {
         (+1.0s) ask stop             → answer: stopping the node, then ending
         exited, exit code 0          → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → exit Ok: asked to stop
         boot                         → warn recovering (history): the node is down for the upgrade; going on with the backup
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
     "#]]);
 }
@@ -68,11 +68,11 @@ fn stop_during_the_backup_and_go_on_later() {
     story.then(Input::Boot).then(Input::Done).check(&expect![[r#"
         boot                         → warn recovering (history): the node is down for the upgrade; going on with the backup
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
         done                         → info backed_up (history): backup=v2-1
-                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 backup=v2-1]
-        recorded                     → record [genesis Running | v2 Trying attempt=1 backup=v2-1]
+                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
+        recorded                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -89,11 +89,11 @@ fn stop_in_probation_is_not_the_new_binarys_failure() {
                                      → SIGTERM
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Trying attempt=1 forgiven]
+        release                      → record [genesis StoppedClean | v2 Trying attempt=1 asked forgiven]
         recorded                     → exit Ok: asked to stop
         boot                         → warn recovering (history): the switch is made; starting the new binary
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=2 forgiven]
+        release                      → record [genesis Running | v2 Trying attempt=2 asked forgiven]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
     "#]]);
@@ -165,9 +165,10 @@ fn upgrade_now() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=99 head=99
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -190,9 +191,10 @@ fn upgrade_now_to_what_cannot_be_prepared_does_not_keep_others_from_their_turn()
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -215,6 +217,7 @@ fn upgrade_now_survives_a_failed_preparation() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=99 head=99
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -247,6 +250,7 @@ fn upgrade_now_happens_once() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0 | v2 failed]
         recorded                     → info upgrade_due (history): name=v2 height=102 head=102
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked | v2 failed]
     "#]]);
 }
 
@@ -259,7 +263,7 @@ fn a_node_that_does_not_stop_is_waited_for() {
         (+30.0s) pass                → warn still_stopping: waited=90s the node has not ended after sigterm
         exited, exit code 0          → info node_stopped: status="exit code 0" after=90s
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -281,7 +285,7 @@ fn a_node_that_does_not_stop_is_killed_if_configured() {
         exited, signal 9             → info node_stopped: status="signal 9" after=180s
                                      → await release
         release                      → warn unclean_stop: status="signal 9" the head may have gone back
-                                     → record [genesis Running | v2 Trying attempt=1 unclean]
+                                     → record [genesis Running | v2 Trying attempt=1 asked unclean]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -333,6 +337,9 @@ fn a_stop_before_anything_is_known_starts_nothing() {
     let mut machine = Machine::new(policy(), 7, record.clone());
     let stop = Ask { reply_to: None, what: Request::Stop };
     assert_eq!(machine.step(now, Event::Request(stop)), []);
-    let done = machine.step(now, Event::Boot(Facts { record, link: version(&Target::Genesis), head: None }));
+    let done = machine.step(
+        now,
+        Event::Boot(Facts { record, link: version(&Target::Genesis), head: None, launched: None }),
+    );
     let [Action::AwaitRelease, Action::Exit { exit: Exit::Ok, .. }] = &done[..] else { panic!("{done:?}") };
 }

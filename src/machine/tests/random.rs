@@ -91,7 +91,12 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         hook: number.is_multiple_of(2),
     };
     vec![
-        Event::Boot(Facts { record: record.clone(), link: version(&Target::Genesis), head: None }),
+        Event::Boot(Facts {
+            record: record.clone(),
+            link: version(&Target::Genesis),
+            head: None,
+            launched: None,
+        }),
         Event::Recorded,
         Event::Recorded,
         Event::RecordFailed(failure()),

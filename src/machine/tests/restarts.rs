@@ -166,9 +166,10 @@ fn a_crash_while_a_later_upgrade_is_prepared() {
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
                                      → cancel job
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         failed(cancelled)            → back up
     "#]]);
 }
@@ -195,6 +196,7 @@ fn the_binary_is_changed_while_the_node_is_down() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 

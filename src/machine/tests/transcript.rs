@@ -171,8 +171,9 @@ pub(super) fn show(action: &Action) -> String {
         Action::Record(record) => format!("record {}", show_record(record)),
         Action::Link(target) => format!("link {target}"),
         Action::Inspect(version) => format!("inspect {}", version.target),
-        Action::Spawn { version, mode: Mode::Full } => format!("spawn {}", version.target),
-        Action::Spawn { version, mode } => format!("spawn {} {mode:?}", version.target).to_lowercase(),
+        Action::Spawn { version, mode: Mode::Full, .. } => format!("spawn {}", version.target),
+        Action::Spawn { version, mode, .. } => format!("spawn {} {mode:?}", version.target).to_lowercase(),
+        Action::Adopt => "adopt".to_owned(),
         Action::AwaitRelease => "await release".to_owned(),
         Action::Terminate => "SIGTERM".to_owned(),
         Action::Kill => "SIGKILL".to_owned(),
@@ -210,7 +211,8 @@ fn show_record(record: &Record) -> String {
     let mut text = format!("[{} {:?}", record.current.target, record.node);
     if let Some(p) = &record.upgrade {
         write!(text, " | {} {:?} attempt={}", p.name, p.phase, p.attempt).unwrap();
-        let flags = [(p.forgiven > 0, "forgiven"), (p.unclean, "unclean"), (p.signed, "signed")];
+        let flags =
+            [(p.asked, "asked"), (p.forgiven > 0, "forgiven"), (p.unclean, "unclean"), (p.signed, "signed")];
         for (_, flag) in flags.iter().filter(|(set, _)| *set) {
             write!(text, " {flag}").unwrap();
         }

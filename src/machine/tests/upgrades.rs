@@ -24,9 +24,10 @@ fn at_its_height_and_never_again() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -58,14 +59,15 @@ fn with_backup_and_hook() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0]
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
         done                         → info backed_up (history): backup=v2-1
-                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 backup=v2-1]
+                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
         recorded                     → run hook, retries=0
-        done                         → record [genesis Running | v2 Trying attempt=1 backup=v2-1]
+        done                         → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
@@ -81,6 +83,7 @@ fn the_height_is_jumped_over() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=130
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -99,6 +102,7 @@ fn a_head_that_is_linked_to_nothing_is_not_enough() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -112,6 +116,7 @@ fn late_start() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=500
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -137,6 +142,7 @@ fn the_binary_is_missing_at_first() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=101
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -154,6 +160,7 @@ fn the_binary_changes_after_its_verification() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -170,9 +177,10 @@ fn a_second_upgrade_waits_until_the_first_is_good() {
         inspected                    → record [upgrades/v2 Running | v3 Stopping attempt=0 | v2 applied]
         recorded                     → info upgrade_due (history): name=v3 height=110 head=159
                                      → SIGTERM
+                                     → record [upgrades/v2 Running | v3 Stopping attempt=0 asked | v2 applied]
         (+5.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=5s
                                      → await release
-        release                      → record [upgrades/v2 Running | v3 Trying attempt=1 | v2 applied]
+        release                      → record [upgrades/v2 Running | v3 Trying attempt=1 asked | v2 applied]
         recorded                     → link upgrades/v3
         linked                       → info switched (history): current=upgrades/v3
                                      → spawn upgrades/v3
@@ -225,6 +233,7 @@ fn the_trigger_is_the_file_where_no_height_is_known() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=99
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -241,6 +250,7 @@ fn the_trigger_file_counts_whoever_else_plans_the_same_or_something_before() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=99
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -250,7 +260,7 @@ fn without_a_start_after_the_switch() {
     story.blocks(100, 101).forget().then(CLEAN).check(&expect![[r#"
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Trying attempt=0]
+        release                      → record [genesis StoppedClean | v2 Trying attempt=0 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → exit Ok: switched; daemon_restart_after_upgrade is off
@@ -258,7 +268,7 @@ fn without_a_start_after_the_switch() {
     story.then(Input::Boot).check(&expect![[r#"
         boot                         → warn recovering (history): the switch is made; starting the new binary
                                      → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
     "#]]);
@@ -270,11 +280,11 @@ fn with_a_delay_before_the_start() {
     story.blocks(100, 101).forget().then(CLEAN).then(Input::Tick).check(&expect![[r#"
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Trying attempt=0]
+        release                      → record [genesis StoppedClean | v2 Trying attempt=0 asked]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
         (+30.0s) tick: backoff       → await release
-        release                      → record [genesis Running | v2 Trying attempt=1]
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
     "#]]);
@@ -298,6 +308,7 @@ fn moved_to_another_height() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=103 head=104
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
 }
 
@@ -329,6 +340,7 @@ fn a_failed_one_is_new_at_another_height() {
         inspected                    → record [genesis Running | v2 Stopping attempt=0 | v2 failed]
         recorded                     → info upgrade_due (history): name=v2 height=106 head=106
                                      → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked | v2 failed]
     "#]]);
 }
 

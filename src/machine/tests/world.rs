@@ -74,6 +74,8 @@ pub(super) struct Process {
     pub(super) killed: bool,
     /// Whether its supervisor has died, so that nothing is heard of it any more.
     pub(super) orphan: bool,
+    /// Whether another supervisor has taken it over since.
+    pub(super) adopted: bool,
 }
 
 /// The world.
@@ -103,6 +105,8 @@ pub(super) struct World {
     /// Whether the machine waits for the locks.
     pub(super) awaiting: bool,
     pub(super) process: Option<Process>,
+    /// The launch that the lock names.
+    pub(super) launched: Option<u64>,
     /// The job, and whether it was asked to end.
     pub(super) job: Option<(Job, bool)>,
     /// How the supervisor has ended, if it has.
@@ -136,6 +140,7 @@ impl World {
             pending: None,
             awaiting: false,
             process: None,
+            launched: None,
             job: None,
             end: None,
             truth: Truth::default(),
@@ -196,7 +201,10 @@ impl World {
             }
             Input::Pass(time) => self.pass(*time)?,
             Input::Die { effect, node } => self.die(*effect, *node)?,
-            Input::Follow => self.process = None,
+            Input::Follow => {
+                self.process = None;
+                self.truth.unclean = true;
+            }
             Input::Boot => self.boot()?,
         }
         self.look()
@@ -208,8 +216,8 @@ impl World {
         for _ in 0..1_000 {
             let input = match &self.process {
                 _ if self.end.is_some() => return Ok(()),
-                Some(process) if process.orphan => Input::Follow,
                 _ if self.machine.is_none() => Input::Boot,
+                Some(process) if process.orphan => Input::Follow,
                 _ if self.pending.is_some() => Input::Ok,
                 _ if self.job.as_ref().is_some_and(|(_, cancelled)| *cancelled) => {
                     Input::Failed(Class::Cancelled)
@@ -263,7 +271,11 @@ impl World {
         self.truth.forgets();
         self.machine = Some(Machine::new(self.policy.clone(), 7, self.record.clone()));
         let head = self.head_record.clone();
-        let facts = Facts { record: self.record.clone(), link: version(&self.link), head };
+        let age = self.truth.executed_at.map_or(Duration::ZERO, |at| self.now.duration_since(at));
+        let alive = |p: &Process| Alive { pid: 1, sha256: version(&p.target).sha256, age };
+        let process = self.process.as_ref();
+        let launched = self.launched.map(|launch| Launched { launch, alive: process.map(alive) });
+        let facts = Facts { record: self.record.clone(), link: version(&self.link), head, launched };
         self.feed(Event::Schedule(self.schedule.clone()))?;
         self.feed(Event::Boot(facts))
     }
@@ -295,6 +307,18 @@ impl World {
                 self.pending = Some(action.clone());
             }
             Action::AwaitRelease => self.awaiting = true,
+            Action::Adopt => {
+                let asked = self
+                    .record
+                    .upgrade
+                    .as_ref()
+                    .is_some_and(|attempt| attempt.asked && attempt.phase == Phase::Stopping);
+                if let Some(process) = &mut self.process {
+                    (process.orphan, process.adopted) = (false, true);
+                    // Where that is not on record it may be asked again, once.
+                    process.terminated &= asked;
+                }
+            }
             Action::Terminate => {
                 if let Some(process) = &mut self.process {
                     process.terminated = true;
@@ -369,12 +393,19 @@ impl World {
             }
             Action::Link(target) => self.link = target.clone(),
             Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
-            Action::Spawn { version, mode } => {
+            Action::Spawn { version, mode, launch } => {
+                self.launched = Some(*launch);
                 self.truth.executed(version, self.head, self.now);
                 let (target, mode) = (version.target.clone(), *mode);
-                let process =
-                    Process { target, mode, heard: false, terminated: false, killed: false, orphan: false };
-                self.process = Some(process);
+                self.process = Some(Process {
+                    target,
+                    mode,
+                    heard: false,
+                    terminated: false,
+                    killed: false,
+                    orphan: false,
+                    adopted: false,
+                });
             }
             _ => {}
         }
@@ -405,6 +436,7 @@ impl World {
 
     fn exit(&mut self, status: Status, environment: Option<String>) -> Result<(), String> {
         let process = self.process.take().expect("a node runs");
+        let status = if process.adopted { Status::Unknown } else { status };
         self.truth.stopping_since = None;
         // It ended before it could have done anything to the data.
         let at_once =
@@ -417,6 +449,7 @@ impl World {
             // A chain whose node stops by itself may do so with any code, once its data is closed.
             Status::Code(_) => self.policy.watch_height,
             Status::Signal(signal) => signal != 15 || !process.terminated,
+            Status::Unknown => !process.terminated || self.policy.validator,
         };
         self.feed(Event::Exited(Ending { status, environment }))
     }
@@ -457,7 +490,6 @@ impl World {
         self.job = None;
         if let Some(process) = &mut self.process {
             process.orphan = true;
-            self.truth.unclean = true;
             if node == Fate::Rises {
                 self.head += 1;
                 let running = process.clone();
@@ -465,7 +497,7 @@ impl World {
             }
         }
         if node == Fate::Dies {
-            self.process = None;
+            self.truth.unclean |= self.process.take().is_some();
         }
         Ok(())
     }

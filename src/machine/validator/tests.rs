@@ -14,6 +14,7 @@ use super::super::{
 use super::*;
 use crate::digest::Digest;
 use crate::exit::Exit;
+use crate::machine::Launched;
 use crate::machine::gates::{Sample, Seat};
 use crate::name::Name;
 
@@ -140,7 +141,7 @@ impl Rig {
             said: Vec::new(),
             forks: Vec::new(),
         };
-        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head }));
+        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head, launched: None }));
         rig
     }
 

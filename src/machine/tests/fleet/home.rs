@@ -30,6 +30,8 @@ pub(super) struct Home {
     pub(super) failures: Vec<u32>,
     pub(super) node: Option<Process>,
     pub(super) pids: u32,
+    /// The launch that the lock names.
+    pub(super) launched: Option<u64>,
     /// The head in the database of a node, and the highest block that is in it.
     pub(super) head: Id,
     pub(super) top: Id,
@@ -68,6 +70,8 @@ pub(super) struct Process {
     /// The supervisor that has executed it, by the number of its start.
     pub(super) boots: u32,
     pub(super) version: usize,
+    /// When it was executed.
+    pub(super) since: u64,
     pub(super) mode: Mode,
     /// Whether it answers over RPC.
     pub(super) answers: bool,
@@ -117,6 +121,7 @@ impl Home {
             failures: vec![0; scenario.upgrades.len() + 1],
             node: None,
             pids: 0,
+            launched: None,
             head,
             top: head,
             head_since: 0,
@@ -166,6 +171,13 @@ impl Home {
 }
 
 /// The number of a version: 0 for the first binary.
+pub(super) fn target(number: usize) -> Target {
+    match number {
+        0 => Target::Genesis,
+        number => Target::Upgrade(format!("v{number}").parse().expect("a version has a name")),
+    }
+}
+
 pub(super) fn number(target: &Target) -> usize {
     match target {
         Target::Genesis => 0,

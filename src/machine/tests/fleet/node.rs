@@ -29,6 +29,7 @@ impl Sim {
         home.node = Some(Process {
             pid,
             boots: home.boots,
+            since: self.now,
             version,
             mode,
             answers: false,

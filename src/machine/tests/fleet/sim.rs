@@ -3,7 +3,7 @@
 
 use super::chain::{Chain as Tree, Id};
 use super::dice::Dice;
-use super::home::Home;
+use super::home::{Home, target};
 use super::scenario::Scenario;
 use super::*;
 use crate::exit::Exit;
@@ -274,13 +274,25 @@ impl Sim {
                 Some(Event::Linked)
             }
             Action::Inspect(_) => self.write(i, Event::Inspected),
-            Action::Spawn { version, mode } => {
+            Action::Spawn { version, mode, launch } => {
                 self.note(i, || format!("starts {} {mode:?}", version.target));
                 self.check_start(i, &version);
                 if self.homes[i].node.is_some() || self.homes[i].link != version.target {
                     self.broken(format!("I1, I2: {i} starts {} beside another node or link", version.target));
                 }
+                self.homes[i].launched = Some(launch);
                 Some(Event::Spawned { pid: self.execute(i, &version.target, mode) })
+            }
+            Action::Adopt => {
+                let home = &mut self.homes[i];
+                let node = home.node.as_mut().expect("it runs");
+                node.boots = home.boots;
+                // It reports its head as soon as it is asked.
+                let (pid, answers) = (node.pid, node.answers);
+                if answers {
+                    self.after(100, What::Answers(i, pid));
+                }
+                None
             }
             Action::AwaitRelease => {
                 self.homes[i].awaiting = true;
@@ -387,7 +399,15 @@ impl Sim {
         home.exit = None;
         home.machine = Some(Machine::new(home.policy.clone(), seed, home.record.clone()));
         let (plan, record) = (home.plan.clone(), home.record.clone());
-        let facts = Facts { record, link: version(&home.link), head: home.head_record.clone() };
+        let running = home.node.as_ref().map(|node| (node.pid, node.version, node.since));
+        let link = version(&home.link);
+        let now = self.now;
+        let alive = running.map(|(pid, number, since)| {
+            let sha256 = version(&target(number)).sha256;
+            Alive { pid, sha256, age: Duration::from_millis(now - since) }
+        });
+        let launched = self.homes[i].launched.map(|launch| Launched { launch, alive });
+        let facts = Facts { record, link, head: self.homes[i].head_record.clone(), launched };
         self.feed(i, Event::Schedule(plan));
         self.feed(i, Event::Boot(facts));
     }

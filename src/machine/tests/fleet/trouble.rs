@@ -38,10 +38,8 @@ impl Sim {
             Fault::SupervisorsDie(lost) => {
                 for (i, wait) in lost {
                     if self.homes[i].machine.is_some() {
-                        self.note(i, || "its supervisor dies, and its node with it".to_owned());
-                        self.surprises(i);
+                        self.note(i, || "its supervisor dies".to_owned());
                         self.supervisor_dies(i);
-                        self.terminate(i);
                         self.after(wait, What::Boot(i));
                     }
                 }
@@ -75,13 +73,17 @@ impl Sim {
     }
 
     fn lose_power(&mut self, i: usize, wait: u64) {
-        if self.homes[i].dead || self.homes[i].is_halted() {
+        // What a node signs while it has no supervisor nobody has on record.
+        let unattended = self.homes[i].node.is_some() && self.homes[i].machine.is_none();
+        if self.homes[i].dead || self.homes[i].is_halted() || unattended {
             return;
         }
         self.note(i, || "power is lost".to_owned());
         self.surprises(i);
         self.supervisor_dies(i);
         self.kill(i, Status::Signal(9));
+        // The lock names no launch of the new boot.
+        self.homes[i].launched = None;
         self.after(wait, What::Boot(i));
     }
 

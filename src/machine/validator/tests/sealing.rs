@@ -9,7 +9,7 @@ fn a_new_binary_is_tried_without_peers_and_then_seals_at_once() {
     assert_eq!(rig.stops(), 2);
     assert_eq!(rig.count(|a| *a == Action::Unpeer), 1, "nothing is left by a node without peers");
     let attempt = rig.record.upgrade.as_ref().unwrap();
-    assert_eq!((attempt.attempt, attempt.forgiven, attempt.sealing), (2, 1, true));
+    assert_eq!((attempt.attempt, attempt.forgiven, attempt.sealing), (2, 1, 3));
 }
 
 #[test]
