@@ -306,10 +306,10 @@ mod tests {
     #[test]
     fn what_a_killed_supervisor_leaves_behind_is_waited_for() {
         let (_dir, home) = home();
-        let mut gone = Command::new("true").spawn().unwrap();
-        gone.wait().unwrap();
+        // Beyond the highest process id that Linux can give.
+        let gone = i32::MAX;
         let mut left = Some(SupervisorLock::acquire(&home).unwrap());
-        fs::write(home.lock(), format!("{}\n", gone.id())).unwrap();
+        fs::write(home.lock(), format!("{gone}\n")).unwrap();
         let release = || {
             drop(left.take());
             // What another test is just starting may have a copy, until its own exec.
@@ -320,7 +320,7 @@ mod tests {
         drop(ours);
         // But not for ever.
         let held = when_free(|| SupervisorLock::acquire(&home).ok());
-        fs::write(home.lock(), format!("{}\n", gone.id())).unwrap();
+        fs::write(home.lock(), format!("{gone}\n")).unwrap();
         let mut pauses = 0;
         SupervisorLock::acquire_between(&home, || pauses += 1).unwrap_err();
         assert_eq!(pauses, TRIES - 1);
@@ -330,20 +330,22 @@ mod tests {
     #[test]
     fn a_supervisor_that_was_just_killed_does_not_count_as_one() {
         let (_dir, home) = home();
-        let mut dying = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut dying = children::spawn(Command::new("sleep").arg("1000")).unwrap();
+        let pid = dying.pid().as_raw_pid().unsigned_abs();
         let mut left = Some(SupervisorLock::acquire(&home).unwrap());
-        fs::write(home.lock(), format!("{}\n", dying.id())).unwrap();
-        assert!(is_alive(dying.id()));
+        fs::write(home.lock(), format!("{pid}\n")).unwrap();
+        assert!(is_alive(pid));
         assert_eq!(SupervisorLock::acquire_between(&home, || unreachable!()).unwrap_err().kind(), Kind::Busy);
         // A zombie from now on, or on the way to be one.
-        dying.kill().unwrap();
+        dying.signal(Signal::KILL).unwrap();
         let release = || {
             drop(left.take());
             thread::sleep(AGAIN);
         };
         SupervisorLock::acquire_between(&home, release).unwrap();
-        assert!(!is_alive(dying.id()));
-        dying.wait().unwrap();
+        assert!(!is_alive(pid));
+        poll(&mut [PollFd::from_borrowed_fd(dying.pidfd(), PollFlags::IN)], None).unwrap();
+        dying.try_wait().unwrap().unwrap();
     }
 
     /// Takes a lock as soon as that can be done: a child that another test is starting has copies of all our
