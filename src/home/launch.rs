@@ -59,7 +59,10 @@ pub fn note(number: u64) -> io::Result<Vec<u8>> {
 pub fn last(home: &Home) -> Result<Option<Launch>> {
     let path = home.node_lock();
     let bytes = match regular::read(&path, LIMIT) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // One that is not a file is reported where it is taken.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+            return Ok(None);
+        }
         read => read.map_err(|e| Error::io("read", &path, e))?,
     };
     let text = String::from_utf8_lossy(&bytes);

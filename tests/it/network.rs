@@ -224,9 +224,18 @@ fn after_the_death_of_all_supervisors_the_chain_goes_on() {
     wait_head(&fleet.ipc(0), 25);
     follow_closely(&fleet, &visors);
     visors.iter_mut().for_each(Visor::kill);
-    let visors = fleet.run_all();
-    wait_sealing(&visors);
     fleet.goes_on();
+    let mut visors = fleet.run_all();
+    for visor in &mut visors {
+        visor.wait(&["event=adopted"]);
+        visor.wait_node();
+    }
+    fleet.goes_on();
+    for (home, visor) in fleet.homes.iter().zip(&visors) {
+        assert_eq!((home.traces().starts().len(), home.traces().signals().len()), (1, 0));
+        assert_eq!((visor.count(&["event=silent_start"]), visor.count(&["event=alone"])), (0, 0));
+        assert_eq!(home.journal()["silent"], serde_json::Value::Null);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Signals, and the deaths of the supervisor: the node is told once, and is never there twice.
+//! Signals, and the deaths of the supervisor: the node gets one SIGTERM, outlives a killed supervisor, and never runs twice.
 
-use super::rig::sim::until;
+use super::rig::sim::{until, wait_head};
 use super::rig::visor::{Rig, is_alive, send};
 use rustix::process::Signal;
 use std::fs;
@@ -124,24 +124,96 @@ fn a_signal_that_comes_while_the_binary_is_still_verified_does_not_end_us() {
 }
 
 #[test]
-fn a_killed_supervisor_leaves_no_second_node_possible() {
-    let rig = Rig::with(&[("stop", "400")]);
+fn a_node_outlives_its_supervisor_and_the_next_one_adopts_it() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    let head = visor.wait_node();
+    visor.wait(&["event=chain_bound"]);
+    until("the record of its chain", || rig.journal()["chain"].is_object().then_some(()));
+    let (before, node) = (rig.journal(), visor.node());
+    visor.kill();
+    // A node that makes blocks is not stopping.
+    wait_head(&rig.ipc(), head + 20);
+    for _ in 0..3 {
+        let mut next = rig.run();
+        next.wait(&["event=adopted", &format!("pid={node} version=genesis")]);
+        let head = next.wait_node();
+        next.wait_head(head + 5);
+        let status = next.status();
+        assert_eq!((&status["state"], &status["failures"]), (&"running".into(), &0.into()), "{status}");
+        assert_eq!((next.node(), rig.journal()), (node, before.clone()));
+        next.kill();
+    }
+    assert!(is_alive(node));
+    let mut next = rig.run();
+    next.wait_node();
+    assert_eq!((rig.traces().starts().len(), signals(&rig).len()), (1, 0));
+    let adopted = rig.history().iter().filter(|line| line.starts_with("adopted ")).count();
+    assert_eq!(adopted, 4, "{:?}", rig.history());
+    assert_eq!(next.stop(), 0);
+    assert!(!is_alive(node));
+    assert_eq!(signals(&rig), ["SIGTERM"]);
+    assert_eq!(rig.journal()["node"], "stopped-clean");
+}
+
+#[test]
+fn an_adopted_node_is_started_again_when_it_ends() {
+    let rig = Rig::new();
     let mut visor = rig.run();
     visor.wait_node();
     let node = visor.node();
     visor.kill();
     let mut next = rig.run();
-    next.wait(&["event=waiting_for_locks"]);
+    next.wait(&["event=adopted"]);
+    // Its end makes no SIGCHLD at its new supervisor.
+    send(node, Signal::KILL);
+    next.wait(&["event=node_exited"]);
+    next.wait(&["event=node_started"]);
+    next.wait_node();
+    assert_ne!(next.node(), node);
+    assert_eq!(rig.traces().starts()[0]["args"], rig.traces().starts()[1]["args"]);
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn no_second_node_is_started_while_one_stops_whose_supervisor_was_killed() {
+    let rig = Rig::with(&[("stop", "400")]);
+    let mut visor = rig.run();
+    visor.wait_node();
+    let node = visor.node();
+    visor.signal(Signal::TERM);
+    until("the node's SIGTERM", || (signals(&rig).len() == 1).then_some(()));
+    visor.kill();
+    let mut next = rig.run();
+    next.wait(&["event=node_started"]);
     next.wait_node();
     assert!(!is_alive(node));
     let (signals, starts) = (rig.traces().signals(), rig.traces().starts());
-    assert_eq!(starts.len(), 2, "{starts:?}");
-    // The kernel sends one for each of our threads that is left when another dies; a node bears ten.
-    assert!((1..=10).contains(&signals.len()), "{signals:?}");
-    assert!(signals.iter().all(|s| s["signal"] == "SIGTERM" && s["pid"] == node), "{signals:?}");
+    assert_eq!((signals.len(), starts.len()), (1, 2), "{signals:?} {starts:?}");
     assert!(starts[1]["ms"].as_u64() >= signals[0]["ms"].as_u64().map(|ms| ms + 400));
     assert_eq!(starts[0]["args"], starts[1]["args"]);
     assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn a_node_that_ends_without_a_supervisor_is_started_again() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_node();
+    let node = visor.node();
+    visor.kill();
+    kill_and_wait(node);
+    let mut next = rig.run();
+    next.wait(&["event=node_started"]);
+    next.wait_node();
+    assert_eq!((next.count(&["event=adopted"]), rig.traces().starts().len()), (0, 2));
+    assert_eq!(next.stop(), 0);
+}
+
+/// Kills a node that has no supervisor, and waits for its end.
+fn kill_and_wait(node: u32) {
+    send(node, Signal::KILL);
+    until("the end of the node", || (!is_alive(node)).then_some(()));
 }
 
 #[test]
@@ -150,7 +222,9 @@ fn what_a_node_leaves_behind_keeps_the_next_one_waiting() {
     let mut visor = rig.run();
     visor.wait_node();
     let orphan: u32 = fs::read_to_string(rig.data().join("sim.grandchild")).unwrap().trim().parse().unwrap();
+    let node = visor.node();
     visor.kill();
+    kill_and_wait(node);
     let mut next = rig.run();
     next.wait(&["event=waiting_for_locks", &format!("process {orphan} (")]);
     next.wait(&["event=node_started"]);
@@ -174,7 +248,9 @@ fn a_stop_does_not_wait_for_a_node_that_is_only_waited_for() {
     let mut visor = rig.run();
     visor.wait_node();
     let orphan: u32 = fs::read_to_string(rig.data().join("sim.grandchild")).unwrap().trim().parse().unwrap();
+    let node = visor.node();
     visor.kill();
+    kill_and_wait(node);
     let mut next = rig.run();
     next.wait(&["event=waiting_for_locks"]);
     assert_eq!(next.status()["state"], "waiting-for-locks");

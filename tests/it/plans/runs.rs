@@ -181,7 +181,8 @@ fn what_a_gate_holds_back_is_paused_and_cancelled() {
 
 #[test]
 fn what_has_begun_is_neither_paused_nor_cancelled() {
-    let rig = Rig::with(&[("stop", "400")]);
+    // Long enough for two commands on a loaded machine.
+    let rig = Rig::with(&[("stop", "2000")]);
     rig.stage("v2", &[]);
     rig.follow("p", &["v2:20", "v3:1000"]);
     let mut visor = rig.run();
