@@ -432,3 +432,28 @@ fn a_record_that_is_forgotten_lets_no_silent_node_sign_below_what_was_final() {
     }
     assert_eq!(rig.signs(), 0);
 }
+
+#[test]
+fn only_an_earlier_launch_of_this_boot_proves_that_the_last_one_never_ran() {
+    let seen = |named: Option<u64>| {
+        let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        let record = Record {
+            node: NodeMark::Running,
+            before: NodeMark::StoppedClean,
+            launch: 5,
+            chain: Some(chain()),
+            ..Record::new(version(Target::Genesis))
+        };
+        let policy = Policy { validator: true, backup: false, ..Policy::default() };
+        rig.machine = Machine::new(policy, 0, record.clone());
+        let (head, launched) = (rig.kept.clone(), named.map(|launch| Launched { launch, alive: None }));
+        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head, launched }));
+        rig.tick(100);
+        (rig.record.launch, rig.record.before)
+    };
+    // The number of a launch that was taken back is not given again.
+    assert_eq!(seen(Some(4)), (6, NodeMark::StoppedClean));
+    assert_eq!(seen(Some(5)), (6, NodeMark::StoppedUnclean));
+    assert_eq!(seen(Some(6)), (6, NodeMark::StoppedUnclean), "the journal is older than the lock");
+    assert_eq!(seen(None), (6, NodeMark::StoppedUnclean), "a power cut may have taken the name away");
+}
