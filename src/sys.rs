@@ -6,12 +6,13 @@
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, pwrite, read};
+use rustix::ioctl;
 use rustix::process::{
     Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid, umask,
 };
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -123,6 +124,32 @@ pub fn peek_ended_child() -> io::Result<Option<i32>> {
     }
 }
 
+/// How a process has ended that is no child of ours, by its descriptor (pidfd_open(2)): a wait status, once its parent
+/// has waited for it. `None` until then, and for ever where the kernel does not keep it (before Linux 6.15).
+///
+/// The descriptor must have been opened while the process ran.
+#[must_use]
+pub fn exit_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    /// `struct pidfd_info` in its first version (`linux/pidfd.h`): what is asked for, the control group, the process
+    /// and user ids, and the exit code.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const { assert!(size_of::<Info>() == 64) };
+    const EXIT: u64 = 1 << 3;
+    const GET_INFO: ioctl::Opcode = ioctl::opcode::read_write::<Info>(0xff, 11);
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the number is that of PIDFD_GET_INFO for a structure of this size, which the kernel reads and fills, and
+    // no more than that; a kernel that does not know it refuses.
+    let asked = unsafe { ioctl::ioctl(pidfd, ioctl::Updater::<GET_INFO, Info>::new(&mut info)) };
+    (asked.is_ok() && info.mask & EXIT != 0).then_some(info.exit_code)
+}
+
 /// The zone of this machine at a time, given in seconds since 1970: its name, and the seconds by which it is ahead of
 /// UTC. `None` where the C library cannot convert the time.
 #[must_use]
@@ -156,6 +183,7 @@ mod tests {
     use super::*;
     use crate::children;
     use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::fd::AsFd as _;
     use std::os::unix::process::ExitStatusExt as _;
 
     #[test]
@@ -169,6 +197,17 @@ mod tests {
         let mut child = std::thread::spawn(spawn).join().unwrap();
         poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
         assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(Signal::USR1.as_raw()));
+    }
+
+    #[test]
+    fn the_kernel_keeps_the_end_of_a_process_for_who_has_its_descriptor() {
+        let mut child = children::spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
+        let pidfd = child.pidfd().try_clone_to_owned().unwrap();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        assert_eq!(exit_of(pidfd.as_fd()), None, "its parent has not waited for it");
+        child.try_wait().unwrap().unwrap();
+        // Older kernels keep nothing.
+        assert!(exit_of(pidfd.as_fd()).is_none_or(|status| status == 7 << 8));
     }
 
     #[test]
