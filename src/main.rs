@@ -2,20 +2,17 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use wemixvisor::{cli, exit::Exit, sys};
+use wemixvisor::{cli, sys};
 
 fn main() -> ExitCode {
+    cli::bug::ends_the_process();
     sys::keep_files_private();
-    let argv = std::env::args_os().skip(1).collect();
-    // A bug of ours ends us in good order: the node then gets its parent-death signal and stops.
-    match catch_unwind(AssertUnwindSafe(|| cli::dispatch(argv))) {
-        Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(e)) => {
+    match cli::dispatch(std::env::args_os().skip(1).collect()) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
             cli::tell(format_args!("wemixvisor: {e}"));
             ExitCode::from(e.kind().exit().code())
         }
-        Err(_) => ExitCode::from(Exit::Bug.code()),
     }
 }

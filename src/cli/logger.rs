@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Record};
 use serde_json::json;
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -22,11 +22,12 @@ const WAITING: usize = 1024;
 /// How long the last lines have to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The way to the thread that writes, once it has started.
+static LINES: OnceLock<Sender<Line>> = OnceLock::new();
+
 /// The log as long as it may be written to. Dropped, it gives the last lines their time.
 #[must_use]
-pub(super) struct Log {
-    lines: Sender<Line>,
-}
+pub(super) struct Log;
 
 /// A message to the thread that writes.
 enum Line {
@@ -68,18 +69,30 @@ pub(super) fn start(config: &Config) -> Result<Log> {
     let body = move || write_lines(&waiting, &lost, json);
     let started = thread::Builder::new().name("log".to_owned()).spawn(body);
     started.map_err(|e| Error::new(Kind::Io, "start the log thread").because(e))?;
-    // It fails only when there is a logger already.
+    // Both fail only when there is a logger already.
     let _ = builder.try_init();
-    Ok(Log { lines })
+    let _ = LINES.set(lines);
+    Ok(Log)
+}
+
+/// Whether lines are written by the thread.
+pub(super) fn has_started() -> bool {
+    LINES.get().is_some()
+}
+
+/// Gives the lines that wait to be written their time.
+pub(super) fn flush() {
+    let Some(lines) = LINES.get() else { return };
+    let (done, written) = bounded(1);
+    if lines.send_timeout(Line::Done(done), LAST_WORDS).is_ok() {
+        // Whoever does not read for so long does not want to know.
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let (done, written) = bounded(1);
-        if self.lines.send_timeout(Line::Done(done), LAST_WORDS).is_ok() {
-            // Whoever does not read for so long does not want to know.
-            let _ = written.recv_timeout(LAST_WORDS);
-        }
+        flush();
     }
 }
 

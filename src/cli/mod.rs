@@ -3,6 +3,7 @@
 //! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
 
 mod args;
+pub mod bug;
 mod consensus;
 mod fetch;
 mod forecast;

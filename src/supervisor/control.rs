@@ -4,7 +4,7 @@
 //! stays open until the process ends, so that the end of file proves that it did. The socket is mode
 //! 0600; whoever may open it may do everything. Nothing is decided here: requests become facts.
 
-use super::essential;
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Block, View};
@@ -146,7 +146,7 @@ pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
             }
         }
     };
-    essential::spawn("control", body).map_err(failed)
+    start_thread("control", body).map_err(failed)
 }
 
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {

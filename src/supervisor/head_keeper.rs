@@ -2,7 +2,7 @@
 //!
 //! Where records come faster than the disk takes them, only the newest is written.
 
-use super::essential;
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::HeadRecord;
@@ -33,7 +33,7 @@ impl HeadKeeper {
             run(&home, &receiver);
             drop(ends);
         };
-        essential::spawn("head-keeper", body)
+        start_thread("head-keeper", body)
             .map_err(|e| Error::new(Kind::Io, "start the thread of the head record").because(e))?;
         Ok(HeadKeeper { records: Some(records), ended })
     }

@@ -2,7 +2,7 @@
 //!
 //! The end of a node that an earlier supervisor has launched makes no SIGCHLD, and one of our own may be missed.
 
-use super::essential;
+use super::start_thread;
 use super::signals::Signal;
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Sender, unbounded};
@@ -32,7 +32,7 @@ impl Minder {
                 }
             }
         };
-        essential::spawn("minder", body)
+        start_thread("minder", body)
             .map_err(|e| Error::new(Kind::Io, "start the thread that waits for the node").because(e))?;
         Ok(Minder { nodes })
     }

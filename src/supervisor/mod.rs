@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Signals and the child come first, then job results, requests, plans, heads, surveys, and the clock. Every
-//! thread has a file of its own; one that `essential` has started ends the process should it panic.
+//! thread has a file of its own. A bug in any of them ends the process (`cli::bug`); the node goes on.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
@@ -18,7 +18,6 @@
 mod afterwards;
 mod child;
 mod control;
-mod essential;
 mod head_keeper;
 mod minder;
 mod node_args;
@@ -66,6 +65,7 @@ use signals::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 use surveyor::{Answer, Order, Surveyor};
 use worker::{Context, Worker};
@@ -204,6 +204,11 @@ fn link_as_it_is(
 fn seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
+}
+
+/// Starts a thread that ends with the process.
+fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
 
 type Channel<T> = (Sender<T>, Receiver<T>);

@@ -4,7 +4,7 @@
 //! asked, as often as the machine says. Any answer that is not a well-formed head is an error and never
 //! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
 
-use super::essential;
+use super::start_thread;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, glob};
@@ -116,7 +116,7 @@ impl Poller {
             node: None,
             subscriptions: 0,
         };
-        essential::spawn("poller", move || asker.run())
+        start_thread("poller", move || asker.run())
             .map_err(|e| Error::new(Kind::Io, "start the poller thread").because(e))?;
         Ok(Poller { orders, pace: Duration::ZERO })
     }
@@ -438,7 +438,7 @@ fn subscribe(
             }
         }
     };
-    match essential::spawn("heads", body) {
+    match start_thread("heads", body) {
         Ok(()) => Some(stopper),
         Err(e) => {
             log::warn!("event=no_thread the node is polled instead: {e}");

@@ -4,7 +4,7 @@
 //! its data directory. Usually both are free the moment the node is reaped and the thread is not needed;
 //! it stands by all the same, because a new one might not be had when the machine is out of processes.
 
-use super::essential;
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::{DataLock, NodeLock, holders, probe_data_lock};
@@ -36,7 +36,7 @@ impl Release {
             let (home, done) = (home.clone(), done.clone());
             move || run(&home, &patterns, &done)
         };
-        essential::spawn("locks", body)
+        start_thread("locks", body)
             .map_err(|e| Error::new(Kind::Io, "start the thread that waits for locks").because(e))?;
         Ok(Release { home: home.clone(), held, done })
     }

@@ -3,7 +3,7 @@
 //! Every signal that would end a process and can be caught is caught: nothing may end us and leave
 //! the node. What a signal means is decided elsewhere.
 
-use super::essential;
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::Sender;
 use signal_hook::consts::signal;
@@ -64,7 +64,7 @@ pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
             }
         }
     };
-    essential::spawn("signals", body).map_err(failed)
+    start_thread("signals", body).map_err(failed)
 }
 
 fn meaning(number: i32) -> Signal {

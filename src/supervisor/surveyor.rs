@@ -3,8 +3,8 @@
 //! Each order is answered by one fact. It asks over the same addresses as the poller, those first over
 //! which a node tells more than over plain HTTP: IPC has every method, HTTP rarely more than `eth`.
 
-use super::essential;
 use super::poller::{Options, convert};
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
@@ -48,7 +48,7 @@ impl Surveyor {
     /// If no thread can be had.
     pub(super) fn start(answers: Sender<Answer>) -> Result<Self> {
         let (orders, receiver) = unbounded();
-        essential::spawn("surveyor", move || run(&receiver, &answers))
+        start_thread("surveyor", move || run(&receiver, &answers))
             .map_err(|e| Error::new(Kind::Io, "start the surveyor thread").because(e))?;
         Ok(Surveyor { orders })
     }

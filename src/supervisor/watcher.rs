@@ -4,7 +4,7 @@
 //! inotify is blind, and for machines that have none left. What counts is the content of the files,
 //! never their times. The thread reads and reports; what the content means is decided elsewhere.
 
-use super::essential;
+use super::start_thread;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::upgrade::planned::{Planned, Reader};
@@ -84,7 +84,7 @@ pub(super) fn watch(home: &Home, net: Duration, seen: Sender<Seen>) -> Result<Wa
     let watcher = Watcher { shared: Arc::clone(&shared) };
     watcher.pace(net);
     let watch = Watch { inotify: inotify.ok(), shared, home: home.clone(), seen };
-    essential::spawn("watcher", move || watch.run()).map_err(failed)?;
+    start_thread("watcher", move || watch.run()).map_err(failed)?;
     Ok(watcher)
 }
 

@@ -1,8 +1,6 @@
 //! The thread that does long work, one job at a time, so that the loop never waits.
-//!
-//! A job that panics is a failed job: the thread and the supervisor go on.
 
-use super::essential;
+use super::start_thread;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -11,7 +9,6 @@ use crate::upgrade::hook::When;
 use crate::upgrade::prepare::{Downloads, Verified};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +39,7 @@ impl Worker {
     pub(super) fn start(done: Sender<JobEnd>) -> Result<Self> {
         let (jobs, work) = unbounded();
         let ends = done.clone();
-        essential::spawn("worker", move || run(&work, &ends))
+        start_thread("worker", move || run(&work, &ends))
             .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
         Ok(Worker { jobs, done, cancel: None })
     }
@@ -73,10 +70,7 @@ impl Worker {
 
 fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
     for (job, context, cancel) in work {
-        let end = catch_unwind(AssertUnwindSafe(|| perform(&job, &context, &cancel))).unwrap_or_else(|_| {
-            failed(&job, Failure::new(Class::Permanent, "a bug in wemixvisor: the job panicked"))
-        });
-        if done.send(end).is_err() {
+        if done.send(perform(&job, &context, &cancel)).is_err() {
             return;
         }
     }
