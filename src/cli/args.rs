@@ -459,8 +459,9 @@ fn timeout(text: &str) -> Result<Duration, String> {
 /// A block as `HEIGHT:HASH`.
 fn block(text: &str) -> Result<Block, String> {
     let (number, hash) = text.split_once(':').ok_or("a block is HEIGHT:HASH, with the hash as 0x…")?;
+    let height = height(number)?;
     let hash: Hash = hash.parse().map_err(|e| format!("{hash:?}: {e}"))?;
-    Ok(Block { height: height(number)?, hash: Some(hash.to_string()) })
+    Ok(Block { height, hash: Some(hash.to_string()) })
 }
 
 fn height(text: &str) -> Result<u64, String> {

@@ -1,7 +1,7 @@
 //! A node that outlived the supervisor that launched it: it is taken over as it is, and nothing counts against it.
 
 use super::chain_check::ChainCheck;
-use super::event::{Action, Alive, Level, Mode};
+use super::event::{Action, Alive, Level};
 use super::record::{NodeMark, Phase};
 use super::recovery::Recovery;
 use super::state::{Node, State, Why};
@@ -38,7 +38,6 @@ impl Machine {
             self.state = State::Running(node);
             return;
         };
-        let dry_runs = u32::from(attempt.dry_run);
         match attempt.phase {
             Phase::Stopping if attempt.asked => {
                 let why = Why::Upgrade;
@@ -50,8 +49,7 @@ impl Machine {
                 self.state = State::Running(node);
             }
             Phase::Trying | Phase::Stopped | Phase::BackedUp | Phase::Reverting => {
-                // With one launch, all signatures of the new binary are younger than that.
-                if mode != Mode::Dry && attempt.attempt == 1 + dry_runs {
+                if self.is_first_to_sign(mode) {
                     self.switched = Some(since);
                 }
                 self.state = State::Running(node);

@@ -325,9 +325,11 @@ pub fn roll(set: &[Validator], from: u64) -> Vec<(Validator, Window)> {
 
 /// Decides whether the validator `me` may be stopped now.
 ///
-/// Without `slot` the question is only whether the network could spare it, whosever turn it is.
+/// Without `slot` the question is only whether the network could spare it, whosever turn it is. With `patient` the block
+/// after one of its own is waited for where that comes in its turn; for ever that would not do, since turns and proposals
+/// may repeat in step, and another gate be closed at just that block.
 #[must_use]
-pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample) -> Verdict {
+pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample, patient: bool) -> Verdict {
     if let Some(missing) = missing(slot, now) {
         return Verdict::Hold(vec![Gate::Unknown { missing: missing.to_owned() }]);
     }
@@ -338,8 +340,9 @@ pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample) -> Verdict {
     holds.extend(quorum_gate(&now.set[seat], now));
     let turn = slot.and_then(|slot| turn_gate(me, slot, now));
     // A block of our own is best waited for only while we could still go after it.
-    let open_until =
-        slot.filter(|_| turn.is_none()).map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
+    let open_until = slot
+        .filter(|_| patient && turn.is_none())
+        .map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
     holds.extend(turn);
     holds.extend(calm_gates(now));
     holds.extend(proposal_gate(me, now, open_until));

@@ -126,7 +126,7 @@ impl Machine {
     /// The operator states that the chain has lost what the record says. The block at which the old binary was stopped is
     /// no evidence against the new one either.
     pub(super) fn reset_head(&mut self, now: Instant) -> String {
-        let was = self.heads.height().map_or("none".to_owned(), |height| height.to_string());
+        let Some(was) = self.heads.height() else { return "there is no head record".to_owned() };
         self.heads.reset();
         self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
         self.actions.push(Action::ForgetHead);

@@ -50,7 +50,7 @@ impl Machine {
             let fork =
                 self.record.upgrade.as_ref().and_then(|p| p.fork_height).filter(|_| why == Why::Upgrade);
             let next = self.heads.height().map(|head| head.saturating_add(1));
-            self.departure.at_fork = fork.is_some_and(|fork| next == Some(fork) && !node.names_fork(fork));
+            self.departure.at_fork = fork.is_some_and(|fork| next == Some(fork) && !node.may_have_fork(fork));
             self.actions.push(Action::Unpeer);
             self.state = State::Leaving { why, since: now, node };
         } else {
@@ -136,7 +136,10 @@ impl Machine {
         let slot = Slot::of(survey.sample.head, survey.slot_set.iter().copied());
         let steady_since = node.steady_since.unwrap_or(0);
         let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
-        let verdict = gates::judge(me, Some(&slot), &sample);
+        let cycle = u32::try_from(slot.groups().saturating_mul(gates::SLOT)).unwrap_or(u32::MAX);
+        let waited = node.network.holds.as_ref().map(|(since, _)| now.saturating_duration_since(*since));
+        let patient = waited.is_none_or(|waited| waited < self.period().saturating_mul(cycle));
+        let verdict = gates::judge(me, Some(&slot), &sample, patient);
         let is_outside = |survey: &Survey| !is_in_set(survey);
         if verdict == Verdict::Go(Reason::NotInSet) && !node.network.shows(is_outside) {
             return unknown("a second answer that we are not among the validators");
@@ -158,6 +161,6 @@ impl Machine {
         let counted = self.heads.height().unwrap_or(0);
         let needed = counted.saturating_add(1) >= height || self.is_frozen(now, node);
         // A binary that knows the fork itself follows the chain beyond it.
-        (needed && !node.names_fork(height)).then_some(Reason::Fork { height })
+        (needed && !node.may_have_fork(height)).then_some(Reason::Fork { height })
     }
 }

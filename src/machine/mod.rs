@@ -182,6 +182,9 @@ const REMIND: Duration = Duration::from_secs(60);
 /// The block period assumed until two heads have been seen: that of WBFT networks.
 const USUAL_PERIOD: Duration = Duration::from_secs(1);
 
+/// The longest time between two blocks that is believed.
+const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
+
 /// How often the head record is made durable where the node is no validator.
 const KEEP: Duration = Duration::from_secs(10);
 /// How many times between blocks are needed to know the period, and how many are kept.
@@ -493,7 +496,8 @@ impl Machine {
             node.followed_from.get_or_insert(height);
         }
         // A late validator's own block at the fork was never final: the network's takes its place.
-        let other = self.heads.contradiction().map(|other| other.ours.height);
+        let other = self.heads.contradiction().filter(|other| other.confirmed);
+        let other = other.map(|other| other.ours.height);
         if other.is_some() && other == self.own_block_at_a_fork() {
             self.leave_own_block_at_the_fork();
         }
@@ -658,5 +662,7 @@ fn gap(before: &Head, head: &Head, heard: Duration) -> Option<Duration> {
         u32::try_from(head.block.height.checked_sub(before.block.height)?).ok().filter(|n| *n > 0)?;
     let (then, at) = before.timestamp.zip(head.timestamp).unwrap_or_default();
     let by_headers = Duration::from_secs(at.saturating_sub(then)) / blocks;
-    Some(if by_headers >= Duration::from_secs(1) { by_headers } else { heard / blocks })
+    let gap = if by_headers >= Duration::from_secs(1) { by_headers } else { heard / blocks };
+    // The times in headers may be anything.
+    Some(gap.min(LONGEST_PERIOD))
 }

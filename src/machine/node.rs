@@ -172,7 +172,7 @@ impl Machine {
         record.launch += 1;
         if let Some(attempt) = &mut record.upgrade {
             attempt.attempt += 1;
-            if mode == Mode::Full && attempt.sealing == 0 {
+            if mode == Mode::Full && attempt.sealing == 0 && self.policy.validator {
                 attempt.sealing = record.launch;
             }
         }
@@ -195,6 +195,13 @@ impl Machine {
         self.actions.push(Action::Spawn { version: self.version().clone(), mode, launch });
     }
 
+    /// Whether all that the new binary has signed, if anything, is younger than the launch on record.
+    pub(super) fn is_first_to_sign(&self, mode: Mode) -> bool {
+        let launch = self.record.launch;
+        let is_first = |attempt: &Attempt| attempt.sealing == 0 || attempt.sealing == launch;
+        mode != Mode::Dry && self.record.upgrade.as_ref().is_some_and(is_first)
+    }
+
     /// How the node takes part that the record says is running, or about to run.
     pub(super) fn recorded_mode(&self) -> Mode {
         match self.record.silent {
@@ -214,9 +221,7 @@ impl Machine {
         let text = format!("pid={pid} version={}{how}", self.version().target);
         self.tell(Level::Info, "node_started", text, false);
         self.heads.forget_questions();
-        // Of a start that this process has not seen the time is not known.
-        let is_first = |attempt: &Attempt| attempt.attempt == 1 + u32::from(attempt.dry_run);
-        if mode != Mode::Dry && self.record.upgrade.as_ref().is_some_and(is_first) {
+        if self.is_first_to_sign(mode) {
             self.switched = Some(now);
         }
         let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
@@ -341,6 +346,8 @@ impl Machine {
             }
             Why::Stuck => {
                 self.unstuck += 1;
+                // That it finds no peers proves nothing against a new binary.
+                record.upgrade.iter_mut().for_each(|attempt| attempt.forgiven += 1);
                 self.save(record, AfterRecord::Start(None));
             }
             Why::Upgrade => {
@@ -572,11 +579,12 @@ impl Machine {
         }
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max();
-        let planned = self.open().map(|u| (&u.name, u.height, u.fork_height));
+        // A program that has followed the chain beyond a planned fork does not lack it.
+        let head = self.heads.height()?;
+        let planned = self.open().map(|u| (&u.name, u.height, u.fork_height.filter(|fork| head <= *fork)));
         // A fork of an upgrade that failed counts once the chain has shown that the old binary cannot follow it.
         let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied && e.cannot_follow);
         let ended = ended.map(|e| (&e.name, e.height, e.fork_height));
-        let head = self.heads.height()?;
         let (name, _, fork) = planned.chain(ended).find(|(_, height, fork)| {
             applied.is_none_or(|applied| *height > applied)
                 && fork.is_some_and(|fork| head.saturating_add(1) >= fork)

@@ -102,7 +102,7 @@ impl Machine {
         // Up to the block at which the old binary was stopped all marks are its own.
         let stopped_at = attempt.stopped_at.as_ref().map_or(0, |block| block.height);
         let newest = survey.own_mark.filter(|mark| mark.height > stopped_at).map(age);
-        if !attempt.signed && newest.is_some_and(|age| age + CLOCKS < since) {
+        if !attempt.signed && newest.is_some_and(|age| age.saturating_add(CLOCKS) < since) {
             return Some(Judgement::Signed);
         }
         let fresh = node.head_age(now) <= survey.sample.period * 3;

@@ -18,6 +18,8 @@ pub(super) struct Returning {
     pub(super) seen: Vec<(Validator, Instant)>,
     /// When the head or the set of validators that were seen has changed last.
     pub(super) changed: Option<Instant>,
+    /// The other validators of the set.
+    pub(super) others: Vec<Validator>,
     /// The head at that time.
     pub(super) head: Option<u64>,
     /// Since when every survey has shown a quorum of validators among the peers.
@@ -51,6 +53,7 @@ impl Returning {
         let before = self.seen.len();
         self.seen.retain(|(v, at)| others.contains(v) && now <= *at + SEEN);
         let mut has_changed = self.seen.len() != before || self.head != Some(survey.sample.head);
+        has_changed |= self.others != others;
         for validator in &connected {
             match self.seen.iter_mut().find(|(v, _)| v == validator) {
                 Some((_, at)) => *at = now,
@@ -75,6 +78,7 @@ impl Returning {
         // Behind sentry nodes a validator has no other validator among its peers.
         let alone = !others.is_empty() && survey.peers.or(peers) == Some(0);
         self.alone_since = if alone { self.alone_since.or(Some(now)) } else { None };
+        self.others = others;
     }
 
     /// Validators of the set that were not connected lately.

@@ -29,7 +29,7 @@ pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static st
     // How far the chain is by now can only matter where there is a fork.
     let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
     // Where the chain has not proven that a validator's new binary has signed nothing, it may have.
-    let signed = progress.signed || progress.sealing != 0 && progress.own.is_some();
+    let signed = progress.signed || progress.sealing != 0;
     match decide(progress, Traces { highest, signed }) {
         Verdict::Halt(why) => Some(why),
         Verdict::Old | Verdict::RestoreThenOld => None,

@@ -178,6 +178,12 @@ impl Machine {
         let fresh = survey.sample.period * 3;
         let in_time = node.in_time > 0;
         let may_be_new = node.lag().is_some_and(|lag| lag <= CLOCKS + fresh);
+        // By a clock that is behind every head seems new.
+        if !in_time && node.ahead().is_some_and(|ahead| ahead > CLOCKS) {
+            return Some(
+                "our clock is behind the chain's, or a header's time is false: check NTP".to_owned(),
+            );
+        }
         let age = if in_time && may_be_new { node.still(now) } else { node.head_age(now) };
         if age > fresh {
             let age = age.as_secs_f64();
@@ -238,6 +244,12 @@ impl Machine {
 
     /// What a silent validator does next: it signs where that is safe, and is started again where it is stuck.
     pub(super) fn wait_to_seal(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
+        // The answer to the order may be lost.
+        let ordered = node.network.returning.started;
+        let seals = |survey: &Survey| survey.mining == Some(true) && ordered.is_some_and(|at| survey.at > at);
+        if node.network.survey.as_ref().is_some_and(seals) {
+            return Some(self.seals_again(now, node));
+        }
         self.keep_silent(now, node);
         let head = node.head.as_ref().map(|head| &head.block);
         let is_ordered = head.is_some() && node.network.returning.ordered.as_ref() == head;
@@ -274,12 +286,7 @@ impl Machine {
     pub(super) fn sealing_started(&mut self, now: Instant, result: Result<(), Failure>) {
         match (result, self.take_running()) {
             (Ok(()), Some(mut node)) if self.record.silent => {
-                self.unstuck = 0;
-                node.network.returning.ordered = None;
-                let text = format!("the node seals again after={:.1?}", now.duration_since(node.since));
-                let record = Record { silent: false, ..self.record.clone() };
-                let news = Some(Notice::to_history(Level::Info, "sealing", text));
-                let next = Next::Save { record: Box::new(record), news, applied: None };
+                let next = self.seals_again(now, &mut node);
                 self.follow(now, node, next);
             }
             (result, node) => {
@@ -291,6 +298,15 @@ impl Machine {
                 }
             }
         }
+    }
+
+    fn seals_again(&mut self, now: Instant, node: &mut Node) -> Next {
+        self.unstuck = 0;
+        node.network.returning.ordered = None;
+        let text = format!("the node seals again after={:.1?}", now.duration_since(node.since));
+        let record = Record { silent: false, ..self.record.clone() };
+        let news = Some(Notice::to_history(Level::Info, "sealing", text));
+        Next::Save { record: Box::new(record), news, applied: None }
     }
 
     pub(super) fn sealing_stopped(&mut self, result: Result<(), Failure>) {
@@ -406,6 +422,10 @@ impl Machine {
         }
         if let Some(contradiction) = self.heads.contradiction() {
             return Err(contradiction.text());
+        }
+        let is_linked = |hash: &String| self.heads.has(head.height, hash);
+        if self.heads.record().is_some() && !head.hash.as_ref().is_some_and(is_linked) {
+            return Err(format!("block {} is not linked to the head record", head.height));
         }
         let Some(at) = at else {
             let survey = node.network.survey.as_ref();

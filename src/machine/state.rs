@@ -1,7 +1,7 @@
 //! The states of the machine. Each owns exactly the data that is valid in it.
 
 use super::chain_check::ChainCheck;
-use super::event::{Ending, Head, Job, Mode, Notice, Status};
+use super::event::{Ending, Head, Job, Mode, Notice, Status, Survey};
 use super::network::Network;
 use super::record::{Attempt, Block, Ready, Record, Target};
 use super::recovery::Recovery;
@@ -248,9 +248,11 @@ impl Node {
         }
     }
 
-    /// Whether its program is known to have this fork.
-    pub(super) fn names_fork(&self, fork: u64) -> bool {
-        self.network.shows(|survey| survey.forks.as_ref().is_some_and(|forks| forks.contains(&fork)))
+    /// Whether its program may have this fork: one of the last two answers names it, or none has come yet.
+    pub(super) fn may_have_fork(&self, fork: u64) -> bool {
+        let names = |survey: &Survey| survey.forks.as_ref().is_some_and(|forks| forks.contains(&fork));
+        let Network { survey, before, failure, .. } = &self.network;
+        survey.is_none() && failure.is_none() || survey.iter().chain(before).any(names)
     }
 
     /// Takes note of a head; `period` is the time between blocks.
@@ -300,6 +302,12 @@ impl Node {
     /// Whether its heads come one by one in time, as those of a node do that follows the chain.
     pub(super) fn follows(&self) -> bool {
         self.in_time >= IN_TIME
+    }
+
+    /// How far in our future the head was made when it was heard, by our clock; None if that is in our past.
+    pub(super) fn ahead(&self) -> Option<Duration> {
+        let head = self.head.as_ref()?;
+        head.timestamp?.checked_sub(head.heard_at).map(Duration::from_secs)
     }
 
     /// How long ago the head was made when it was heard, by our clock; None if that is in our future.

@@ -52,7 +52,8 @@ impl Machine {
             return self.hear_again(now);
         }
         network.early = None;
-        let own = std::mem::replace(&mut network.own, survey.me);
+        let own = network.own;
+        network.own = survey.me.or(own);
         if own.is_some() && own != survey.me {
             network.failure = Some("the same own address twice: the last two answers differ".to_owned());
             return self.hear_again(now);
@@ -316,8 +317,8 @@ impl Machine {
     pub(super) fn report_deadline(&mut self, node: &mut Node) {
         let head = self.heads.height().unwrap_or(0);
         let late = self.open().find_map(|u| {
-            let deadline = gates::deadline(u.deadline_height, u.fork_height)?;
-            (head >= deadline.max(u.height)).then(|| (u.name.clone(), deadline, u.fork_height))
+            let deadline = gates::deadline(u.deadline_height, u.fork_height)?.max(u.height);
+            (head >= deadline).then(|| (u.name.clone(), deadline, u.fork_height))
         });
         let Some((name, deadline, fork)) = late else { return };
         if node.network.named.insert("deadline") {
@@ -355,10 +356,11 @@ impl Machine {
         let newer = usize::try_from(survey.sample.head.saturating_sub(first).saturating_sub(1));
         let own = &survey.own_seals[..survey.own_seals.len().min(newer.unwrap_or(usize::MAX))];
         let (seals, of) = (own.iter().filter(|sealed| **sealed).count(), own.len());
-        if is_in_set(survey) && of == 0 {
+        let is_member = !node.network.shows(|survey| !is_in_set(survey));
+        if is_member && of == 0 {
             return Some(Objection::Unknown("no block is known yet that it could have sealed".to_owned()));
         }
-        if is_in_set(survey) && seals * 2 < of {
+        if is_member && seals * 2 < of {
             return Some(Objection::Unknown(format!("it has sealed {seals} of the last {of} blocks")));
         }
         None

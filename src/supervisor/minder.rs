@@ -2,8 +2,8 @@
 //!
 //! The end of a node that an earlier supervisor has launched makes no SIGCHLD, and one of our own may be missed.
 
-use super::start_thread;
 use super::signals::Signal;
+use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -8,7 +8,7 @@ use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
-use crate::wbft::{self, Address, Client, Decided, Endpoint, Observer, RpcError, Syncing, Window};
+use crate::wbft::{self, Address, Client, Constant, Decided, Endpoint, Observer, RpcError, Syncing, Window};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -116,9 +116,9 @@ struct Node {
 #[derive(Default)]
 struct Known {
     client_version: Option<String>,
-    forks: Option<Option<Vec<u64>>>,
+    forks: Constant<Option<Vec<u64>>>,
     /// The first block of a slot, and the validators that seal it.
-    slot: Option<(u64, Vec<[u8; 20]>)>,
+    slot: (u64, Constant<Vec<[u8; 20]>>),
 }
 
 impl Node {
@@ -183,21 +183,23 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
     let (window, client) = (&seen.window, observer.client());
     let head = window.head();
     let first = Slot::first_block(head.number);
-    if known.slot.as_ref().is_none_or(|(height, _)| *height != first) {
-        let set = client.validators(first)?.unwrap_or_default();
-        known.slot = Some((first, set.into_iter().map(|v| v.0).collect()));
+    if known.slot.0 != first {
+        known.slot = (first, Constant::default());
     }
+    let sealers = |client: &mut Client| {
+        let set = client.validators(first)?.unwrap_or_default();
+        Ok(set.into_iter().map(|v| v.0).collect())
+    };
+    let slot_set = known.slot.1.get(|| sealers(client))?;
     if known.client_version.is_none() {
         known.client_version = client.client_version().ok();
     }
-    if known.forks.is_none() {
-        known.forks = Some(client.forks()?.map(|forks| forks.into_values().collect()));
-    }
+    let forks = known.forks.get(|| Ok(client.forks()?.map(|forks| forks.into_values().collect())))?;
     let own = seen.own.or(address);
     Ok(Survey {
         at,
         me: own.map(|own| own.0),
-        slot_set: known.slot.clone().map(|(_, set)| set).unwrap_or_default(),
+        slot_set,
         sample: window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref()),
         hash: head.hash.to_string(),
         oldest: window.blocks().first().map_or(head.number, |block| block.number),
@@ -213,7 +215,7 @@ fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) 
         public_peers: peers.iter().flatten().any(|peer| is_public(&peer.remote)),
         connected: peers.map(|peers| peers.iter().filter_map(|peer| peer.address()).map(|a| a.0).collect()),
         client_version: known.client_version.clone(),
-        forks: known.forks.clone().flatten(),
+        forks,
         round_timeout: (seen.timing.round_timeout, seen.timing.max_round_timeout),
         census: seen.census().into_iter().filter_map(|(who, last)| Some((who.0, last.client?))).collect(),
     })

@@ -58,7 +58,7 @@ pub use heads::{Heads, Stopper};
 pub use hex::{Address, BadHex, Hash, parse_data, parse_quantity, show_quantity};
 pub use istanbul::{Activity, CommitSigners, ExtraInfo};
 pub use metrics::RoundMetrics;
-pub use observer::{Observation, Observer};
+pub use observer::{Constant, Observation, Observer};
 pub use order::proposer;
 pub use rpc::{Connection, Options};
 pub use state::{ConsensusState, Member, Step};

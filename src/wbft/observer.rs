@@ -65,8 +65,8 @@ impl Observation {
 pub struct Observer {
     client: Client,
     window: Option<Window>,
+    own: Constant<Option<Address>>,
     /// The facts that do not change while a node runs, once known.
-    own: Option<Address>,
     consensus: Option<Consensus>,
     admin: Option<bool>,
 }
@@ -75,7 +75,7 @@ impl Observer {
     /// An observer that has not asked yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Observer { client, window: None, own: None, consensus: None, admin: None }
+        Observer { client, window: None, own: Constant::default(), consensus: None, admin: None }
     }
 
     /// The client that asks.
@@ -89,8 +89,9 @@ impl Observer {
     /// Any [`Fault`] but `Stopped`.
     pub fn observe(&mut self) -> Result<Observation, RpcError> {
         let window = self.window()?;
-        if self.own.is_none() {
-            self.own = self.client.node_address()?;
+        let own = self.own.get(|| self.client.node_address())?;
+        if own.is_none() {
+            self.own = Constant::default();
         }
         if self.consensus.is_none() && self.admin != Some(false) {
             self.ask_configuration()?;
@@ -100,7 +101,7 @@ impl Observer {
         Ok(Observation {
             head_age: now.saturating_sub(Duration::from_secs(window.head().timestamp)),
             clock_skew: window.clock_skew(now),
-            own: self.own,
+            own,
             syncing: self.client.syncing()?,
             mining: unless_refused(self.client.mining())?,
             peers: unless_refused(self.client.peer_count())?,
@@ -187,7 +188,7 @@ impl Observer {
     /// Takes in what has come since, up to `head`.
     fn extend(&mut self, mut window: Window, head: &Header) -> Result<Window, RpcError> {
         let newest = window.head().number;
-        let mut headers = self.client.headers(newest + 1..head.number)?;
+        let mut headers = self.client.headers(newest.saturating_add(1)..head.number)?;
         if newest < head.number {
             headers.push(head.clone());
         }
@@ -198,6 +199,31 @@ impl Observer {
             return Err(self.client.nonsense("eth_getHeaderByNumber", "the head is not where it was"));
         }
         Ok(window)
+    }
+}
+
+/// A fact that does not change while a node runs. It is asked for until two answers in a row agree: another node may
+/// have answered in between.
+#[derive(Debug, Default)]
+pub struct Constant<T> {
+    last: Option<T>,
+    agreed: bool,
+}
+
+impl<T: Clone + PartialEq> Constant<T> {
+    /// The fact, asked for where it is not known for sure.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub fn get<E>(&mut self, ask: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        match &self.last {
+            Some(last) if self.agreed => Ok(last.clone()),
+            last => {
+                let answer = ask()?;
+                self.agreed = last.as_ref() == Some(&answer);
+                Ok(self.last.insert(answer).clone())
+            }
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::machine::quorum::quorum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// The longest time between two blocks that is believed, in seconds.
+const LONGEST: u64 = 3600;
+
 /// One decided block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
@@ -245,7 +248,8 @@ impl Window {
             .map(|pair| pair[1].timestamp.saturating_sub(pair[0].timestamp))
             .collect();
         gaps.sort_unstable();
-        gaps.get(gaps.len() / 2).map(|gap| Duration::from_secs((*gap).max(1)))
+        // The times in headers may be anything.
+        gaps.get(gaps.len() / 2).map(|gap| Duration::from_secs((*gap).clamp(1, LONGEST)))
     }
 
     /// The validators with a seal in one of the last [`RECENT`] blocks: those that count as live, for the gates and for

@@ -508,7 +508,7 @@ impl Fleet {
             Rules::WithoutQuiet => slot.group(&me) == Some(head / SLOT % slot.groups()),
             Rules::All | Rules::CountedFromHeight => false,
         };
-        let mut verdict = judge(&me, Some(&slot), &sample);
+        let mut verdict = judge(&me, Some(&slot), &sample, true);
         if let Verdict::Hold(gates) = &mut verdict
             && lifted
         {
@@ -521,7 +521,7 @@ impl Fleet {
         if matches!(verdict, Verdict::Go(Reason::Open)) && self.scenario.order && !lifted {
             (sample.order, sample.order_before) = (Some(self.order(head)), Some(self.order(head - 1)));
             sample.head = head;
-            verdict = judge(&me, None, &sample);
+            verdict = judge(&me, None, &sample, true);
         }
         verdict
     }

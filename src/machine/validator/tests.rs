@@ -2,6 +2,7 @@
 
 mod evidence;
 mod leaving;
+mod mishaps;
 mod probation;
 mod sealing;
 mod symptoms;

@@ -355,7 +355,7 @@ fn seen(head: usize) -> Observation {
 /// Whether the network could spare us at a head of the recorded chain.
 fn spared(head: usize) -> Verdict {
     let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING, None);
-    gates::judge(&address(N1).0, None, &sample)
+    gates::judge(&address(N1).0, None, &sample, true)
 }
 
 #[test]
@@ -602,4 +602,18 @@ fn readiness_comes_with_the_state_it_was_judged_by() {
     let node = Node::start(98, false);
     let ready = Coordinator::new(node.client()).check_readiness(false).unwrap();
     assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
+}
+
+#[test]
+fn the_own_address_is_believed_when_two_answers_agree() {
+    let node = Node::start(100, true);
+    let mut observer = Observer::new(node.client());
+    let asked =
+        |node: &Node| node.asked().iter().filter(|call| call.starts_with("istanbul_nodeAddress")).count();
+    for (head, times) in [(100, 1), (103, 1), (104, 0)] {
+        node.set_head(head);
+        node.asked();
+        assert_eq!(observer.observe().unwrap().own, Some(address(N1)));
+        assert_eq!(asked(&node), times, "at {head}");
+    }
 }

@@ -15,8 +15,8 @@ const VISIBLE: u64 = 2 * (2 + gates::RECENT + 1);
 impl Sim {
     /// I7: the old binary, by digest, is not started at or past the fork, nor once a new one has signed.
     pub(super) fn check_start(&mut self, i: usize, started: &Version) {
-        let home = &mut self.homes[i];
-        let ordered = std::mem::take(&mut home.ordered);
+        let ordered = std::mem::take(&mut self.homes[i].ordered);
+        let home = &self.homes[i];
         let version = number(&started.target);
         // An upgrade that is under way starts its own binary.
         if ordered || home.record.upgrade.as_ref().is_some_and(|a| a.to == *started) {
@@ -27,7 +27,9 @@ impl Sim {
         let lacks = |u: &&Upgrade| {
             let ended = home.record.ended(&u.name).is_none_or(|e| e.cannot_follow);
             let newer = number(&Target::Upgrade(u.name.clone())) > version;
-            ended && newer && u.fork_height.is_some_and(|fork| counted + 1 >= fork)
+            // Beyond a fork there is only a binary that follows it.
+            let is_needed = |fork: u64| counted <= fork || !self.follows(i, version, fork);
+            ended && newer && u.fork_height.is_some_and(|fork| counted + 1 >= fork && is_needed(fork))
         };
         let lacking = home.plan.iter().find(lacks).map(|u| u.name.clone());
         if version < signed {

@@ -154,7 +154,9 @@ impl Sim {
                 if answers {
                     self.engine_on(i, pid);
                 }
-                Event::SealingStarted(ok(answers))
+                // The answer may be lost where the order was not.
+                let lost = errors > 0 && self.dice.chance(20);
+                Event::SealingStarted(ok(answers && !lost))
             }
             Question::StopSealing => {
                 if answers {

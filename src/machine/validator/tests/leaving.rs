@@ -60,6 +60,25 @@ fn it_does_not_stop_where_it_would_propose_again() {
 }
 
 #[test]
+fn the_block_after_our_own_is_waited_for_during_one_cycle_of_turns() {
+    let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+    rig.follow(91);
+    rig.plan(Upgrade::new(name("v2"), 97, Origin::Schedule));
+    // After 97 we could go, and after 100 it would be best; but from there on the rounds are restless.
+    let follow = |rig: &mut Rig, height: u64| {
+        rig.head(height);
+        let mut survey = survey(height, &[]);
+        survey.sample.first_round = if (100..108).contains(&height) { 2 } else { 8 };
+        rig.surveyed(survey);
+    };
+    let stopped = (92..200).find(|height| {
+        follow(&mut rig, *height);
+        rig.stops() > 0
+    });
+    assert_eq!(stopped, Some(192), "the first block of its next turn");
+}
+
+#[test]
 fn a_gate_that_holds_is_shown_with_numbers_and_asked_again_with_the_next_head() {
     let mut rig = running();
     rig.head(H);
