@@ -6,12 +6,14 @@
 //! value; [`reap_strays`] takes all others.
 
 use crate::sys;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
 };
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,7 +34,7 @@ struct Registry {
 /// Dropped before it was waited for, the process goes on, and becomes a stray when it ends.
 #[derive(Debug)]
 pub struct Owned {
-    child: Child,
+    pid: Pid,
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
 }
@@ -44,10 +46,11 @@ pub struct Owned {
 pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     let mut registry = registry();
     let mut child = spawn_when_closed(command)?;
-    match pidfd_open(pid_of(&child), PidfdFlags::empty()) {
+    let pid = Pid::from_child(&child);
+    match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => {
-            registry.owned.insert(pid_of(&child).as_raw_pid());
-            Ok(Owned { child, pidfd, status: None })
+            registry.owned.insert(pid.as_raw_pid());
+            Ok(Owned { pid, pidfd, status: None })
         }
         Err(e) => {
             // Without a descriptor we could not wait for it with a limit: then rather not at all.
@@ -56,6 +59,28 @@ pub fn spawn(command: &mut Command) -> io::Result<Owned> {
             Err(e.into())
         }
     }
+}
+
+/// Takes over a child that was spawned by the program which ran in this process before us; `pidfd` stands for it.
+#[must_use]
+pub fn take_over(pid: Pid, pidfd: OwnedFd) -> Owned {
+    registry().owned.insert(pid.as_raw_pid());
+    Owned { pid, pidfd, status: None }
+}
+
+/// Executes `command` in the place of this program, which hands these descriptors down to it. It returns only if that
+/// fails, and nothing has changed then.
+pub fn exec(command: &mut Command, inherit: &[BorrowedFd<'_>]) -> io::Error {
+    // No other child is born meanwhile that would inherit them, too.
+    let _registry = registry();
+    let set = |flags| inherit.iter().try_for_each(|fd| fcntl_setfd(fd, flags));
+    let failed = match set(FdFlags::empty()) {
+        Ok(()) => sys::exec(command),
+        Err(e) => e.into(),
+    };
+    // A descriptor that is open has flags, so this does not fail.
+    let _ = set(FdFlags::CLOEXEC);
+    failed
 }
 
 /// A file that was just written can be "busy" for a moment: a child forked meanwhile by another thread has
@@ -98,7 +123,7 @@ impl Owned {
     /// The process id, which stays its own until [`Owned::try_wait`] has returned a status.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        pid_of(&self.child)
+        self.pid
     }
 
     /// A descriptor that becomes readable when the process has ended (pidfd_open(2)).
@@ -113,9 +138,9 @@ impl Owned {
     /// If the operating system refuses.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.status.is_none()
-            && let Some(status) = self.child.try_wait()?
+            && let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::NOHANG)?
         {
-            self.status = Some(status);
+            self.status = Some(ExitStatus::from_raw(status.as_raw()));
             let go_on = {
                 let mut registry = registry();
                 registry.owned.remove(&self.pid().as_raw_pid());
@@ -162,10 +187,6 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pid_of(child: &Child) -> Pid {
-    Pid::from_child(child)
-}
-
 fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
     match sent {
         Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
@@ -177,7 +198,6 @@ fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use rustix::event::{PollFd, PollFlags, poll};
-    use std::os::unix::process::ExitStatusExt as _;
 
     fn wait(child: &mut Owned) -> ExitStatus {
         poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();

@@ -12,7 +12,7 @@ use rustix::process::{
 };
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -84,6 +84,30 @@ fn leave_note(file: &OwnedFd, note: &[u8]) -> rustix::io::Result<()> {
     let source = open(c"/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     read(&source, rest)?;
     if pwrite(file, &text, 0)? == NOTE { Ok(()) } else { Err(Errno::NOSPC) }
+}
+
+/// Executes `command` in the place of this program, with the umask that we were started with. It returns only if that
+/// fails, and nothing has changed then.
+pub fn exec(command: &mut Command) -> io::Error {
+    let private = INHERITED_UMASK.get().copied().map(umask);
+    let failed = command.exec();
+    private.map(umask);
+    failed
+}
+
+/// A descriptor that the program which ran in this process before us has left open for us. Our children do not inherit it.
+///
+/// # Errors
+/// If there is none of this number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: the call only looks at the number, and refuses one that is not open.
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and nothing in this program owns it: it was open before this program began, and is asked for
+    // once, by the number that the other program has given.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The process id of a child that has ended and was not yet waited for; it stays that way.

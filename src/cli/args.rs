@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Status(Format),
     Stop,
     Restart,
+    Detach,
+    Reexec,
     Schedule {
         entry: Box<Entry>,
         force: bool,
@@ -178,6 +180,8 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         }),
         "stop" => Command::Stop,
         "restart" => Command::Restart,
+        "detach" => Command::Detach,
+        "reexec" => Command::Reexec,
         "upgrade" => upgrade(args)?,
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },

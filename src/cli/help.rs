@@ -40,6 +40,11 @@ pub const COMMANDS: &[Usage] = &[
     usage("status [--json] [--metrics]", "show what is going on, for people, programs or Prometheus"),
     usage("stop", "stop the node and the supervisor, and wait for both"),
     usage("restart", "stop the node and start it again"),
+    usage("detach", "end the supervisor alone, and leave the node to the next one"),
+    usage(
+        "reexec",
+        "replace the program of the supervisor by the one that is at its path now; the node goes on",
+    ),
     usage(
         "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
          [--url URL] [--info TEXT] [--data-incompatible] [--force]",

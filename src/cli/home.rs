@@ -1,11 +1,12 @@
 //! Commands about the home and the supervisor as a whole: `init`, `stop`, `restart`.
 
+use super::logger::show_warnings;
 use super::{print, tell};
-use crate::config::{Config, keys};
+use crate::config::{Config, Sources, keys};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
-use crate::home::Home;
-use crate::supervisor::{Reply, Request, ask};
+use crate::home::{Home, launch};
+use crate::supervisor::{self, Reply, Request, Status, ask, ask_once};
 use crate::upgrade::import;
 use crate::upgrade::init::{Line, Report, init as lay_out};
 use serde_json::json;
@@ -51,11 +52,78 @@ fn show(report: &Report) -> Result<()> {
 }
 
 /// Asks for the end, and waits for it.
-pub(super) fn stop(home: &Home) -> Result<()> {
-    let answered = ask(home, &Request::Stop)?;
-    tell(accepted(&answered.reply)?);
-    answered.wait_for_end();
+pub(super) fn stop(config: Config, sources: Sources, home: Home) -> Result<()> {
+    match ask(&home, &Request::Stop) {
+        Ok(answered) => {
+            tell(accepted(&answered.reply)?);
+            answered.wait_for_end();
+        }
+        Err(e) if e.kind() == Kind::NoSupervisor => {
+            match launch::last(&home)?.and_then(|last| last.process) {
+                Some(node) => stop_alone(config, sources, home, &node)?,
+                None => return Err(e),
+            }
+        }
+        Err(e) => return Err(e),
+    }
     print("stopped\n")
+}
+
+/// Stops a node that runs without a supervisor.
+fn stop_alone(config: Config, sources: Sources, home: Home, node: &launch::Process) -> Result<()> {
+    show_warnings();
+    let pid = node.pid.as_raw_pid();
+    tell(format_args!("stopping the node, process {pid}, which runs without a supervisor"));
+    let args = node.args();
+    let home = home.with_data(config.data_dir(&args));
+    let end = supervisor::stop(config, sources, &home, args)?;
+    if launch::last(&home)?.is_some_and(|last| last.process.is_some()) {
+        let why = format!("process {pid} was left alone, it is not the node that the journal names");
+        return Err(Error::new(Kind::Failed, why).because(end.reason));
+    }
+    if end.exit == Exit::Ok { Ok(()) } else { Err(Error::new(Kind::Failed, end.reason)) }
+}
+
+/// Ends the supervisor alone.
+pub(super) fn detach(home: &Home) -> Result<()> {
+    // It may end before its answer is out.
+    if let Some(answered) = ask_once(home, &Request::Detach)? {
+        accepted(&answered.reply)?;
+        answered.wait_for_end();
+    }
+    match launch::last(home)?.and_then(|last| last.process) {
+        Some(node) => print(&format!(
+            "the node goes on as process {}, and the next supervisor takes it over\n",
+            node.pid.as_raw_pid()
+        )),
+        None => Err(Error::new(Kind::Failed, "the supervisor has ended, and the node as well")
+            .at(home.root().display())),
+    }
+}
+
+/// Has the supervisor execute the program that is at its path by now, and waits until that one answers.
+pub(super) fn reexec(home: &Home) -> Result<()> {
+    let before = ask_status(home)?;
+    if let Some(answered) = ask_once(home, &Request::Reexec)? {
+        // Only a failure is answered.
+        return accepted(&answered.reply).and_then(|said| print(&format!("{said}\n")));
+    }
+    let now = ask_status(home)?;
+    let version = |status: Status| status.supervisor_version.unwrap_or_else(|| "?".to_owned());
+    let node = now
+        .view
+        .node
+        .as_ref()
+        .map_or_else(String::new, |node| format!("; the node goes on as process {}", node.pid));
+    let (old, new) = (version(before), version(now));
+    print(&format!("wemixvisor {new} has taken over from {old}{node}\n"))
+}
+
+fn ask_status(home: &Home) -> Result<Status> {
+    match ask(home, &Request::Status)?.reply {
+        Reply::Status(status) => Ok(status),
+        other => Err(unasked(&other)),
+    }
 }
 
 pub(super) fn restart(home: &Home) -> Result<()> {

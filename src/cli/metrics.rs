@@ -115,8 +115,15 @@ mod tests {
         let window = Window { opens_at: 168, closes_at: 179 };
         view.planned[0].turn = Some(TurnView { window, opens_in_ms: 18_000 });
         let problems = Vec::new();
-        let status =
-            Status { running: true, pid: None, home: "/h".into(), view, rpc_trouble: None, problems };
+        let status = Status {
+            running: true,
+            pid: None,
+            supervisor_version: None,
+            home: "/h".into(),
+            view,
+            rpc_trouble: None,
+            problems,
+        };
         let page = render(&status);
         for line in [
             "wemixvisor_head_record_height 150\n",
@@ -139,6 +146,7 @@ mod tests {
         let status = Status {
             running: false,
             pid: None,
+            supervisor_version: None,
             home: "/h".into(),
             view,
             rpc_trouble: None,

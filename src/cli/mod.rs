@@ -27,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::printable::{printable_json, printable_lines};
+use crate::supervisor::CAN_RESUME;
 use crate::upgrade::journal::Journal;
 use args::{Command, Invocation};
 use std::ffi::OsString;
@@ -40,6 +41,10 @@ use std::io::{self, Write as _};
 /// # Errors
 /// A failure, to be reported once; its kind decides the exit code.
 pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
+    let (asked, argv) = match argv.as_slice() {
+        [option, version, rest @ ..] if option == CAN_RESUME => (Some(version.clone()), rest.to_vec()),
+        _ => (None, argv),
+    };
     let Invocation { command, config, flags } = args::parse(argv)?;
     match command {
         Command::Version => return done(print(&format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")))),
@@ -67,12 +72,17 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             .at(home.root().display())
             .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"));
     }
+    if let Some(version) = asked {
+        return done(run::can_resume(&version.to_string_lossy(), &loaded, command));
+    }
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
         Command::Status(format) => show::status(&home, format),
-        Command::Stop => done(home::stop(&home)),
+        Command::Stop => done(home::stop(loaded.config, sources, home)),
         Command::Restart => done(home::restart(&home)),
+        Command::Detach => done(home::detach(&home)),
+        Command::Reexec => done(home::reexec(&home)),
         Command::Schedule { entry, force } => done(upgrade::schedule(&loaded.config, &home, *entry, force)),
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),

@@ -1,24 +1,20 @@
 //! `run`: the main job, in the foreground.
 
+use super::args::Command;
 use crate::config::{Loaded, Sources};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::Status;
-use crate::supervisor;
-use crate::upgrade::journal::Journal;
+use crate::supervisor::{self, CAN_RESUME};
+use crate::upgrade::journal::{Journal, VERSION};
 use std::ffi::OsString;
 
 pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsString>) -> Result<u8> {
     let _log = super::logger::start(&loaded.config)?;
-    let (unfit, doubtful) = loaded.check_args(&args);
-    for warning in loaded.warnings.iter().chain(&doubtful) {
+    for warning in check(&loaded, &args)? {
         log::warn!("event=config_warning {warning}");
     }
-    unfit.into_result()?;
-    loaded.config.check_dirs(&args)?;
-    let (problems, _) = loaded.check_disk(&args);
-    problems.into_result()?;
     let home = home.with_data(loaded.config.data_dir(&args));
     let end = supervisor::run(loaded.config, sources, &home, args)?;
     let code = match (end.exit, end.node) {
@@ -32,4 +28,31 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
     let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
     log::log!(level, "event=ended code={code} {}{hint}", end.reason);
     Ok(code)
+}
+
+/// Checks everything that is known before the first start; the warnings.
+fn check(loaded: &Loaded, args: &[OsString]) -> Result<Vec<String>> {
+    let (unfit, doubtful) = loaded.check_args(args);
+    unfit.into_result()?;
+    loaded.config.check_dirs(args)?;
+    let (problems, _) = loaded.check_disk(args);
+    problems.into_result()?;
+    Ok(loaded.warnings.iter().chain(&doubtful).map(ToString::to_string).collect())
+}
+
+/// Whether this program could go on as this `run`, with a journal of a version.
+pub(super) fn can_resume(version: &str, loaded: &Loaded, command: Command) -> Result<()> {
+    let Command::Run { args } = command else {
+        return Err(Error::new(Kind::Usage, format!("only `run` has {CAN_RESUME}")));
+    };
+    if version != VERSION.to_string() {
+        return Err(Error::new(
+            Kind::NotMet,
+            format!(
+                "wemixvisor {} has journals of version {VERSION}, not {version}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ));
+    }
+    check(loaded, &args).map(drop)
 }

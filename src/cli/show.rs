@@ -5,8 +5,8 @@ use super::forecast::{Now, grouped};
 use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
-use crate::home::Home;
-use crate::machine::{Attempt, Plan, View};
+use crate::home::{Home, launch};
+use crate::machine::{Attempt, NodeView, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
@@ -47,7 +47,20 @@ fn at_rest(home: &Home) -> Result<Status> {
     view.head_record = head::read(home)?.map(|record| record.block);
     // A link that `run` would refuse to start from.
     view.trouble = home.read_current().err().map(|e| e.to_string());
-    Ok(Status { running: false, pid: None, home: home.root().to_owned(), view, rpc_trouble: None, problems })
+    if let Some(node) = launch::last(home)?.and_then(|last| last.process) {
+        view.state = "running without a supervisor".to_owned();
+        let age_ms = u64::try_from(node.age.as_millis()).unwrap_or(u64::MAX);
+        view.node = Some(NodeView { pid: node.pid.as_raw_pid().unsigned_abs(), age_ms });
+    }
+    Ok(Status {
+        running: false,
+        pid: None,
+        supervisor_version: None,
+        home: home.root().to_owned(),
+        view,
+        rpc_trouble: None,
+        problems,
+    })
 }
 
 fn show(status: &Status) -> String {
@@ -226,7 +239,15 @@ mod tests {
         view.trouble = Some("it said\nhalted      no".to_owned());
         let problems = vec!["two:\n  a\n  b".to_owned()];
         let home = std::path::PathBuf::from("/h");
-        let text = show(&Status { running: false, pid: None, home, view, rpc_trouble: None, problems });
+        let text = show(&Status {
+            running: false,
+            pid: None,
+            supervisor_version: None,
+            home,
+            view,
+            rpc_trouble: None,
+            problems,
+        });
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }

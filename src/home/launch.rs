@@ -6,10 +6,12 @@
 use super::{Home, regular};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +43,21 @@ pub struct Process {
     pub sha256: Digest,
     /// How long it has run.
     pub age: Duration,
+    /// Whether it is our child: the program that ran in this process before us has launched it.
+    pub is_child: bool,
+}
+
+impl Process {
+    /// The arguments with which it was executed, in order.
+    #[must_use]
+    pub fn args(&self) -> Vec<OsString> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid.as_raw_pid())).unwrap_or_default();
+        let words = line.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).to_owned());
+        let mut args: Vec<OsString> = words.skip(1).collect();
+        // Each one ends with a zero, and behind the last one there is none.
+        args.pop();
+        args
+    }
 }
 
 /// The text before `/proc/self/stat` in the lock of a launch.
@@ -84,7 +101,7 @@ fn examine(named: &Stat) -> Result<Option<Process>> {
         Err(rustix::io::Errno::SRCH) => return Ok(None),
         Err(e) => return Err(Error::io("open the process", Path::new(&dir), e.into())),
     };
-    if !named.runs(&dir)? {
+    if named.now(&dir)?.is_none() {
         return Ok(None);
     }
     let exe = format!("{dir}/exe");
@@ -97,11 +114,10 @@ fn examine(named: &Stat) -> Result<Option<Process>> {
     }
     let digest = File::open(&exe).and_then(|file| Digest::of_reader(Algorithm::Sha256, file));
     // One that has ended meanwhile has no file any more.
-    if !named.runs(&dir)? {
-        return Ok(None);
-    }
+    let Some(now) = named.now(&dir)? else { return Ok(None) };
     let sha256 = digest.map_err(|e| Error::io("read", Path::new(&exe), e))?;
-    Ok(Some(Process { pid, pidfd, sha256, age: named.age()? }))
+    let is_child = now.parent == getpid().as_raw_pid();
+    Ok(Some(Process { pid, pidfd, sha256, age: named.age()?, is_child }))
 }
 
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -122,6 +138,7 @@ fn parts(text: &str) -> Option<(u64, &str, &str)> {
 struct Stat {
     pid: i32,
     state: char,
+    parent: i32,
     /// Clock ticks since the boot.
     started: u64,
 }
@@ -132,18 +149,18 @@ impl Stat {
         // The name of the program is in parentheses and may hold anything.
         let mut fields = line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        Some(Stat { pid, state, started: fields.nth(18)?.parse().ok()? })
+        let parent = fields.next()?.parse().ok()?;
+        Some(Stat { pid, state, parent, started: fields.nth(17)?.parse().ok()? })
     }
 
-    /// Whether the process of this id is this one, and has not ended.
-    fn runs(&self, dir: &str) -> Result<bool> {
+    /// The process as it is now, if the one of this id is this one and has not ended.
+    fn now(&self, dir: &str) -> Result<Option<Stat>> {
         let path = format!("{dir}/stat");
         let text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => return Ok(None),
             read => read.map_err(|e| Error::io("read", Path::new(&path), e))?,
         };
-        let present = Stat::parse(&text);
-        Ok(present.is_some_and(|p| p.started == self.started && !matches!(p.state, 'Z' | 'X')))
+        Ok(Stat::parse(&text).filter(|p| p.started == self.started && !matches!(p.state, 'Z' | 'X')))
     }
 
     fn age(&self) -> Result<Duration> {
@@ -183,6 +200,8 @@ mod tests {
         assert_eq!((launch.number, process.pid), (7, child.pid()));
         let sleep = File::open("/bin/sleep").unwrap();
         assert_eq!(process.sha256, Digest::of_reader(Algorithm::Sha256, sleep).unwrap());
+        assert!(process.is_child);
+        assert_eq!(process.args(), ["1000"]);
         assert!(process.age < Duration::from_secs(60), "{:?}", process.age);
         child.signal(Signal::KILL).unwrap();
         let mut ended = [rustix::event::PollFd::new(&process.pidfd, rustix::event::PollFlags::IN)];
@@ -215,7 +234,7 @@ mod tests {
     #[test]
     fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
         let line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2";
-        assert_eq!(Stat::parse(line), Some(Stat { pid: 42, state: 'S', started: 987_654 }));
+        assert_eq!(Stat::parse(line), Some(Stat { pid: 42, state: 'S', parent: 1, started: 987_654 }));
         for bad in ["", "42", "42 (x", "x (y) S 1", "42 (y) S 1 2 3"] {
             assert_eq!(Stat::parse(bad), None, "{bad}");
         }

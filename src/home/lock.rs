@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// The supervisor's claim on a home, released when dropped or when the process ends.
 #[derive(Debug)]
 pub struct SupervisorLock {
-    _file: File,
+    file: File,
 }
 
 impl SupervisorLock {
@@ -63,7 +63,32 @@ impl SupervisorLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
             .map_err(|e| Error::io("write", &path, e))?;
-        Ok(SupervisorLock { _file: file })
+        Ok(SupervisorLock { file })
+    }
+
+    /// Goes on with the claim of the program that ran in this process before us, by its open file.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] if the file is not the lock of this home, or is not ours.
+    pub fn inherited(home: &Home, file: OwnedFd) -> Result<Self> {
+        let path = home.lock();
+        let file = File::from(file);
+        let same = file.metadata().and_then(|ours| {
+            let there = fs::metadata(&path)?;
+            Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        });
+        if !same.map_err(|e| Error::io("inspect", &path, e))? || !try_flock(&file, &path)? {
+            return Err(
+                Error::new(Kind::Busy, "what was inherited is not the lock of this home").at(path.display())
+            );
+        }
+        Ok(SupervisorLock { file })
+    }
+}
+
+impl AsFd for SupervisorLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -246,6 +246,10 @@ pub enum Request {
     Stop,
     /// Stop the node and start it again.
     Restart,
+    /// End, and leave the node as it runs.
+    Detach,
+    /// Execute the program that is now at our path, in our process and with the node as it runs.
+    Reexec,
     /// Switch to this upgrade now, whatever the height.
     UpgradeNow(Name),
     /// Forget this upgrade.
@@ -325,6 +329,11 @@ pub enum Action {
     },
     /// Take the node over that still runs, and report its end. → `Exited`.
     Adopt,
+    /// Execute the program that is at our path. It returns only if that cannot be done, and answers the caller then.
+    Reexec {
+        /// The caller.
+        reply_to: Option<u64>,
+    },
     /// Report when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
     /// Send SIGTERM to the node. → in the end `Exited`.

@@ -554,6 +554,14 @@ impl Machine {
                 }
                 None => Ok("the node is just being started".to_owned()),
             },
+            Request::Detach => self.goes_on_alone().map(|pid| {
+                self.end(crate::exit::Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
+                format!("the node goes on as process {pid}, and the next supervisor takes it over")
+            }),
+            Request::Reexec => match self.goes_on_alone() {
+                Ok(_) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
+                Err(why) => Err(why),
+            },
             Request::UpgradeNow(name) => self.force(name, under_way),
             Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
                 Err(format!("upgrade {name} has begun and cannot be cancelled"))
@@ -580,6 +588,18 @@ impl Machine {
         };
         if let Some(to) = ask.reply_to {
             self.actions.push(Action::Answer { to, reply });
+        }
+    }
+
+    /// The process id of the node, if it can be left to itself: it runs, and nothing is being done to it.
+    fn goes_on_alone(&self) -> Result<u32, String> {
+        match (&self.state, self.wish) {
+            (_, Wish::Stop) => Err("the supervisor is stopping".to_owned()),
+            (State::Running(node), Wish::Run) => Ok(node.pid),
+            (State::Running(_) | State::Leaving { .. } | State::Stopping { .. }, _) => {
+                Err("the node is being stopped; try again when it runs".to_owned())
+            }
+            _ => Err("no node is running".to_owned()),
         }
     }
 

@@ -33,6 +33,11 @@ impl Afterwards {
         }
     }
 
+    /// Whether a hook still runs.
+    pub(super) fn are_running(&self) -> bool {
+        self.running.iter().any(|(_, thread)| !thread.is_finished())
+    }
+
     /// Ends the hooks that still run, and waits for their end.
     pub(super) fn end(self) {
         for (cancel, _) in &self.running {

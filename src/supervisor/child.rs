@@ -11,7 +11,7 @@ use crate::home::Home;
 use crate::home::launch::{self, Process};
 use crate::home::lock::NodeLock;
 use crate::machine::{Class, Failure, Status};
-use crate::sys::{Birth, at_birth};
+use crate::sys::{Birth, at_birth, exit_of};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
@@ -19,7 +19,8 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// A node process that is not known to have ended.
 #[derive(Debug)]
@@ -27,8 +28,15 @@ pub(super) enum Child {
     /// We have executed it.
     Own(Owned),
     /// An earlier supervisor has.
-    Adopted(Process),
+    Adopted {
+        process: Process,
+        /// When its end was first seen.
+        ended: Option<Instant>,
+    },
 }
+
+/// How long the end of an adopted node waits for its status: its parent may be late to fetch it.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 impl Child {
     /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
@@ -51,10 +59,19 @@ impl Child {
         }
     }
 
+    /// Takes a node over that runs.
+    pub(super) fn adopt(process: Process) -> Child {
+        if process.is_child {
+            Child::Own(children::take_over(process.pid, process.pidfd))
+        } else {
+            Child::Adopted { process, ended: None }
+        }
+    }
+
     pub(super) fn pid(&self) -> u32 {
         let pid = match self {
             Child::Own(process) => process.pid(),
-            Child::Adopted(process) => process.pid,
+            Child::Adopted { process, .. } => process.pid,
         };
         pid.as_raw_pid().unsigned_abs()
     }
@@ -63,7 +80,7 @@ impl Child {
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         match self {
             Child::Own(process) => process.pidfd(),
-            Child::Adopted(process) => process.pidfd.as_fd(),
+            Child::Adopted { process, .. } => process.pidfd.as_fd(),
         }
     }
 
@@ -71,7 +88,7 @@ impl Child {
     pub(super) fn terminate(&self) -> io::Result<()> {
         match self {
             Child::Own(process) => process.signal(Signal::TERM),
-            Child::Adopted(process) => gone_is_fine(pidfd_send_signal(&process.pidfd, Signal::TERM)),
+            Child::Adopted { process, .. } => gone_is_fine(pidfd_send_signal(&process.pidfd, Signal::TERM)),
         }
     }
 
@@ -80,10 +97,10 @@ impl Child {
         match self {
             Child::Own(process) => process.signal_group(Signal::KILL),
             // While it runs the number of its group is its own.
-            Child::Adopted(process) if !has_ended(self.pidfd())? => {
+            Child::Adopted { process, .. } if !has_ended(self.pidfd())? => {
                 gone_is_fine(kill_process_group(process.pid, Signal::KILL))
             }
-            Child::Adopted(_) => Ok(()),
+            Child::Adopted { .. } => Ok(()),
         }
     }
 
@@ -91,8 +108,13 @@ impl Child {
     pub(super) fn try_wait(&mut self) -> io::Result<Option<Status>> {
         let status = match self {
             Child::Own(process) => process.try_wait()?,
-            // Its parent, which the system gave it, has the status.
-            Child::Adopted(_) => return Ok(has_ended(self.pidfd())?.then_some(Status::Unknown)),
+            Child::Adopted { process, .. } if !has_ended(process.pidfd.as_fd())? => return Ok(None),
+            // Its parent, which the system gave it, gets the status, and the kernel may keep it.
+            Child::Adopted { process, ended } => match exit_of(process.pidfd.as_fd()) {
+                Some(status) => Some(ExitStatus::from_raw(status)),
+                None if ended.get_or_insert_with(Instant::now).elapsed() < LATE => return Ok(None),
+                None => return Ok(Some(Status::Unknown)),
+            },
         };
         Ok(status.map(|s| s.code().map_or_else(|| Status::Signal(s.signal().unwrap_or(0)), Status::Code)))
     }

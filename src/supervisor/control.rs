@@ -32,6 +32,11 @@ pub enum Request {
     Stop,
     /// Stop the node and start it again.
     Restart,
+    /// End, and leave the node as it runs.
+    Detach,
+    /// Execute the program that is at the supervisor's path by now, in its process. Where that succeeds there is no
+    /// answer.
+    Reexec,
     /// Switch to this upgrade now.
     UpgradeNow {
         /// The upgrade.
@@ -86,6 +91,9 @@ pub struct Status {
     pub running: bool,
     /// Its process id.
     pub pid: Option<u32>,
+    /// Its version.
+    #[serde(default)]
+    pub supervisor_version: Option<String>,
     /// The home.
     pub home: PathBuf,
     /// The machine's part of the state.
@@ -111,8 +119,8 @@ const LONGEST_LINE: u64 = 1024 * 1024;
 /// Larger than the status of plans with tens of thousands of upgrades, each with its history.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// Starts serving the socket. The supervisor's lock is held, so a socket that exists is a remnant.
-pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
+/// Makes the socket. The supervisor's lock is held, so one that exists is a remnant.
+pub(super) fn listen(home: &Home) -> Result<UnixListener> {
     let path = home.control();
     match fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -123,6 +131,11 @@ pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
     let failed = |e| Error::io("listen on", &path, e);
     let listener = with_short_path(&path, |short| UnixListener::bind(short)).map_err(failed)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Starts serving the socket.
+pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
     let places = Arc::new(());
     let body = move || {
         for stream in listener.incoming() {
@@ -146,7 +159,8 @@ pub(super) fn serve(home: &Home, calls: Sender<Call>) -> Result<()> {
             }
         }
     };
-    start_thread("control", body).map_err(failed)
+    start_thread("control", body)
+        .map_err(|e| Error::new(Kind::Io, "start the thread of the control socket").because(e))
 }
 
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
@@ -158,7 +172,7 @@ fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
         Ok(request) => request,
         Err(e) => return write_line(&stream, &Reply::Refused(format!("no such request: {e}"))),
     };
-    let until_the_end = request == Request::Stop;
+    let until_the_end = matches!(request, Request::Stop | Request::Detach);
     let (reply_to, reply) = bounded(1);
     if calls.send((request, reply_to)).is_err() {
         return Ok(());
@@ -218,7 +232,10 @@ pub fn ask(home: &Home, request: &Request) -> Result<Answered> {
 
 /// Asks it once; `None` if the connection was closed before the answer was complete. Then too many are asking,
 /// or it has just ended, and the next try finds none.
-fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     let path = home.control();
     let stream = match with_short_path(&path, |short| UnixStream::connect(short)) {
         Ok(stream) => stream,
@@ -300,7 +317,7 @@ mod tests {
     fn every_place_is_given_back() {
         let (_dir, home) = home();
         let (calls, called) = unbounded();
-        serve(&home, calls).unwrap();
+        serve(listen(&home).unwrap(), calls).unwrap();
         let busy: Vec<UnixStream> =
             (0..CONNECTIONS).map(|_| UnixStream::connect(home.control()).unwrap()).collect();
         drop(busy);

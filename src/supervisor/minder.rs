@@ -2,12 +2,19 @@
 //!
 //! The end of a node that an earlier supervisor has launched makes no SIGCHLD, and one of our own may be missed.
 
+use super::child::LATE;
 use super::signals::Signal;
 use super::start_thread;
 use crate::error::{Error, Kind, Result};
+use crate::sys::exit_of;
 use crossbeam_channel::{Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, poll};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The time between two looks for a status that is late.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The handle of the thread.
 #[derive(Debug)]
@@ -27,8 +34,15 @@ impl Minder {
             for pidfd in orders {
                 // After an error the loop looks for itself.
                 let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None));
-                if ended.send(Signal::Child).is_err() {
-                    return;
+                // Its status may be late.
+                let seen = Instant::now();
+                loop {
+                    let is_known = exit_of(pidfd.as_fd()).is_some();
+                    let is_last = is_known || seen.elapsed() > LATE;
+                    if ended.send(Signal::Child).is_err() || is_last {
+                        break;
+                    }
+                    thread::sleep(AGAIN);
                 }
             }
         };

@@ -18,6 +18,7 @@
 mod afterwards;
 mod child;
 mod control;
+mod handover;
 mod head_keeper;
 mod minder;
 mod node_args;
@@ -31,7 +32,8 @@ mod surveyor;
 mod watcher;
 mod worker;
 
-pub use control::{Answered, Reply, Request, Status, ask};
+pub use control::{Answered, Reply, Request, Status, ask, ask_once};
+pub use handover::CAN_RESUME;
 pub use poller::endpoints;
 
 use crate::children;
@@ -39,7 +41,6 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::launch;
-use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
 use crate::machine::{
     self, Action, Alive, Ask, Ending, Event, Facts, Failure, Job, JobEnd, Launched, Level, Machine, Mode,
@@ -55,6 +56,7 @@ use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use handover::Seat;
 use head_keeper::HeadKeeper;
 use minder::Minder;
 use policy::policy;
@@ -94,10 +96,28 @@ pub struct End {
 /// If the home is taken ([`Kind::Busy`]), cannot be explained ([`Kind::Halted`]) or the operating system
 /// refuses what is needed to begin. Nothing was started then.
 pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -> Result<End> {
+    supervise(config, sources, home, args, None)
+}
+
+/// Takes over the node that runs without a supervisor, and stops it as a supervisor does. Starts none.
+///
+/// # Errors
+/// As [`run`].
+pub fn stop(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -> Result<End> {
+    supervise(config, sources, home, args, Some(machine::Request::Stop))
+}
+
+fn supervise(
+    config: Config,
+    sources: Sources,
+    home: &Home,
+    args: Vec<OsString>,
+    order: Option<machine::Request>,
+) -> Result<End> {
     // First of all, since much is verified before the loop begins: a signal that comes meanwhile waits for it.
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
-    let _lock = SupervisorLock::acquire(home)?;
+    let seat = Seat::take(home)?;
     sweep::sweep(home);
     // Orphans of the node come to us, so that they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -124,7 +144,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         home.data().display()
     );
 
-    control::serve(home, channels.calls.0.clone())?;
+    control::serve(seat.socket()?, channels.calls.0.clone())?;
     let watcher = watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?;
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
     let surveyor = Surveyor::start(channels.answers.0.clone())?;
@@ -144,6 +164,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         sources,
         args,
         machine,
+        seat,
         journal: opened.journal,
         unsettled: false,
         child: None,
@@ -176,6 +197,9 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
         supervisor.found = launch.process;
         launched
     });
+    if let Some(what) = order {
+        supervisor.feed(Event::Request(Ask { reply_to: None, what }));
+    }
     Ok(supervisor.run(&channels, Facts { record: opened.record, link, head, launched }))
 }
 
@@ -244,6 +268,7 @@ struct Supervisor {
     sources: Sources,
     args: Vec<OsString>,
     machine: Machine,
+    seat: Seat,
     journal: Journal,
     /// Whether the second copy of a record at rest could not be written, so that this is logged once.
     unsettled: bool,
@@ -370,6 +395,14 @@ impl Supervisor {
                 Ok(pid) => Event::Spawned { pid },
                 Err(failure) => Event::SpawnFailed(failure),
             }),
+            Action::Reexec { reply_to } => {
+                let failed = self.reexec();
+                log::error!("event=reexec_failed {failed}");
+                if let Some(to) = reply_to {
+                    self.answer(to, Reply::Refused(failed.to_string()));
+                }
+                None
+            }
             Action::AwaitRelease => {
                 let pattern = self.data_path(&self.context.config.daemon_node_lock);
                 self.release.watch(pattern);
@@ -468,10 +501,18 @@ impl Supervisor {
         }
     }
 
+    /// It returns only if the program at our path could not be executed.
+    fn reexec(&mut self) -> Error {
+        if self.afterwards.are_running() {
+            return Error::new(Kind::Failed, "a post-upgrade hook is running; try again when it has ended");
+        }
+        self.seat.hand_over()
+    }
+
     fn adopt(&mut self) {
         let Some(process) = self.found.take() else { return };
         self.spawned = Instant::now().checked_sub(process.age).unwrap_or_else(Instant::now);
-        self.mind(Child::Adopted(process));
+        self.mind(Child::adopt(process));
     }
 
     /// Follows a node that runs, to its end.
@@ -517,6 +558,7 @@ impl Supervisor {
             Signal::Stop => machine::Request::Stop,
             Signal::Reload => return self.reload(),
             Signal::Dump => machine::Request::Dump,
+            Signal::Reexec => machine::Request::Reexec,
             Signal::Ignored(number) => {
                 return log::info!("event=signal_ignored signal={}", signals::name(number));
             }
@@ -601,6 +643,8 @@ impl Supervisor {
             }
             Request::Stop => machine::Request::Stop,
             Request::Restart => machine::Request::Restart,
+            Request::Detach => machine::Request::Detach,
+            Request::Reexec => machine::Request::Reexec,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Cancel { name } => machine::Request::Cancel(name),
             Request::Sign { at } => machine::Request::Sign(at),
@@ -683,6 +727,7 @@ impl Supervisor {
         Status {
             running: true,
             pid: Some(std::process::id()),
+            supervisor_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             home: self.context.home.root().to_owned(),
             view,
             rpc_trouble: self.rpc_trouble.clone(),

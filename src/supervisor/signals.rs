@@ -21,13 +21,14 @@ pub(super) enum Signal {
     Reload,
     /// Log the state (SIGUSR1).
     Dump,
+    /// Execute the program that is at our path by now (SIGUSR2).
+    Reexec,
     /// Nothing (all others).
     Ignored(i32),
 }
 
 /// Signals that are caught so that they do not end us, and mean nothing else.
-const IGNORED: [i32; 12] = [
-    signal::SIGUSR2,
+const IGNORED: [i32; 11] = [
     signal::SIGALRM,
     signal::SIGVTALRM,
     signal::SIGPROF,
@@ -53,8 +54,15 @@ const SIGPWR: i32 = 30;
 /// # Errors
 /// If the operating system refuses to install a handler or to start a thread.
 pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
-    let meant =
-        [signal::SIGCHLD, signal::SIGTERM, signal::SIGINT, signal::SIGQUIT, signal::SIGHUP, signal::SIGUSR1];
+    let meant = [
+        signal::SIGCHLD,
+        signal::SIGTERM,
+        signal::SIGINT,
+        signal::SIGQUIT,
+        signal::SIGHUP,
+        signal::SIGUSR1,
+        signal::SIGUSR2,
+    ];
     let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
     let mut signals = Signals::new(meant.into_iter().chain(IGNORED).chain(REALTIME)).map_err(failed)?;
     let body = move || {
@@ -73,6 +81,7 @@ fn meaning(number: i32) -> Signal {
         signal::SIGTERM | signal::SIGINT | signal::SIGQUIT => Signal::Stop,
         signal::SIGHUP => Signal::Reload,
         signal::SIGUSR1 => Signal::Dump,
+        signal::SIGUSR2 => Signal::Reexec,
         _ => Signal::Ignored(number),
     }
 }

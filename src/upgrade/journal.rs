@@ -65,7 +65,10 @@ pub struct Found {
 }
 
 /// A slot has room for 1,500 upgrades that ended with the longest names and reasons, and for 5,000 usual ones.
-const FORMAT: Format = Format { version: 1, size: 1024 * 1024 };
+const FORMAT: Format = Format { version: VERSION, size: 1024 * 1024 };
+
+/// The version of the journal that this program reads and writes.
+pub const VERSION: u32 = 1;
 
 /// The room that an upgrade leaves when it begins, for what its later records add.
 const RESERVE: usize = 64 * 1024;

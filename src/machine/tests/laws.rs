@@ -51,7 +51,7 @@ impl Truth {
 
     pub(super) fn asked(&mut self, request: &Request) {
         match request {
-            Request::Stop => self.asked_to_stop = true,
+            Request::Stop | Request::Detach => self.asked_to_stop = true,
             Request::Restart => self.asked_to_restart = true,
             _ => {}
         }
@@ -59,9 +59,15 @@ impl Truth {
 
     /// One question, one answer.
     pub(super) fn is_answered(&self, done: &[Action]) -> Result<(), String> {
-        let answers = done
-            .iter()
-            .filter(|a| matches!(a, Action::Answer { to: 1, .. } | Action::Strike { reply_to: Some(1), .. }));
+        let is_answer = |action: &&Action| {
+            matches!(
+                action,
+                Action::Answer { to: 1, .. }
+                    | Action::Strike { reply_to: Some(1), .. }
+                    | Action::Reexec { reply_to: Some(1) }
+            )
+        };
+        let answers = done.iter().filter(is_answer);
         require(answers.count() == 1, "a request has exactly one answer")
     }
 
@@ -156,6 +162,7 @@ impl World {
             }
             Action::Link(target) => self.check_link(target),
             Action::Spawn { version, .. } => self.check_spawn(version),
+            Action::Reexec { .. } => Ok(()),
             Action::Adopt => {
                 let orphan = self.process.as_ref().filter(|p| p.orphan);
                 require(
@@ -294,7 +301,7 @@ impl World {
 
     fn check_exit(&self, exit: Exit, reason: &str) -> Result<(), String> {
         let alone = self.process.as_ref().is_none_or(|p| p.orphan);
-        require(alone, "no node is left behind")?;
+        require(alone || reason.starts_with("detached"), "no node is left behind")?;
         require(!reason.is_empty(), "an end has a reason")?;
         let trying = self.record.upgrade.as_ref().is_some_and(|p| p.phase == Phase::Trying);
         match exit {

@@ -134,6 +134,27 @@ fn restart_is_refused_during_an_upgrade() {
 }
 
 #[test]
+fn a_node_that_runs_is_left_to_itself_and_one_that_stops_is_not() {
+    let mut story = Story::running(policy(), vec![v2()]);
+    story.then(Input::Ask(Request::Reexec)).then(Input::Ask(Request::Detach)).check(&expect![[r#"
+        (+60.0s) ask reexec          → reexec
+        ask detach                   → exit Ok: detached; the node goes on as process 1
+                                     → answer: the node goes on as process 1, and the next supervisor takes it over
+    "#]]);
+    let mut story = Story::running(policy(), vec![v2()]);
+    story.blocks(100, 101).forget();
+    story.then(Input::Ask(Request::Reexec)).then(Input::Ask(Request::Detach)).check(&expect![[r#"
+        (+1.0s) ask reexec           → refuse: the node is being stopped; try again when it runs
+        ask detach                   → refuse: the node is being stopped; try again when it runs
+    "#]]);
+    let mut story = Story::running(policy(), vec![v2()]);
+    story.then(Input::Ask(Request::Stop)).forget();
+    story.then(Input::Ask(Request::Detach)).check(&expect![[r#"
+        ask detach                   → refuse: the supervisor is stopping
+    "#]]);
+}
+
+#[test]
 fn cancel_in_time() {
     let mut story = Story::running(policy(), vec![v2()]);
     story.then(Input::Head(99)).then(cancel("v2")).blocks(100, 103).check(&expect![[r#"

@@ -174,6 +174,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Spawn { version, mode: Mode::Full, .. } => format!("spawn {}", version.target),
         Action::Spawn { version, mode, .. } => format!("spawn {} {mode:?}", version.target).to_lowercase(),
         Action::Adopt => "adopt".to_owned(),
+        Action::Reexec { .. } => "reexec".to_owned(),
         Action::AwaitRelease => "await release".to_owned(),
         Action::Terminate => "SIGTERM".to_owned(),
         Action::Kill => "SIGKILL".to_owned(),

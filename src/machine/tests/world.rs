@@ -307,6 +307,7 @@ impl World {
                 self.pending = Some(action.clone());
             }
             Action::AwaitRelease => self.awaiting = true,
+            Action::Reexec { .. } => {}
             Action::Adopt => {
                 let asked = self
                     .record

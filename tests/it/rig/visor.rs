@@ -223,7 +223,11 @@ impl Rig {
 
     /// The program under test, with these arguments and a clean environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wemixvisor"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_wemixvisor")), args)
+    }
+
+    fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().env("PATH", "/usr/bin:/bin").current_dir(self.path());
         command.env("DAEMON_HOME", self.home()).env("DAEMON_NAME", "simnode");
         command.envs(self.env.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
@@ -273,6 +277,10 @@ impl Rig {
 
     /// Starts the supervisor with flags of its own and arguments for the node.
     pub(crate) fn run_with(&self, flags: &[&str], node: &[&str]) -> Visor<'_> {
+        self.run_as(self.command(&[]), flags, node)
+    }
+
+    fn run_as(&self, mut command: Command, flags: &[&str], node: &[&str]) -> Visor<'_> {
         let data = self.data();
         let mut args = vec!["run"];
         args.extend(flags);
@@ -282,9 +290,13 @@ impl Rig {
         let log =
             |name: &str| File::options().create(true).append(true).open(self.path().join(name)).unwrap();
         let begin = fs::metadata(self.log()).map_or(0, |m| usize::try_from(m.len()).unwrap());
-        let mut command = self.command(&args);
-        command.stdout(log("node.out")).stderr(log("visor.log"));
+        command.args(&args).stdout(log("node.out")).stderr(log("visor.log"));
         self.spawn(command, begin)
+    }
+
+    /// Starts the supervisor from this file, with a mining node.
+    pub(crate) fn run_program(&self, program: &Path) -> Visor<'_> {
+        self.run_as(self.command_of(program, &[]), &[], &["--mine"])
     }
 
     /// Starts the supervisor with a command that was made ready elsewhere.

@@ -283,6 +283,7 @@ impl Sim {
                 self.homes[i].launched = Some(launch);
                 Some(Event::Spawned { pid: self.execute(i, &version.target, mode) })
             }
+            Action::Reexec { .. } => unreachable!("nobody asks for it"),
             Action::Adopt => {
                 let home = &mut self.homes[i];
                 let node = home.node.as_mut().expect("it runs");
