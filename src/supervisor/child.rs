@@ -12,9 +12,11 @@ use crate::home::launch::{self, Process};
 use crate::home::lock::NodeLock;
 use crate::machine::{Class, Failure, Status};
 use crate::sys::{Birth, at_birth, exit_of};
+use crate::upgrade::install::Stamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group, pidfd_send_signal};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -40,7 +42,17 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 
 impl Child {
     /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
-    pub(super) fn spawn(home: &Home, binary: &Path, launch: &Launch, number: u64) -> Result<Self, Failure> {
+    ///
+    /// What runs is the file that was verified, by its `stamp`, or is killed at once. An exec of the open file itself would
+    /// leave no doubt, but the process would be called by a number. So a program that was put at the path in that very
+    /// moment, by a process of our own user, runs for some microseconds.
+    pub(super) fn spawn(
+        home: &Home,
+        binary: &Path,
+        launch: &Launch,
+        number: u64,
+        stamp: Stamp,
+    ) -> Result<Self, Failure> {
         let environment = |e: String| Failure::new(Class::Environment, e);
         let lock = NodeLock::try_acquire(home)
             .map_err(|e| environment(e.to_string()))?
@@ -54,7 +66,12 @@ impl Child {
         let inherit = vec![lock.into_fd()];
         at_birth(&mut command, Birth { session: true, inherit, note: Some(note), ..Birth::default() });
         match children::spawn(&mut command) {
-            Ok(process) => Ok(Child::Own(process)),
+            Ok(process) if executes(&process, stamp) => Ok(Child::Own(process)),
+            Ok(mut process) => {
+                let why = format!("{}: it was exchanged when it was executed", binary.display());
+                end_at_once(&mut process).map_err(|e| environment(format!("{why}; killing it: {e}")))?;
+                Err(Failure::new(Class::Integrity, why))
+            }
             Err(e) => Err(Failure::new(class(&e), format!("{}: {e}", binary.display()))),
         }
     }
@@ -120,6 +137,18 @@ impl Child {
     }
 }
 
+/// Whether a process executes this file. One that has ended already executes none.
+fn executes(process: &Owned, stamp: Stamp) -> bool {
+    let exe = format!("/proc/{}/exe", process.pid().as_raw_pid());
+    fs::metadata(exe).map_or(true, |meta| Stamp::from(&meta) == stamp)
+}
+
+fn end_at_once(process: &mut Owned) -> io::Result<()> {
+    process.signal_group(Signal::KILL)?;
+    poll(&mut [PollFd::from_borrowed_fd(process.pidfd(), PollFlags::IN)], None)?;
+    process.try_wait().map(drop)
+}
+
 fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&Timespec::default()))? > 0)
 }
@@ -145,6 +174,29 @@ fn class(err: &io::Error) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_was_put_in_the_place_of_the_verified_one_is_ended_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        fs::create_dir_all(home.state()).unwrap();
+        let launch = Launch { args: vec!["1000".into()], hidden: Vec::new(), set: Vec::new() };
+        let sleep = fs::canonicalize("/bin/sleep").unwrap();
+        let spawn = |stamp| Child::spawn(&home, &sleep, &launch, 1, stamp);
+        let child = spawn(Stamp::of(&sleep).unwrap()).unwrap();
+        child.kill().unwrap();
+        drop(child);
+        let other = Stamp::of(&fs::canonicalize("/bin/true").unwrap()).unwrap();
+        let failure = loop {
+            // The first one may still hold the lock.
+            let failure = spawn(other).unwrap_err();
+            if failure.class != Class::Environment {
+                break failure;
+            }
+        };
+        assert_eq!(failure.class, Class::Integrity, "{failure}");
+        assert!(NodeLock::try_acquire(&home).unwrap().is_some(), "it is gone");
+    }
 
     #[test]
     fn what_the_machine_lacks_is_not_the_fault_of_a_binary() {

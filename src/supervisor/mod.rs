@@ -383,7 +383,7 @@ impl Supervisor {
             }),
             Action::Inspect(version) => {
                 Some(match self.context.verified.check(&self.context.home, &version) {
-                    Ok(()) => Event::Inspected,
+                    Ok(_) => Event::Inspected,
                     Err(e) => Event::InspectFailed(failure(&e)),
                 })
             }
@@ -490,7 +490,12 @@ impl Supervisor {
         }
     }
 
+    /// Has `current` lead to a version. A new one is verified once more: backup and hook may have taken hours.
     fn link(&self, target: &Target) -> Result<()> {
+        let new = self.machine.record().upgrade.as_ref().map(|attempt| &attempt.to);
+        if let Some(new) = new.filter(|new| new.target == *target) {
+            self.context.verified.check(&self.context.home, new)?;
+        }
         durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
 
@@ -524,7 +529,7 @@ impl Supervisor {
 
     fn spawn(&mut self, version: &Version, mode: Mode, number: u64) -> Result<u32, Failure> {
         let home = &self.context.home;
-        self.context.verified.check(home, version).map_err(|e| failure(&e))?;
+        let stamp = self.context.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
         let fast_sync = config.validator_mode && config.daemon_fast_sync;
         let launch = node_args::launch(&self.args, std::env::vars_os(), mode, fast_sync);
@@ -537,7 +542,7 @@ impl Supervisor {
                 log::info!("event=dry_start the new binary is tried without peers and without --mine")
             }
         }
-        let child = Child::spawn(home, &home.binary(&version.target), &launch, number)?;
+        let child = Child::spawn(home, &home.binary(&version.target), &launch, number, stamp)?;
         self.spawned = Instant::now();
         let pid = child.pid();
         self.mind(child);

@@ -11,7 +11,7 @@ use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
 use crate::name::Name;
 use crate::time::rfc3339;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -174,15 +174,20 @@ impl Stamp {
     /// # Errors
     /// If it cannot be examined.
     pub fn of(path: &Path) -> Result<Self> {
-        let meta = fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?;
+        Ok(Stamp::from(&fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?))
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(meta: &Metadata) -> Self {
         let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
-        Ok(Stamp([
+        Stamp([
             meta.dev().into(),
             meta.ino().into(),
             meta.len().into(),
             nanos(meta.mtime(), meta.mtime_nsec()),
             nanos(meta.ctime(), meta.ctime_nsec()),
-        ]))
+        ])
     }
 }
 

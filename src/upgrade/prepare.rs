@@ -9,9 +9,9 @@ use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
 use super::install::{self, Stamp};
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
-use crate::home::{Home, Manifest};
+use crate::home::{Home, Manifest, binary};
 use crate::machine::{Download, Ready, Target, Upgrade, Version};
 use crate::name::Name;
 use std::collections::BTreeMap;
@@ -123,24 +123,26 @@ impl Verified {
     }
 
     /// Looks whether a version is still what it was when it was verified; reads it again only if the
-    /// file has changed in any way.
+    /// file has changed in any way. The stamp of the file that was looked at.
     ///
     /// # Errors
     /// [`Kind::Verification`] if it is another binary.
-    pub fn check(&self, home: &Home, version: &Version) -> Result<()> {
+    pub fn check(&self, home: &Home, version: &Version) -> Result<Stamp> {
         let path = home.binary(&version.target);
-        let now = Stamp::of(&path)?;
+        // One open file is examined and read, whatever is put at its path meanwhile.
+        let file = binary::open_regular(&path)?;
+        let now = Stamp::from(&file.metadata().map_err(|e| Error::io("inspect", &path, e))?);
         if lock(&self.0).get(&version.target) == Some(&(now, version.sha256)) {
-            return Ok(());
+            return Ok(now);
         }
-        let found = install::digest_of(&path)?;
+        let found = Digest::of_reader(Algorithm::Sha256, file).map_err(|e| Error::io("read", &path, e))?;
         if found != version.sha256 {
             return Err(Error::new(Kind::Verification, "the staged binary has changed")
                 .at(path.display())
                 .because(format!("{found} instead of {}", version.sha256)));
         }
         lock(&self.0).insert(version.target.clone(), (now, found));
-        Ok(())
+        Ok(now)
     }
 }
 

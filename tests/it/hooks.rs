@@ -100,6 +100,24 @@ fn a_hook_that_cannot_run_keeps_the_old_binary() {
 }
 
 #[test]
+fn a_binary_that_changes_or_goes_after_it_was_ready_leaves_the_old_one_running() {
+    for (change, why) in [("rm", "No such file"), ("echo >>", "the staged binary has changed")] {
+        let rig = Rig::new();
+        rig.stage("v2", &[]);
+        let binary = rig.of("upgrades/v2/bin/simnode");
+        let script = format!("chmod u+w {0}; {change} {0}", binary.display());
+        rig.hook("v2", "pre-upgrade", &script);
+        rig.schedule("v2", 5);
+        let mut visor = rig.run();
+        let said = visor.wait_outcome("v2", "failed");
+        assert!(said.contains(why), "{said}");
+        visor.wait_count(2, &["event=node_started", "version=genesis"]);
+        assert_eq!(rig.current(), "genesis");
+        assert_eq!(visor.stop(), 0);
+    }
+}
+
+#[test]
 fn after_an_upgrade_its_own_hook_runs_and_decides_nothing() {
     let rig = Rig::new();
     for (name, height) in [("v2", 5), ("v3", 1_000_000)] {
