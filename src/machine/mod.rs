@@ -62,6 +62,7 @@ mod probation;
 pub mod quorum;
 mod record;
 mod recovery;
+mod resolve;
 mod restart;
 mod returning;
 mod rollback;
@@ -85,8 +86,8 @@ pub use record::{
     Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,
 };
 pub use recovery::{Recovery, recover};
+pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
 pub use restart::backoff;
-pub use rollback::{objection, objection_to};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{Download, NodeView, Plan, SymptomView, TurnView, View};

@@ -25,7 +25,7 @@ pub(super) struct Traces {
 
 /// The objection to running the old binary when no supervisor has watched the chain since the upgrade was halted.
 #[must_use]
-pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
+pub(super) fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
     // How far the chain is by now can only matter where there is a fork.
     let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
     // Where the chain has not proven that a validator's new binary has signed nothing, it may have.
@@ -38,7 +38,7 @@ pub fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static st
 
 /// The objection to finishing a halted upgrade with the binary that is staged as `name`.
 #[must_use]
-pub fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static str> {
+pub(super) fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static str> {
     if progress.phase == Phase::Reverting {
         Some("the upgrade was on its way back, which `wemixvisor resolve retry` finishes")
     } else if progress.from.target.is(name) {
@@ -73,12 +73,13 @@ pub(super) fn decide(progress: &Attempt, traces: Traces) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::machine::{Target, Version};
 
-    fn progress() -> Attempt {
+    /// The third attempt of an upgrade at 100 with a fork at 200.
+    pub(in crate::machine) fn progress() -> Attempt {
         let version = |target| Version { target, sha256: Digest::sha256(b"") };
         Attempt {
             name: "v2".parse().unwrap(),

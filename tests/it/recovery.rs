@@ -224,7 +224,7 @@ fn a_chain_that_stops_by_itself_is_upgraded() {
 fn an_old_binary_is_not_started_at_the_fork_that_was_planned_meanwhile() {
     let rig = Rig::with(&[("freeze", "9")]);
     let mut visor = rig.run();
-    visor.wait_head(9);
+    visor.wait_status("block 9 to count", |status| (status["head_record"]["height"] == 9).then_some(()));
     assert_eq!(visor.stop(), 0);
     rig.stage("v2", &[]);
     rig.ok(&["upgrade", "schedule", "v2", "5", "--fork-height", "10"]);

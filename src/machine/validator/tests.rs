@@ -7,10 +7,10 @@ mod probation;
 mod sealing;
 mod symptoms;
 
+use super::super::rollback::objection;
 use super::super::{
     Ask, Block, Chain, Class, Ending, Event, Facts, Head, HeadRecord, JobEnd, Mode, NodeMark, Notice, Origin,
     Outcome, OwnMark, Policy, Ready, Recollection, Record, Request, Status, Target, Turns, Version,
-    objection,
 };
 use super::*;
 use crate::digest::Digest;

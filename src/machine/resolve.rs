@@ -1,0 +1,254 @@
+//! What the operator decides about a home on which nothing runs.
+//!
+//! The decision is made here, on the record, and carried out as the supervisor's own are: by actions, in order. A step that
+//! ends the halt comes last, so that a decision which is interrupted can be made again.
+
+use super::event::Action;
+use super::record::{Attempt, Phase, Ready, Record, Target};
+use super::rollback::{objection, objection_to};
+use crate::name::Name;
+
+/// A decision.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// Try again: the upgrade with all its attempts, or the start of the node.
+    Retry,
+    /// Try the upgrade again with another binary.
+    RetryWith {
+        /// The name that it is staged as.
+        name: Name,
+        /// The binary, which was verified.
+        ready: Ready,
+        /// Where `current` leads to.
+        link: Target,
+    },
+    /// Go back to the old binary, with `force` also where that may hurt.
+    Rollback {
+        /// Whether the operator knows better.
+        force: bool,
+    },
+    /// Forget the highest head that was ever known for sure.
+    ForgetHead,
+    /// Bind the home to the chain that its node is on next.
+    Rebind,
+}
+
+/// A decision that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The steps: `Record`, `Link` and `ForgetHead`.
+    pub actions: Vec<Action>,
+    /// What follows, for people.
+    pub said: String,
+}
+
+/// Why a decision cannot be made, and what helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason.
+    pub why: String,
+    /// The advice.
+    pub advice: Option<&'static str>,
+}
+
+fn refused(why: impl Into<String>, advice: Option<&'static str>) -> Refused {
+    Refused { why: why.into(), advice }
+}
+
+/// Makes a decision on the record. `highest` is the height of the head record.
+///
+/// # Errors
+/// If it does not apply, or may hurt.
+pub fn resolve(mut record: Record, highest: Option<u64>, decision: Decision) -> Result<Resolved, Refused> {
+    match decision {
+        Decision::ForgetHead => return Ok(forget_head(record, highest)),
+        Decision::Rebind => return rebind(record),
+        Decision::Retry | Decision::RetryWith { .. } | Decision::Rollback { .. } => {}
+    }
+    let Some(reason) = record.halted.take() else {
+        return Err(refused("there is nothing to resolve: no upgrade was halted", None));
+    };
+    let mut actions = Vec::new();
+    let said = match decision {
+        Decision::Retry => {
+            record.upgrade.iter_mut().for_each(Attempt::begin_anew);
+            after_retry(&record)
+        }
+        Decision::RetryWith { name, ready, link } => {
+            let attempt = record.upgrade.as_mut().ok_or_else(no_upgrade)?;
+            let new = ready.version.target.clone();
+            attempt.begin_with(ready);
+            let said =
+                format!("the next `wemixvisor run` tries upgrade {} with the binary of {name}", attempt.name);
+            // Where the link leads to the old binary the next run switches it.
+            let is_switched = link != attempt.from.target;
+            actions.push(Action::Record(Record { halted: Some(reason.clone()), ..record.clone() }));
+            actions.extend(is_switched.then_some(Action::Link(new)));
+            said
+        }
+        Decision::Rollback { force } => go_back(&mut record, highest, force)?,
+        Decision::ForgetHead | Decision::Rebind => unreachable!("they are made above"),
+    };
+    actions.push(Action::Record(record));
+    Ok(Resolved { actions, said: format!("was halted: {reason}\n{said}") })
+}
+
+/// The upgrade that could be finished with the binary which is staged as `name`.
+///
+/// # Errors
+/// If it is not halted, or that binary cannot be the one.
+pub fn may_retry_with<'a>(record: &'a Record, name: &Name) -> Result<&'a Attempt, Refused> {
+    if record.halted.is_none() {
+        return Err(refused("there is nothing to resolve: no upgrade was halted", None));
+    }
+    let attempt = record.upgrade.as_ref().ok_or_else(no_upgrade)?;
+    match objection_to(attempt, name) {
+        Some(why) => Err(refused(format!("{name} cannot take its place: {why}"), None)),
+        None => Ok(attempt),
+    }
+}
+
+fn no_upgrade() -> Refused {
+    let advice = "after `wemixvisor resolve retry` plan one as usual";
+    refused("no upgrade is under way that could have another binary", Some(advice))
+}
+
+fn after_retry(record: &Record) -> String {
+    let what = if record.upgrade.is_some() { "tries again" } else { "starts the node again" };
+    let silent = if record.silent {
+        "\nthe validator stays silent until signing is safe, and halts again if another node signs with its key: \
+         if it halted for that, stop the other node first"
+    } else {
+        ""
+    };
+    format!("the next `wemixvisor run` {what}{silent}")
+}
+
+fn go_back(record: &mut Record, highest: Option<u64>, force: bool) -> Result<String, Refused> {
+    let none = "no upgrade is under way, so there is no way back";
+    let attempt = record.upgrade.as_mut().ok_or_else(|| refused(none, None))?;
+    match objection(attempt, highest) {
+        Some(reason) if !force => {
+            let advice = "if you know better, add --force";
+            return Err(refused(format!("going back may hurt: {reason}"), Some(advice)));
+        }
+        // That is the operator's word on the fork, too: the old binary is not held back at it.
+        Some(_) => attempt.fork_height = None,
+        None => {}
+    }
+    attempt.phase = Phase::Reverting;
+    attempt.reason = Some("the operator decided so".to_owned());
+    Ok(format!("the next `wemixvisor run` goes back to {}", attempt.from.target))
+}
+
+fn forget_head(mut record: Record, highest: Option<u64>) -> Resolved {
+    let Some(height) = highest else {
+        return Resolved { actions: Vec::new(), said: "there is no head record".to_owned() };
+    };
+    // The witness of an upgrade is of the same chain, and would hold the node as well.
+    let witness = record.upgrade.as_mut().and_then(|attempt| attempt.witness.take());
+    let mut actions: Vec<Action> = witness.map(|_| Action::Record(record)).into_iter().collect();
+    actions.push(Action::ForgetHead);
+    Resolved { actions, said: format!("the head record, block {height}, is forgotten") }
+}
+
+fn rebind(mut record: Record) -> Result<Resolved, Refused> {
+    let chain = record.chain.take().ok_or_else(|| refused("this home is bound to no chain yet", None))?;
+    let said = format!(
+        "no longer bound to chain {} with genesis {}; the next `wemixvisor run` binds anew",
+        chain.id, chain.genesis
+    );
+    Ok(Resolved { actions: vec![Action::ForgetHead, Action::Record(record)], said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Block, Chain, Version};
+    use super::super::rollback::tests::progress;
+    use super::*;
+    use crate::digest::Digest;
+
+    fn version(target: Target) -> Version {
+        Version { target, sha256: Digest::sha256(b"") }
+    }
+
+    fn record() -> Record {
+        Record::new(version(Target::Genesis))
+    }
+
+    fn v3() -> Target {
+        Target::Upgrade("v3".parse().unwrap())
+    }
+
+    fn halted(phase: Phase) -> Record {
+        let attempt = Attempt { phase, ..progress() };
+        Record { halted: Some("it is broken".to_owned()), upgrade: Some(attempt), ..record() }
+    }
+
+    #[test]
+    fn nothing_is_resolved_where_nothing_was_halted() {
+        for decision in [Decision::Retry, Decision::Rollback { force: true }] {
+            let refused = resolve(record(), Some(1), decision).unwrap_err();
+            assert!(refused.why.contains("nothing to resolve"), "{refused:?}");
+        }
+        assert!(resolve(record(), None, Decision::Rebind).unwrap_err().why.contains("no chain"));
+    }
+
+    #[test]
+    fn the_halt_ends_last_and_the_link_leads_to_the_other_binary_where_it_was_switched() {
+        let v2 = || Target::Upgrade("v2".parse().unwrap());
+        for (link, linked) in [(v2(), true), (Target::Genesis, false)] {
+            let ready = Ready { version: version(v3()), promised: None, hook: false };
+            let with = Decision::RetryWith { name: "v3".parse().unwrap(), ready, link };
+            let resolved = resolve(halted(Phase::Trying), Some(100), with).unwrap();
+            let mut actions = resolved.actions.iter();
+            let Some(Action::Record(first)) = actions.next() else { panic!("{resolved:?}") };
+            assert!(first.halted.is_some() && first.upgrade.as_ref().unwrap().to.target == v3());
+            let last = if linked {
+                assert_eq!(actions.next(), Some(&Action::Link(v3())));
+                actions.next()
+            } else {
+                actions.next()
+            };
+            assert_eq!(last, Some(&Action::Record(Record { halted: None, ..first.clone() })));
+            assert_eq!(first.upgrade.as_ref().unwrap().attempt, 0);
+        }
+    }
+
+    #[test]
+    fn a_way_back_that_may_hurt_wants_the_operators_word() {
+        let mut record = halted(Phase::Trying);
+        record.upgrade.as_mut().unwrap().fork_height = Some(100);
+        let refused = resolve(record.clone(), Some(100), Decision::Rollback { force: false }).unwrap_err();
+        assert!(refused.advice.unwrap().contains("--force"), "{refused:?}");
+        let resolved = resolve(record, Some(100), Decision::Rollback { force: true }).unwrap();
+        let [Action::Record(after)] = resolved.actions.as_slice() else { panic!("{resolved:?}") };
+        let attempt = after.upgrade.as_ref().unwrap();
+        assert_eq!((attempt.phase, attempt.fork_height), (Phase::Reverting, None));
+    }
+
+    #[test]
+    fn after_the_halt_of_a_silent_validator_the_operator_reads_that_it_stays_silent() {
+        let halted = Record { halted: Some("x".to_owned()), ..record() };
+        let said = |record| resolve(record, None, Decision::Retry).unwrap().said;
+        assert_eq!(said(halted.clone()), "was halted: x\nthe next `wemixvisor run` starts the node again");
+        let text = said(Record { silent: true, ..halted });
+        assert!(text.contains("stays silent") && text.contains("stop the other node first"), "{text}");
+    }
+
+    #[test]
+    fn a_head_that_is_forgotten_takes_the_witness_along() {
+        let block = Block { height: 7, hash: None };
+        let mut record = halted(Phase::Trying);
+        record.upgrade.as_mut().unwrap().witness = Some(block);
+        let resolved = resolve(record, Some(9), Decision::ForgetHead).unwrap();
+        let [Action::Record(after), Action::ForgetHead] = resolved.actions.as_slice() else {
+            panic!("{resolved:?}")
+        };
+        assert_eq!(after.upgrade.as_ref().unwrap().witness, None);
+        assert!(after.halted.is_some(), "that is another decision");
+        let chain = Some(Chain { id: 1, genesis: "0x0".to_owned() });
+        let resolved = resolve(Record { chain, ..self::record() }, None, Decision::Rebind).unwrap();
+        assert_eq!(resolved.actions[0], Action::ForgetHead);
+    }
+}
