@@ -3,6 +3,7 @@
 //! No server of our own: a port that has to be guarded is a high price for numbers that a timer can
 //! write to a file.
 
+use crate::machine::BinaryState;
 use crate::supervisor::Status;
 use std::fmt::Write as _;
 
@@ -34,7 +35,7 @@ pub(super) fn render(status: &Status) -> String {
     let named = |plan: &crate::machine::Plan| label("name", plan.name.as_str());
     let heights = view.planned.iter().map(|plan| (named(plan), plan.height));
     page.labelled("planned_height", "The height of a planned upgrade.", heights);
-    let ready = view.planned.iter().map(|plan| (named(plan), u64::from(plan.binary == "ready")));
+    let ready = view.planned.iter().map(|plan| (named(plan), u64::from(plan.binary == BinaryState::Ready)));
     page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
     let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
     page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);

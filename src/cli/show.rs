@@ -6,7 +6,7 @@ use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Attempt, NodeView, Plan, View};
+use crate::machine::{Activity, Attempt, NodeView, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
@@ -48,7 +48,7 @@ fn at_rest(home: &Home) -> Result<Status> {
     // A link that `run` would refuse to start from.
     view.trouble = home.read_current().err().map(|e| e.to_string());
     if let Some(node) = launch::last(home)?.and_then(|last| last.process) {
-        view.state = "running without a supervisor".to_owned();
+        view.state = Activity::RunningAlone;
         let age_ms = u64::try_from(node.age.as_millis()).unwrap_or(u64::MAX);
         view.node = Some(NodeView { pid: node.pid.as_raw_pid().unsigned_abs(), age_ms });
     }
@@ -171,7 +171,7 @@ pub(super) fn upgrades(view: &View, running: bool) -> String {
             _ => "planned".to_owned(),
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
-        let binary = download.unwrap_or_else(|| plan.binary.clone());
+        let binary = download.unwrap_or_else(|| plan.binary.to_string());
         let why = if running { plan.why.clone() } else { "no supervisor is running".to_owned() };
         rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary, why]);
     }

@@ -90,7 +90,7 @@ pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
 pub use restart::backoff;
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Download, NodeView, Plan, SymptomView, TurnView, View};
+pub use view::{Activity, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
 
 use crate::name::Name;
 use heads::{Heads, Hearing, Pace};

@@ -15,7 +15,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// One word for where the supervisor is.
-    pub state: String,
+    pub state: Activity,
     /// The version that runs, or would.
     pub version: Version,
     /// The node process.
@@ -51,6 +51,52 @@ pub struct View {
     pub planned: Vec<Plan>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
+}
+
+/// What is being done with the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// It does not run.
+    Stopped,
+    /// Something still holds the locks of the last one.
+    WaitingForLocks,
+    /// It is about to be executed.
+    Starting,
+    /// It runs.
+    Running,
+    /// It runs without a supervisor.
+    RunningAlone,
+    /// The new binary of an upgrade runs, and has to prove itself.
+    Probation,
+    /// It is asked to stop for an upgrade.
+    StoppingForUpgrade,
+    /// It is asked to stop.
+    Stopping,
+    /// It is down for an upgrade.
+    Upgrading,
+    /// A record is being made durable.
+    Recording,
+    /// It must not be started now.
+    Held,
+    /// It is started again when some time has passed.
+    BackingOff,
+    /// The supervisor has ended.
+    Ended,
+}
+
+/// Whether a binary can be switched to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BinaryState {
+    /// Its turn to be prepared has not come.
+    Waiting,
+    /// It is being fetched and verified.
+    Preparing,
+    /// It can be switched to.
+    Ready,
+    /// It cannot.
+    Failed,
 }
 
 /// A snapshot of the node process.
@@ -108,8 +154,8 @@ pub struct Plan {
     pub blocks_left: Option<u64>,
     /// Time until then, in milliseconds, by the measured block period.
     pub left_ms: Option<u64>,
-    /// Whether its binary can be switched to: `waiting`, `preparing`, `ready` or `failed`.
-    pub binary: String,
+    /// Whether its binary can be switched to.
+    pub binary: BinaryState,
     /// How far the download of its binary is, where there is one. The machine does not know it; the
     /// supervisor adds it.
     pub download: Option<Download>,
@@ -127,6 +173,37 @@ pub struct Download {
     pub percent: Option<u8>,
     /// In words.
     pub line: String,
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activity::Stopped => "stopped",
+            Activity::WaitingForLocks => "waiting-for-locks",
+            Activity::Starting => "starting",
+            Activity::Running => "running",
+            Activity::RunningAlone => "running without a supervisor",
+            Activity::Probation => "probation",
+            Activity::StoppingForUpgrade => "stopping-for-upgrade",
+            Activity::Stopping => "stopping",
+            Activity::Upgrading => "upgrading",
+            Activity::Recording => "recording",
+            Activity::Held => "held",
+            Activity::BackingOff => "backing-off",
+            Activity::Ended => "ended",
+        })
+    }
+}
+
+impl fmt::Display for BinaryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            BinaryState::Waiting => "waiting",
+            BinaryState::Preparing => "preparing",
+            BinaryState::Ready => "ready",
+            BinaryState::Failed => "failed",
+        })
+    }
 }
 
 /// One line of `key=value`, for the log.
@@ -159,7 +236,7 @@ impl Machine {
     pub fn view(&self) -> View {
         let forced = self.forced.iter().filter(|f| !self.schedule.iter().any(|u| u.name == f.name));
         View {
-            state: self.word().to_owned(),
+            state: self.activity(),
             version: self.version().clone(),
             node: self.node().map(|node| NodeView {
                 pid: node.pid,
@@ -207,10 +284,10 @@ impl Machine {
         let head = self.head();
         let blocks_left = head.map(|head| upgrade.height.saturating_sub(head));
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
-            None => ("waiting", None),
-            Some(Preparation::Working { .. }) => ("preparing", None),
-            Some(Preparation::Ready(_)) => ("ready", None),
-            Some(Preparation::Failed { detail, .. }) => ("failed", Some(detail.clone())),
+            None => (BinaryState::Waiting, None),
+            Some(Preparation::Working { .. }) => (BinaryState::Preparing, None),
+            Some(Preparation::Ready(_)) => (BinaryState::Ready, None),
+            Some(Preparation::Failed { detail, .. }) => (BinaryState::Failed, Some(detail.clone())),
         };
         let hold = self.hold(upgrade);
         let gates = self.holding(upgrade).into_iter().flat_map(|(_, gates)| gates);
@@ -229,7 +306,7 @@ impl Machine {
             origin: upgrade.origin.to_string(),
             blocks_left,
             left_ms: blocks_left.map(|n| self.time_for(n)),
-            binary: binary.to_owned(),
+            binary,
             download: None,
             gates,
             hold: trouble.or(hold),
@@ -267,7 +344,7 @@ impl Machine {
     fn why_not_yet(
         &self,
         upgrade: &Upgrade,
-        binary: &str,
+        binary: BinaryState,
         trouble: Option<&str>,
         hold: Option<&str>,
     ) -> String {
@@ -281,7 +358,7 @@ impl Machine {
             (Some(head), _) if head < upgrade.height => {
                 format!("its height is {} blocks away", upgrade.height - head)
             }
-            _ if binary != "ready" => "its binary is being prepared".to_owned(),
+            _ if binary != BinaryState::Ready => "its binary is being prepared".to_owned(),
             (_, Some(hold)) => hold.to_owned(),
             _ => match &self.record.upgrade {
                 Some(attempt) => format!("upgrade {} is under way", attempt.name),
@@ -295,22 +372,24 @@ impl Machine {
     }
 
     /// One word for the state, as `status` shows it.
-    fn word(&self) -> &'static str {
+    fn activity(&self) -> Activity {
         match &self.state {
-            State::Born => "stopped",
-            State::Clearing { .. } => "waiting-for-locks",
-            State::Spawning { .. } | State::Recording { then: AfterRecord::Spawn, .. } => "starting",
-            State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => "probation",
-            State::Running(_) | State::Inspecting { .. } => "running",
-            State::Leaving { why: Why::Upgrade, .. } | State::Stopping { why: Why::Upgrade, .. } => {
-                "stopping-for-upgrade"
+            State::Born => Activity::Stopped,
+            State::Clearing { .. } => Activity::WaitingForLocks,
+            State::Spawning { .. } | State::Recording { then: AfterRecord::Spawn, .. } => Activity::Starting,
+            State::Running(_) | State::Inspecting { .. } if self.record.upgrade.is_some() => {
+                Activity::Probation
             }
-            State::Leaving { .. } | State::Stopping { .. } => "stopping",
-            State::Working { .. } | State::Linking { .. } => "upgrading",
-            State::Recording { .. } => "recording",
-            State::Resting { then: Rested::Held, .. } => "held",
-            State::Resting { .. } => "backing-off",
-            State::Ended => "ended",
+            State::Running(_) | State::Inspecting { .. } => Activity::Running,
+            State::Leaving { why: Why::Upgrade, .. } | State::Stopping { why: Why::Upgrade, .. } => {
+                Activity::StoppingForUpgrade
+            }
+            State::Leaving { .. } | State::Stopping { .. } => Activity::Stopping,
+            State::Working { .. } | State::Linking { .. } => Activity::Upgrading,
+            State::Recording { .. } => Activity::Recording,
+            State::Resting { then: Rested::Held, .. } => Activity::Held,
+            State::Resting { .. } => Activity::BackingOff,
+            State::Ended => Activity::Ended,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::{print, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{self, Origin, Target};
+use crate::machine::{self, BinaryState, Origin, Target};
 use crate::name::Name;
 use crate::printable::printable;
 use crate::upgrade::agenda::Agenda;
@@ -76,7 +76,7 @@ fn watch(config: &Config, home: &Home, stored: &Stored) -> Result<Status> {
             return Err(Error::new(Kind::NoSupervisor, what));
         }
         let status = situation.status(stored);
-        let untried = |p: &&machine::Plan| matches!(p.binary.as_str(), "waiting" | "preparing");
+        let untried = |p: &&machine::Plan| matches!(p.binary, BinaryState::Waiting | BinaryState::Preparing);
         let untried: BTreeSet<&Name> =
             situation.view.planned.iter().filter(untried).map(|p| &p.name).collect();
         let mut ours = status.upgrades.iter().filter(|u| untried.contains(&u.name));

@@ -8,7 +8,7 @@ use crate::cli::network;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{self, Conflict, Origin, Outcome, Phase, Target, View};
+use crate::machine::{self, Activity, BinaryState, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::agenda::{ActivePlan, Agenda};
@@ -82,7 +82,7 @@ impl<'a> Situation<'a> {
     pub(in crate::cli) fn status(&self, stored: &Stored) -> Status {
         let head = self.head();
         let under_way = self.view.upgrade.as_ref().map(|p| {
-            let proves = p.phase == Phase::Trying && self.view.state == "probation";
+            let proves = p.phase == Phase::Trying && self.view.state == Activity::Probation;
             (&p.name, p.height, if proves { Stage::Probation } else { p.phase.into() })
         });
         let known: BTreeMap<&Name, &machine::Plan> =
@@ -96,7 +96,7 @@ impl<'a> Situation<'a> {
             (entry.name.clone(), self.binary(entry, known.get(&entry.name).copied(), was_used))
         };
         let binaries: Vec<_> = stored.plan.upgrades.iter().map(binary).collect();
-        let held = self.view.planned.iter().filter(|p| p.binary != "failed");
+        let held = self.view.planned.iter().filter(|p| p.binary != BinaryState::Failed);
         let holds: Vec<_> = held.filter_map(|p| Some((p.name.clone(), p.hold.clone()?))).collect();
         stored.plan.status(&Facts {
             activation: self.activation(stored),
@@ -118,8 +118,8 @@ impl<'a> Situation<'a> {
             Some(machine::Plan { download: Some(download), .. }) => {
                 Binary::Downloading { percent: download.percent }
             }
-            Some(plan) if plan.binary == "ready" => Binary::Verified,
-            Some(plan) if plan.binary == "failed" && (is_staged || self.can_be_fetched(entry)) => {
+            Some(plan) if plan.binary == BinaryState::Ready => Binary::Verified,
+            Some(plan) if plan.binary == BinaryState::Failed && (is_staged || self.can_be_fetched(entry)) => {
                 Binary::Failed { detail: plan.hold.clone().unwrap_or_default() }
             }
             Some(_) | None if is_staged && was_used => Binary::Verified,

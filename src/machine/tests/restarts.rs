@@ -119,7 +119,7 @@ fn a_stray_process_holds_the_locks() {
     let mut story = Story::running(policy(), vec![]);
     story.only(Input::Exit(Status::Signal(9))).only(Input::Tick);
     let view = story.world.machine.as_ref().unwrap().view();
-    assert_eq!((&*view.state, view.node), ("waiting-for-locks", None));
+    assert_eq!((view.state, view.node), (Activity::WaitingForLocks, None));
     story.only(Input::Ask(Request::Stop));
     story.check(&expect![[r#"
         (+60.0s) exited, signal 9    → warn node_exited: status="signal 9" after=60s
