@@ -11,6 +11,7 @@
 use super::event::Head;
 use super::order::Validator;
 use super::record::{Block, HeadRecord, Turns};
+use crate::digest::Digest;
 use std::time::{Duration, Instant};
 
 /// Blocks beyond the rate of the chain that a head may have risen: clocks and networks are not exact.
@@ -111,7 +112,13 @@ impl Contradiction {
 
 impl HeadRecord {
     fn of(head: &Head) -> HeadRecord {
-        HeadRecord { block: head.block.clone(), timestamp: head.timestamp, turns: None, recent: Vec::new() }
+        HeadRecord {
+            block: head.block.clone(),
+            timestamp: head.timestamp,
+            binary: None,
+            turns: None,
+            recent: Vec::new(),
+        }
     }
 }
 
@@ -185,6 +192,13 @@ impl Heads {
             (record.turns, record.timestamp) = (None, None);
         }
         self.forget_questions();
+    }
+
+    /// Takes note of the binary that has followed the chain up to the record.
+    pub(super) fn note_binary(&mut self, binary: Digest) {
+        if let Some(record) = &mut self.record {
+            record.binary = Some(binary);
+        }
     }
 
     /// Notes how far our next proposals are from the head of this height; whether that is new.

@@ -130,6 +130,10 @@ impl Machine {
         self.heads.reset();
         self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
         self.actions.push(Action::ForgetHead);
+        // A node that stands still reports no head by itself.
+        if self.node().is_some() {
+            self.actions.push(Action::Confirm);
+        }
         let mut record = self.record.clone();
         let witness = record.upgrade.as_mut().and_then(|attempt| attempt.witness.take());
         if witness.is_some()

@@ -478,7 +478,10 @@ impl Machine {
     fn heard(&mut self, hearing: Hearing) {
         match hearing {
             Hearing::Nothing => {}
-            Hearing::Counted => self.keep_head(),
+            Hearing::Counted => {
+                self.heads.note_binary(self.version().sha256);
+                self.keep_head();
+            }
             Hearing::Trace { from, to } => self.actions.push(Action::Trace { from, to }),
             Hearing::Recall { height } => self.actions.push(Action::Recall { height }),
             Hearing::Fallen { from } => {

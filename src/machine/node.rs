@@ -579,9 +579,12 @@ impl Machine {
         }
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max();
-        // A program that has followed the chain beyond a planned fork does not lack it.
+        // The binary that has followed the chain beyond a planned fork does not lack it.
         let head = self.heads.height()?;
-        let planned = self.open().map(|u| (&u.name, u.height, u.fork_height.filter(|fork| head <= *fork)));
+        let binary = self.heads.record().and_then(|record| record.binary);
+        let is_beyond = |fork: u64| head > fork && binary == Some(self.record.current.sha256);
+        let planned =
+            self.open().map(|u| (&u.name, u.height, u.fork_height.filter(|fork| !is_beyond(*fork))));
         // A fork of an upgrade that failed counts once the chain has shown that the old binary cannot follow it.
         let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied && e.cannot_follow);
         let ended = ended.map(|e| (&e.name, e.height, e.fork_height));

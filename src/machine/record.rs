@@ -346,6 +346,9 @@ pub struct HeadRecord {
     /// Its own time in seconds since the epoch, where it was reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<u64>,
+    /// The digest of the binary that has followed the chain up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<Digest>,
     /// The distances to our next own proposal at this head and at the one before, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Turns>,

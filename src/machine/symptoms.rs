@@ -53,7 +53,9 @@ impl Machine {
         all.extend(
             self.heads.doubt().map(|doubt| Symptom { name: "head_not_counted", text: doubt.to_owned() }),
         );
-        all.extend(self.heads.contradiction().map(|c| Symptom { name: "other_block", text: c.text() }));
+        let advice = "if the network is right, forget ours with `wemixvisor resolve head`";
+        let other = self.heads.contradiction().map(|c| format!("{}; {advice}", c.text()));
+        all.extend(other.map(|text| Symptom { name: "other_block", text }));
         all.extend(survey.and_then(|survey| self.too_few_upgraded(survey)));
         all.extend(survey.and_then(|survey| self.little_room(survey)));
         all

@@ -130,7 +130,7 @@ mod tests {
     fn record(height: u64) -> HeadRecord {
         let block = |height: u64| Block { height, hash: Some(format!("0x{height:064x}")) };
         let recent = (1..=32).map(|back| block(height - back)).collect();
-        HeadRecord { block: block(height), timestamp: Some(7), turns: None, recent }
+        HeadRecord { block: block(height), timestamp: Some(7), binary: None, turns: None, recent }
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn a_head_that_is_linked_to_nothing_is_not_enough() {
     story.world.chain = "other";
     story.then(Input::Head(100)).then(Input::Head(101)).then(Input::Head(5_000));
     story.check(&expect![[r#"
-        (+60.0s) head 100            → warn other_block: block 99 was 0x63 and is other63
+        (+60.0s) head 100            → warn other_block: block 99 was 0x63 and is other63; if the network is right, forget ours with `wemixvisor resolve head`
     "#]]);
     story.world.chain = "0x";
     story.then(after(10)).then(Input::Head(100)).check(&expect![[r#"

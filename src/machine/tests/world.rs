@@ -129,6 +129,7 @@ impl World {
             head_record: Some(HeadRecord {
                 block: block(H - 10),
                 timestamp: None,
+                binary: None,
                 turns: None,
                 recent: Vec::new(),
             }),

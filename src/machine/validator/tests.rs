@@ -35,7 +35,8 @@ struct Rig {
 }
 
 fn version(target: Target) -> Version {
-    Version { target, sha256: Digest::sha256(b"") }
+    let sha256 = Digest::sha256(target.to_string().as_bytes());
+    Version { target, sha256 }
 }
 
 fn name(text: &str) -> Name {
@@ -126,7 +127,13 @@ impl Rig {
 
     fn with(policy: Policy, node: NodeMark, highest: u64) -> Rig {
         let record = Record { node, chain: Some(chain()), ..Record::new(version(Target::Genesis)) };
-        let head = HeadRecord { block: block(highest), timestamp: None, turns: None, recent: Vec::new() };
+        let head = HeadRecord {
+            block: block(highest),
+            timestamp: None,
+            binary: None,
+            turns: None,
+            recent: Vec::new(),
+        };
         Rig::boot(policy, record, Some(head))
     }
 

@@ -139,11 +139,26 @@ impl Sim {
                 let chain = if goes_on { "" } else { "the chain stands still; " };
                 return self.broken(format!("in time all is well: {chain}{}", unwell.join("; ")));
             }
-            if self.now > quiet + PERSON && !goes_on {
-                self.help();
+            if self.now > quiet + PERSON {
+                self.forget_lost_blocks();
+                if !goes_on {
+                    self.help();
+                }
             }
         }
         self.after(LOOK, What::Look);
+    }
+
+    /// A lone validator may have decided a block that nobody else has, and that another one has decided anew: its operator
+    /// reads that in its status.
+    fn forget_lost_blocks(&mut self) {
+        for i in 0..self.homes.len() {
+            let machine = self.homes[i].machine.as_ref();
+            if machine.is_some_and(|machine| machine.heads.contradiction().is_some()) {
+                self.request(i, Request::ResetHead);
+                self.helped += 1;
+            }
+        }
     }
 
     /// Whether fewer than a quorum can ever seal again.

@@ -317,6 +317,40 @@ fn a_planned_fork_that_the_binary_has_followed_holds_no_start() {
     assert_eq!(rig.modes().len(), 2, "{:?}", rig.notices("start_held").len());
 }
 
+/// A new binary has followed the chain beyond another planned fork, and was taken back: the old one lacks that fork.
+#[test]
+fn a_planned_fork_that_another_binary_has_followed_holds_the_start() {
+    let mut rig = upgraded();
+    rig.head(H + 1);
+    let head = rig.kept.clone().unwrap();
+    assert_eq!((head.block.height, head.binary), (H + 1, Some(version(v2()).sha256)));
+    let is_held = |current: Version| {
+        let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        let record =
+            Record { node: NodeMark::StoppedClean, chain: Some(chain()), ..Record::new(current.clone()) };
+        rig.machine = Machine::new(Policy { validator: true, ..Policy::default() }, 0, record.clone());
+        let planned = Upgrade { fork_height: Some(H), ..Upgrade::new(name("v1"), H - 5, Origin::Schedule) };
+        rig.feed(Event::Schedule(vec![planned]));
+        rig.feed(Event::Boot(Facts { record, link: current, head: Some(head.clone()), launched: None }));
+        rig.told("start_held")
+    };
+    assert!(is_held(version(Target::Genesis)));
+    assert!(!is_held(version(v2())));
+}
+
+#[test]
+fn a_head_record_that_is_forgotten_is_made_anew_though_the_chain_stands_still() {
+    let mut rig = after_a_kill();
+    rig.head(200);
+    let confirms = rig.count(|a| *a == Action::Confirm);
+    rig.ask(Request::ResetHead);
+    assert_eq!(rig.count(|a| *a == Action::Confirm), confirms + 1, "no head comes by itself");
+    for _ in 0..3 {
+        rig.head(200);
+    }
+    assert_eq!(rig.kept.as_ref().unwrap().block.height, 200);
+}
+
 /// The order to seal was carried out, and its answer was lost.
 #[test]
 fn an_engine_that_is_on_after_the_order_seals_whatever_the_answer_was() {
