@@ -3,6 +3,9 @@
 //! Each is atomic for a reader and durable when it returns: after a power cut the old thing or the
 //! new one is there, never a part. A failed fsync is reported and never retried on the same file,
 //! because the kernel may have dropped the dirty pages already (fsync(2)).
+//!
+//! A process that was killed right before a sync leaves what is there and not durable. So what is found as it should
+//! be is synced as well before it is acknowledged.
 
 use super::regular;
 use crate::error::{Error, Kind, Result};
@@ -19,16 +22,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// # Errors
 /// If the operating system refuses, or something that is not a directory is in the way.
 pub fn mkdir(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
     let parent = parent_of(path);
+    if path.is_dir() {
+        return match sync_dir(parent) {
+            // Where we may not look, we have made nothing.
+            Err(e) if e.kind() == Kind::Permission => Ok(()),
+            synced => synced,
+        };
+    }
     mkdir(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_dir(parent),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(e) => Err(Error::io("create directory", path, e)),
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(e) => return Err(Error::io("create directory", path, e)),
     }
+    sync_dir(parent)
 }
 
 /// Replaces the file at `path` by `bytes` with `mode`, atomically and durably.
@@ -63,7 +71,7 @@ pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
     let close = if last == [b'\n'] { "" } else { "\n" };
     file.write_all(format!("{close}{line}\n").as_bytes()).map_err(|e| Error::io("write", path, e))?;
     file.sync_all().map_err(|e| Error::io("sync", path, e))?;
-    if len == 0 { sync_dir(parent_of(path)) } else { Ok(()) }
+    sync_dir(parent_of(path))
 }
 
 /// Points the symbolic link at `path` to `target`, atomically and durably.
@@ -113,8 +121,8 @@ pub fn promote(from: &Path, to: &Path) -> Result<()> {
 pub fn exchange(a: &Path, b: &Path) -> Result<()> {
     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
         .map_err(|e| Error::io("exchange with", b, e.into()))?;
-    sync_dir(parent_of(a))?;
-    sync_dir(parent_of(b))
+    sync_dir(parent_of(b))?;
+    if parent_of(a) == parent_of(b) { Ok(()) } else { sync_dir(parent_of(a)) }
 }
 
 /// Removes a file durably; one that is not there is fine.
@@ -123,10 +131,12 @@ pub fn exchange(a: &Path, b: &Path) -> Result<()> {
 /// If the operating system refuses.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => sync_dir(parent_of(path)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("remove", path, e)),
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !parent_of(path).is_dir() => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("remove", path, e)),
     }
+    sync_dir(parent_of(path))
 }
 
 /// Makes the entries of a directory durable.

@@ -103,7 +103,7 @@ impl Slots {
         durable::put(path, &bytes, 0o600)
     }
 
-    /// Opens the file at `path`; None if there is none.
+    /// Opens the file at `path`; None if there is none. What a writer finds is durable.
     ///
     /// # Errors
     /// [`Kind::BadInput`] if it is not a regular file. A failure of the operating system is [`Kind::Io`] or
@@ -112,7 +112,16 @@ impl Slots {
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::Write);
         match regular::open_with(&mut options, OFlags::NOFOLLOW, path) {
-            Ok((file, _)) => Ok(Some(Slots { file, path: path.to_owned(), format })),
+            Ok((file, _)) => {
+                let slots = Slots { file, path: path.to_owned(), format };
+                if access == Access::Write {
+                    // The writer before may have been killed before its sync: nothing may follow from an entry, or
+                    // be added to a file, that a power cut could still take away.
+                    slots.sync()?;
+                    durable::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+                }
+                Ok(Some(slots))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if is_strange(&e) => {
                 Err(Error::new(Kind::BadInput, "not a regular file").at(path.display()))
@@ -149,11 +158,7 @@ impl Slots {
         self.sync()
     }
 
-    /// Makes durable what another writer may have left in memory.
-    ///
-    /// # Errors
-    /// If syncing fails.
-    pub fn sync(&self) -> Result<()> {
+    fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
     }
 

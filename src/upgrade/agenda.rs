@@ -243,6 +243,9 @@ impl Agenda {
         let result = change(&mut agenda)?;
         if agenda != before {
             durable::put(&home.schedule(), &agenda.encode(), 0o600)?;
+        } else {
+            // A command that was killed before its sync may have changed it.
+            durable::sync_dir(&home.state())?;
         }
         Ok(result)
     }

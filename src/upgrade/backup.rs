@@ -133,6 +133,7 @@ pub fn make(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Backup> {
     if let Some(backup) = finished(home, upgrade) {
+        durable::sync_dir(home.backups())?;
         log::info!("event=backup_found backup={} the data has not changed since", backup.name);
         return Ok(backup);
     }

@@ -111,6 +111,8 @@ fn occupied_by_another(target: &Target, to: &Path) -> Error {
 
 /// The same bytes are in place: only a missing, unreadable or wrong manifest is written.
 fn keep(home: &Home, target: &Target, manifest: &Manifest) -> Result<Staged> {
+    // Whoever put them there may have been killed before the sync.
+    durable::sync_dir(&directory_of(&home.binary(target)))?;
     let path = home.manifest(target);
     match Manifest::load(&path) {
         Ok(Some(old)) if old.sha256 == manifest.sha256 && old.size == manifest.size => Ok(Staged::Same(old)),

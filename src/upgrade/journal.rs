@@ -113,9 +113,6 @@ impl Journal {
     /// [`Kind::Io`] or [`Kind::Permission`] if the operating system refuses to open or read it.
     pub fn open(home: &Home) -> Result<Opened> {
         let slots = open(home, Access::Write)?;
-        // The writer before may have been killed between its write and its sync: nothing may follow from a record
-        // that a power cut could still take away.
-        slots.sync()?;
         let Judged { record, newest, settled, damage } = judge(home, slots.read()?)?;
         let rest = record.upgrade.is_none().then(|| encode(&record));
         let mut journal = Journal { slots, newest, seq: newest.1, rest, settled };

@@ -218,7 +218,8 @@ fn finish(home: &Home, places: &Places, backup: &str) -> Result<PathBuf> {
     if fs::symlink_metadata(&places.side).is_ok() {
         durable::promote(&places.side, &replaced)?;
     } else if let Some(newest) = places.replaced().pop() {
-        // A crash came right after that.
+        // A crash came right after that, perhaps before its sync.
+        durable::sync_dir(replaced.parent().unwrap_or(Path::new("/")))?;
         replaced = newest;
     }
     let done = Done { backup: backup.to_owned(), replaced: replaced.clone(), tree: places.fingerprint()? };
