@@ -45,6 +45,8 @@ pub mod batch;
 pub mod children;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod crash;
 pub mod digest;
 pub mod error;
 pub mod exit;

@@ -8,6 +8,7 @@
 //! be is synced as well before it is acknowledged.
 
 use super::regular;
+use super::trace::{Effect, note};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::{Pid, test_kill_process};
@@ -32,7 +33,7 @@ pub fn mkdir(path: &Path) -> Result<()> {
     }
     mkdir(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
+        Ok(()) => note(Effect::Mkdir(path, 0o700)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(e) => return Err(Error::io("create directory", path, e)),
     }
@@ -68,9 +69,13 @@ pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
     if len > 0 {
         file.read_exact_at(&mut last, len - 1).map_err(|e| Error::io("read", path, e))?;
     }
+    note(Effect::Create(path, mode));
     let close = if last == [b'\n'] { "" } else { "\n" };
-    file.write_all(format!("{close}{line}\n").as_bytes()).map_err(|e| Error::io("write", path, e))?;
+    let text = format!("{close}{line}\n");
+    file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e))?;
+    note(Effect::Write(path, len, text.as_bytes()));
     file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    note(Effect::Sync(path));
     sync_dir(parent_of(path))
 }
 
@@ -89,6 +94,7 @@ pub fn link(target: &Path, path: &Path) -> Result<()> {
     }
     let temp = temp_beside(path);
     symlink(target, &temp).map_err(|e| Error::io("create link", &temp, e))?;
+    note(Effect::Symlink(target, &temp));
     rename(&temp, path).inspect_err(|_| {
         let _ = fs::remove_file(&temp);
     })?;
@@ -104,7 +110,7 @@ pub fn link(target: &Path, path: &Path) -> Result<()> {
 pub fn promote(from: &Path, to: &Path) -> Result<()> {
     sync_tree(from)?;
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
+        Ok(()) => note(Effect::Rename(from, to)),
         Err(rustix::io::Errno::EXIST) => {
             return Err(Error::new(Kind::Failed, "promote").at(to.display()).hint("it exists already"));
         }
@@ -121,6 +127,7 @@ pub fn promote(from: &Path, to: &Path) -> Result<()> {
 pub fn exchange(a: &Path, b: &Path) -> Result<()> {
     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
         .map_err(|e| Error::io("exchange with", b, e.into()))?;
+    note(Effect::Exchange(a, b));
     sync_dir(parent_of(b))?;
     if parent_of(a) == parent_of(b) { Ok(()) } else { sync_dir(parent_of(a)) }
 }
@@ -131,7 +138,7 @@ pub fn exchange(a: &Path, b: &Path) -> Result<()> {
 /// If the operating system refuses.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => {}
+        Ok(()) => note(Effect::Remove(path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && !parent_of(path).is_dir() => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io("remove", path, e)),
@@ -143,8 +150,11 @@ pub fn remove(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If opening or syncing fails.
+#[cfg_attr(test, track_caller)]
 pub fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))?;
+    note(Effect::Sync(path));
+    Ok(())
 }
 
 /// Removes the temporary files and directories that dead processes of ours have left in a directory.
@@ -153,8 +163,12 @@ pub fn sweep(dir: &Path) {
         let name = entry.file_name();
         if name.to_str().and_then(writer_of).is_some_and(|(pid, serial)| is_over(pid, serial)) {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let gone = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             // Left over once more it does no harm.
-            let _ = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            if gone.is_ok() {
+                note(Effect::Remove(&path));
+            }
         }
     }
 }
@@ -188,19 +202,27 @@ pub fn temp_beside(path: &Path) -> PathBuf {
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     // A file of this name can only be the remnant of a dead process that had our pid.
-    let _ = fs::remove_file(path);
+    if fs::remove_file(path).is_ok() {
+        note(Effect::Remove(path));
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
         .open(path)
         .map_err(|e| Error::io("create", path, e))?;
+    note(Effect::Create(path, mode));
     file.write_all(bytes).map_err(|e| Error::io("write", path, e))?;
-    file.sync_all().map_err(|e| Error::io("sync", path, e))
+    note(Effect::Write(path, 0, bytes));
+    file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    note(Effect::Sync(path));
+    Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|e| Error::io("rename to", to, e))
+    fs::rename(from, to).map_err(|e| Error::io("rename to", to, e))?;
+    note(Effect::Rename(from, to));
+    Ok(())
 }
 
 fn sync_tree(path: &Path) -> Result<()> {
@@ -214,7 +236,9 @@ fn sync_tree(path: &Path) -> Result<()> {
             sync_tree(&entry.map_err(|e| Error::io("list", path, e))?.path())?;
         }
     }
-    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("sync", path, e))
+    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("sync", path, e))?;
+    note(Effect::Sync(path));
+    Ok(())
 }
 
 fn parent_of(path: &Path) -> &Path {

@@ -10,6 +10,7 @@ pub mod lock;
 mod manifest;
 pub mod regular;
 pub mod slots;
+pub(crate) mod trace;
 pub mod tree;
 
 pub use layout::{Current, Home};

@@ -3,6 +3,7 @@
 //! A pipe in place of a file would be waited for until somebody writes to it, and a device may have no end. So every
 //! file is opened with O_NONBLOCK, which means nothing for a regular one, and looked at before it is read.
 
+use super::trace::{Effect, note};
 use rustix::fs::OFlags;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -32,7 +33,9 @@ pub fn open_no_link(path: &Path) -> io::Result<(File, Metadata)> {
 pub fn open_own(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    Ok(open_with(&mut options, OFlags::empty(), path)?.0)
+    let (file, _) = open_with(&mut options, OFlags::empty(), path)?;
+    note(Effect::Create(path, 0o600));
+    Ok(file)
 }
 
 /// Reads a regular file of at most `limit` bytes.

@@ -19,6 +19,7 @@
 //! It says nothing about file systems that never overwrite in place (btrfs with copy on write): there a write can
 //! need space.
 
+use super::trace::{Effect, note};
 use super::{durable, regular};
 use crate::error::{Error, Kind, Result};
 use flate2::Crc;
@@ -155,11 +156,15 @@ impl Slots {
         let bytes =
             encode(self.format, seq, payload).ok_or_else(|| too_long(&self.path, self.format, payload))?;
         self.file.write_all_at(&bytes, self.offset(which)).map_err(|e| Error::io("write", &self.path, e))?;
+        note(Effect::Write(&self.path, self.offset(which), &bytes));
         self.sync()
     }
 
+    #[cfg_attr(test, track_caller)]
     fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
+        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        note(Effect::Sync(&self.path));
+        Ok(())
     }
 
     /// Allocates the blocks that a file which was cut short has lost.
@@ -171,9 +176,9 @@ impl Slots {
         let len = self.file.metadata().map_err(|e| Error::io("inspect", &self.path, e))?.len();
         let len = usize::try_from(len).unwrap_or(whole).min(whole);
         if len < whole {
-            self.file
-                .write_all_at(&vec![b' '; whole - len], len as u64)
-                .map_err(|e| Error::io("write", &self.path, e))?;
+            let blanks = vec![b' '; whole - len];
+            self.file.write_all_at(&blanks, len as u64).map_err(|e| Error::io("write", &self.path, e))?;
+            note(Effect::Write(&self.path, len as u64, &blanks));
             self.sync()?;
         }
         Ok(())

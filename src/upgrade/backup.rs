@@ -10,6 +10,7 @@ pub(super) mod copy;
 use super::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::name::Name;
@@ -157,7 +158,9 @@ pub fn make(
     });
     if made.is_err() {
         // Hidden and without a name it is no backup; the next one sweeps what cannot be removed now.
-        let _ = fs::remove_dir_all(&partial);
+        if fs::remove_dir_all(&partial).is_ok() {
+            note(Effect::Remove(&partial));
+        }
     }
     made
 }
@@ -371,6 +374,7 @@ fn copy_one(kind: ItemKind, from: &Path, to: &Path, copier: &mut Copier<'_>) -> 
         ItemKind::Link => {
             let text = fs::read_link(from).map_err(|e| Error::io("read link", from, e))?;
             symlink(&text, to).map_err(|e| Error::io("create link", to, e))?;
+            note(Effect::Symlink(&text, to));
             Content::Link { to: utf8(&text)? }
         }
         ItemKind::File => {
@@ -386,7 +390,9 @@ fn is_gone(path: &Path) -> bool {
 }
 
 fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))
+    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))?;
+    note(Effect::Mkdir(path, 0o700));
+    Ok(())
 }
 
 fn utf8(path: &Path) -> Result<String> {
@@ -403,7 +409,9 @@ pub(super) fn sweep(dir: &Path) {
         let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
         if ours && File::open(entry.path()).is_ok_and(free) {
             // If it cannot be removed, the check for space takes it into account.
-            let _ = fs::remove_dir_all(entry.path());
+            if fs::remove_dir_all(entry.path()).is_ok() {
+                note(Effect::Remove(&entry.path()));
+            }
         }
     }
 }

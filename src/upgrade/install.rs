@@ -7,6 +7,7 @@
 use super::journal::Journal;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
+use crate::home::trace::{Effect, note};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
 use crate::name::Name;
@@ -64,7 +65,9 @@ pub fn add(home: &Home, target: &Target, source: &Path, force: bool) -> Result<S
     let staged = copy_hashed(&from, source, &temp)
         .and_then(|(sha256, size)| place(home, target, &temp, &describe(sha256, size), force));
     // Promoted away if all went well.
-    let _ = fs::remove_file(&temp);
+    if fs::remove_file(&temp).is_ok() {
+        note(Effect::Remove(&temp));
+    }
     staged
 }
 
@@ -82,6 +85,7 @@ pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, for
         );
     }
     opened.set_permissions(Permissions::from_mode(0o555)).map_err(|e| Error::io("chmod", file, e))?;
+    note(Effect::Mode(file, 0o555));
     let to = home.binary(target);
     durable::mkdir(&directory_of(&to))?;
     let occupied = fs::symlink_metadata(&to).is_ok();
@@ -208,6 +212,7 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
     if fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
         let mode = Permissions::from_mode(0o400);
         fs::set_permissions(&from, mode).map_err(|e| Error::io("chmod", &from, e))?;
+        note(Effect::Mode(&from, 0o400));
     }
     durable::promote(&from, &to)?;
     durable::remove(&home.manifest(&target))?;
@@ -292,6 +297,7 @@ fn copy_hashed(mut from: &File, source: &Path, to: &Path) -> Result<(Digest, u64
         .mode(0o600)
         .open(to)
         .map_err(|e| Error::io("create", to, e))?;
+    note(Effect::Create(to, 0o600));
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut buf = vec![0; 256 * 1024];
     let mut size = 0;
@@ -304,6 +310,7 @@ fn copy_hashed(mut from: &File, source: &Path, to: &Path) -> Result<(Digest, u64
         };
         hasher.update(&buf[..n]);
         out.write_all(&buf[..n]).map_err(|e| Error::io("write", to, e))?;
+        note(Effect::Write(to, size, &buf[..n]));
         size += n as u64;
     }
 }

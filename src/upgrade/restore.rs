@@ -10,6 +10,7 @@ use super::backup::copy::Copier;
 use super::backup::{Backup, Content, is_key};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::trace::{Effect, note};
 use crate::home::tree::{ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::time::rfc3339;
@@ -61,13 +62,16 @@ pub fn restore(
     for ours in [&places.building, &places.side] {
         if fs::symlink_metadata(ours).is_ok() {
             fs::remove_dir_all(ours).map_err(|e| Error::io("remove", ours, e))?;
+            note(Effect::Remove(ours));
         }
     }
     check_space(&places, backup)?;
     let built = build(home, &places, backup, cancel, progress);
     if built.is_err() {
         // The next attempt removes what cannot be removed now.
-        let _ = fs::remove_dir_all(&places.building);
+        if fs::remove_dir_all(&places.building).is_ok() {
+            note(Effect::Remove(&places.building));
+        }
     }
     built?;
     durable::promote(&places.building, &places.side)?;
@@ -130,7 +134,9 @@ pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
     if File::open(&places.building).is_ok_and(free) {
         // The next restore removes what cannot be removed now.
-        let _ = fs::remove_dir_all(&places.building);
+        if fs::remove_dir_all(&places.building).is_ok() {
+            note(Effect::Remove(&places.building));
+        }
     }
     places.replaced()
 }
@@ -165,7 +171,7 @@ fn build(
         let (source, copy) = (from.join(&entry.path), to.join(&entry.path));
         match &entry.content {
             Content::Dir => make_dir(&copy)?,
-            Content::Link { to } => symlink(to, &copy).map_err(|e| Error::io("create link", &copy, e))?,
+            Content::Link { to } => make_link(Path::new(to), &copy)?,
             Content::Copy { size, sha256 } => {
                 if copier.copy(&source, &copy, entry.mode)? != (*size, *sha256) {
                     return Err(Error::new(
@@ -181,11 +187,10 @@ fn build(
     // Children first: a directory that may not be written to must be complete by then.
     for entry in backup.manifest.entries.iter().rev().filter(|e| e.content == Content::Dir) {
         let path = to.join(&entry.path);
-        fs::set_permissions(&path, Permissions::from_mode(entry.mode))
-            .map_err(|e| Error::io("chmod", &path, e))?;
+        set_mode(&path, entry.mode)?;
     }
     let live = fs::metadata(&places.live).map_err(|e| Error::io("inspect", &places.live, e))?;
-    fs::set_permissions(to, live.permissions()).map_err(|e| Error::io("chmod", to, e))
+    set_mode(to, live.permissions().mode() & 0o7777)
 }
 
 /// The keys that the node has now go with the restored data: the backup has none.
@@ -198,7 +203,7 @@ fn copy_keys(places: &Places, copier: &mut Copier<'_>) -> Result<()> {
             ItemKind::File => drop(copier.copy(&from, &to, item.mode)?),
             ItemKind::Link => {
                 let text = fs::read_link(&from).map_err(|e| Error::io("read link", &from, e))?;
-                symlink(&text, &to).map_err(|e| Error::io("create link", &to, e))?;
+                make_link(&text, &to)?;
             }
             ItemKind::Special => {}
         }
@@ -207,7 +212,21 @@ fn copy_keys(places: &Places, copier: &mut Copier<'_>) -> Result<()> {
 }
 
 fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))
+    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))?;
+    note(Effect::Mkdir(path, 0o700));
+    Ok(())
+}
+
+fn make_link(text: &Path, path: &Path) -> Result<()> {
+    symlink(text, path).map_err(|e| Error::io("create link", path, e))?;
+    note(Effect::Symlink(text, path));
+    Ok(())
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::io("chmod", path, e))?;
+    note(Effect::Mode(path, mode));
+    Ok(())
 }
 
 /// After the exchange: names what was replaced, notes that it is done, then takes the marker away.

@@ -3,6 +3,7 @@
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
+use crate::home::trace::{Effect, note};
 use crate::upgrade::Cancel;
 use std::fs::{File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -36,7 +37,14 @@ impl<'a> Copier<'a> {
         let written = |e| Error::io("write", to, e);
         let mut copy =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(written)?;
-        let (size, digest) = self.pass(&source, from, &mut |bytes| copy.write_all(bytes).map_err(written))?;
+        note(Effect::Create(to, 0o600));
+        let mut offset = 0;
+        let (size, digest) = self.pass(&source, from, &mut |bytes| {
+            copy.write_all(bytes).map_err(written)?;
+            note(Effect::Write(to, offset, bytes));
+            offset += bytes.len() as u64;
+            Ok(())
+        })?;
         let after = source.metadata().map_err(|e| Error::io("inspect", from, e))?;
         let modified = before.modified().map_err(|e| Error::io("inspect", from, e))?;
         if size != before.len() || after.len() != size || after.modified().ok() != Some(modified) {
@@ -46,6 +54,7 @@ impl<'a> Copier<'a> {
         }
         copy.set_times(FileTimes::new().set_modified(modified)).map_err(written)?;
         copy.set_permissions(Permissions::from_mode(mode)).map_err(written)?;
+        note(Effect::Mode(to, mode));
         Ok((size, digest))
     }
 

@@ -1,0 +1,132 @@
+//! The node's data: backed up, and put back.
+
+use super::{nothing_is_left, text};
+use crate::crash::{Flow, Seen, step};
+use crate::home::{Home, durable};
+use crate::upgrade::backup::{self, Backup};
+use crate::upgrade::restore::restore;
+use crate::upgrade::{Cancel, sweep};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+/// The data of two moments.
+const OLD: [(&str, usize); 3] = [("geth/chain/1", 1), ("geth/chain/2", 2), ("geth/log", 3)];
+const NEW: [(&str, usize); 3] = [("geth/chain/1", 4), ("geth/chain/2", 5), ("geth/chain/3", 1)];
+
+fn fill(home: &Home, files: &[(&str, usize)]) {
+    let _ = fs::remove_dir_all(home.data());
+    for (path, number) in files {
+        let path = home.data().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, super::bytes(*number)).unwrap();
+    }
+    fs::write(home.data().join("geth/nodekey"), "the key").unwrap();
+    symlink("1", home.data().join("geth/chain/CURRENT")).unwrap();
+    fs::set_permissions(home.data().join("geth/chain"), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+/// Whether these files, and no other ones, are in `dir`, with the key and the mode.
+fn holds(dir: &Path, files: &[(&str, usize)]) -> bool {
+    let is = |(path, number): &(&str, usize)| fs::read(dir.join(path)).ok() == Some(super::bytes(*number));
+    let count = |below: &str| fs::read_dir(dir.join(below)).map_or(0, Iterator::count);
+    let in_chain = files.iter().filter(|(path, _)| path.starts_with("geth/chain")).count() + 1;
+    let mode = fs::metadata(dir.join("geth/chain")).map_or(0, |meta| meta.permissions().mode() & 0o777);
+    files.iter().all(is)
+        && fs::read(dir.join("geth/nodekey")).ok().as_deref() == Some(b"the key")
+        && fs::read_link(dir.join("geth/chain/CURRENT")).is_ok()
+        && (count("geth/chain"), mode) == (in_chain, 0o750)
+}
+
+fn make(home: &Home, name: &str) -> Result<Backup, String> {
+    let cancel = Cancel::new().map_err(text)?;
+    backup::make(home, &name.parse().unwrap(), &cancel, &mut |_, _| {}).map_err(text)
+}
+
+/// Every backup that is listed verifies (I6).
+fn listed(home: &Home) -> Result<Vec<Backup>, String> {
+    let backups = backup::list(home).map_err(text)?;
+    let cancel = Cancel::new().map_err(text)?;
+    for backup in &backups {
+        backup::verify(home, backup, &cancel).map_err(text)?;
+    }
+    Ok(backups)
+}
+
+/// Backups for two upgrades.
+pub(in crate::crash) const BACKUP: Flow = Flow {
+    name: "backup",
+    share: 15,
+    setup: |home| fill(home, &OLD),
+    run: |home, from| {
+        for number in from..=2 {
+            step(number, || drop(make(home, &format!("v{number}")).unwrap()));
+        }
+    },
+    law: |home, seen| {
+        let names = |backups: Vec<Backup>| {
+            backups.into_iter().map(|backup| backup.manifest.upgrade.to_string()).collect::<Vec<_>>()
+        };
+        let found = names(listed(home)?);
+        for number in 1..=2 {
+            let is_there = found.contains(&format!("v{number}"));
+            if number <= seen.acked && !is_there || number > seen.begun && is_there {
+                return Err(format!("backups: {found:?}"));
+            }
+        }
+        if !holds(home.data(), &OLD) {
+            return Err("the data is not what it was".to_owned());
+        }
+        nothing_is_left(home)
+    },
+};
+
+/// A restore, and another one of the same backup when the data has gone on.
+pub(in crate::crash) const RESTORE: Flow = Flow {
+    name: "restore",
+    share: 8,
+    setup: |home| {
+        durable::mkdir(&home.state()).unwrap();
+        fill(home, &OLD);
+        make(home, "v2").unwrap();
+        fill(home, &NEW);
+    },
+    run: |home, _| step(1, || redo(home).unwrap()),
+    law: |home, seen| {
+        if listed(home)?.len() != 1 {
+            return Err("the backup is gone".to_owned());
+        }
+        let (old, new) = (holds(home.data(), &OLD), holds(home.data(), &NEW));
+        let state = match (old, new) {
+            (true, false) => Some(1),
+            (false, true) => Some(0),
+            _ => None,
+        };
+        seen.check("the data", state)?;
+        is_kept(home, seen)?;
+        redo(home)?;
+        if !holds(home.data(), &OLD) || home.data().join(".wemixvisor-restored").exists() {
+            return Err("it cannot be finished".to_owned());
+        }
+        is_kept(home, Seen { acked: 1, begun: 1 })?;
+        sweep::sweep(home);
+        nothing_is_left(home)
+    },
+};
+
+fn redo(home: &Home) -> Result<(), String> {
+    let backup = backup::list(home).map_err(text)?.pop().ok_or("no backup")?;
+    restore(home, &backup, &Cancel::new().map_err(text)?, &mut |_, _| {}).map(drop).map_err(text)
+}
+
+/// The data that is replaced is somewhere, as a whole; in the end under the name that the operator is told.
+fn is_kept(home: &Home, seen: Seen) -> Result<(), String> {
+    let beside = fs::read_dir(home.root()).map_err(text)?.flatten();
+    let names: Vec<_> = beside.filter(|entry| holds(&entry.path(), &NEW)).map(|e| e.file_name()).collect();
+    let is_replaced = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("data.replaced-");
+    match seen.acked {
+        0 if !names.is_empty() => Ok(()),
+        1 if names.iter().any(is_replaced) => Ok(()),
+        _ => Err(format!("what is replaced is in {names:?}")),
+    }
+}
