@@ -10,11 +10,16 @@
 //!   earlier, so that the 120,000 without it come to somewhat more than 100,000.
 //! - A failure prints `CRASH_SEED` and `CRASH_AT`; set, they show that one state again.
 //!
+//! The mutation test takes away, or puts off, each sync of the traces, as if the call were missing from the source or
+//! stood behind the next effect. Some state must break a law then, or the sync is listed in [`mutation`] with the
+//! reason for which it is there all the same.
+//!
 //! It shows nothing about what a file system or a disk does wrong: what was synced is there.
 
 mod dice;
 mod disk;
 mod flows;
+mod mutation;
 mod tear;
 mod tree;
 
