@@ -7,7 +7,7 @@
 //! begun, whole; never a part and never an older one.
 //!
 //! - `CRASH_STATES=1000000` sets the number of states of all flows together. A flow that has fewer different ones ends
-//!   earlier, so that the 120,000 without it come to somewhat more than 100,000.
+//!   earlier, so that the 108,000 without it come to somewhat more than 100,000.
 //! - A failure prints `CRASH_SEED` and `CRASH_AT`; set, they show that one state again.
 //!
 //! The mutation test takes away, or puts off, each sync of the traces, as if the call were missing from the source or
@@ -320,7 +320,7 @@ fn asked(flow: &str) -> Option<[u64; 3]> {
 
 fn explore(flow: Flow) {
     let all =
-        env::var("CRASH_STATES").map_or(120_000, |text| text.parse().expect("CRASH_STATES is a number"));
+        env::var("CRASH_STATES").map_or(108_000, |text| text.parse().expect("CRASH_STATES is a number"));
     let shares: u64 = flows::ALL.iter().map(|flow| flow.share).sum();
     Lab::new(flow).explore(all * flow.share / shares);
 }
