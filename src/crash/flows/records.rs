@@ -137,7 +137,7 @@ fn head_record(height: usize) -> HeadRecord {
     let block = |height: usize| Block { height: height as u64, hash: Some(format!("0x{height:064x}")) };
     // Longer than a page.
     let recent = (1..=40).map(|back| block(1000 + height - back)).collect();
-    HeadRecord { block: block(1000 + height), timestamp: Some(7), turns: None, recent }
+    HeadRecord { block: block(1000 + height), timestamp: Some(7), binary: None, turns: None, recent }
 }
 
 /// The head record, from the first one on.
