@@ -93,7 +93,8 @@ fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
             ItemKind::Dir => durable::mkdir(&copy)?,
             ItemKind::File => {
                 // This takes the mode along; what it wrote is synced when the tree is promoted.
-                fs::copy(&source, &copy).map_err(|e| Error::io("copy", &source, e))?;
+                fs::copy(&source, &copy)
+                    .map_err(|e| Error::io(format!("copy {} to", source.display()), &copy, e))?;
             }
             ItemKind::Link if item.path == Path::new("current") => {
                 let text = fs::read_link(&source).map_err(|e| Error::io("read link", &source, e))?;
@@ -126,9 +127,11 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     for other in
         names.iter().map(|n| Target::Upgrade(n.clone())).chain([Target::Genesis]).filter(|t| *t != target)
     {
-        match adopt_binary(home, origin, &other) {
-            Ok(manifest) => {
-                report.kept(&format!("{other}/bin/{}", home.daemon()), &manifest.sha256.to_string())
+        match found(home, origin, &other) {
+            // An error of ours fails the import: afterwards nothing would adopt this version any more.
+            Ok(found) => {
+                let manifest = adopt_found(home, origin, &other, found)?;
+                report.kept(&format!("{other}/bin/{}", home.daemon()), &manifest.sha256.to_string());
             }
             Err(e) => report.note(format!("{other} is not usable: {e}")),
         }
@@ -189,13 +192,28 @@ fn binary_in(origin: &Path, home: &Home, target: &Target) -> PathBuf {
 
 /// Checks a binary against its manifest, or writes the manifest that it lacks.
 fn adopt_binary(home: &Home, origin: &Path, target: &Target) -> Result<Manifest> {
-    let (path, source) = (home.binary(target), binary_in(origin, home, target));
+    let found = found(home, origin, target)?;
+    adopt_found(home, origin, target, found)
+}
+
+/// Looks at the binary of a version, and returns its manifest if it has one and agrees with it.
+fn found(home: &Home, origin: &Path, target: &Target) -> Result<Option<Manifest>> {
     // What is wrong is wrong with the one that people know.
-    drop(binary::open(&source)?);
-    let file = binary::open(&path)?;
-    if Manifest::load(&home.manifest(target))?.is_some() {
-        return install::verify(home, target, None);
+    drop(binary::open(&binary_in(origin, home, target))?);
+    drop(binary::open(&home.binary(target))?);
+    match Manifest::load(&home.manifest(target))? {
+        Some(_) => install::verify(home, target, None).map(Some),
+        None => Ok(None),
     }
+}
+
+/// Writes the manifest of a binary that has none.
+fn adopt_found(home: &Home, origin: &Path, target: &Target, found: Option<Manifest>) -> Result<Manifest> {
+    if let Some(manifest) = found {
+        return Ok(manifest);
+    }
+    let (path, source) = (home.binary(target), binary_in(origin, home, target));
+    let file = binary::open(&path)?;
     let size = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
     let manifest =
         Manifest::new(install::digest_of(&path)?, size, source.display().to_string(), Verified::Import);
