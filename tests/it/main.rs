@@ -17,6 +17,7 @@ mod plans;
 mod recovery;
 mod restart;
 mod rig;
+mod rigs;
 mod rolling;
 mod rpc;
 mod signals;

@@ -309,7 +309,8 @@ impl Rig {
         self.path().join("visor.log")
     }
 
-    fn one_was_killed(&self) {
+    /// Says that a supervisor was killed, so that its node may get one more SIGTERM.
+    pub(crate) fn one_was_killed(&self) {
         self.killed.set(self.killed.get() + 1);
     }
 
@@ -550,6 +551,13 @@ impl Drop for Visor<'_> {
 fn works_on(pid: u32, dir: &Path) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&words).contains(dir.to_str().unwrap())
+}
+
+/// Every process that was started with a path below `dir` among its words.
+pub(crate) fn working_on(dir: &Path) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| works_on(*pid, dir)).collect()
 }
 
 /// Whether a process exists and has not ended.

@@ -1,0 +1,318 @@
+//! The commands that write without a running node, each with the home that it begins with.
+
+use super::settings::Settings;
+use super::trace::{self, Fault, Outcome};
+use super::tree::{self, Tree};
+use crate::rig::server::{Content, Server};
+use crate::rig::visor::Rig;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use wemixvisor::digest::Digest;
+
+/// A command to be broken.
+pub(super) struct Case {
+    /// Its name in `RIG_CASE`.
+    pub(super) name: &'static str,
+    /// The home that it begins with.
+    start: Start,
+    /// Its words; a path in them lies beside the home.
+    args: &'static [&'static str],
+    /// The exit codes by which a second run reports that there is nothing left to do.
+    pub(super) already: &'static [i32],
+}
+
+/// The words that stand for the address and the digest of the binary that is served.
+const FETCH: &[&str] = &["upgrade", "fetch", "v2", "--url", "URL", "--sha256", "SHA256"];
+
+/// Every such command.
+const CASES: &[Case] = &[
+    Case { name: "init", start: Start::Nothing, args: &["init", "v1"], already: &[] },
+    Case { name: "import", start: Start::Cosmovisor, args: &["init", "--import"], already: &[] },
+    Case { name: "schedule", start: Start::Bare, args: &["upgrade", "schedule", "v2", "1000"], already: &[] },
+    Case {
+        name: "reschedule",
+        start: Start::Cancelled,
+        args: &["upgrade", "schedule", "v2", "2000"],
+        already: &[],
+    },
+    Case { name: "cancel", start: Start::Planned, args: &["upgrade", "cancel", "v2"], already: &[4] },
+    Case { name: "add", start: Start::Bare, args: &["upgrade", "add", "v2", "v2"], already: &[] },
+    Case {
+        name: "replace",
+        start: Start::Planned,
+        args: &["upgrade", "add", "v2", "v3", "--force"],
+        already: &[],
+    },
+    Case { name: "fetch", start: Start::Bare, args: FETCH, already: &[] },
+    Case {
+        name: "plan-create",
+        start: Start::Bare,
+        args: &["plan", "create", "p", "v2:1000"],
+        already: &[1],
+    },
+    Case {
+        name: "plan-add",
+        start: Start::Plan,
+        args: &["plan", "add-upgrade", "p", "v3:2000"],
+        already: &[1],
+    },
+    Case {
+        name: "plan-take",
+        start: Start::Plan,
+        args: &["plan", "remove-upgrade", "p", "v2"],
+        already: &[4],
+    },
+    Case { name: "plan-execute", start: Start::Plan, args: &["plan", "execute", "p"], already: &[] },
+    Case { name: "plan-pause", start: Start::Followed, args: &["plan", "pause", "p"], already: &[1] },
+    Case { name: "plan-resume", start: Start::Paused, args: &["plan", "resume", "p"], already: &[1] },
+    Case { name: "plan-remove", start: Start::Plan, args: &["plan", "remove", "p"], already: &[4] },
+    Case { name: "retry", start: Start::Halted, args: &["resolve", "retry"], already: &[5] },
+    Case {
+        name: "retry-with",
+        start: Start::Halted,
+        args: &["resolve", "retry", "--with", "v3"],
+        already: &[5],
+    },
+    Case { name: "rollback", start: Start::Halted, args: &["resolve", "rollback", "--force"], already: &[5] },
+    Case { name: "head", start: Start::Halted, args: &["resolve", "head"], already: &[] },
+    Case { name: "chain", start: Start::Halted, args: &["resolve", "chain"], already: &[5] },
+];
+
+/// Does something with every case that is wanted, and collects what it returns. The cases of one start are one thread.
+pub(super) fn each_wanted(
+    settings: &Settings,
+    act: impl Fn(&Stage<'_>) -> Vec<String> + Sync,
+) -> Vec<String> {
+    let act = &act;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = Start::ALL
+            .into_iter()
+            .map(|start| {
+                let cases = CASES.iter().filter(move |case| case.start == start && settings.wants(case.name));
+                (start, cases.collect::<Vec<_>>())
+            })
+            .filter(|(_, cases)| !cases.is_empty())
+            .map(|(start, cases)| {
+                scope.spawn(move || {
+                    let ground = Ground::new(start);
+                    cases.into_iter().flat_map(|case| act(&ground.stage(case))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("the case has said why it failed"))
+            .collect()
+    })
+}
+
+/// A home that commands begin with, and what they need beside it.
+struct Ground {
+    rig: Rig,
+    /// The home that every run begins with.
+    before: PathBuf,
+    server: Server,
+}
+
+impl Ground {
+    fn new(start: Start) -> Ground {
+        let content = Content::new(program());
+        let server = Server::start(move |asked, conn| content.serve(asked, conn));
+        let rig = Rig::empty();
+        for (name, tail) in [("v1", 1), ("v2", 2), ("v3", 3)] {
+            let path = rig.path().join(name);
+            fs::write(&path, [program(), vec![tail]].concat()).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        start.lay_out(&rig);
+        let before = rig.path().join("before");
+        tree::copy(&rig.home(), &before);
+        Ground { rig, before, server }
+    }
+
+    /// Runs a command without a fault.
+    fn stage(&self, case: &'static Case) -> Stage<'_> {
+        let outcome = Outcome { code: 0, calls: Vec::new(), hits: Vec::new() };
+        let (after, whole) = (Tree::default(), Run { outcome, stderr: String::new() });
+        let mut stage = Stage { case, ground: self, after, whole };
+        stage.whole = stage.break_at(Fault::None);
+        assert_eq!(stage.whole.outcome.code, 0, "{}: {}", case.name, stage.whole.stderr);
+        let (after, temporary) = Tree::of(&self.rig);
+        assert_eq!(temporary, [""; 0], "{} leaves temporary files behind", case.name);
+        stage.after = after;
+        stage
+    }
+}
+
+/// A case made ready, and its uninterrupted run.
+pub(super) struct Stage<'a> {
+    pub(super) case: &'static Case,
+    ground: &'a Ground,
+    /// The home after the uninterrupted run.
+    after: Tree,
+    /// The uninterrupted run.
+    pub(super) whole: Run,
+}
+
+/// A run under the tracer, and what it printed.
+pub(super) struct Run {
+    pub(super) outcome: Outcome,
+    pub(super) stderr: String,
+}
+
+impl Run {
+    /// The lines by which the program addresses the operator.
+    pub(super) fn messages(&self) -> usize {
+        self.stderr.lines().filter(|line| line.starts_with("wemixvisor: ")).count()
+    }
+}
+
+impl Stage<'_> {
+    /// Runs the command with a fault, on a home as it was at the beginning.
+    pub(super) fn break_at(&self, fault: Fault) -> Run {
+        let rig = self.rig();
+        tree::copy(&self.ground.before, &rig.home());
+        let (stdout, stderr) = (rig.path().join("stdout"), rig.path().join("stderr"));
+        let create = |path: &Path| File::create(path).unwrap();
+        let args = self.args();
+        let command = rig.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let outcome = trace::start(&command, create(&stdout), create(&stderr), fault).end();
+        Run { outcome, stderr: String::from_utf8_lossy(&fs::read(stderr).unwrap()).into_owned() }
+    }
+
+    /// Runs the command once more, without a fault.
+    pub(super) fn again(&self) -> Output {
+        self.rig().output(&self.args().iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The rig of the home.
+    pub(super) fn rig(&self) -> &Rig {
+        &self.ground.rig
+    }
+
+    fn args(&self) -> Vec<String> {
+        let word = |word: &&str| match *word {
+            "URL" => self.ground.server.url("/v2"),
+            "SHA256" => Digest::sha256(&program()).hex(),
+            other => other.to_owned(),
+        };
+        self.case.args.iter().map(word).collect()
+    }
+
+    /// How the home differs from that after the uninterrupted run, once the next supervisor has swept it.
+    pub(super) fn differences(&self) -> Vec<String> {
+        // The note about a download that is complete goes as well.
+        if !self.rig().of("downloads/v2.partial").exists() {
+            let _ = fs::remove_file(self.rig().of("downloads/v2.partial.json"));
+        }
+        let (now, mut temporary) = Tree::of(self.rig());
+        temporary.retain(|path| !is_swept(path));
+        let mut differences = self.after.differences(&now);
+        differences.extend(temporary.into_iter().map(|path| format!("{path} was left behind")));
+        differences
+    }
+}
+
+/// Whether the next supervisor removes what is left: it is in a place that we write to, and its name says that a
+/// process of ours has made it.
+fn is_swept(path: &str) -> bool {
+    let (place, name) = path.rsplit_once('/').unwrap();
+    let place: Vec<_> = place.split('/').skip(1).collect();
+    let is_ours = matches!(
+        place[..],
+        [] | ["wemixvisor"]
+            | ["wemixvisor", "state" | "plans" | "downloads" | "genesis" | "upgrades"]
+            | ["wemixvisor", "genesis", "bin"]
+            | ["wemixvisor", "upgrades", _]
+            | ["wemixvisor", "upgrades", _, "bin"]
+    );
+    let mut parts = name.rsplit('.').skip(1);
+    let serial = parts.next().and_then(|part| part.split_once('-'));
+    let is_named =
+        serial.is_some_and(|(pid, serial)| pid.parse::<u32>().is_ok() && serial.parse::<u32>().is_ok());
+    is_ours && is_named
+}
+
+/// A small program that passes the smoke test: it prints the word `version`.
+fn program() -> Vec<u8> {
+    fs::read("/bin/echo").unwrap()
+}
+
+/// A home that commands begin with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Nothing,
+    Cosmovisor,
+    Bare,
+    /// An upgrade is staged and scheduled.
+    Planned,
+    /// The same, cancelled again.
+    Cancelled,
+    /// A plan is made.
+    Plan,
+    /// It is followed.
+    Followed,
+    Paused,
+    Halted,
+}
+
+impl Start {
+    const ALL: [Start; 9] = [
+        Start::Nothing,
+        Start::Cosmovisor,
+        Start::Bare,
+        Start::Planned,
+        Start::Cancelled,
+        Start::Plan,
+        Start::Followed,
+        Start::Paused,
+        Start::Halted,
+    ];
+
+    fn lay_out(self, rig: &Rig) {
+        let add = ["upgrade", "add", "v2", "v2"];
+        match self {
+            Start::Nothing => {}
+            Start::Cosmovisor => cosmovisor(rig),
+            Start::Halted => halted(rig),
+            Start::Bare => drop(rig.ok(&["init", "v1"])),
+            Start::Planned => Start::Bare.and(rig, &[&add, &["upgrade", "schedule", "v2", "1000"]]),
+            Start::Cancelled => Start::Planned.and(rig, &[&["upgrade", "cancel", "v2"]]),
+            Start::Plan => Start::Bare.and(rig, &[&add, &["plan", "create", "p", "v2:1000"]]),
+            Start::Followed => Start::Plan.and(rig, &[&["plan", "execute", "p"]]),
+            Start::Paused => Start::Followed.and(rig, &[&["plan", "pause", "p"]]),
+        }
+    }
+
+    fn and(self, rig: &Rig, commands: &[&[&str]]) {
+        self.lay_out(rig);
+        for command in commands {
+            rig.ok(command);
+        }
+    }
+}
+
+/// A home of Cosmovisor with one upgrade applied.
+fn cosmovisor(rig: &Rig) {
+    let home = rig.home().join("cosmovisor");
+    for (dir, binary) in [("genesis", "v1"), ("upgrades/v2", "v2")] {
+        let bin = home.join(dir).join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy(rig.path().join(binary), bin.join("simnode")).unwrap();
+    }
+    symlink("upgrades/v2", home.join("current")).unwrap();
+}
+
+/// A home that has halted past the fork, with a third binary staged. It has the real node, which it must run.
+fn halted(rig: &Rig) {
+    let v1 = rig.binary("node1", &[("freeze", "10")]);
+    rig.ok(&["init", v1.to_str().unwrap()]);
+    for (name, options) in [("v2", &[("end", "1")][..]), ("v3", &[])] {
+        let binary = rig.binary(&format!("node-{name}"), options);
+        rig.ok(&["upgrade", "add", name, binary.to_str().unwrap()]);
+    }
+    rig.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", "11"]);
+    assert_eq!(rig.run().end(), 79);
+}

@@ -1,0 +1,117 @@
+//! The same commands with one failing system call: they succeed, or they fail with one line that names the file, and
+//! run again they end as if nothing had happened.
+
+use super::cases::{Run, Stage, each_wanted};
+use super::settings::Settings;
+use super::trace::{Fault, is_permitted};
+use nix::errno::Errno;
+use std::path::Path;
+
+/// What a full, a broken or a read-only disk answers, and a machine without resources.
+const ERRORS: [Errno; 6] =
+    [Errno::ENOSPC, Errno::EIO, Errno::EMFILE, Errno::EAGAIN, Errno::EROFS, Errno::EINTR];
+
+/// Calls of each command that `cargo test` breaks, with one error each.
+const REDUCED: usize = 4;
+
+#[test]
+fn a_failing_call_is_reported_and_its_command_can_be_run_again() {
+    let settings = Settings::new();
+    if !is_permitted() {
+        return;
+    }
+    let trouble = each_wanted(&settings, |stage| fails(&settings, stage));
+    assert!(trouble.is_empty(), "{}", trouble.join("\n\n"));
+}
+
+#[test]
+fn an_import_fails_where_the_manifest_of_another_version_cannot_be_written() {
+    if !is_permitted() {
+        return;
+    }
+    let trouble = each_wanted(&Settings::only("import"), |stage| {
+        let is_it = |path: &String| path.ends_with("/genesis/manifest.json");
+        let at = stage.whole.outcome.calls.iter().position(|call| call.on.iter().any(is_it)).unwrap() + 1;
+        let run = stage.break_at(Fault::Fail { at, errno: Errno::EIO, lasting: false });
+        assert_eq!(run.outcome.code, 74, "{}", run.stderr);
+        recovers(stage, run.outcome.code)
+    });
+    assert_eq!(trouble, [""; 0]);
+}
+
+fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
+    let case = stage.case;
+    let count = stage.whole.outcome.calls.len();
+    let points = settings.points(count, REDUCED);
+    let faults: Vec<_> = points
+        .into_iter()
+        .flat_map(|at| {
+            settings.errors(&ERRORS, |errno| errno as i32, at).into_iter().map(move |errno| (at, errno))
+        })
+        .flat_map(|(at, errno)| [(at, errno, false), (at, errno, true)])
+        // Interrupted for ever is rightly tried again for ever.
+        .filter(|(_, errno, lasting)| !lasting || *errno != Errno::EINTR)
+        .collect();
+    println!("{}: {count} calls, {} errors", case.name, faults.len());
+    let failed_with = |(at, errno, lasting): (usize, Errno, bool)| {
+        let run = stage.break_at(Fault::Fail { at, errno, lasting });
+        let mut trouble = answers(stage, &run);
+        trouble.extend(recovers(stage, run.outcome.code));
+        let hit = run.outcome.hits.first().map(ToString::to_string).unwrap_or_default();
+        let what = || {
+            let (how, replay) = (if lasting { "for ever" } else { "once" }, settings.replay(case.name, at));
+            format!(
+                "{}: call {at} of {count}, {hit}, failed {how} with {errno}; {replay} RIG_ERRNO={}\nexit code {}, {}{}",
+                case.name,
+                errno as i32,
+                run.outcome.code,
+                run.stderr,
+                trouble.join("\n"),
+            )
+        };
+        (!trouble.is_empty()).then(what)
+    };
+    faults.into_iter().filter_map(failed_with).collect()
+}
+
+/// What is wrong with the answer of the broken command.
+fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
+    let mut trouble = Vec::new();
+    let code = run.outcome.code;
+    if [70, 101].contains(&code) || code >= 128 {
+        trouble.push(format!("it ended with {code}"));
+    }
+    if code == 0 {
+        return trouble;
+    }
+    // Any of the calls that failed may be the one that could not be done without.
+    let paths: Vec<_> = run.outcome.hits.iter().flat_map(|hit| &hit.on).collect();
+    let is_printing = paths.iter().any(|path| path.starts_with("std"));
+    let is_named = |path: &&String| {
+        let parent = Path::new(path).parent().filter(|dir| dir.starts_with(stage.rig().home()));
+        run.stderr.contains(*path) || parent.is_some_and(|dir| run.stderr.contains(dir.to_str().unwrap()))
+    };
+    let warnings = stage.whole.messages();
+    if !(1..=warnings + 1).contains(&run.messages()) && !is_printing {
+        trouble.push("it did not report it in one line".into());
+    }
+    if !is_printing && !paths.is_empty() && !paths.iter().any(is_named) {
+        trouble.push("it did not name the file".into());
+    }
+    trouble
+}
+
+/// What is wrong with the home: at once if the command succeeded, else after it was run again.
+fn recovers(stage: &Stage<'_>, code: i32) -> Vec<String> {
+    let mut trouble = Vec::new();
+    if code != 0 {
+        let again = stage.again();
+        let code = again.status.code().unwrap_or(-1);
+        if code != 0 && !stage.case.already.contains(&code) {
+            trouble
+                .push(format!("run again it ended with {code}: {}", String::from_utf8_lossy(&again.stderr)));
+        }
+    }
+    trouble.extend(stage.differences());
+    trouble
+}

@@ -1,0 +1,52 @@
+//! Every command that writes without a node, killed before each call that changes something: run again, it ends as if
+//! nothing had happened.
+
+use super::cases::{Stage, each_wanted};
+use super::settings::Settings;
+use super::trace::{Fault, is_permitted};
+
+/// Calls of each command that `cargo test` breaks.
+const REDUCED: usize = 5;
+
+#[test]
+fn a_killed_command_is_done_when_it_is_run_again() {
+    let settings = Settings::new();
+    if !is_permitted() {
+        return;
+    }
+    let trouble = each_wanted(&settings, |stage| kills(&settings, stage));
+    assert!(trouble.is_empty(), "{}", trouble.join("\n\n"));
+}
+
+fn kills(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
+    let case = stage.case;
+    let count = stage.whole.outcome.calls.len();
+    let points = settings.points(count, REDUCED);
+    println!("{}: {count} calls, killed at {}", case.name, points.len());
+    let killed_at = |at: usize| {
+        let run = stage.break_at(Fault::Kill { at });
+        let (hit, replay) = (run.outcome.hits.first(), settings.replay(case.name, at));
+        let Some(hit) = hit else { return Some(format!("there is no call {at} of {count}; {replay}")) };
+        let trouble = recovers(stage);
+        let what = || {
+            format!(
+                "{} was killed at call {at} of {count}, {hit}; {replay}\n{}",
+                case.name,
+                trouble.join("\n")
+            )
+        };
+        (!trouble.is_empty()).then(what)
+    };
+    points.into_iter().filter_map(killed_at).collect()
+}
+
+/// What is wrong with the home after the command has been run again.
+fn recovers(stage: &Stage<'_>) -> Vec<String> {
+    let again = stage.again();
+    let code = again.status.code().unwrap_or(-1);
+    let mut trouble = stage.differences();
+    if code != 0 && !stage.case.already.contains(&code) {
+        trouble.push(format!("run again it ended with {code}: {}", String::from_utf8_lossy(&again.stderr)));
+    }
+    trouble
+}

@@ -1,0 +1,26 @@
+//! What we break on purpose: the program is killed, or one of its system calls fails, at every call that changes
+//! something; afterwards nothing may be lost.
+//!
+//! `cargo test` breaks a sample. `RIG_FULL=1` breaks every call. A failure prints the variables that repeat it:
+//! `RIG_SEED` chooses the sample, `RIG_CASE` one command, `RIG_AT` one call and `RIG_ERRNO` one error; `RIG_RUNS` is the
+//! size of the sample.
+
+mod calls;
+mod cases;
+mod errors;
+mod kills;
+mod registers;
+mod settings;
+mod trace;
+mod tree;
+mod upgrade;
+
+/// Without ptrace every rig passes and proves nothing, which must not look like success.
+#[test]
+fn tracing_is_permitted_or_the_rigs_prove_nothing() {
+    let may_skip = std::env::var_os("RIG_MAY_SKIP").is_some();
+    assert!(
+        trace::is_permitted() || may_skip,
+        "ptrace is not permitted here; to do without the rigs set RIG_MAY_SKIP=1"
+    );
+}
