@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use wemixvisor::digest::Digest;
+use wemixvisor::upgrade::sweep::sweep;
 
 /// A command to be broken.
 pub(super) struct Case {
@@ -139,9 +140,10 @@ impl Ground {
         let mut stage = Stage { case, ground: self, after, whole };
         stage.whole = stage.break_at(Fault::None);
         assert_eq!(stage.whole.outcome.code, 0, "{}: {}", case.name, stage.whole.stderr);
-        let (after, temporary) = Tree::of(&self.rig);
+        let (_, temporary) = Tree::of(&self.rig);
         assert_eq!(temporary, [""; 0], "{} leaves temporary files behind", case.name);
-        stage.after = after;
+        sweep(&self.rig.as_home());
+        stage.after = Tree::of(&self.rig).0;
         stage
     }
 }
@@ -150,7 +152,7 @@ impl Ground {
 pub(super) struct Stage<'a> {
     pub(super) case: &'static Case,
     ground: &'a Ground,
-    /// The home after the uninterrupted run.
+    /// The home after the uninterrupted run and a sweep.
     after: Tree,
     /// The uninterrupted run.
     pub(super) whole: Run,
@@ -201,38 +203,14 @@ impl Stage<'_> {
         self.case.args.iter().map(word).collect()
     }
 
-    /// How the home differs from that after the uninterrupted run, once the next supervisor has swept it.
+    /// How the home differs from that after the uninterrupted run, once it is swept as the next supervisor sweeps it.
     pub(super) fn differences(&self) -> Vec<String> {
-        // The note about a download that is complete goes as well.
-        if !self.rig().of("downloads/v2.partial").exists() {
-            let _ = fs::remove_file(self.rig().of("downloads/v2.partial.json"));
-        }
-        let (now, mut temporary) = Tree::of(self.rig());
-        temporary.retain(|path| !is_swept(path));
+        sweep(&self.rig().as_home());
+        let (now, temporary) = Tree::of(self.rig());
         let mut differences = self.after.differences(&now);
-        differences.extend(temporary.into_iter().map(|path| format!("{path} was left behind")));
+        differences.extend(temporary.into_iter().map(|path| format!("{path} was not swept")));
         differences
     }
-}
-
-/// Whether the next supervisor removes what is left: it is in a place that we write to, and its name says that a
-/// process of ours has made it.
-fn is_swept(path: &str) -> bool {
-    let (place, name) = path.rsplit_once('/').unwrap();
-    let place: Vec<_> = place.split('/').skip(1).collect();
-    let is_ours = matches!(
-        place[..],
-        [] | ["wemixvisor"]
-            | ["wemixvisor", "state" | "plans" | "downloads" | "genesis" | "upgrades"]
-            | ["wemixvisor", "genesis", "bin"]
-            | ["wemixvisor", "upgrades", _]
-            | ["wemixvisor", "upgrades", _, "bin"]
-    );
-    let mut parts = name.rsplit('.').skip(1);
-    let serial = parts.next().and_then(|part| part.split_once('-'));
-    let is_named =
-        serial.is_some_and(|(pid, serial)| pid.parse::<u32>().is_ok() && serial.parse::<u32>().is_ok());
-    is_ours && is_named
 }
 
 /// A small program that passes the smoke test: it prints the word `version`.

@@ -2,6 +2,7 @@
 //! run again they end as if nothing had happened.
 
 use super::cases::{Run, Stage, each_wanted};
+use super::is_documented;
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
 use nix::errno::Errno;
@@ -78,7 +79,7 @@ fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
 fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
     let mut trouble = Vec::new();
     let code = run.outcome.code;
-    if [70, 101].contains(&code) || code >= 128 {
+    if !is_documented(code) {
         trouble.push(format!("it ended with {code}"));
     }
     if code == 0 {

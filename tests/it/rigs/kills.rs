@@ -2,6 +2,7 @@
 //! nothing had happened.
 
 use super::cases::{Stage, each_wanted};
+use super::is_documented;
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
 
@@ -42,11 +43,27 @@ fn kills(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
 
 /// What is wrong with the home after the command has been run again.
 fn recovers(stage: &Stage<'_>) -> Vec<String> {
+    let mut trouble = look_around(stage);
     let again = stage.again();
     let code = again.status.code().unwrap_or(-1);
-    let mut trouble = stage.differences();
+    trouble.extend(stage.differences());
     if code != 0 && !stage.case.already.contains(&code) {
         trouble.push(format!("run again it ended with {code}: {}", String::from_utf8_lossy(&again.stderr)));
+    }
+    trouble
+}
+
+/// What is wrong with the answers of the commands that only look, on a home that is half made.
+fn look_around(stage: &Stage<'_>) -> Vec<String> {
+    let looks: [&[&str]; 3] = [&["status", "--json"], &["upgrade", "list"], &["config", "check"]];
+    let mut trouble = Vec::new();
+    for args in looks {
+        let out = stage.rig().output(args);
+        let code = out.status.code().unwrap_or(-1);
+        if !is_documented(code) {
+            let stderr = String::from_utf8_lossy(&out.stderr);
+            trouble.push(format!("{} ended with {code}: {stderr}", args.join(" ")));
+        }
     }
     trouble
 }

@@ -24,3 +24,8 @@ fn tracing_is_permitted_or_the_rigs_prove_nothing() {
         "ptrace is not permitted here; to do without the rigs set RIG_MAY_SKIP=1"
     );
 }
+
+/// Whether an exit code is one of the documented ones (the man page lists them), and none of a bug.
+fn is_documented(code: i32) -> bool {
+    [0, 1, 2, 3, 4, 5, 65, 66, 69, 74, 75, 76, 77, 78, 79].contains(&code)
+}
