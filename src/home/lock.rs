@@ -126,7 +126,7 @@ impl AsFd for NodeLock {
 }
 
 /// The lock that is handed down to a hook and whatever that leaves behind. The file also names the hook whose end
-/// was not seen yet.
+/// was not seen yet, or that has succeeded.
 #[derive(Debug)]
 pub struct HookLock {
     file: File,
@@ -144,7 +144,7 @@ impl HookLock {
         Ok(try_flock(&file, &path)?.then_some(HookLock { file, path }))
     }
 
-    /// Records durably that the hook `whose` begins. Returns whether it had begun before and its end was not seen.
+    /// Records durably that the hook `whose` begins. Returns whether it had begun before and no end was recorded.
     ///
     /// A file of its own rather than a field of the journal: the journal records what the machine decides, and it
     /// decides nothing by this.
@@ -161,7 +161,7 @@ impl HookLock {
         self.write(&mark).map(|()| false)
     }
 
-    /// Records durably that the end of the hook was seen.
+    /// Records durably that the hook has ended, and that the next run of it is a first one again.
     ///
     /// # Errors
     /// If writing or syncing fails.

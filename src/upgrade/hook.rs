@@ -110,8 +110,9 @@ fn alone(
     let program =
         Program { path: hook, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
     let ran = run(&program, wait.cancel)?;
-    let cut_short = matches!(ran.end, End::TimedOut | End::Cancelled);
-    if when == When::Before && !cut_short {
+    // A run that succeeded is followed by another one only if we die before the journal has it: that one must know.
+    let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
+    if when == When::Before && is_over {
         // It has ended all the same; a later run of it may be told of one that was not cut short.
         lock.end().unwrap_or_else(|e| warn!("event=hook_end_not_recorded name={} {e}", occasion.name));
     }
@@ -304,6 +305,17 @@ mod tests {
         assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Cancelled, .. })), "{end:?}");
         fs::write(&hook, "#!/bin/sh\necho $UPGRADE_RETRY; exit 30\n").unwrap();
         assert_eq!(rig.call(), told("1"));
+    }
+
+    #[test]
+    fn a_hook_is_told_that_an_earlier_run_of_it_has_succeeded() {
+        let rig = Rig::new("exit 0", 0o700);
+        assert_eq!(rig.call(), HookEnd::Continue);
+        // The supervisor was killed before that was in the journal.
+        let hook = pre_upgrade(&rig.home, &rig.name, None).unwrap();
+        fs::write(&hook, "#!/bin/sh\necho $UPGRADE_RETRY; exit 30\n").unwrap();
+        assert_eq!(rig.call(), HookEnd::Abort("1".to_owned()));
+        assert_eq!(rig.call(), HookEnd::Abort("0".to_owned()));
     }
 
     /// A script that leaves a process behind in a session of its own, whose number is in the file `left`.
