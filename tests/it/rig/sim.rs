@@ -36,6 +36,21 @@ pub(crate) fn until_within<T>(patience: Duration, what: &str, mut look: impl FnM
     }
 }
 
+/// Whether something comes to be within a time, which is waited for no longer than that.
+pub(crate) fn comes_within(time: Duration, mut has_come: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if has_come() {
+            return true;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(3)));
+    }
+}
+
 /// The simulated node's program. `cargo test` builds it; a run of this binary alone builds it here when it is missing or
 /// older than its source.
 pub(crate) fn program() -> &'static Path {

@@ -508,11 +508,16 @@ impl Visor<'_> {
         code
     }
 
+    /// Its exit code, if it has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+
     /// The same where another supervisor may run.
     #[track_caller]
     pub(crate) fn end_beside(&mut self) -> i32 {
-        let status = until("the supervisor's end", || self.child.try_wait().unwrap());
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        until("the supervisor's end", || self.has_ended())
     }
 
     /// Sends SIGTERM and waits for its end.

@@ -8,12 +8,16 @@
 mod calls;
 mod cases;
 mod errors;
+mod faults;
+mod flows;
 mod kills;
+mod life;
 mod registers;
 mod settings;
 mod trace;
 mod tree;
 mod upgrade;
+mod ways;
 
 /// Without ptrace every rig passes and proves nothing, which must not look like success.
 #[test]

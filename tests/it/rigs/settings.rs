@@ -34,6 +34,16 @@ impl Settings {
         Settings { case: Some(case.to_owned()), ..Settings::new() }
     }
 
+    /// Whether everything is broken.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Whether it is the small set of `cargo test`, which waits for nothing that takes long.
+    pub(super) fn is_reduced(&self) -> bool {
+        !self.is_full && self.runs.is_none() && self.at.is_none()
+    }
+
     /// Whether a case is to be broken.
     pub(super) fn wants(&self, case: &str) -> bool {
         self.case.as_deref().is_none_or(|wanted| wanted == case)
@@ -53,6 +63,11 @@ impl Settings {
         (0..runs).map(|i| stretch(i, runs, count, &mut random)).collect()
     }
 
+    /// The size of a rig that has no calls to choose from: reduced, or in full.
+    pub(super) fn count(&self, (reduced, full): (usize, usize)) -> usize {
+        self.runs.unwrap_or(if self.is_full { full } else { reduced })
+    }
+
     /// Of some errors those to be tried at one call: all of them, or one.
     pub(super) fn errors<E: Copy>(&self, all: &[E], number: impl Fn(E) -> i32, at: usize) -> Vec<E> {
         match self.errno {
@@ -67,7 +82,8 @@ impl Settings {
         format!("RIG_SEED={} RIG_CASE={case:?} RIG_AT={at}", self.seed)
     }
 
-    fn random(&self) -> Random {
+    /// A generator that the seed determines.
+    pub(super) fn random(&self) -> Random {
         Random(self.seed)
     }
 }
@@ -78,10 +94,10 @@ fn stretch(index: usize, runs: usize, count: usize, random: &mut Random) -> usiz
 }
 
 /// The generator `SplitMix64`.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

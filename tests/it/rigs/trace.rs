@@ -22,8 +22,9 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 /// What is done to the program at one of its calls, counted from 1.
@@ -53,9 +54,25 @@ pub(crate) struct Outcome {
 /// A program that is being traced.
 pub(crate) struct Traced {
     tracer: JoinHandle<Outcome>,
+    /// Its process id.
+    pid: u32,
+    is_armed: Arc<AtomicBool>,
 }
 
 impl Traced {
+    /// From now on its calls count; until then none does.
+    pub(crate) fn arm(&self) {
+        self.is_armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        // It is waited for by the tracer, so that its id is its own until that one has ended.
+        if !self.has_ended() {
+            send(self.pid, signal);
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn end(self) -> Outcome {
         self.tracer.join().expect("the tracer has said why it failed")
@@ -67,11 +84,24 @@ impl Traced {
     }
 }
 
-/// Starts a program under the tracer. Its two streams go to these files, and it is killed if it takes longer than [`PATIENCE`].
+/// Starts a program under the tracer. Its two streams go to these files, and it is killed if it takes longer than
+/// [`PATIENCE`].
 pub(crate) fn start(command: &Command, stdout: File, stderr: File, fault: Fault) -> Traced {
+    start_as(command, stdout, stderr, fault, true)
+}
+
+/// The same for a program whose calls count once it is armed ([`Traced::arm`]).
+pub(crate) fn start_unarmed(command: &Command, stdout: File, stderr: File, fault: Fault) -> Traced {
+    start_as(command, stdout, stderr, fault, false)
+}
+
+fn start_as(command: &Command, stdout: File, stderr: File, fault: Fault, is_armed: bool) -> Traced {
     let mut shell = held(command);
     shell.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-    Traced { tracer: std::thread::spawn(move || trace(shell, fault)) }
+    let is_armed = Arc::new(AtomicBool::new(is_armed));
+    let (armed, (started, pid)) = (is_armed.clone(), channel());
+    let tracer = std::thread::spawn(move || trace(shell, fault, armed, &started));
+    Traced { pid: pid.recv().expect("the tracer has said why it failed"), tracer, is_armed }
 }
 
 /// Whether this process may trace its children. Where it may not, a rig proves nothing and says so.
@@ -115,8 +145,9 @@ fn held(command: &Command) -> Command {
 }
 
 #[expect(clippy::zombie_processes, reason = "the tracer waits for all that it traces")]
-fn trace(mut shell: Command, fault: Fault) -> Outcome {
+fn trace(mut shell: Command, fault: Fault, is_armed: Arc<AtomicBool>, started: &Sender<u32>) -> Outcome {
     let child = shell.spawn().unwrap();
+    started.send(child.id()).expect("the thread that started this one waits");
     drop(shell);
     let root = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let follow = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
@@ -129,7 +160,7 @@ fn trace(mut shell: Command, fault: Fault) -> Outcome {
     let (is_over, over) = channel();
     let pid = child.id();
     let watchdog = std::thread::spawn(move || ends_in_time(pid, &over));
-    let outcome = Tracer::new(root, fault).follow();
+    let outcome = Tracer::new(root, fault, is_armed).follow();
     drop(is_over);
     assert!(watchdog.join().unwrap(), "it did not end: {:?}", outcome.calls.last());
     outcome
@@ -152,6 +183,8 @@ struct Tracer {
     has_begun: bool,
     /// Whether the program was killed or has ended: what else is traced is let go.
     is_over: bool,
+    /// Whether calls count.
+    is_armed: Arc<AtomicBool>,
     threads: HashMap<Pid, Thread>,
     calls: Vec<Call>,
     hits: Vec<Call>,
@@ -168,13 +201,14 @@ struct Thread {
 }
 
 impl Tracer {
-    fn new(root: Pid, fault: Fault) -> Tracer {
+    fn new(root: Pid, fault: Fault, is_armed: Arc<AtomicBool>) -> Tracer {
         let (has_begun, is_over, code) = (false, false, None);
         Tracer {
             root,
             fault,
             has_begun,
             is_over,
+            is_armed,
             threads: HashMap::new(),
             calls: Vec::new(),
             hits: Vec::new(),
@@ -265,7 +299,7 @@ impl Tracer {
 
     fn enters(&mut self, thread: Pid) {
         let Some((number, args)) = registers::call(thread) else { return };
-        if !self.has_begun || self.is_over {
+        if !self.has_begun || self.is_over || !self.is_armed.load(Ordering::SeqCst) {
             return;
         }
         let Some(call) = mutating(thread, number, args) else { return };

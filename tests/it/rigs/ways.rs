@@ -1,0 +1,186 @@
+//! The other things that a supervisor does, killed as it does them: the way back from an upgrade, the change of
+//! supervisors over a living node, and the stop of a node that has none.
+
+use super::flows::{Flow, Run, Scene, kill};
+use crate::rig::visor::Rig;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+
+/// Supervisors of each flow that `cargo test` kills.
+const REDUCED: usize = 2;
+
+#[test]
+fn a_killed_supervisor_goes_back_from_a_bad_binary_all_the_same() {
+    kill(
+        &Flow {
+            name: "rollback",
+            scene: || {
+                let rig = Rig::with(&[("freeze", "10")]);
+                rig.stage("v2", &[("end", "7")]);
+                rig.schedule("v2", 10);
+                Scene::new(rig)
+            },
+            words: None,
+            drive: goes_back,
+            is_done: is_back,
+            check: has_gone_back,
+            node_stays: false,
+            nested: false,
+        },
+        REDUCED,
+    );
+}
+
+#[test]
+fn a_killed_supervisor_puts_the_data_back_all_the_same() {
+    kill(
+        &Flow {
+            name: "restore",
+            scene: || {
+                let rig = Rig::with(&[("freeze", "10")]);
+                rig.stage("v2", &[("db", "9"), ("end", "1")]);
+                rig.trigger("{\"name\":\"v2\",\"height\":10,\"data_compat\":false}");
+                Scene::new(rig)
+            },
+            words: None,
+            drive: goes_back,
+            is_done: is_back,
+            check: |rig, what| {
+                has_gone_back(rig, what);
+                let version = fs::read_to_string(rig.data().join("simnode/chaindata/VERSION")).unwrap();
+                assert_eq!(version.trim(), "8", "{what}");
+            },
+            node_stays: false,
+            nested: false,
+        },
+        REDUCED,
+    );
+}
+
+fn goes_back(run: &Run<'_>) {
+    run.has_upgraded();
+    run.end_by("stop");
+}
+
+fn is_back(status: &Value) -> bool {
+    status["ended"][0]["outcome"] == "rolled-back"
+}
+
+fn has_gone_back(rig: &Rig, what: &str) {
+    assert_eq!((rig.current().as_str(), rig.backups().len()), ("genesis", 1), "{what}");
+    let listed: Value = serde_json::from_str(&rig.ok(&["upgrade", "list", "--json"])).unwrap();
+    assert_eq!((&listed["planned"], &listed["under_way"]), (&json!([]), &json!(null)), "{what}: {listed}");
+    assert_eq!(listed["ended"].as_array().map(Vec::len), Some(1), "{what}: {listed}");
+}
+
+#[test]
+fn a_supervisor_that_is_killed_as_it_adopts_a_node_leaves_it_as_it_is() {
+    kill(
+        &Flow {
+            name: "adoption",
+            scene: alone,
+            words: None,
+            drive: |run| {
+                run.has_logged(&[&["event=adopted"], &["event=rpc_connected"]]);
+                run.end_by("detach");
+            },
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+#[test]
+fn a_supervisor_that_is_killed_as_it_executes_another_program_leaves_its_node_as_it_is() {
+    kill(
+        &Flow {
+            name: "reexec",
+            drive: |run| {
+                if run.is_at_rest() {
+                    run.traced.arm();
+                    run.traced.signal(Signal::USR2);
+                    run.has_logged(&[&["event=adopted"]]);
+                    run.end_by("detach");
+                }
+            },
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+#[test]
+fn a_supervisor_that_is_killed_as_it_detaches_leaves_its_node_as_it_is() {
+    kill(
+        &Flow {
+            name: "detach",
+            drive: |run| {
+                if run.is_at_rest() {
+                    run.traced.arm();
+                    run.end_by("detach");
+                }
+            },
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+#[test]
+fn a_stop_without_a_supervisor_that_is_killed_can_be_done_again() {
+    kill(
+        &Flow {
+            name: "stop",
+            scene: alone,
+            words: Some(&["stop"]),
+            drive: |_| {},
+            check: |rig, what| {
+                // The one that is killed after its SIGTERM leaves no node behind.
+                let out = rig.output(&["stop"]);
+                assert_eq!(out.status.code(), Some(3), "{what}");
+                // An end that was not seen stays unclean until the next node has followed its chain.
+                let node = rig.journal()["node"].clone();
+                assert!(node == "stopped-clean" || node == "stopped-unclean", "{what}: {node}");
+            },
+            node_stays: false,
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+/// Supervisors change, and the node goes on.
+const CHANGE: Flow = Flow {
+    name: "",
+    scene: || Scene::later(frozen()),
+    words: None,
+    drive: |_| {},
+    is_done: |_| true,
+    check: |rig, what| {
+        assert_eq!(
+            (rig.current().as_str(), rig.versions().last().unwrap().as_str()),
+            ("genesis", "v1"),
+            "{what}"
+        );
+    },
+    node_stays: true,
+    nested: false,
+};
+
+/// A home whose node makes ten blocks.
+fn frozen() -> Rig {
+    Rig::with(&[("freeze", "10")])
+}
+
+/// A home whose node runs without a supervisor.
+fn alone() -> Scene {
+    let rig = frozen();
+    let mut visor = rig.run();
+    visor.wait_node();
+    visor.wait(&["event=chain_bound"]);
+    rig.ok(&["detach"]);
+    assert_eq!(visor.end_beside(), 0);
+    drop(visor);
+    Scene::new(rig)
+}
