@@ -7,6 +7,7 @@
 
 mod calls;
 mod cases;
+mod damage;
 mod errors;
 mod faults;
 mod flows;

@@ -97,6 +97,11 @@ fn stretch(index: usize, runs: usize, count: usize, random: &mut Random) -> usiz
 pub(super) struct Random(u64);
 
 impl Random {
+    /// A number below another one.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
