@@ -6,9 +6,10 @@
 //! value; [`reap_strays`] takes all others.
 
 use crate::sys;
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    pidfd_open, pidfd_send_signal, waitid, waitpid,
 };
 use std::collections::BTreeSet;
 use std::io;
@@ -35,7 +36,8 @@ struct Registry {
 #[derive(Debug)]
 pub struct Owned {
     pid: Pid,
-    pidfd: OwnedFd,
+    /// None where none could be had.
+    pidfd: Option<OwnedFd>,
     status: Option<ExitStatus>,
 }
 
@@ -45,27 +47,24 @@ pub struct Owned {
 /// As [`Command::spawn`].
 pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     let mut registry = registry();
-    let mut child = spawn_when_closed(command)?;
+    // Keeps a place in the table of descriptors for the one of the process.
+    let place = fcntl_dupfd_cloexec(std::io::stderr(), 3);
+    let child = spawn_when_closed(command)?;
     let pid = Pid::from_child(&child);
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => {
-            registry.owned.insert(pid.as_raw_pid());
-            Ok(Owned { pid, pidfd, status: None })
-        }
-        Err(e) => {
-            // Without a descriptor we could not wait for it with a limit: then rather not at all.
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(e.into())
-        }
-    }
+    drop(place);
+    registry.owned.insert(pid.as_raw_pid());
+    // What was executed goes on, also where no descriptor is to be had for it: it can be waited for by its number.
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())
+        .inspect_err(|e| log::warn!("event=no_pidfd pid={} {e}", pid.as_raw_pid()))
+        .ok();
+    Ok(Owned { pid, pidfd, status: None })
 }
 
 /// Takes over a child that was spawned by the program which ran in this process before us; `pidfd` stands for it.
 #[must_use]
 pub fn take_over(pid: Pid, pidfd: OwnedFd) -> Owned {
     registry().owned.insert(pid.as_raw_pid());
-    Owned { pid, pidfd, status: None }
+    Owned { pid, pidfd: Some(pidfd), status: None }
 }
 
 /// Executes `command` in the place of this program, which hands these descriptors down to it. It returns only if that
@@ -126,10 +125,19 @@ impl Owned {
         self.pid
     }
 
-    /// A descriptor that becomes readable when the process has ended (pidfd_open(2)).
+    /// A descriptor that becomes readable when the process has ended (pidfd_open(2)), where one could be had.
     #[must_use]
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Whether the process has ended. It is not reaped.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(self.status.is_some() || waitid(WaitId::Pid(self.pid), look)?.is_some())
     }
 
     /// How the process ended, if it has; it is then no zombie any more.
@@ -158,7 +166,12 @@ impl Owned {
     /// # Errors
     /// If the operating system refuses.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        gone_is_fine(pidfd_send_signal(&self.pidfd, signal))
+        match &self.pidfd {
+            Some(pidfd) => gone_is_fine(pidfd_send_signal(pidfd, signal)),
+            // As long as it was not waited for, the number is its own.
+            None if self.status.is_none() => gone_is_fine(kill_process(self.pid, signal)),
+            None => Ok(()),
+        }
     }
 
     /// Sends a signal to the process group that the process leads. A group without processes is no error; after
@@ -200,7 +213,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
 
     fn wait(child: &mut Owned) -> ExitStatus {
-        poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(child.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
         child.try_wait().unwrap().unwrap()
     }
 
@@ -208,7 +221,7 @@ mod tests {
     fn the_reaper_never_takes_a_status_from_its_owner() {
         for code in 0..20 {
             let mut child = spawn(Command::new("/bin/sh").args(["-c", &format!("exit {code}")])).unwrap();
-            poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+            poll(&mut [PollFd::from_borrowed_fd(child.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
             reap_strays();
             assert_eq!(wait(&mut child).code(), Some(code));
             assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(code));
@@ -218,7 +231,7 @@ mod tests {
     #[test]
     fn a_child_that_nobody_owns_any_more_is_a_stray() {
         let child = spawn(&mut Command::new("/bin/true")).unwrap();
-        let pidfd = child.pidfd().try_clone_to_owned().unwrap();
+        let pidfd = child.pidfd().unwrap().try_clone_to_owned().unwrap();
         let pid = child.pid();
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
         drop(child);
@@ -231,6 +244,21 @@ mod tests {
 
     fn waitpid_would_find(pid: Pid) -> bool {
         rustix::process::test_kill_process(pid).is_ok()
+    }
+
+    #[test]
+    fn a_process_without_a_descriptor_is_followed_by_its_number() {
+        let mut child = spawn(Command::new("/bin/sh").args(["-c", "exec sleep 1000"])).unwrap();
+        child.pidfd = None;
+        assert!(!child.has_ended().unwrap());
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.signal(Signal::TERM).unwrap();
+        while !child.has_ended().unwrap() {
+            std::thread::yield_now();
+        }
+        assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(15));
+        assert!(child.has_ended().unwrap());
+        child.signal(Signal::TERM).unwrap();
     }
 
     #[test]

@@ -219,14 +219,14 @@ mod tests {
             children::spawn(&mut command).unwrap()
         };
         let mut child = std::thread::spawn(spawn).join().unwrap();
-        poll(&mut [PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN)], None).unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(child.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
         assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(Signal::USR1.as_raw()));
     }
 
     #[test]
     fn the_kernel_keeps_the_end_of_a_process_for_who_has_its_descriptor() {
         let mut child = children::spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
-        let pidfd = child.pidfd().try_clone_to_owned().unwrap();
+        let pidfd = child.pidfd().unwrap().try_clone_to_owned().unwrap();
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
         assert_eq!(exit_of(pidfd.as_fd()), None, "its parent has not waited for it");
         child.try_wait().unwrap().unwrap();

@@ -369,7 +369,7 @@ mod tests {
         };
         SupervisorLock::acquire_between(&home, release).unwrap();
         assert!(!is_alive(pid));
-        poll(&mut [PollFd::from_borrowed_fd(dying.pidfd(), PollFlags::IN)], None).unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(dying.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
         dying.try_wait().unwrap().unwrap();
     }
 
@@ -409,7 +409,7 @@ mod tests {
         drop(command);
         assert!(NodeLock::try_acquire(&home).unwrap().is_none());
         node.signal(Signal::KILL).unwrap();
-        poll(&mut [PollFd::from_borrowed_fd(node.pidfd(), PollFlags::IN)], None).unwrap();
+        poll(&mut [PollFd::from_borrowed_fd(node.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
         node.try_wait().unwrap().unwrap();
         when_free(|| NodeLock::try_acquire(&home).unwrap());
     }

@@ -93,11 +93,11 @@ impl Child {
         pid.as_raw_pid().unsigned_abs()
     }
 
-    /// A descriptor that becomes readable when the process has ended.
-    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+    /// A descriptor that becomes readable when the process has ended, where one could be had.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Child::Own(process) => process.pidfd(),
-            Child::Adopted { process, .. } => process.pidfd.as_fd(),
+            Child::Adopted { process, .. } => Some(process.pidfd.as_fd()),
         }
     }
 
@@ -114,7 +114,7 @@ impl Child {
         match self {
             Child::Own(process) => process.signal_group(Signal::KILL),
             // While it runs the number of its group is its own.
-            Child::Adopted { process, .. } if !has_ended(self.pidfd())? => {
+            Child::Adopted { process, .. } if !has_ended(process.pidfd.as_fd())? => {
                 gone_is_fine(kill_process_group(process.pid, Signal::KILL))
             }
             Child::Adopted { .. } => Ok(()),

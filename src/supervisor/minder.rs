@@ -8,17 +8,29 @@ use crate::error::{Error, Kind, Result};
 use crate::sys::exit_of;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, test_kill_process};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::thread;
 use std::time::Duration;
 
 /// The time between the first two reports of an end whose status is late; it doubles.
 const AGAIN: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_secs(10);
+/// The time between two looks of the loop itself, where the end of a node cannot be waited for.
+const BLIND: Duration = Duration::from_secs(1);
 
 /// The handle of the thread.
 #[derive(Debug)]
 pub(super) struct Minder {
-    nodes: Sender<OwnedFd>,
+    nodes: Sender<Node>,
+}
+
+/// A node to wait for.
+enum Node {
+    /// By its descriptor (pidfd_open(2)).
+    Described(OwnedFd),
+    /// By its number, since no descriptor could be had.
+    Numbered(Option<Pid>),
 }
 
 impl Minder {
@@ -27,14 +39,21 @@ impl Minder {
     /// # Errors
     /// If no thread can be had.
     pub(super) fn start(ended: Sender<Signal>) -> Result<Self> {
-        let (nodes, orders) = unbounded::<OwnedFd>();
+        let (nodes, orders) = unbounded::<Node>();
         let body = move || {
             let mut next = orders.recv().ok();
             // One node runs at a time, so that each is waited for in its turn.
-            while let Some(pidfd) = next.take() {
-                // After an error the loop looks for itself.
-                let _ = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None));
-                next = report(&pidfd, &ended, &orders);
+            while let Some(node) = next.take() {
+                next = match node {
+                    Node::Described(pidfd) => {
+                        wait(&pidfd, &ended);
+                        report(&pidfd, &ended, &orders)
+                    }
+                    Node::Numbered(pid) => {
+                        look_for(pid, &orders, &ended);
+                        orders.recv().ok()
+                    }
+                };
             }
         };
         start_thread("minder", body)
@@ -42,19 +61,38 @@ impl Minder {
         Ok(Minder { nodes })
     }
 
-    /// Reports when the process of this descriptor (pidfd_open(2)) has ended.
-    pub(super) fn mind(&self, pidfd: BorrowedFd<'_>) {
-        match pidfd.try_clone_to_owned() {
-            // The thread lives as long as this handle.
-            Ok(pidfd) => drop(self.nodes.send(pidfd)),
-            Err(e) => log::warn!("event=node_not_minded {e}"),
+    /// Reports when this process has ended; the descriptor, where there is one, stands for it (pidfd_open(2)).
+    pub(super) fn mind(&self, pidfd: Option<BorrowedFd<'_>>, pid: u32) {
+        let described = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok()).map(Node::Described);
+        let numbered = || Node::Numbered(i32::try_from(pid).ok().and_then(Pid::from_raw));
+        // The thread lives as long as this handle.
+        let _ = self.nodes.send(described.unwrap_or_else(numbered));
+    }
+}
+
+/// Waits for the end of a process. Where the machine lacks what that takes, the loop looks now and then.
+fn wait(pidfd: &OwnedFd, ended: &Sender<Signal>) {
+    while rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None)).is_err() {
+        if ended.send(Signal::Child).is_err() {
+            return;
         }
+        thread::sleep(BLIND);
+    }
+}
+
+/// Has the loop look now and then, until no process has this number or another one is to be waited for.
+fn look_for(pid: Option<Pid>, orders: &Receiver<Node>, ended: &Sender<Signal>) {
+    while pid.is_some_and(|pid| test_kill_process(pid).is_ok()) && orders.is_empty() {
+        if ended.send(Signal::Child).is_err() {
+            return;
+        }
+        thread::sleep(BLIND);
     }
 }
 
 /// Reports an end again and again until its status is known, or another node is to be minded: the status may be late,
 /// and how late is the loop's to judge, which may itself be late. Returns that other node.
-fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<OwnedFd>) -> Option<OwnedFd> {
+fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<Node>) -> Option<Node> {
     let mut pause = AGAIN;
     loop {
         let is_known = exit_of(pidfd.as_fd()).is_some();
@@ -75,7 +113,8 @@ fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<OwnedFd>) -
 mod tests {
     use super::super::child::LATE;
     use super::*;
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use crate::children;
+    use rustix::process::{PidfdFlags, Signal as Sent, pidfd_open};
     use std::process::Command;
 
     #[test]
@@ -85,7 +124,7 @@ mod tests {
         // Nobody waits for it, so its status stays unknown.
         let mut child = Command::new("/bin/true").spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        minder.mind(pidfd.as_fd());
+        minder.mind(Some(pidfd.as_fd()), child.id());
         // Later than any status may be.
         let begun = std::time::Instant::now();
         while begun.elapsed() < LATE * 2 {
@@ -94,5 +133,20 @@ mod tests {
         child.wait().unwrap();
         drop(minder);
         while reports.recv_timeout(Duration::from_secs(20)).is_ok() {}
+    }
+
+    #[test]
+    fn an_end_is_noticed_with_and_without_a_descriptor() {
+        for described in [true, false] {
+            let (sender, ends) = unbounded();
+            let minder = Minder::start(sender).unwrap();
+            let mut child = children::spawn(Command::new("/bin/sh").args(["-c", "exec sleep 1000"])).unwrap();
+            let pid = child.pid().as_raw_pid().unsigned_abs();
+            minder.mind(child.pidfd().filter(|_| described), pid);
+            child.signal(Sent::KILL).unwrap();
+            while child.try_wait().unwrap().is_none() {
+                assert!(matches!(ends.recv().unwrap(), Signal::Child));
+            }
+        }
     }
 }

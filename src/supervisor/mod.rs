@@ -522,7 +522,7 @@ impl Supervisor {
 
     /// Follows a node that runs, to its end.
     fn mind(&mut self, child: Child) {
-        self.minder.mind(child.pidfd());
+        self.minder.mind(child.pidfd(), child.pid());
         self.poller.follow(child.pid());
         self.child = Some(child);
     }

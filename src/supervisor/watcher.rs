@@ -11,12 +11,14 @@ use crate::upgrade::planned::{Planned, Reader};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the net may take to notice anything while a directory to be watched does not exist yet.
@@ -168,7 +170,12 @@ impl Watch {
                 Ok(0) => return Wake::Net,
                 Ok(_) if rustix::io::read(&self.shared.nudge, &mut [0; 8]).is_ok() => return Wake::Nudged,
                 Ok(_) if self.drain() => return Wake::Touched,
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(Errno::INTR) => {}
+                // The machine has no memory for it: the net remains.
+                Err(_) => {
+                    thread::sleep(left.min(NET_MISSING));
+                    return Wake::Net;
+                }
             }
         }
     }

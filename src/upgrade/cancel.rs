@@ -1,10 +1,15 @@
 //! A token that ends a job from another thread: a flag to look at, and a descriptor to wait on.
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// The pause where poll(2) fails, so that nothing spins.
+pub(super) const BLIND: Duration = Duration::from_millis(50);
 
 /// Shared between a job and whoever may end it. Once cancelled it stays cancelled.
 #[derive(Debug, Clone)]
@@ -31,6 +36,16 @@ impl Cancel {
         self.0.flag.store(true, Ordering::Release);
         // It fails only when the counter is full, and then the descriptor is readable already.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+    }
+
+    /// Waits, for no longer than `limit`, and less if the job is to end. It may return early for no reason.
+    pub fn wait(&self, limit: Duration) {
+        let Ok(time) = Timespec::try_from(limit) else { return };
+        match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            // The machine has no memory for it (poll(2)).
+            Err(_) => thread::sleep(limit.min(BLIND)),
+        }
     }
 
     /// Whether the job is to end.

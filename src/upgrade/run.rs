@@ -7,6 +7,7 @@
 //! is meant to stay has to begin its own session.
 
 use super::Cancel;
+use super::cancel::BLIND;
 use crate::children::{self, Owned};
 use crate::error::{Error, Kind, Result};
 use crate::home::regular;
@@ -22,6 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The program to run, and how.
@@ -185,18 +187,28 @@ impl Watched {
     }
 
     fn wait(&self, deadline: Instant, cancel: Option<&Cancel>) -> Result<Ready> {
-        let mut fds = vec![PollFd::from_borrowed_fd(self.child.pidfd(), PollFlags::IN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(pidfd) = self.child.pidfd() else { return self.look(left, cancel) };
+        let mut fds = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
         fds.extend(self.reader.as_ref().map(|reader| PollFd::new(reader, PollFlags::IN)));
         fds.extend(cancel.map(|cancel| PollFd::new(cancel, PollFlags::IN)));
-        let left = deadline.saturating_duration_since(Instant::now());
         match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(e) => return Err(Error::new(Kind::Io, "wait for a program").because(io::Error::from(e))),
+            Err(_) => return self.look(left, cancel),
         }
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let ended = ready.next().unwrap_or(false);
         let output = self.reader.is_some() && ready.next().unwrap_or(false);
         Ok(Ready { ended, output, cancelled: cancel.is_some() && ready.next().unwrap_or(false) })
+    }
+
+    /// The same without poll(2) or pidfd_open(2), for which the machine lacks something.
+    fn look(&self, left: Duration, cancel: Option<&Cancel>) -> Result<Ready> {
+        thread::sleep(left.min(BLIND));
+        let ended =
+            self.child.has_ended().map_err(|e| Error::new(Kind::Io, "wait for a program").because(e))?;
+        let cancelled = cancel.is_some_and(Cancel::is_cancelled);
+        Ok(Ready { ended, output: self.reader.is_some(), cancelled })
     }
 
     /// Reads once. Returns whether there may be more.

@@ -14,6 +14,7 @@ use super::{Limits, Options};
 use crate::error::{Error, Kind, Result};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
+use crate::upgrade::cancel::BLIND;
 use crate::url::split_login;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::cell::OnceCell;
@@ -385,6 +386,11 @@ fn watch(agent: &Agent, cancel: &Cancel, done: &OwnedFd, mut pace: Option<Pace<'
         }
         let ended = match (ready, &mut pace) {
             (Err(rustix::io::Errno::INTR), _) => continue,
+            // The machine has no memory for it.
+            (Err(_), _) => {
+                std::thread::sleep(BLIND);
+                continue;
+            }
             (Ok(0), Some(pace)) => match pace.keeps_up() {
                 true => continue,
                 false => Ended::TooSlow,

@@ -47,7 +47,6 @@ use client::Client;
 use failure::{Failure, cancelled, refuse};
 use partial::{Claim, Partial};
 use retry::{Fault, Next, Schedule};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -430,9 +429,7 @@ fn pause(wait: Duration, url: &Url, cancel: &Cancel) -> Result<()> {
         if left.is_zero() {
             return Ok(());
         }
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        // Whatever it returns, the condition is looked at again.
-        let _ = poll(&mut [PollFd::new(cancel, PollFlags::IN)], Some(&timeout));
+        cancel.wait(left);
     }
     Err(cancelled(url))
 }
