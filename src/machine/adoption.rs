@@ -2,7 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Alive, Level};
-use super::record::{NodeMark, Phase};
+use super::record::{NodeMark, Phase, Target};
 use super::recovery::Recovery;
 use super::state::{Node, State, Why};
 use super::{Machine, Upgrade};
@@ -41,7 +41,8 @@ impl Machine {
         match attempt.phase {
             Phase::Stopping if attempt.asked => {
                 let why = Why::Upgrade;
-                self.state = State::Stopping { why, since: now, node, killed: false, reminded: now };
+                self.state =
+                    State::Stopping { why, since: now, node, killed: false, reminded: now, unsent: None };
             }
             Phase::Stopping => {
                 // The moment for which the stop was decided has passed.
@@ -54,6 +55,30 @@ impl Machine {
                 }
                 self.state = State::Running(node);
             }
+        }
+    }
+
+    /// Since the last record a node was launched that is on none, because the journal could not be written. It was the
+    /// binary that `current` leads to.
+    pub(super) fn catch_up(&mut self, launch: u64, link: &Target) {
+        let missed = u32::try_from(launch.saturating_sub(self.record.launch)).unwrap_or(u32::MAX);
+        let before = match self.record.node {
+            NodeMark::Running => NodeMark::StoppedUnclean,
+            seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
+        };
+        (self.record.node, self.record.before, self.record.launch) = (NodeMark::Running, before, launch);
+        self.record.silent |= self.policy.validator && self.policy.silent_after_unclean;
+        self.behind = true;
+        let Some(attempt) = &mut self.record.upgrade else { return };
+        if *link != attempt.from.target {
+            attempt.attempt = attempt.attempt.saturating_add(missed);
+            attempt.forgiven = attempt.forgiven.saturating_add(missed.saturating_sub(1));
+        } else if attempt.phase == Phase::Reverting && !attempt.put_off {
+            let reason = attempt.reason.clone().unwrap_or_default();
+            let outcome = attempt.outcome_of_the_way_back();
+            self.record.end(outcome, reason);
+        } else {
+            self.forget_the_stop();
         }
     }
 

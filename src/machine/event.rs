@@ -27,8 +27,13 @@ pub enum Event {
     RecordFailed(Failure),
     /// The link points at the target, durably.
     Linked,
-    /// The link could not be replaced; it points where it did.
-    LinkFailed(Failure),
+    /// The link could not be replaced durably.
+    LinkFailed {
+        /// Why.
+        failure: Failure,
+        /// Where it leads now, if that can be told.
+        leads_to: Option<Target>,
+    },
     /// The staged binary is still the one that was verified.
     Inspected,
     /// The staged binary is not the one that was verified.
@@ -42,6 +47,10 @@ pub enum Event {
     SpawnFailed(Failure),
     /// Nothing holds a lock of the previous node any more.
     Released,
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGTERM could not be sent.
+    NotTerminated(Failure),
     /// The node process was reaped.
     Exited(Ending),
     /// The long work is over.
@@ -336,7 +345,7 @@ pub enum Action {
     },
     /// Report when nothing holds a lock of the previous node. → `Released`.
     AwaitRelease,
-    /// Send SIGTERM to the node. → in the end `Exited`.
+    /// Send SIGTERM to the node. Prompt; → `Terminated`, `NotTerminated`, and in the end `Exited`.
     Terminate,
     /// Send SIGKILL to the node and its group. → `Exited`.
     Kill,

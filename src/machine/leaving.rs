@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The longest time that the removal of peers may take.
 pub(super) const LEAVE: Duration = Duration::from_secs(1);
+/// The wait before a SIGTERM is sent again that could not be sent: at least, and at most.
+const RESEND: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Blocks for which a restart waits at most for a good moment to leave.
 const PATIENCE: u32 = 12;
 
@@ -62,13 +64,34 @@ impl Machine {
     fn stop(&mut self, now: Instant, node: Node, why: Why) {
         self.actions.push(Action::Terminate);
         self.cancel_job();
+        self.state = State::Stopping { why, since: now, node, killed: false, reminded: now, unsent: None };
+    }
+
+    /// SIGTERM was sent. That is recorded while the node stops, so that a supervisor that comes after us does not send it
+    /// again.
+    pub(super) fn note_asked(&mut self) {
+        let State::Stopping { .. } = &self.state else { return };
         if let Some(attempt) = self.record.upgrade.as_mut().filter(|attempt| attempt.phase == Phase::Stopping)
         {
-            // While the node stops, so that a supervisor that comes after us does not ask it again.
             attempt.asked = true;
             self.actions.push(Action::Record(self.record.clone()));
         }
-        self.state = State::Stopping { why, since: now, node, killed: false, reminded: now };
+    }
+
+    /// SIGTERM could not be sent: the node has not been asked yet.
+    pub(super) fn not_terminated(&mut self, now: Instant, failure: Failure) {
+        let State::Stopping { since, unsent, .. } = &mut self.state else { return };
+        let waited = now.saturating_duration_since(*since);
+        let wait = (waited / 2).clamp(RESEND.0, RESEND.1);
+        *unsent = Some(now + wait);
+        self.warn("sigterm_not_sent", format!("again in {wait:.1?}: {failure}"));
+    }
+
+    pub(super) fn send_again(&mut self, now: Instant) {
+        let State::Stopping { unsent, .. } = &mut self.state else { return };
+        if unsent.take_if(|at| now >= *at).is_some() {
+            self.actions.push(Action::Terminate);
+        }
     }
 
     /// The peers are removed, or could not be.

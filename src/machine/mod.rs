@@ -40,8 +40,8 @@
 //!
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
-//! binary is good, `probation`; whether there is a way back, `rollback`; what to do after a crash, `recovery`; starts
-//! and ends of the process, `node`; the steps of an upgrade, `switch`; binaries, `prepare`; what people see, `view`
+//! binary is good, `probation`; whether there is a way back, `rollback`; what to do after a crash, `recovery`; what to do without
+//! a record, `recording`; starts and ends of the process, `node`; the steps of an upgrade, `switch`; binaries, `prepare`; what people see, `view`
 //! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
@@ -61,6 +61,7 @@ mod prepare;
 mod probation;
 pub mod quorum;
 mod record;
+mod recording;
 mod recovery;
 mod resolve;
 mod restart;
@@ -238,6 +239,14 @@ pub struct Machine {
     stopped: Option<Instant>,
     /// The last warning or error, while no node runs.
     trouble: Option<String>,
+    /// Where `current` leads, as far as that is known.
+    link: Option<Target>,
+    /// How many writes of a record have failed in a row.
+    unwritten: u32,
+    /// Whether the record is not on disk: the node was started all the same.
+    behind: bool,
+    /// The upgrade that was put off last, and how often in a row.
+    put_off: Option<(Name, u32)>,
     actions: Vec<Action>,
 }
 
@@ -271,6 +280,10 @@ impl Machine {
             now: None,
             stopped: None,
             trouble: None,
+            link: None,
+            unwritten: 0,
+            behind: false,
+            put_off: None,
             actions: Vec::new(),
         }
     }
@@ -291,12 +304,14 @@ impl Machine {
             Event::Recorded => self.recorded(now),
             Event::RecordFailed(failure) => self.record_failed(now, failure),
             Event::Linked => self.linked(now),
-            Event::LinkFailed(failure) => self.link_failed(now, &failure),
+            Event::LinkFailed { failure, leads_to } => self.link_failed(now, &failure, leads_to),
             Event::Inspected => self.inspected(now),
             Event::InspectFailed(failure) => self.inspect_failed(now, failure),
             Event::Spawned { pid } => self.spawned(now, pid),
             Event::SpawnFailed(failure) => self.spawn_failed(now, failure),
             Event::Released => self.released(now),
+            Event::Terminated => self.note_asked(),
+            Event::NotTerminated(failure) => self.not_terminated(now, failure),
             Event::Exited(ending) => self.exited(now, ending),
             Event::JobDone(end) => self.job_done(now, end),
             Event::Head(head) => self.see(now, head),
@@ -334,10 +349,11 @@ impl Machine {
             }
             State::Running(node) => self.running_deadline(node),
             State::Leaving { since, .. } => Some((*since + LEAVE, "leaving")),
-            State::Stopping { since, killed, reminded, .. } => {
+            State::Stopping { since, killed, reminded, unsent, .. } => {
                 let grace = (*since + self.policy.shutdown_grace, "shutdown grace");
                 let remind = (*reminded + REMIND, "still stopping");
-                Some(if *killed || !self.is_ahead(grace.0) { remind } else { remind.min(grace) })
+                let next = if *killed || !self.is_ahead(grace.0) { remind } else { remind.min(grace) };
+                Some(unsent.map_or(next, |at| next.min((at, "send SIGTERM again"))))
             }
         };
         let retry = self.retry_at().map(|at| (at, "prepare again"));

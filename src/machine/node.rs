@@ -10,12 +10,10 @@ use super::{Heads, Machine, REMIND, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
 
-/// How long to wait before a record that could not be written is written again.
-const RECORD_AGAIN: Duration = Duration::from_secs(5);
-/// How long a running node is left alone after its record could not be written.
-const LEAVE_ALONE: Duration = Duration::from_secs(60);
 /// A node whose engine is on and that ends within this time has sealed nothing unheard.
 const UNHEARD: Duration = Duration::from_secs(1);
+/// How often a new binary is executed in vain, for want of something, before the old one runs again.
+const SPAWNS: u32 = 3;
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
@@ -23,12 +21,18 @@ impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
         self.record = facts.record;
         self.heads = Heads::new(facts.head);
-        let last = self.record.launch;
+        self.link = Some(facts.link.target.clone());
         // Where the lock names no launch since the boot, nothing proves that the last one never came to its exec.
-        let is_undone = facts.launched.as_ref().is_some_and(|launched| launched.launch < last);
-        if self.record.node == NodeMark::Running && is_undone {
-            self.take_back_the_launch();
+        match &facts.launched {
+            Some(named) if named.launch > self.record.launch => {
+                self.catch_up(named.launch, &facts.link.target)
+            }
+            Some(named) if named.launch < self.record.launch && self.record.node == NodeMark::Running => {
+                self.take_back_the_launch();
+            }
+            Some(_) | None => {}
         }
+        let last = self.record.launch;
         self.left = match self.record.node {
             NodeMark::Running => NodeMark::StoppedUnclean,
             seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
@@ -64,18 +68,6 @@ impl Machine {
     pub(super) fn clear(&mut self, now: Instant, then: Cleared) {
         self.state = State::Clearing { since: now, reminded: false, then };
         self.actions.push(Action::AwaitRelease);
-    }
-
-    /// Makes `record` durable, then goes on.
-    pub(super) fn save(&mut self, record: Record, then: AfterRecord) {
-        self.save_and_tell(record, then, None);
-    }
-
-    /// Makes `record` durable, tells what it says, then goes on.
-    pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
-        self.actions.push(Action::Record(record.clone()));
-        let old = Box::new(std::mem::replace(&mut self.record, record));
-        self.state = State::Recording { then, old, news };
     }
 
     pub(super) fn end(&mut self, exit: Exit, node: Option<Status>, reason: String) {
@@ -226,6 +218,7 @@ impl Machine {
         }
         let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
         node.network.returning.goal = self.heads.block().cloned();
+        node.not_before = self.behind.then(|| now + self.record_again());
         self.state = State::Running(node);
     }
 
@@ -237,11 +230,16 @@ impl Machine {
         record.node = self.left;
         let reason = format!("the new binary cannot be executed: {failure}");
         match (&mut record.upgrade, failure.class) {
-            (Some(progress), Class::Environment) => {
+            (Some(progress), Class::Environment | Class::Transient) => {
                 progress.attempt = progress.attempt.saturating_sub(1);
+                let never_ran = progress.attempt == 0;
                 self.restarts.fail(None, now);
-                let wait = backoff(self.restarts.failures(), self.seed);
-                self.save(record, AfterRecord::Start(Some(now + wait)));
+                let failures = self.restarts.failures();
+                if never_ran && failures >= SPAWNS && !self.is_fork_reached(now) {
+                    self.record = record;
+                    return self.revert_for_now(format!("the new binary cannot be executed: {failure}"));
+                }
+                self.save(record, AfterRecord::Start(Some(now + backoff(failures, self.seed))));
             }
             (Some(progress), _) if progress.attempt <= 1 => {
                 progress.attempt = 0;
@@ -251,6 +249,15 @@ impl Machine {
             (Some(_), _) => {
                 self.record = record;
                 self.attempt_failed(now, reason, None);
+            }
+            // No fault of the node: it is tried again for as long as that lasts.
+            (None, Class::Environment | Class::Transient) if self.policy.restart_on_failure => {
+                self.restarts.fail(None, now);
+                let failures = self.restarts.failures();
+                let wait = self.wait_to_start(now, &record, backoff(failures, self.seed));
+                let last = failure.detail;
+                self.warn("restarting", format!("failures={failures} in={wait:.1?} last={last:?}"));
+                self.save(record, AfterRecord::Start(Some(now + wait)));
             }
             (None, _) => self.try_again(now, record, None, failure.detail, None),
         }
@@ -468,80 +475,6 @@ impl Machine {
         self.save(record, AfterRecord::Start(Some(now + wait)));
     }
 
-    pub(super) fn recorded(&mut self, now: Instant) {
-        if matches!(self.state, State::Stopping { .. }) {
-            return;
-        }
-        let State::Recording { then, old, news } = &self.state else { return self.unexpected("recorded") };
-        let has_ended = old.upgrade.is_some() && self.record.upgrade.is_none();
-        let (then, news) = (then.clone(), news.clone());
-        if has_ended {
-            self.sift();
-        }
-        self.actions.extend(news.map(Action::Tell));
-        if let Some(progress) = &self.record.upgrade {
-            self.forced.take_if(|u| u.name == progress.name);
-        }
-        match then {
-            AfterRecord::Terminate(node) if self.is_too_late_to_stop(now) => {
-                self.warn(
-                    "stop_too_late",
-                    "the journal was written too slowly: the moment has passed".to_owned(),
-                );
-                self.save(Record { upgrade: None, ..self.record.clone() }, AfterRecord::Run(node));
-            }
-            AfterRecord::Terminate(node) => self.terminate(now, node, Why::Upgrade),
-            AfterRecord::Run(node) => self.state = State::Running(node),
-            AfterRecord::Applied(node, progress) => {
-                self.state = State::Running(node);
-                self.actions.push(Action::AfterUpgrade(*progress));
-            }
-            AfterRecord::Start(None) => self.clear(now, Cleared::Start),
-            AfterRecord::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
-            AfterRecord::Upgrade => self.go_on(),
-            AfterRecord::Link(target) => {
-                self.state = State::Linking { back: false };
-                self.actions.push(Action::Link(target));
-            }
-            AfterRecord::Spawn => self.spawn(),
-            AfterRecord::End { exit, node, reason } => self.end(exit, node, reason),
-        }
-    }
-
-    /// With a node running, the old record stands and life goes on. With none, writing is tried
-    /// again, except on the way out, where a missing record is safe and waiting is not.
-    pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
-        if matches!(self.state, State::Stopping { .. }) {
-            return self.tell(Level::Error, "journal_not_written", failure.detail, false);
-        }
-        let State::Recording { then, old, news } = &self.state else {
-            return self.unexpected("record_failed");
-        };
-        let (then, old, news) = (then.clone(), old.clone(), news.clone());
-        self.tell(Level::Error, "journal_not_written", failure.detail.clone(), false);
-        let record = std::mem::replace(&mut self.record, *old);
-        match then {
-            AfterRecord::Terminate(mut node)
-            | AfterRecord::Run(mut node)
-            | AfterRecord::Applied(mut node, _) => {
-                node.identity.known &= self.record.chain.is_some();
-                node.not_before = Some(now + LEAVE_ALONE);
-                self.state = State::Running(node);
-            }
-            AfterRecord::End { exit, node, reason } => {
-                self.actions.extend(news.map(Action::Tell));
-                self.end(exit, node, reason);
-            }
-            then @ (AfterRecord::Start(_)
-            | AfterRecord::Upgrade
-            | AfterRecord::Link(_)
-            | AfterRecord::Spawn) => {
-                let then = Rested::Record(Box::new(record), then, news);
-                self.state = State::Resting { until: now + RECORD_AGAIN, then };
-            }
-        }
-    }
-
     pub(super) fn drive_resting(&mut self, now: Instant) {
         let State::Resting { until, then } = &self.state else { return };
         if self.wish == Wish::Stop {
@@ -561,7 +494,12 @@ impl Machine {
                 None => {}
             },
             Rested::Record(record, then, news) if time => self.save_and_tell(*record, then, news),
-            Rested::Record(..) => {}
+            Rested::GoOn if time => {
+                self.go_on();
+                self.drive_working();
+            }
+            Rested::LinkBack if time => self.link_back(),
+            Rested::Record(..) | Rested::GoOn | Rested::LinkBack => {}
         }
     }
 
@@ -572,10 +510,19 @@ impl Machine {
         if self.record.upgrade.is_some() {
             return None;
         }
-        if let Some(upgrade) = self.triggered()
-            && matches!(self.prepared.get(&upgrade.name), None | Some(Preparation::Working { .. }))
-        {
-            return Some(format!("the binary of {} is not ready yet", upgrade.name));
+        if let Some(upgrade) = self.triggered() {
+            match self.prepared.get(&upgrade.name) {
+                None | Some(Preparation::Working { .. }) => {
+                    return Some(format!("the binary of {} is not ready yet", upgrade.name));
+                }
+                Some(Preparation::Failed { .. }) if self.is_put_off(&upgrade.name) => {
+                    return Some(format!(
+                        "upgrade {} is put off, and the old binary stops for it",
+                        upgrade.name
+                    ));
+                }
+                Some(Preparation::Failed { .. } | Preparation::Ready(_)) => {}
+            }
         }
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max();
@@ -617,10 +564,11 @@ impl Machine {
     }
 
     pub(super) fn drive_stopping(&mut self, now: Instant) {
+        self.send_again(now);
         let grace = self.policy.shutdown_grace;
-        let State::Stopping { why, since, killed, reminded, .. } = &mut self.state else { return };
+        let State::Stopping { why, since, killed, reminded, unsent, .. } = &mut self.state else { return };
         let waited = now.duration_since(*since);
-        if waited >= grace && !*killed {
+        if waited >= grace && !*killed && unsent.is_none() {
             match (self.policy.stop_timeout, &why) {
                 (StopTimeout::Kill, _) => {
                     *killed = true;

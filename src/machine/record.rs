@@ -145,6 +145,9 @@ pub struct Attempt {
     /// Why the way back was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it was taken for a fault that passes: the upgrade comes due again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub put_off: bool,
 }
 
 /// How an upgrade ended.
@@ -262,7 +265,13 @@ impl Attempt {
 
     /// Begins anew, with all attempts.
     pub fn begin_anew(&mut self) {
-        (self.attempt, self.forgiven) = (0, 0);
+        (self.attempt, self.forgiven, self.put_off) = (0, 0, false);
+    }
+
+    /// How the upgrade ends when the old binary is back.
+    #[must_use]
+    pub fn outcome_of_the_way_back(&self) -> Outcome {
+        if self.attempt == 0 { Outcome::Failed } else { Outcome::RolledBack }
     }
 
     /// Whether the way back leads over the backup: the new binary has run, and the old one cannot open its data.

@@ -136,7 +136,7 @@ fn go_back(record: &mut Record, highest: Option<u64>, force: bool) -> Result<Str
         Some(_) => attempt.fork_height = None,
         None => {}
     }
-    attempt.phase = Phase::Reverting;
+    (attempt.phase, attempt.put_off) = (Phase::Reverting, false);
     attempt.reason = Some("the operator decided so".to_owned());
     Ok(format!("the next `wemixvisor run` goes back to {}", attempt.from.target))
 }

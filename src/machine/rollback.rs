@@ -105,6 +105,7 @@ pub(super) mod tests {
             unclean: false,
             backup: None,
             reason: None,
+            put_off: false,
         }
     }
 

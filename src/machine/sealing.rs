@@ -109,6 +109,9 @@ impl Machine {
     /// Why a silent node must not seal yet.
     pub(super) fn not_yet_sealing(&self, now: Instant, node: &Node) -> Option<String> {
         let network = &node.network;
+        if self.must_be_recorded_first() {
+            return Some("its start is on no record, since the journal cannot be written".to_owned());
+        }
         let Some(survey) = &network.survey else {
             let why = network.failure.clone();
             return Some(why.unwrap_or_else(|| "the network was not surveyed yet".to_owned()));
@@ -269,6 +272,9 @@ impl Machine {
 
     /// Asks the node to seal, after that is on record where a new binary must not be able to deny it.
     pub(super) fn seal(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
+        if self.must_be_recorded_first() {
+            return None;
+        }
         if self.record.upgrade.as_ref().is_some_and(|p| p.sealing == 0) {
             let mut record = self.record.clone();
             record.upgrade.iter_mut().for_each(|p| p.sealing = record.launch);

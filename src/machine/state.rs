@@ -36,7 +36,15 @@ pub(super) enum State {
     /// stopped for it.
     Inspecting { name: Name, node: Option<Node> },
     /// SIGTERM was sent; the node is ending.
-    Stopping { why: Why, since: Instant, node: Node, killed: bool, reminded: Instant },
+    /// With `unsent` it could not be sent, and is sent again then.
+    Stopping {
+        why: Why,
+        since: Instant,
+        node: Node,
+        killed: bool,
+        reminded: Instant,
+        unsent: Option<Instant>,
+    },
     /// No node runs; long work has to be done before one may.
     Working { job: Job, begun: bool },
     /// The link is being pointed at the new or, on the way back, the old binary.
@@ -93,6 +101,10 @@ pub(super) enum Rested {
     Held,
     /// Try again to make this durable, then tell the news and go on.
     Record(Box<Record>, AfterRecord, Option<Notice>),
+    /// Do the step of the upgrade again that has failed.
+    GoOn,
+    /// Try again to point the link back at the old binary.
+    LinkBack,
 }
 
 /// Why a node is stopped, or why it ended.

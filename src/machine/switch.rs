@@ -1,6 +1,6 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
+use super::event::{Action, Class, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
 use super::probation::Judgement;
 use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
@@ -9,10 +9,13 @@ use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wis
 use super::validator::is_in_set;
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
+use crate::name::Name;
 use std::time::{Duration, Instant};
 
 /// How often the head is asked for again at the first contact.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// For how long an upgrade is put off at first, and at most.
+const HOLD: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 /// Why a stop while the node is down for an upgrade loses nothing.
 const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
@@ -61,6 +64,9 @@ impl Machine {
             Wish::Restart if node.mode == Mode::Dry => {}
             Wish::Restart if !self.waits_to_leave(now, node) => return Next::Stop(Why::Restart),
             Wish::Restart | Wish::Run => {}
+        }
+        if self.behind && node.not_before.is_none_or(|at| now >= at) {
+            return Next::Save { record: Box::new(self.record.clone()), news: None, applied: None };
         }
         if node.mode == Mode::Dry {
             return self.try_dry(now, node);
@@ -142,7 +148,9 @@ impl Machine {
         let missed = self.open().take_while(|u| u.height <= head).filter(failed);
         let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
         for Upgrade { name, height, .. } in missed {
-            if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name) {
+            if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name)
+                && !self.is_put_off(&name)
+            {
                 let text =
                     format!("name={name} height={height} head={head} the old binary goes on: {detail}");
                 self.tell(Level::Error, "upgrade_overdue", text, true);
@@ -278,6 +286,7 @@ impl Machine {
             unclean: phase == Phase::Stopped && self.left == NodeMark::StoppedUnclean,
             backup: None,
             reason: None,
+            put_off: false,
         }
     }
 
@@ -345,9 +354,7 @@ impl Machine {
                 }
                 self.save(record, AfterRecord::Upgrade);
             }
-            (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => {
-                self.give_up(now, Outcome::Failed, format!("backup: {failure}"));
-            }
+            (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => self.set_back(now, "backup", &failure),
             (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => {
                 self.hooked(now, progress, retries, end)
             }
@@ -381,10 +388,69 @@ impl Machine {
             HookEnd::Abort(said) => {
                 self.give_up(now, Outcome::Aborted, format!("pre-upgrade hook asked to abort: {said}"));
             }
-            HookEnd::Failed(failure) => {
-                self.give_up(now, Outcome::Failed, format!("pre-upgrade hook: {failure}"));
-            }
+            HookEnd::Failed(failure) => self.set_back(now, "pre-upgrade hook", &failure),
         }
+    }
+
+    /// A step before the switch has failed. Only a fault that stays ends the upgrade: otherwise it is put off, or at the
+    /// fork, where the old binary is of no use, the step is done again.
+    fn set_back(&mut self, now: Instant, step: &str, failure: &Failure) {
+        let Some(attempt) = self.record.upgrade.clone() else { return self.unexpected("set_back") };
+        let detail = format!("{step}: {failure}");
+        match failure.class {
+            Class::Permanent | Class::Integrity => self.give_up(now, Outcome::Failed, detail),
+            Class::Transient | Class::Environment | Class::Cancelled if self.is_fork_reached(now) => {
+                self.try_again_at_the_fork(now, &detail);
+            }
+            Class::Transient | Class::Environment | Class::Cancelled => self.put_off(now, &attempt, detail),
+        }
+    }
+
+    pub(super) fn is_fork_reached(&self, now: Instant) -> bool {
+        self.record.upgrade.as_ref().is_some_and(|attempt| self.fork_reached(attempt, now))
+    }
+
+    fn try_again_at_the_fork(&mut self, now: Instant, detail: &str) {
+        self.restarts.fail(None, now);
+        let wait = backoff(self.restarts.failures(), self.seed);
+        let text = format!("{detail}; the chain is at the fork, so it is tried again in {wait:.1?}");
+        self.tell(Level::Error, "upgrade_set_back", text, true);
+        self.state = State::Resting { until: now + wait, then: Rested::GoOn };
+    }
+
+    /// Puts an upgrade off whose new binary was not executed and whose link leads to the old one: that runs again at
+    /// once, and the upgrade comes due again after a while.
+    pub(super) fn put_off(&mut self, now: Instant, attempt: &Attempt, detail: String) {
+        let name = attempt.name.clone();
+        let times = match &self.put_off {
+            Some((last, times)) if *last == name => times.saturating_add(1),
+            Some(_) | None => 1,
+        };
+        self.put_off = Some((name.clone(), times));
+        let wait = self.hold_back(attempt, times);
+        let news = format!("name={name} in={wait:.0?} {detail}; the old binary goes on until then");
+        let news = Notice::to_history(Level::Error, "upgrade_put_off", news);
+        let failed = Preparation::Failed { failures: times, detail, retry_at: now + wait };
+        self.prepared.insert(name, failed);
+        // What stands until the new record is durable.
+        let old = Record { node: self.left, ..self.record.clone() };
+        self.forget_the_stop();
+        let record = Record { node: self.left, ..std::mem::replace(&mut self.record, old) };
+        self.save_and_tell(record, AfterRecord::Start(None), Some(news));
+    }
+
+    /// Whether this upgrade is the one that was put off last.
+    pub(super) fn is_put_off(&self, name: &Name) -> bool {
+        self.put_off.as_ref().is_some_and(|(last, _)| last == name)
+    }
+
+    /// How long an upgrade is put off: each time longer, and no longer than half of the room before its fork.
+    fn hold_back(&self, attempt: &Attempt, times: u32) -> Duration {
+        let wait = HOLD.0.saturating_mul(1 << times.saturating_sub(1).min(16)).min(HOLD.1);
+        let Some(fork) = attempt.fork_height else { return wait };
+        let blocks = fork.saturating_sub(self.heads.height().unwrap_or(0).saturating_add(1));
+        let room = self.period().saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX));
+        wait.min(room / 2).max(Duration::from_secs(1))
     }
 
     /// Ends an upgrade before its switch: the old binary runs again at once, unless it must not.
@@ -415,10 +481,15 @@ impl Machine {
 
     pub(super) fn linked(&mut self, now: Instant) {
         let State::Linking { back } = self.state else { return self.unexpected("linked") };
+        let Some(progress) = &self.record.upgrade else { return self.unexpected("linked") };
+        self.link = Some(if back { progress.from.target.clone() } else { progress.to.target.clone() });
         if back {
-            let Some(progress) = &self.record.upgrade else { return self.unexpected("linked") };
             let detail = progress.reason.clone().unwrap_or_default();
-            let outcome = if progress.attempt == 0 { Outcome::Failed } else { Outcome::RolledBack };
+            if progress.put_off {
+                let attempt = progress.clone();
+                return self.put_off(now, &attempt, detail);
+            }
+            let outcome = progress.outcome_of_the_way_back();
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
             let news = Notice::to_history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
@@ -438,17 +509,49 @@ impl Machine {
         }
     }
 
-    pub(super) fn link_failed(&mut self, now: Instant, failure: &Failure) {
+    /// The old link stands or, if only its fsync failed, either may after a power cut: recovery knows both. What matters
+    /// now is where it leads.
+    pub(super) fn link_failed(&mut self, now: Instant, failure: &Failure, leads_to: Option<Target>) {
         let State::Linking { back } = self.state else { return self.unexpected("link_failed") };
+        let Some(progress) = &mut self.record.upgrade else { return self.unexpected("link_failed") };
+        let at_old = leads_to.as_ref() == Some(&progress.from.target);
+        let passes = matches!(failure.class, Class::Transient | Class::Environment);
+        self.link = leads_to;
         if back {
-            return self.halt(format!("current cannot be switched back: {failure}"));
+            let reason = format!("current cannot be switched back: {failure}");
+            return match (at_old, passes) {
+                (true, _) => {
+                    self.warn("link_not_durable", reason);
+                    self.linked(now);
+                }
+                (false, true) => {
+                    self.restarts.fail(None, now);
+                    let wait = backoff(self.restarts.failures(), self.seed);
+                    self.tell(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"), true);
+                    self.state = State::Resting { until: now + wait, then: Rested::LinkBack };
+                }
+                (false, false) => self.halt(reason),
+            };
         }
+        progress.attempt = 0;
+        let attempt = progress.clone();
+        self.record.node = self.left;
+        let reason = format!("current cannot be switched: {failure}");
+        match (passes, at_old) {
+            (true, _) if self.is_fork_reached(now) => self.try_again_at_the_fork(now, &reason),
+            (true, true) => self.put_off(now, &attempt, reason),
+            (true, false) => self.revert_for_now(reason),
+            (false, true) => self.give_up(now, Outcome::Failed, reason),
+            (false, false) => self.revert_unless_at_fork(now, reason),
+        }
+    }
+
+    /// Takes the way back for a fault that passes: the upgrade comes due again.
+    pub(super) fn revert_for_now(&mut self, reason: String) {
         if let Some(progress) = &mut self.record.upgrade {
-            progress.attempt = 0;
-            self.record.node = self.left;
+            progress.put_off = true;
         }
-        // The old link stands or, if only its fsync failed, either may; the way back settles it.
-        self.revert_unless_at_fork(now, format!("current cannot be switched: {failure}"));
+        self.revert(reason);
     }
 
     /// Takes the way back from a new binary that was never executed.
@@ -519,7 +622,7 @@ impl Machine {
         }
     }
 
-    fn link_back(&mut self) {
+    pub(super) fn link_back(&mut self) {
         let Some(progress) = &self.record.upgrade else { return self.unexpected("link_back") };
         let target: Target = progress.from.target.clone();
         self.state = State::Linking { back: true };

@@ -272,8 +272,13 @@ impl Machine {
 
     fn symptom_views(&self) -> Vec<SymptomView> {
         let Some((node, now)) = self.node().zip(self.now) else { return Vec::new() };
+        let unwritten = (self.behind || self.unwritten > 0).then(|| SymptomView {
+            name: "journal_not_written".to_owned(),
+            text: format!("{} writes have failed; an upgrade waits for the journal", self.unwritten),
+        });
         let symptoms = self.symptoms(now, node).into_iter();
-        symptoms.map(|s| SymptomView { name: s.name.to_owned(), text: s.text }).collect()
+        let symptoms = symptoms.map(|s| SymptomView { name: s.name.to_owned(), text: s.text });
+        unwritten.into_iter().chain(symptoms).collect()
     }
 
     fn survey_of_node(&self) -> Option<&Survey> {
@@ -349,6 +354,9 @@ impl Machine {
         hold: Option<&str>,
     ) -> String {
         if let Some(trouble) = trouble {
+            if self.is_put_off(&upgrade.name) {
+                return format!("it is put off for a while: {trouble}");
+            }
             return format!("its binary is not ready: {trouble}");
         }
         let head = self.heads.height();

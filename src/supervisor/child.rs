@@ -22,6 +22,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A node process that is not known to have ended.
@@ -145,8 +146,11 @@ fn executes(process: &Owned, stamp: Stamp) -> bool {
 
 fn end_at_once(process: &mut Owned) -> io::Result<()> {
     process.signal_group(Signal::KILL)?;
-    poll(&mut [PollFd::from_borrowed_fd(process.pidfd(), PollFlags::IN)], None)?;
-    process.try_wait().map(drop)
+    // A process that is killed ends within milliseconds.
+    while process.try_wait()?.is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {

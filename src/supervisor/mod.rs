@@ -379,7 +379,10 @@ impl Supervisor {
             }),
             Action::Link(target) => Some(match self.link(&target) {
                 Ok(()) => Event::Linked,
-                Err(e) => Event::LinkFailed(failure(&e)),
+                Err(e) => Event::LinkFailed {
+                    failure: failure(&e),
+                    leads_to: self.context.home.read_current_link().ok(),
+                },
             }),
             Action::Inspect(version) => {
                 Some(match self.context.verified.check(&self.context.home, &version) {
@@ -409,11 +412,13 @@ impl Supervisor {
                 None
             }
             Action::Terminate => {
-                self.signal_child("SIGTERM", Child::terminate);
-                None
+                let sent = self.signal_child("SIGTERM", Child::terminate);
+                let failed = |e: std::io::Error| Failure::new(machine::Class::Environment, e.to_string());
+                Some(sent.map_or_else(|e| Event::NotTerminated(failed(e)), |()| Event::Terminated))
             }
             Action::Kill => {
-                self.signal_child("SIGKILL", Child::kill);
+                // It is told, and the node is waited for.
+                let _ = self.signal_child("SIGKILL", Child::kill);
                 None
             }
             Action::Start(job) => {
@@ -549,12 +554,14 @@ impl Supervisor {
         Ok(pid)
     }
 
-    fn signal_child(&self, name: &str, send: impl Fn(&Child) -> std::io::Result<()>) {
-        let Some(child) = &self.child else { return };
-        match send(child) {
+    fn signal_child(&self, name: &str, send: impl Fn(&Child) -> std::io::Result<()>) -> std::io::Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let sent = send(child);
+        match &sent {
             Ok(()) => log::info!("event=signal_sent signal={name} pid={}", child.pid()),
             Err(e) => log::error!("event=signal_not_sent signal={name} pid={} {e}", child.pid()),
         }
+        sent
     }
 
     fn signalled(&mut self, signal: Signal) {

@@ -15,7 +15,6 @@ use crate::home::lock::{HookLock, NodeLock, holders};
 use crate::machine::{Class, Failure, HookEnd};
 use crate::name::Name;
 use log::{info, warn};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -139,7 +138,8 @@ fn alone(
         End::Exited(RETRY) => HookEnd::Retry(words),
         End::Exited(code) => failed(Class::Permanent, format!("exit code {code}")),
         End::Signalled(signal) => failed(Class::Permanent, format!("signal {signal}")),
-        End::TimedOut => failed(Class::Transient, format!("took longer than {} s", timeout.as_secs())),
+        // It has had its time, with the node down.
+        End::TimedOut => failed(Class::Permanent, format!("took longer than {} s", timeout.as_secs())),
         End::Cancelled => failed(Class::Cancelled, "cancelled".to_owned()),
     })
 }
@@ -179,10 +179,8 @@ impl Wait<'_> {
             if pause == LOOK.1 && !std::mem::replace(&mut is_told, true) {
                 warn!("event=waiting_for_hook lock={} {}", path.display(), holders(path).join(", "));
             }
-            if let Ok(time) = Timespec::try_from(pause.min(left)) {
-                // Whatever ends it early is looked at above.
-                let _ = poll(&mut [PollFd::new(self.cancel, PollFlags::IN)], Some(&time));
-            }
+            // Whatever ends it early is looked at above.
+            self.cancel.wait(pause.min(left));
             pause = (pause * 2).min(LOOK.1);
         }
     }
@@ -414,6 +412,6 @@ mod tests {
         let hook = rig.home.pre_upgrade(&rig.name);
         let cancel = Cancel::new().unwrap();
         let end = call(&hook, &rig.home, When::Before, occasion, Duration::from_millis(20), &cancel);
-        assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Transient, .. })), "{end:?}");
+        assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Permanent, .. })), "{end:?}");
     }
 }

@@ -47,6 +47,7 @@ fn record(step: usize) -> Record {
         height: 200,
         fork_height: None,
         data_compat: true,
+        put_off: false,
         phase,
         attempt: 0,
         forgiven: 0,

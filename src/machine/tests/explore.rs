@@ -103,6 +103,11 @@ fn explore(scope: &Scope, expected: &[&str]) {
             if result.is_ok() && is_new && world.machine.is_none() {
                 result = comes_to_rest(&world, scope, &mut outcomes);
             }
+            let records = matches!(world.pending, Some(Action::Record(_)));
+            if result.is_ok() && is_new && records && world.process.is_none() {
+                let law = "I12: a node runs, though no record can be written";
+                result = world.clone().runs_without_records().and_then(|runs| require(runs, law));
+            }
             if let Err(law) = result {
                 report(scope, &law, path);
             }
@@ -187,8 +192,11 @@ fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(
             Action::Inspect(_) => &[Class::Integrity],
             _ => &[Class::Environment, Class::Permanent],
         };
-        let faults = classes.iter().map(|class| Input::Fail(*class)).filter(is_fault);
-        all.extend(faults.map(|input| (input, Cost::Fault)));
+        let mut faults: Vec<Input> = classes.iter().map(|class| Input::Fail(*class)).collect();
+        if matches!(action, Action::Record(_) | Action::Link(_)) {
+            faults.push(Input::FailLate(Class::Environment));
+        }
+        all.extend(faults.into_iter().filter(is_fault).map(|input| (input, Cost::Fault)));
         return all;
     }
     if world.awaiting && world.process.is_none() {
@@ -226,6 +234,7 @@ fn jobs(world: &World, all: &mut Vec<(Input, Cost)>) {
         all.push((Input::Failed(Class::Cancelled), Cost::Free));
     } else {
         all.push((Input::Failed(Class::Permanent), Cost::Fault));
+        all.push((Input::Failed(Class::Environment), Cost::Fault));
     }
     if let Job::Hook { .. } = job {
         all.extend([(Input::Abort, Cost::Fault), (Input::Retry, Cost::Fault)]);
@@ -247,6 +256,9 @@ fn nodes(world: &World, heads: &[u64], all: &mut Vec<(Input, Cost)>) {
     let heads = heads.iter().filter(|h| **h <= top);
     let now = heads.clone().rfind(|h| **h <= world.head).unwrap_or(&first);
     let then = heads.clone().find(|h| **h > world.head);
+    if !world.unsent {
+        all.push((Input::Unsent, Cost::Fault));
+    }
     all.push((Input::Head(*now), Cost::Free));
     all.extend(then.map(|height| (Input::Head(*height), Cost::Free)));
     all.extend(then.map(|height| (Input::Unheard(*height), Cost::Fault)));
@@ -296,6 +308,13 @@ fn a_validator_at_the_fork() {
     let scope = Scope { policy, schedule: forks_at(101), heads, ..Scope::default() };
     // Nobody answers surveys here, so no validator's new binary proves itself.
     explore(&scope, &["exit halted", "start_held"]);
+}
+
+#[test]
+fn with_backup_and_hook_at_the_fork() {
+    let policy = Policy { backup: true, ..small() };
+    let scope = Scope { policy, schedule: forks_at(101), hook: true, ..Scope::default() };
+    explore(&scope, &["applied", "upgrade_set_back", "exit halted", "start_held"]);
 }
 
 #[test]

@@ -81,10 +81,10 @@ fn the_hook_fails_close_to_the_fork() {
 fn the_backup_fails() {
     let mut story = stopped(Policy { backup: true, ..policy() }, v2(), false);
     story.then(Input::Release).forget().then(Input::Failed(Class::Environment)).check(&expect![[r#"
-        failed(environment)          → record [genesis StoppedClean | v2 failed]
-        recorded                     → error upgrade_ended (history): name=v2 outcome=failed backup: it failed
+        failed(environment)          → record [genesis StoppedClean]
+        recorded                     → error upgrade_put_off (history): name=v2 in=60s backup: it failed; the old binary goes on until then
                                      → await release
-        release                      → record [genesis Running | v2 failed]
+        release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
     "#]]);
@@ -95,12 +95,10 @@ fn the_link_cannot_be_switched() {
     let mut story = stopped(policy(), v2(), false);
     story.only(Input::Release).only(Input::Ok).forget();
     story.then(Input::Fail(Class::Environment)).check(&expect![[r#"
-        link failed (Environment)    → record [genesis StoppedClean | v2 Reverting attempt=0 asked]
-        recorded                     → link genesis
-        linked                       → record [genesis StoppedClean | v2 failed]
-        recorded                     → error upgrade_ended (history): name=v2 outcome=failed current cannot be switched: it failed
+        link failed (Environment)    → record [genesis StoppedClean]
+        recorded                     → error upgrade_put_off (history): name=v2 in=60s current cannot be switched: it failed; the old binary goes on until then
                                      → await release
-        release                      → record [genesis Running | v2 failed]
+        release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
     "#]]);
@@ -424,5 +422,179 @@ fn the_link_cannot_be_switched_back() {
         recorded                     → error halted (history): current cannot be switched back: it failed
                                      → exit Halted: current cannot be switched back: it failed
         boot                         → exit Halted: current cannot be switched back: it failed
+    "#]]);
+}
+
+#[test]
+fn a_backup_that_failed_for_want_of_something_is_tried_again() {
+    let mut story = stopped(Policy { backup: true, ..policy() }, v2(), false);
+    story.then(Input::Release).then(Input::Failed(Class::Environment)).then(Input::Head(102)).forget();
+    let why = |story: &Story| story.world.machine.as_ref().unwrap().view().planned[0].why.clone();
+    assert_eq!(why(&story), "it is put off for a while: backup: it failed");
+    story.then(after(60)).then(after(1)).then(CLEAN).then(Input::Done).check(&expect![[r#"
+        (+60.0s) pass                → prepare v2
+        done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
+                                     → inspect upgrades/v2
+        inspected                    → record [genesis Running | v2 Stopping attempt=0]
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=102
+                                     → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
+                                     → await release
+        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        recorded                     → back up
+        done                         → info backed_up (history): backup=v2-1
+                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
+        recorded                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
+        recorded                     → link upgrades/v2
+        linked                       → info switched (history): current=upgrades/v2
+                                     → spawn upgrades/v2
+        spawned                      → info node_started: pid=1 version=upgrades/v2
+    "#]]);
+}
+
+#[test]
+fn an_upgrade_is_put_off_for_longer_each_time_and_not_beyond_its_fork() {
+    let policy = Policy { backup: true, ..policy() };
+    let mut waits = Vec::new();
+    for (fork, times) in [(None, 8), (Some(200), 3)] {
+        let mut story = stopped(policy.clone(), Upgrade { fork_height: fork, ..v2() }, false);
+        story.then(Input::Release).take();
+        for _ in 0..times {
+            story.then(Input::Failed(Class::Environment));
+            let told = story.take();
+            let wait = told.split("name=v2 in=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+            waits.push(wait);
+            let head = story.world.head;
+            while story.world.process.as_ref().is_none_or(|p| !p.terminated) {
+                story.then(Input::Head(head)).then(after(1_000));
+            }
+            story.then(CLEAN).take();
+        }
+    }
+    assert_eq!(waits.join(" "), "60s 120s 240s 480s 960s 1920s 3600s 3600s 49s 49s 49s");
+}
+
+#[test]
+fn a_backup_that_fails_at_the_fork_is_made_again() {
+    let mut story = stopped(Policy { backup: true, ..policy() }, forking(102), false);
+    story.then(Input::Release).forget().then(Input::Failed(Class::Environment)).then(Input::Tick);
+    story.check(&expect![[r#"
+        failed(environment)          → error upgrade_set_back (history): backup: it failed; the chain is at the fork, so it is tried again in 930.0ms
+        (+930.0ms) tick: backoff     → back up
+    "#]]);
+}
+
+#[test]
+fn current_leads_to_the_new_binary_though_the_switch_has_failed() {
+    let mut story = stopped(policy(), v2(), false);
+    story.only(Input::Release).only(Input::Ok).forget();
+    story.then(Input::FailLate(Class::Environment)).check(&expect![[r#"
+        failed late (Environment)    → record [genesis StoppedClean | v2 Reverting attempt=0 asked]
+        recorded                     → link genesis
+        linked                       → record [genesis StoppedClean]
+        recorded                     → error upgrade_put_off (history): name=v2 in=60s current cannot be switched: it failed; the old binary goes on until then
+                                     → await release
+        release                      → record [genesis Running]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
+}
+
+#[test]
+fn current_cannot_be_switched_for_good() {
+    let mut story = stopped(policy(), v2(), false);
+    story.only(Input::Release).only(Input::Ok).forget();
+    story.then(Input::Fail(Class::Permanent)).check(&expect![[r#"
+        link failed (Permanent)      → record [genesis StoppedClean | v2 failed]
+        recorded                     → error upgrade_ended (history): name=v2 outcome=failed current cannot be switched: it failed
+                                     → await release
+        release                      → record [genesis Running | v2 failed]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
+}
+
+#[test]
+fn current_leads_to_the_old_binary_though_the_way_back_has_failed() {
+    let mut story = trying(policy(), v2());
+    story.all([CRASH, Input::Tick, CRASH, Input::Tick]).only(CRASH).only(Input::Release).only(Input::Ok);
+    story.forget().then(Input::FailLate(Class::Permanent)).check(&expect![[r#"
+        failed late (Permanent)      → warn link_not_durable: current cannot be switched back: it failed
+                                     → record [genesis StoppedClean | v2 rolled-back]
+        recorded                     → error upgrade_ended (history): name=v2 outcome=rolled-back the new binary ended: exit code 2, after 3 attempts
+                                     → await release
+        release                      → record [genesis Running | v2 rolled-back]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
+}
+
+#[test]
+fn the_way_back_is_taken_when_that_is_possible_again() {
+    let mut story = trying(policy(), v2());
+    story.all([CRASH, Input::Tick, CRASH, Input::Tick]).only(CRASH).only(Input::Release).only(Input::Ok);
+    story.forget().then(Input::Fail(Class::Environment)).then(Input::Tick).check(&expect![[r#"
+        link failed (Environment)    → error link_failed (history): current cannot be switched back: it failed; again in 930.0ms
+        (+930.0ms) tick: backoff     → link genesis
+        linked                       → record [genesis StoppedClean | v2 rolled-back]
+        recorded                     → error upgrade_ended (history): name=v2 outcome=rolled-back the new binary ended: exit code 2, after 3 attempts
+                                     → await release
+        release                      → record [genesis Running | v2 rolled-back]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
+}
+
+#[test]
+fn a_machine_that_stays_out_of_processes_goes_back_to_the_old_binary() {
+    let mut story = stopped(policy(), v2(), false);
+    story.only(Input::Release).only(Input::Ok).only(Input::Ok).forget();
+    for _ in 0..2 {
+        story.then(Input::Fail(Class::Environment)).only(Input::Tick).only(Input::Release).only(Input::Ok);
+    }
+    story.forget().then(Input::Fail(Class::Environment)).check(&expect![[r#"
+        spawn failed (Environment)   → warn node_not_started: it failed
+                                     → record [genesis StoppedClean | v2 Reverting attempt=0 asked]
+        recorded                     → link genesis
+        linked                       → record [genesis StoppedClean]
+        recorded                     → error upgrade_put_off (history): name=v2 in=60s the new binary cannot be executed: it failed; the old binary goes on until then
+                                     → await release
+        release                      → record [genesis Running]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
+    story.then(Input::Head(102)).then(after(61)).then(after(1)).then(CLEAN).check(&expect![[r#"
+        (+60.0s) pass                → prepare v2
+        done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
+                                     → inspect upgrades/v2
+        inspected                    → record [genesis Running | v2 Stopping attempt=0]
+        recorded                     → info upgrade_due (history): name=v2 height=100 head=102
+                                     → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
+        (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
+                                     → await release
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
+        recorded                     → link upgrades/v2
+        linked                       → info switched (history): current=upgrades/v2
+                                     → spawn upgrades/v2
+        spawned                      → info node_started: pid=1 version=upgrades/v2
+    "#]]);
+}
+
+#[test]
+fn a_sigterm_that_could_not_be_sent_is_sent_again() {
+    let mut story = Story::running(policy(), vec![]);
+    story.then(Input::Plan(vec![v2()])).then(Input::Unsent).then(Input::Head(100)).forget();
+    story.then(Input::Tick).then(CLEAN).check(&expect![[r#"
+        (+100.0ms) tick: send SIGTERM again → SIGTERM
+                                     → record [genesis Running | v2 Stopping attempt=0 asked]
+        exited, exit code 0          → info node_stopped: status="exit code 0" after=100ms
+                                     → await release
+        release                      → record [genesis Running | v2 Trying attempt=1 asked]
+        recorded                     → link upgrades/v2
+        linked                       → info switched (history): current=upgrades/v2
+                                     → spawn upgrades/v2
+        spawned                      → info node_started: pid=1 version=upgrades/v2
     "#]]);
 }

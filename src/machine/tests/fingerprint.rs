@@ -15,8 +15,12 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let World {
         record, head_record, link, head, pending, awaiting, process, job, end, schedule, truth, ..
     } = world;
+    let launch = record.launch;
+    let unacknowledged = world.unacknowledged.as_ref().map(|r| (uncounted(r), r.launch.wrapping_sub(launch)));
+    (unacknowledged, world.unwritten, world.unsent).hash(&mut into);
     let pending = pending.clone().map(uncounted_action);
-    let (launched, record) = (world.launched == Some(record.launch), uncounted(record));
+    let launched = world.launched.map(|launched| launched.wrapping_sub(launch));
+    let record = uncounted(record);
     (extra, record, launched, head_record, link, head, pending, awaiting, process, job, end, schedule)
         .hash(&mut into);
     truth.timeless().hash(&mut into);
@@ -43,7 +47,8 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
     let record = uncounted(record);
     let heads = (heads.record(), heads.contradiction(), heads.doubt());
-    let Machine { unbound, unstuck, at_once, .. } = machine;
+    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, .. } = machine;
+    (link, unwritten, behind, put_off, machine.record.launch.wrapping_sub(launch)).hash(&mut into);
     (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
         .hash(&mut into);
     (heads, unbound, unstuck, at_once).hash(&mut into);
@@ -75,7 +80,8 @@ impl World {
     pub(super) fn facts(&self) -> u64 {
         let mut into = Mixer(0);
         let process = self.process.as_ref().map(|p| (&p.target, p.terminated));
-        (&self.record, &self.head_record, &self.link, &self.schedule, self.launched, process).hash(&mut into);
+        (&self.record, &self.unacknowledged).hash(&mut into);
+        (&self.head_record, &self.link, &self.schedule, self.launched, process).hash(&mut into);
         into.finish()
     }
 }
@@ -141,8 +147,9 @@ fn of_state(state: &mut State) -> Vec<&mut Instant> {
             all.push(since);
             all.extend(of_node(node));
         }
-        State::Stopping { since, node, reminded, .. } => {
+        State::Stopping { since, node, reminded, unsent, .. } => {
             all.extend([since, reminded]);
+            all.extend(unsent);
             all.extend(of_node(node));
         }
         State::Resting { until, then } => {

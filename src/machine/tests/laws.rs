@@ -96,7 +96,7 @@ impl Truth {
     }
 
     pub(super) fn executed(&mut self, version: &Version, head: u64, now: Instant) {
-        self.executed_at = Some(now);
+        (self.executed_at, self.stopping_since) = (Some(now), None);
         self.asked_to_restart = false;
         if let Some(trial) = self.trial.as_mut().filter(|t| t.to == version.target) {
             if trial.executed == 0 {
@@ -122,8 +122,10 @@ impl Truth {
                 require(b.attempt >= executed, "no execution is forgotten")?;
             }
             (Some(a), None) => {
+                let put_off = self.trial.as_ref().is_none_or(|t| t.executed == 0);
                 let is_over = a.phase == Phase::Stopping || new.ended(&a.name).is_some();
-                require(is_over, "an upgrade that has begun comes to an end")?;
+                let law = "an upgrade that has begun comes to an end, or is put off before it has run";
+                require(is_over || put_off, law)?;
             }
             (None, Some(b)) => {
                 require(!self.applied.contains(&b.name), "I5: an applied upgrade is not applied again")?;
@@ -161,7 +163,7 @@ impl World {
                 require(self.pending.is_none(), "one prompt action at a time")
             }
             Action::Link(target) => self.check_link(target),
-            Action::Spawn { version, .. } => self.check_spawn(version),
+            Action::Spawn { version, mode, launch } => self.check_spawn(version, *mode, *launch),
             Action::Reexec { .. } => Ok(()),
             Action::Adopt => {
                 let orphan = self.process.as_ref().filter(|p| p.orphan);
@@ -214,7 +216,9 @@ impl World {
         require(self.pending.is_none(), "one prompt action at a time")?;
         require(self.process.is_none(), "the link is switched with the node down")?;
         let progress = self.record.upgrade.as_ref().ok_or("the link is switched for an upgrade")?;
+        let never_ran = self.truth.trial.as_ref().is_none_or(|t| t.executed == 0);
         match progress.phase {
+            Phase::Trying if self.unwritten && never_ran && *to == progress.from.target => {}
             Phase::Trying => require(*to == progress.to.target, "the way forth leads to the new binary")?,
             Phase::Reverting => require(*to == progress.from.target, "the way back leads to the old binary")?,
             phase => return Err(format!("an intent is durable before its effect: link in {phase:?}")),
@@ -222,14 +226,19 @@ impl World {
         require(*to == Target::Genesis || self.truth.verified.contains(to), "I4: only what was verified")
     }
 
-    fn check_spawn(&self, version: &Version) -> Result<(), String> {
+    fn check_spawn(&self, version: &Version, mode: Mode, launch: u64) -> Result<(), String> {
         require(self.pending.is_none(), "one prompt action at a time")?;
         require(self.process.is_none(), "I2: never two nodes")?;
         require(version.target == self.link, "I1: what runs is what current points at")?;
-        require(self.record.node == NodeMark::Running, "an intent is durable before its effect: spawn")?;
         require(self.record.halted.is_none(), "what is halted stays down")?;
         let genesis = version.target == Target::Genesis;
         require(genesis || self.truth.verified.contains(&version.target), "I4: only what was verified")?;
+        let on_disk = self.unacknowledged.iter().chain([&self.record]);
+        if on_disk.clone().all(|record| launch > record.launch) {
+            return self.check_unrecorded(version, mode);
+        }
+        require(self.record.launch == launch, "the number of a launch is its own")?;
+        require(self.record.node == NodeMark::Running, "an intent is durable before its effect: spawn")?;
         match &self.record.upgrade {
             Some(progress) => {
                 require(
@@ -239,6 +248,28 @@ impl World {
                 require(*version == progress.to, "an upgrade starts its own binary")?;
                 let executed = self.truth.trial.as_ref().map_or(0, |t| t.executed);
                 require(progress.attempt > executed, "the attempt counter is durable before its exec")
+            }
+            None => {
+                require(*version == self.record.current, "what runs is what the journal says")?;
+                self.check_old(version)
+            }
+        }
+    }
+
+    /// A node is started though its record cannot be written (I12).
+    fn check_unrecorded(&self, version: &Version, mode: Mode) -> Result<(), String> {
+        require(self.unwritten, "an intent is durable before its effect: spawn")?;
+        let silent = self.policy.validator && self.policy.silent_after_unclean;
+        require(!silent || mode != Mode::Full, "a validator whose start is on no record is silent")?;
+        match &self.record.upgrade {
+            Some(progress) if *version == progress.to => require(
+                progress.phase == Phase::Trying,
+                "the new binary is started when the link is switched",
+            ),
+            Some(progress) => {
+                require(*version == progress.from, "what runs is what the journal says")?;
+                require(!progress.past_fork(), "I7: the old binary is not started at the fork")?;
+                self.check_old(version)
             }
             None => {
                 require(*version == self.record.current, "what runs is what the journal says")?;
@@ -286,6 +317,8 @@ impl World {
             // One whose stop had only begun may have been forgotten already.
             let phase = self.record.upgrade.as_ref().map(|p| p.phase);
             let under_way = phase.is_some_and(|p| p > Phase::Stopping) && self.process.is_none();
+            // It may have been put off, and that is on no record.
+            let under_way = under_way && !self.unwritten;
             return require(!under_way, "nothing is prepared while the node is down for an upgrade");
         }
         require(self.process.is_none(), "the data is touched with the node down")?;

@@ -92,9 +92,8 @@ fn a_node_that_cannot_be_executed() {
         release                      → record [genesis Running]
         recorded                     → spawn genesis
         spawn failed (Environment)   → warn node_not_started: it failed
+                                     → warn restarting: failures=2 in=2.0s last="it failed"
                                      → record [genesis Never]
-        recorded                     → error halted (history): the node failed 2 times in a row, last: it failed
-                                     → exit Halted: the node failed 2 times in a row, last: it failed
     "#]]);
 }
 

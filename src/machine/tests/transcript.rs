@@ -96,6 +96,13 @@ impl Story {
         }
     }
 
+    /// No record is written, and all else goes well, until a node runs.
+    pub(super) fn all_fail(&mut self) -> &mut Self {
+        let runs = self.world.runs_without_records();
+        assert_eq!(runs, Ok(true), "{}", self.told);
+        self
+    }
+
     pub(super) fn all(&mut self, inputs: impl IntoIterator<Item = Input>) -> &mut Self {
         for input in inputs {
             self.then(input);
@@ -129,6 +136,7 @@ impl Story {
                 Some(Action::Inspect(_)) => "inspected".to_owned(),
                 _ => "spawned".to_owned(),
             },
+            Input::FailLate(class) => format!("failed late ({class:?})"),
             Input::Fail(class) => match &self.world.pending {
                 Some(Action::Record(_)) => format!("record failed ({class:?})"),
                 Some(Action::Link(_)) => format!("link failed ({class:?})"),

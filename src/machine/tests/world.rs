@@ -16,8 +16,12 @@ pub(super) enum Input {
     Ok,
     /// The prompt action fails and has no effect.
     Fail(Class),
+    /// The prompt action fails and has its effect all the same: only its fsync has failed.
+    FailLate(Class),
     /// Nothing holds the locks any more.
     Release,
+    /// The next SIGTERM cannot be sent.
+    Unsent,
     /// The node process ends.
     Exit(Status),
     /// The node process ends because the disk is full.
@@ -85,8 +89,14 @@ pub(super) struct World {
     pub(super) schedule: Vec<Upgrade>,
     /// Whether upgrades come with a hook.
     pub(super) hook: bool,
-    /// The journal as it is on disk.
+    /// The record that was acknowledged last.
     pub(super) record: Record,
+    /// A later one that is on disk, though its write has failed.
+    pub(super) unacknowledged: Option<Record>,
+    /// Whether the next SIGTERM cannot be sent.
+    pub(super) unsent: bool,
+    /// Whether the last write of a record has failed.
+    pub(super) unwritten: bool,
     /// The chain that the node is on: what its hashes begin with.
     pub(super) chain: &'static str,
     /// The head record on disk.
@@ -125,6 +135,9 @@ impl World {
             schedule,
             hook: false,
             record: Record { chain: Some(chain()), ..Record::new(version(&Target::Genesis)) },
+            unacknowledged: None,
+            unsent: false,
+            unwritten: false,
             chain: "0x",
             head_record: Some(HeadRecord {
                 block: block(H - 10),
@@ -157,10 +170,14 @@ impl World {
         }
         match input {
             Input::Ok => self.succeed()?,
-            Input::Fail(class) => self.fail(*class)?,
+            Input::Fail(class) => self.fail(*class, false)?,
+            Input::FailLate(class) => self.fail(*class, true)?,
             Input::Release => {
                 self.awaiting = false;
                 self.feed(Event::Released)?;
+            }
+            Input::Unsent => {
+                self.unsent = true;
             }
             Input::Exit(status) => self.exit(*status, None)?,
             Input::Full => self.exit(Status::Code(1), Some("disk full".to_owned()))?,
@@ -243,6 +260,31 @@ impl World {
         Err("it comes to rest".to_owned())
     }
 
+    /// Lets everything go well but for records, of which none is written any more, until a node runs or the supervisor
+    /// has ended. Returns whether that comes about (I12), or a decision keeps the node down.
+    pub(super) fn runs_without_records(&mut self) -> Result<bool, String> {
+        for _ in 0..100 {
+            let input = match &self.process {
+                _ if self.end.is_some() => return Ok(true),
+                _ if self.machine.is_none() => Input::Boot,
+                _ if matches!(self.pending, Some(Action::Record(_))) => Input::Fail(Class::Environment),
+                _ if self.pending.is_some() => Input::Ok,
+                Some(process) if process.killed => Input::Exit(Status::Signal(9)),
+                Some(process) if process.terminated => Input::Exit(Status::Code(0)),
+                Some(_) => return Ok(true),
+                _ if self.job.as_ref().is_some_and(|(_, cancelled)| *cancelled) => {
+                    Input::Failed(Class::Cancelled)
+                }
+                _ if self.job.is_some() => Input::Done,
+                None if self.awaiting => Input::Release,
+                None => Input::Tick,
+            };
+            self.step(&input)?;
+        }
+        let machine = self.machine.as_ref().expect("the supervisor lives");
+        Ok(machine.held().is_some() || machine.is_fork_reached(self.now))
+    }
+
     /// What all has come to, in a word.
     pub(super) fn outcome_in_a_word(&self) -> String {
         match (&self.end, &self.process) {
@@ -270,6 +312,13 @@ impl World {
     fn boot(&mut self) -> Result<(), String> {
         self.end = None;
         self.truth.forgets();
+        if let Some(record) = self.unacknowledged.take() {
+            // That was looked at when it was written.
+            self.truth.inspected = record.upgrade.as_ref().map(|attempt| attempt.to.target.clone());
+            self.truth.recorded(&self.record, &record)?;
+            self.record = record;
+        }
+        self.unwritten = false;
         self.machine = Some(Machine::new(self.policy.clone(), 7, self.record.clone()));
         let head = self.head_record.clone();
         let age = self.truth.executed_at.map_or(Duration::ZERO, |at| self.now.duration_since(at));
@@ -288,6 +337,7 @@ impl World {
             self.perform(action)?;
         }
         let answers: Vec<Event> = actions.iter().filter_map(|action| self.answer(action)).collect();
+        self.unsent &= !actions.contains(&Action::Terminate);
         self.done.extend(actions);
         for event in answers {
             self.feed(event)?;
@@ -323,9 +373,10 @@ impl World {
             }
             Action::Terminate => {
                 if let Some(process) = &mut self.process {
-                    process.terminated = true;
+                    process.terminated = !self.unsent;
                 }
-                self.truth.stopping_since = Some(self.now);
+                // One that could not be sent was the same stop.
+                self.truth.stopping_since.get_or_insert(self.now);
             }
             Action::Kill => {
                 if let Some(process) = &mut self.process {
@@ -381,6 +432,10 @@ impl World {
                 Event::Traced(Ok((*from..=*to).map(|height| self.told(height)).collect()))
             }
             Action::Unpeer => Event::Unpeered(Ok(3)),
+            Action::Terminate if self.unsent => {
+                Event::NotTerminated(Failure::new(Class::Environment, "it failed"))
+            }
+            Action::Terminate => Event::Terminated,
             Action::Confirm => Event::Head(self.told(self.head)),
             _ => return None,
         })
@@ -392,6 +447,7 @@ impl World {
             Action::Record(record) => {
                 self.truth.recorded(&self.record, record)?;
                 self.record = record.clone();
+                (self.unacknowledged, self.unwritten) = (None, false);
             }
             Action::Link(target) => self.link = target.clone(),
             Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
@@ -425,11 +481,23 @@ impl World {
         })
     }
 
-    fn fail(&mut self, class: Class) -> Result<(), String> {
+    fn fail(&mut self, class: Class, late: bool) -> Result<(), String> {
         let failure = Failure::new(class, "it failed");
         let event = match self.pending.take().expect("a prompt action is pending") {
-            Action::Record(_) => Event::RecordFailed(failure),
-            Action::Link(_) => Event::LinkFailed(failure),
+            Action::Record(record) => {
+                self.unwritten = true;
+                if late {
+                    self.truth.clone().recorded(&self.record, &record)?;
+                    self.unacknowledged = Some(record);
+                }
+                Event::RecordFailed(failure)
+            }
+            Action::Link(target) => {
+                if late {
+                    self.link = target;
+                }
+                Event::LinkFailed { failure, leads_to: Some(self.link.clone()) }
+            }
             Action::Inspect(_) => Event::InspectFailed(failure),
             _ => Event::SpawnFailed(failure),
         };

@@ -51,6 +51,7 @@ fn under_way(height: u64, phase: Phase) -> Record {
         unclean: false,
         backup: None,
         reason: None,
+        put_off: false,
     });
     record
 }

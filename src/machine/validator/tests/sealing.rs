@@ -454,6 +454,6 @@ fn only_an_earlier_launch_of_this_boot_proves_that_the_last_one_never_ran() {
     // The number of a launch that was taken back is not given again.
     assert_eq!(seen(Some(4)), (6, NodeMark::StoppedClean));
     assert_eq!(seen(Some(5)), (6, NodeMark::StoppedUnclean));
-    assert_eq!(seen(Some(6)), (6, NodeMark::StoppedUnclean), "the journal is older than the lock");
+    assert_eq!(seen(Some(6)), (7, NodeMark::StoppedUnclean), "the journal is older than the lock");
     assert_eq!(seen(None), (6, NodeMark::StoppedUnclean), "a power cut may have taken the name away");
 }

@@ -1,0 +1,217 @@
+//! Records: what follows when one is durable, and what happens when it cannot be written.
+//!
+//! With a node running the old record stands, the node goes on, and what needs the new one waits. With none a write is
+//! tried again for a moment. If that fails as well, what the last durable record names is started all the same: a node
+//! is never down for want of a record (I12). It is the binary that `current` leads to:
+//!
+//! | `current` leads to | started is |
+//! |---|---|
+//! | the version without an upgrade | that |
+//! | the old binary of an upgrade | that, and the upgrade is put off; at the fork nothing is, since it is of no use there |
+//! | a new binary that never ran, and will not | the old one, after the link was pointed back: a crash in between begins anew |
+//! | a new binary that has run | that, again |
+//!
+//! Such a launch has a number beyond all that may be on disk, and its process writes it into its lock, so that a
+//! supervisor that comes after us knows what has run. A power cut takes that knowledge away. So a validator starts
+//! silent then; and where the durable record says that nothing of this home has ever signed, it does not sign before a
+//! record is written.
+
+use super::Machine;
+use super::event::{Action, Failure, Level, Notice};
+use super::record::{NodeMark, Phase, Record};
+use super::restart::{ATTEMPTS, backoff};
+use super::state::{AfterRecord, Cleared, Rested, State, Why};
+use std::time::{Duration, Instant};
+
+/// The wait before a record is tried again: at first, doubling, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+/// How many writes in a row must have failed before a node is started without its record: after 350 ms.
+const TRIES: u32 = 4;
+
+impl Machine {
+    /// Makes `record` durable, then goes on.
+    pub(super) fn save(&mut self, record: Record, then: AfterRecord) {
+        self.save_and_tell(record, then, None);
+    }
+
+    /// Makes `record` durable, tells what it says, then goes on.
+    pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
+        self.actions.push(Action::Record(record.clone()));
+        let old = Box::new(std::mem::replace(&mut self.record, record));
+        self.state = State::Recording { then, old, news };
+    }
+
+    pub(super) fn recorded(&mut self, now: Instant) {
+        if self.unwritten > 0 {
+            let text = format!("the record is durable again, after {} failures", self.unwritten);
+            self.tell(Level::Info, "journal_written", text, false);
+        }
+        (self.unwritten, self.behind) = (0, false);
+        if matches!(self.state, State::Stopping { .. }) {
+            return;
+        }
+        let State::Recording { then, old, news } = &self.state else { return self.unexpected("recorded") };
+        let has_ended = old.upgrade.is_some() && self.record.upgrade.is_none();
+        let (then, news) = (then.clone(), news.clone());
+        if has_ended {
+            self.sift();
+        }
+        self.proceed(now, then, news);
+    }
+
+    /// Does what follows a record.
+    fn proceed(&mut self, now: Instant, then: AfterRecord, news: Option<Notice>) {
+        self.actions.extend(news.map(Action::Tell));
+        if let Some(progress) = &self.record.upgrade {
+            self.forced.take_if(|u| u.name == progress.name);
+        }
+        match then {
+            AfterRecord::Terminate(node) if self.is_too_late_to_stop(now) => {
+                self.warn(
+                    "stop_too_late",
+                    "the journal was written too slowly: the moment has passed".to_owned(),
+                );
+                self.save(Record { upgrade: None, ..self.record.clone() }, AfterRecord::Run(node));
+            }
+            AfterRecord::Terminate(node) => self.terminate(now, node, Why::Upgrade),
+            AfterRecord::Run(node) => self.state = State::Running(node),
+            AfterRecord::Applied(node, progress) => {
+                self.state = State::Running(node);
+                self.actions.push(Action::AfterUpgrade(*progress));
+            }
+            AfterRecord::Start(None) => self.clear(now, Cleared::Start),
+            AfterRecord::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
+            AfterRecord::Upgrade => self.go_on(),
+            AfterRecord::Link(target) => {
+                self.state = State::Linking { back: false };
+                self.actions.push(Action::Link(target));
+            }
+            AfterRecord::Spawn => self.spawn(),
+            AfterRecord::End { exit, node, reason } => self.end(exit, node, reason),
+        }
+    }
+
+    /// The old record stands. On the way out a missing record is safe, and waiting is not.
+    pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
+        self.unwritten = self.unwritten.saturating_add(1);
+        self.tell(Level::Error, "journal_not_written", failure.detail, false);
+        if matches!(self.state, State::Stopping { .. }) {
+            return;
+        }
+        let State::Recording { then, old, news } = &self.state else {
+            return self.unexpected("record_failed");
+        };
+        let (then, old, news) = (then.clone(), old.clone(), news.clone());
+        let record = std::mem::replace(&mut self.record, *old);
+        let again = now + self.record_again();
+        match then {
+            AfterRecord::Terminate(mut node)
+            | AfterRecord::Run(mut node)
+            | AfterRecord::Applied(mut node, _) => {
+                node.identity.known &= self.record.chain.is_some();
+                node.not_before = Some(again);
+                self.state = State::Running(node);
+            }
+            AfterRecord::End { exit, node, reason } => {
+                self.actions.extend(news.map(Action::Tell));
+                self.end(exit, node, reason);
+            }
+            then @ (AfterRecord::Start(_)
+            | AfterRecord::Upgrade
+            | AfterRecord::Link(_)
+            | AfterRecord::Spawn) => {
+                if self.unwritten >= TRIES && self.go_without(now, &record, &then, news.as_ref()) {
+                    return;
+                }
+                let then = Rested::Record(Box::new(record), then, news);
+                self.state = State::Resting { until: again, then };
+            }
+        }
+    }
+
+    /// The wait before a record is written again.
+    pub(super) fn record_again(&self) -> Duration {
+        AGAIN.0.saturating_mul(1 << self.unwritten.saturating_sub(1).min(16)).min(AGAIN.1)
+    }
+
+    /// Goes on without a record that cannot be written, towards a node that runs. Returns whether there is such a way.
+    fn go_without(
+        &mut self,
+        now: Instant,
+        record: &Record,
+        then: &AfterRecord,
+        news: Option<&Notice>,
+    ) -> bool {
+        match then {
+            AfterRecord::Start(_) => {
+                self.record = record.clone();
+                self.behind = true;
+                self.sift();
+                self.proceed(now, then.clone(), news.cloned());
+                true
+            }
+            AfterRecord::Spawn => {
+                self.spawn_unrecorded(record.clone());
+                true
+            }
+            AfterRecord::Upgrade | AfterRecord::Link(_) => self.leave_the_upgrade(now, record),
+            AfterRecord::Terminate(_)
+            | AfterRecord::Run(_)
+            | AfterRecord::Applied(..)
+            | AfterRecord::End { .. } => false,
+        }
+    }
+
+    /// The next phase of an upgrade cannot be recorded: runs what `current` leads to.
+    fn leave_the_upgrade(&mut self, now: Instant, record: &Record) -> bool {
+        let Some(attempt) = &record.upgrade else { return false };
+        if self.link.as_ref() == Some(&attempt.from.target) {
+            let is_of_use = !self.fork_reached(attempt, now);
+            if is_of_use {
+                self.put_off(now, attempt, "the journal cannot be written".to_owned());
+            }
+            return is_of_use;
+        }
+        if attempt.phase != Phase::Reverting {
+            return false;
+        }
+        self.behind = true;
+        if attempt.attempt == 0 {
+            self.record = record.clone();
+            self.link_back();
+        } else {
+            self.record.node = self.left;
+            let wait = self.wait_to_start(now, &self.record, backoff(ATTEMPTS, self.seed));
+            self.state = State::Resting { until: now + wait, then: Rested::Start };
+        }
+        true
+    }
+
+    fn spawn_unrecorded(&mut self, mut record: Record) {
+        let seals = self.policy.validator && !record.silent && !self.is_untried(&record);
+        if seals && self.policy.silent_after_unclean {
+            record.silent = true;
+            if let Some(until) = self.silent_not_before().filter(|at| self.is_ahead(*at)) {
+                self.state = State::Resting { until, then: Rested::Gap };
+                return;
+            }
+        }
+        // The record that could not be written may be on disk all the same.
+        let launch = record.launch + 1;
+        if let Some(attempt) = record.upgrade.as_mut().filter(|attempt| attempt.sealing == record.launch) {
+            attempt.sealing = if record.silent { 0 } else { launch };
+        }
+        record.launch = launch;
+        self.record = record;
+        self.behind = true;
+        let text = "the node is started all the same; its record is written as soon as that is possible";
+        self.tell(Level::Error, "started_unrecorded", text.to_owned(), true);
+        self.spawn();
+    }
+
+    /// Whether a silent node must stay so until the journal can be written: after a power cut it would seem that nothing
+    /// of this home had signed.
+    pub(super) fn must_be_recorded_first(&self) -> bool {
+        self.behind && self.record.before == NodeMark::Never
+    }
+}
