@@ -101,7 +101,10 @@ fn a_hook_that_cannot_run_keeps_the_old_binary() {
 
 #[test]
 fn a_binary_that_changes_or_goes_after_it_was_ready_leaves_the_old_one_running() {
-    for (change, why) in [("rm", "No such file"), ("echo >>", "the staged binary has changed")] {
+    // One that is missing may be put back.
+    let missing = ("rm", ["event=upgrade_put_off", "No such file"]);
+    let changed = ("echo >>", ["event=upgrade_ended", "the staged binary has changed"]);
+    for (change, says) in [missing, changed] {
         let rig = Rig::new();
         rig.stage("v2", &[]);
         let binary = rig.of("upgrades/v2/bin/simnode");
@@ -109,8 +112,7 @@ fn a_binary_that_changes_or_goes_after_it_was_ready_leaves_the_old_one_running()
         rig.hook("v2", "pre-upgrade", &script);
         rig.schedule("v2", 5);
         let mut visor = rig.run();
-        let said = visor.wait_outcome("v2", "failed");
-        assert!(said.contains(why), "{said}");
+        visor.wait(&says);
         visor.wait_count(2, &["event=node_started", "version=genesis"]);
         assert_eq!(rig.current(), "genesis");
         assert_eq!(visor.stop(), 0);

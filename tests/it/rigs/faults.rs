@@ -42,13 +42,8 @@ struct Known {
 const KNOWN: &[Known] = &[
     // On a full or broken disk no node starts at all.
     Known { finding: "J2", call: "", on: "", trouble: "before a node had started" },
-    // A transient fault ends an upgrade.
-    Known { finding: "J5", call: "", on: "", trouble: "failed backup: " },
-    Known { finding: "J5", call: "", on: "", trouble: "failed pre-upgrade hook: " },
-    Known { finding: "J5", call: "", on: "", trouble: "failed current cannot be switched: " },
-    // Where neither the link can be changed nor a node be executed, it gives up with no node.
-    Known { finding: "J6", call: "", on: "", trouble: "halted current cannot be switched" },
-    Known { finding: "J6", call: "", on: "", trouble: "event=node_not_started" },
+    // Where no process can be had, there is no node.
+    Known { finding: "no process", call: "clone", on: "", trouble: "event=node_not_started" },
     // Without the lock no node is started, because another one may have it.
     Known { finding: "I2", call: "", on: "", trouble: "/state/node.lock" },
 ];
@@ -130,7 +125,8 @@ fn watch(run: &Run<'_>, patience: Duration) -> String {
     let deadline = std::time::Instant::now() + patience;
     let outcome = until_within(patience * 2, "the end of an upgrade with an error", || {
         let is_late = std::time::Instant::now() > deadline;
-        (run.traced.has_ended() || is_late || end().is_some()).then(end)
+        let is_put_off = || run.log().contains("event=upgrade_put_off");
+        (run.traced.has_ended() || is_late || end().is_some() || is_put_off()).then(end)
     });
     if run.traced.has_ended() {
         return "ended".into();
