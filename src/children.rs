@@ -200,7 +200,8 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
+/// The outcome of a signal. That the process has ended already is fine.
+pub(crate) fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
     match sent {
         Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
         Err(e) => Err(e.into()),

@@ -73,7 +73,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"));
     }
     if let Some(version) = asked {
-        return done(run::can_resume(&version.to_string_lossy(), &loaded, command));
+        return done(run::can_resume(&version.to_string_lossy(), &loaded, &home, command));
     }
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),

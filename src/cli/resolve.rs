@@ -98,7 +98,11 @@ impl Hand<'_> {
 
     /// Carries a decision out, step by step.
     fn carry_out(&mut self, decision: Decision) -> Result<()> {
-        let highest = head::read(self.home)?.map(|record| record.block.height);
+        let highest = match (head::read(self.home), &decision) {
+            // A damaged one is what there is to forget.
+            (Err(e), Decision::ForgetHead | Decision::Rebind) if e.kind() == Kind::Halted => None,
+            (read, _) => read?.map(|record| record.block.height),
+        };
         let resolved = resolve(self.record.clone(), highest, decision).map_err(not_met)?;
         for action in &resolved.actions {
             match action {

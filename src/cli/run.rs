@@ -7,6 +7,8 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::Status;
 use crate::supervisor::{self, CAN_RESUME};
+use crate::upgrade::agenda::Agenda;
+use crate::upgrade::head;
 use crate::upgrade::journal::{Journal, VERSION};
 use std::ffi::OsString;
 
@@ -40,8 +42,8 @@ fn check(loaded: &Loaded, args: &[OsString]) -> Result<Vec<String>> {
     Ok(loaded.warnings.iter().chain(&doubtful).map(ToString::to_string).collect())
 }
 
-/// Whether this program could go on as this `run`, with a journal of a version.
-pub(super) fn can_resume(version: &str, loaded: &Loaded, command: Command) -> Result<()> {
+/// Whether this program could go on as this `run`, with a journal of a version and with all that a start reads.
+pub(super) fn can_resume(version: &str, loaded: &Loaded, home: &Home, command: Command) -> Result<()> {
     let Command::Run { args } = command else {
         return Err(Error::new(Kind::Usage, format!("only `run` has {CAN_RESUME}")));
     };
@@ -54,5 +56,10 @@ pub(super) fn can_resume(version: &str, loaded: &Loaded, command: Command) -> Re
             ),
         ));
     }
-    check(loaded, &args).map(drop)
+    check(loaded, &args)?;
+    home.read_current()?;
+    Journal::read(home)?;
+    Agenda::load(home)?;
+    head::read(home)?;
+    Ok(())
 }

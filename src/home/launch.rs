@@ -3,6 +3,7 @@
 //! A process is named by its id, its start time in clock ticks since the boot (proc(5), field 22 of `stat`) and the boot:
 //! two of them never agree in all three.
 
+use super::process::Stat;
 use super::{Home, regular};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant};
 const BIRTH: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(5);
 const LIMIT: u64 = 4096;
-/// Clock ticks in a second, as the kernel shows them on every platform of ours (`USER_HZ`).
-const TICKS: u64 = 100;
 
 /// The process that was launched last since the boot.
 #[derive(Debug)]
@@ -133,45 +132,6 @@ fn parts(text: &str) -> Option<(u64, &str, &str)> {
     Some((number.parse().ok()?, boot, stat))
 }
 
-/// The fields of `/proc/PID/stat` that matter here.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    pid: i32,
-    state: char,
-    parent: i32,
-    /// Clock ticks since the boot.
-    started: u64,
-}
-
-impl Stat {
-    fn parse(line: &str) -> Option<Stat> {
-        let pid = line.split(' ').next()?.parse().ok()?;
-        // The name of the program is in parentheses and may hold anything.
-        let mut fields = line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        Some(Stat { pid, state, parent, started: fields.nth(17)?.parse().ok()? })
-    }
-
-    /// The process as it is now, if the one of this id is this one and has not ended.
-    fn now(&self, dir: &str) -> Result<Option<Stat>> {
-        let path = format!("{dir}/stat");
-        let text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => return Ok(None),
-            read => read.map_err(|e| Error::io("read", Path::new(&path), e))?,
-        };
-        Ok(Stat::parse(&text).filter(|p| p.started == self.started && !matches!(p.state, 'Z' | 'X')))
-    }
-
-    fn age(&self) -> Result<Duration> {
-        let path = Path::new("/proc/uptime");
-        let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        let uptime: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
-        let started = Duration::from_millis(self.started.saturating_mul(1000 / TICKS));
-        Ok(Duration::try_from_secs_f64(uptime).unwrap_or_default().saturating_sub(started))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,14 +189,5 @@ mod tests {
         let other = stat.replace(&format!(" {started} "), &format!(" {} ", started + 1));
         assert!(found(format!("1 {} {other}", boot().unwrap())).unwrap().process.is_none());
         assert!(found(format!("1 another-boot {stat}")).is_none(), "a power cut may have brought it back");
-    }
-
-    #[test]
-    fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
-        let line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2";
-        assert_eq!(Stat::parse(line), Some(Stat { pid: 42, state: 'S', parent: 1, started: 987_654 }));
-        for bad in ["", "42", "42 (x", "x (y) S 1", "42 (y) S 1 2 3"] {
-            assert_eq!(Stat::parse(bad), None, "{bad}");
-        }
     }
 }

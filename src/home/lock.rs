@@ -7,6 +7,7 @@
 //! when its databases are closed. All are flock(2) locks, which belong to the open file and not to the process; the
 //! node's own may be an fcntl lock.
 
+use super::process::Stat;
 use super::{Home, glob, regular};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -286,15 +287,12 @@ fn is_dying(pid: u32) -> bool {
     const EXITING: u64 = 4;
     const KILLED: u64 = 1 << (9 - 1);
     let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-    // The name before may hold blanks and parentheses.
-    let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+    let stat = Stat::parse(&read("stat"));
     let pending = read("status").lines().any(|line| {
         let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & KILLED != 0)
     });
-    matches!(fields.first(), Some(&("Z" | "X"))) || flags & EXITING != 0 || pending
+    pending || stat.is_some_and(|stat| matches!(stat.state, 'Z' | 'X') || stat.flags & EXITING != 0)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod launch;
 mod layout;
 pub mod lock;
 mod manifest;
+mod process;
 pub mod regular;
 pub mod slots;
 pub(crate) mod trace;

@@ -3,6 +3,7 @@
 use super::chain_check::ChainCheck;
 use super::event::{Action, Failure, Mode, Recollection};
 use super::record::{Chain, Record};
+use super::resolve::forgotten;
 use super::state::{Next, Node, Why};
 use super::{Level, Machine, Notice};
 use std::time::Instant;
@@ -126,8 +127,9 @@ impl Machine {
     /// The operator states that the chain has lost what the record says. The block at which the old binary was stopped is
     /// no evidence against the new one either.
     pub(super) fn reset_head(&mut self, now: Instant) -> String {
-        let Some(was) = self.heads.height() else { return "there is no head record".to_owned() };
+        let highest = self.heads.height();
         self.heads.reset();
+        let was = highest.map_or("none".to_owned(), |height| height.to_string());
         self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
         self.actions.push(Action::ForgetHead);
         // A node that stands still reports no head by itself.
@@ -142,6 +144,6 @@ impl Machine {
             node.chain_check = None;
             self.follow(now, node, Next::Save { record: Box::new(record), news: None, applied: None });
         }
-        format!("the head record, block {was}, is forgotten")
+        forgotten(highest)
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator decides about a home on which nothing runs.
+//! The decisions of the operator about a home on which nothing runs.
 //!
 //! The decision is made here, on the record, and carried out as the supervisor's own are: by actions, in order. A step that
 //! ends the halt comes last, so that a decision which is interrupted can be made again.
@@ -38,7 +38,7 @@ pub enum Decision {
 pub struct Resolved {
     /// The steps: `Record`, `Link` and `ForgetHead`.
     pub actions: Vec<Action>,
-    /// What follows, for people.
+    /// The consequence, for people.
     pub said: String,
 }
 
@@ -55,42 +55,53 @@ fn refused(why: impl Into<String>, advice: Option<&'static str>) -> Refused {
     Refused { why: why.into(), advice }
 }
 
-/// Makes a decision on the record. `highest` is the height of the head record.
+/// Makes a decision on the record. `highest` is the height of the head record, if there is one that can be read.
 ///
 /// # Errors
 /// If it does not apply, or may hurt.
-pub fn resolve(mut record: Record, highest: Option<u64>, decision: Decision) -> Result<Resolved, Refused> {
+pub fn resolve(record: Record, highest: Option<u64>, decision: Decision) -> Result<Resolved, Refused> {
     match decision {
-        Decision::ForgetHead => return Ok(forget_head(record, highest)),
-        Decision::Rebind => return rebind(record),
-        Decision::Retry | Decision::RetryWith { .. } | Decision::Rollback { .. } => {}
-    }
-    let Some(reason) = record.halted.take() else {
-        return Err(refused("there is nothing to resolve: no upgrade was halted", None));
-    };
-    let mut actions = Vec::new();
-    let said = match decision {
-        Decision::Retry => {
+        Decision::ForgetHead => Ok(forget_head(record, highest)),
+        Decision::Rebind => rebind(record),
+        Decision::Retry => end_halt(record, |record| {
             record.upgrade.iter_mut().for_each(Attempt::begin_anew);
-            after_retry(&record)
-        }
+            Ok((Vec::new(), after_retry(record)))
+        }),
         Decision::RetryWith { name, ready, link } => {
-            let attempt = record.upgrade.as_mut().ok_or_else(no_upgrade)?;
-            let new = ready.version.target.clone();
-            attempt.begin_with(ready);
-            let said =
-                format!("the next `wemixvisor run` tries upgrade {} with the binary of {name}", attempt.name);
-            // Where the link leads to the old binary the next run switches it.
-            let is_switched = link != attempt.from.target;
-            actions.push(Action::Record(Record { halted: Some(reason.clone()), ..record.clone() }));
-            actions.extend(is_switched.then_some(Action::Link(new)));
-            said
+            end_halt(record, |record| retry_with(record, &name, ready, &link))
         }
-        Decision::Rollback { force } => go_back(&mut record, highest, force)?,
-        Decision::ForgetHead | Decision::Rebind => unreachable!("they are made above"),
-    };
-    actions.push(Action::Record(record));
+        Decision::Rollback { force } => {
+            end_halt(record, |record| Ok((Vec::new(), go_back(record, highest, force)?)))
+        }
+    }
+}
+
+/// Ends the halt after a change of the record, whose own steps come first.
+fn end_halt(
+    mut record: Record,
+    change: impl FnOnce(&mut Record) -> Result<(Vec<Action>, String), Refused>,
+) -> Result<Resolved, Refused> {
+    let reason = record.halted.clone().ok_or_else(not_halted)?;
+    let (mut actions, said) = change(&mut record)?;
+    actions.push(Action::Record(Record { halted: None, ..record }));
     Ok(Resolved { actions, said: format!("was halted: {reason}\n{said}") })
+}
+
+fn retry_with(
+    record: &mut Record,
+    name: &Name,
+    ready: Ready,
+    link: &Target,
+) -> Result<(Vec<Action>, String), Refused> {
+    let attempt = record.upgrade.as_mut().ok_or_else(no_upgrade)?;
+    let new = ready.version.target.clone();
+    attempt.begin_with(ready);
+    let said = format!("the next `wemixvisor run` tries upgrade {} with the binary of {name}", attempt.name);
+    // Where the link leads to the old binary the next run switches it.
+    let is_switched = *link != attempt.from.target;
+    let mut actions = vec![Action::Record(record.clone())];
+    actions.extend(is_switched.then_some(Action::Link(new)));
+    Ok((actions, said))
 }
 
 /// The upgrade that could be finished with the binary which is staged as `name`.
@@ -98,14 +109,16 @@ pub fn resolve(mut record: Record, highest: Option<u64>, decision: Decision) -> 
 /// # Errors
 /// If it is not halted, or that binary cannot be the one.
 pub fn may_retry_with<'a>(record: &'a Record, name: &Name) -> Result<&'a Attempt, Refused> {
-    if record.halted.is_none() {
-        return Err(refused("there is nothing to resolve: no upgrade was halted", None));
-    }
+    record.halted.as_ref().ok_or_else(not_halted)?;
     let attempt = record.upgrade.as_ref().ok_or_else(no_upgrade)?;
     match objection_to(attempt, name) {
         Some(why) => Err(refused(format!("{name} cannot take its place: {why}"), None)),
         None => Ok(attempt),
     }
+}
+
+fn not_halted() -> Refused {
+    refused("there is nothing to resolve: no upgrade was halted", None)
 }
 
 fn no_upgrade() -> Refused {
@@ -142,14 +155,19 @@ fn go_back(record: &mut Record, highest: Option<u64>, force: bool) -> Result<Str
 }
 
 fn forget_head(mut record: Record, highest: Option<u64>) -> Resolved {
-    let Some(height) = highest else {
-        return Resolved { actions: Vec::new(), said: "there is no head record".to_owned() };
-    };
     // The witness of an upgrade is of the same chain, and would hold the node as well.
     let witness = record.upgrade.as_mut().and_then(|attempt| attempt.witness.take());
     let mut actions: Vec<Action> = witness.map(|_| Action::Record(record)).into_iter().collect();
     actions.push(Action::ForgetHead);
-    Resolved { actions, said: format!("the head record, block {height}, is forgotten") }
+    Resolved { actions, said: forgotten(highest) }
+}
+
+/// Says which head record is forgotten.
+pub(super) fn forgotten(highest: Option<u64>) -> String {
+    match highest {
+        Some(height) => format!("the head record, block {height}, is forgotten"),
+        None => "there is no head record that can be read; any remains of one are forgotten".to_owned(),
+    }
 }
 
 fn rebind(mut record: Record) -> Result<Resolved, Refused> {
@@ -247,6 +265,9 @@ mod tests {
         };
         assert_eq!(after.upgrade.as_ref().unwrap().witness, None);
         assert!(after.halted.is_some(), "that is another decision");
+        // A record that is damaged has no height, and goes all the same.
+        let resolved = resolve(self::record(), None, Decision::ForgetHead).unwrap();
+        assert_eq!(resolved.actions, [Action::ForgetHead]);
         let chain = Some(Chain { id: 1, genesis: "0x0".to_owned() });
         let resolved = resolve(Record { chain, ..self::record() }, None, Decision::Rebind).unwrap();
         assert_eq!(resolved.actions[0], Action::ForgetHead);

@@ -6,7 +6,7 @@
 //! through us and so never waits for us.
 
 use super::node_args::Launch;
-use crate::children::{self, Owned};
+use crate::children::{self, Owned, gone_is_fine};
 use crate::home::Home;
 use crate::home::launch::{self, Process};
 use crate::home::lock::NodeLock;
@@ -155,13 +155,6 @@ fn end_at_once(process: &mut Owned) -> io::Result<()> {
 
 fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&Timespec::default()))? > 0)
-}
-
-fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
-    match sent {
-        Err(Errno::SRCH) | Ok(()) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// Whose fault a failed execution is. What the kernel says of the file itself is the binary's, the rest is

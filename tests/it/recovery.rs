@@ -237,6 +237,22 @@ fn an_old_binary_is_not_started_at_the_fork_that_was_planned_meanwhile() {
 }
 
 #[test]
+fn a_damaged_head_record_halts_and_can_be_forgotten() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_node();
+    assert_eq!(visor.stop(), 0);
+    fs::write(rig.of("state/head"), "damaged").unwrap();
+    let mut visor = rig.run();
+    assert_eq!(visor.end_beside(), 79);
+    visor.wait(&["the head record is damaged", "wemixvisor resolve head"]);
+    assert!(rig.ok(&["resolve", "head"]).contains("forgotten"));
+    let mut visor = rig.run();
+    visor.wait_node();
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_chain_that_stopped_by_itself_is_not_started_again_with_the_old_binary() {
     let rig = Rig::with(&[("freeze", "9")]).set("DAEMON_HEIGHT_SOURCE", "none");
     let mut visor = rig.run();

@@ -325,11 +325,20 @@ fn a_program_that_could_not_go_on_is_not_executed() {
 }
 
 #[test]
-fn a_journal_or_a_configuration_that_it_does_not_know_is_refused_by_a_program() {
+fn a_program_refuses_to_go_on_from_what_it_cannot_read() {
     let rig = Rig::new();
     rig.ok(&["--can-resume", "1", "run"]);
     assert!(rig.fails(5, &["--can-resume", "2", "run"]).contains("journals of version 1, not 2"));
     rig.fails(2, &["--can-resume", "1", "status"]);
+    rig.schedule("v2", 1_000);
+    rig.ok(&["--can-resume", "1", "run"]);
+    let schedule = fs::read(rig.of("state/schedule.json")).unwrap();
+    fs::write(rig.of("state/schedule.json"), "{}").unwrap();
+    rig.fails(65, &["--can-resume", "1", "run"]);
+    fs::write(rig.of("state/schedule.json"), schedule).unwrap();
+    fs::write(rig.of("state/head"), "damaged").unwrap();
+    rig.fails(79, &["--can-resume", "1", "run"]);
+    rig.ok(&["resolve", "head"]);
     fs::write(rig.of("config.yaml"), "daemon_max_restarts: many\n").unwrap();
     rig.fails(78, &["--can-resume", "1", "run"]);
 }
