@@ -53,7 +53,7 @@ pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     let pid = Pid::from_child(&child);
     drop(place);
     registry.owned.insert(pid.as_raw_pid());
-    // What was executed goes on, also where no descriptor is to be had for it: it can be waited for by its number.
+    // Without a descriptor the process is waited for by its number; it must not be killed for that.
     let pidfd = pidfd_open(pid, PidfdFlags::empty())
         .inspect_err(|e| log::warn!("event=no_pidfd pid={} {e}", pid.as_raw_pid()))
         .ok();

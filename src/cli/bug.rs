@@ -1,7 +1,7 @@
-//! What follows from a bug of ours: it is reported, and the process ends with the exit code of a bug.
+//! Handling of our own bugs: a panic is reported, and the process ends with the exit code of a bug.
 //!
-//! A node that runs goes on, and the next supervisor takes it over. So no bug has to be survived in place, and a thread
-//! that is gone can leave no supervisor behind that is deaf or blind.
+//! A running node goes on, and the next supervisor takes it over. So no bug must be survived in place, and no supervisor
+//! goes on without one of its threads.
 
 use super::{logger, tell};
 use crate::exit::Exit;

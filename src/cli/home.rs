@@ -1,4 +1,4 @@
-//! Commands about the home and the supervisor as a whole: `init`, `stop`, `restart`.
+//! Commands about the home and the supervisor as a whole: `init`, `stop`, `restart`, `detach`, `reexec`.
 
 use super::logger::show_warnings;
 use super::{print, tell};
@@ -101,7 +101,7 @@ pub(super) fn detach(home: &Home) -> Result<()> {
     }
 }
 
-/// Has the supervisor execute the program that is at its path by now, and waits until that one answers.
+/// Makes the supervisor execute the program that is now at its path, and waits until that program answers.
 pub(super) fn reexec(home: &Home) -> Result<()> {
     let before = ask_status(home)?;
     if let Some(answered) = ask_once(home, &Request::Reexec)? {

@@ -1,6 +1,6 @@
 //! A model of a file system without an order of its own: what a power cut may leave behind any prefix of a trace.
 //!
-//! What was synced is there. Beside it, every change that was not synced may or may not be there, each for itself:
+//! Synced changes are there. Every other change may or may not be there, independently of the others:
 //!
 //! - A name that was made, removed or renamed is durable once its directory was synced. A rename is one step in both
 //!   directories, and so is an exchange; the sync of the directory of the new name makes it durable.
@@ -140,7 +140,7 @@ impl Disk {
         }
     }
 
-    /// What a reader finds if no power cut comes.
+    /// The tree as a reader finds it without a power cut.
     pub(super) fn live(&self) -> Tree {
         let names = self.live.iter().map(|(slot, inode)| (slot, *inode)).collect();
         self.tree(&names, &mut |inode| {

@@ -40,7 +40,7 @@ struct Flow {
     name: &'static str,
     /// Its part of the states: what a cheap one gives up, an expensive one need not.
     share: u64,
-    /// What is there, durably, before the first step.
+    /// Lays out the durable state before the first step.
     setup: fn(&Home),
     /// Performs the steps from this number on, as a process does that has just started. Step 1 is the first one.
     run: fn(&Home, usize),

@@ -1,4 +1,4 @@
-//! What a power cut may leave of a file that was written to and not synced.
+//! The states of a file that was written and not synced, after a power cut.
 //!
 //! Length and bytes are independent of each other. What was written may be there, or be missing, or be there up to a
 //! byte or from a byte on; every sector or page of it may be old, new or zero; and a page may hold what some other

@@ -52,7 +52,7 @@ impl Content {
 }
 
 impl Tree {
-    /// What is below `root` now.
+    /// The tree below `root` now.
     pub(super) fn read(root: &Path) -> Tree {
         let mut tree = Tree::default();
         let mut open = vec![root.to_owned()];
@@ -77,7 +77,7 @@ impl Tree {
         tree
     }
 
-    /// A number that tells one state from another.
+    /// A number that differs between states.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (path, node) in &self.0 {

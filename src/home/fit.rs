@@ -1,7 +1,7 @@
 //! Whether a home can be worked in at all: its file system, and who owns what is in it.
 //!
-//! What is wrong here is not noticed before the first start or the first record, and then again at every try. So it is
-//! looked at before anything begins. Nothing is changed.
+//! Such a fault would show at the first start or the first record only, and then at every try. So `run` and
+//! `config check` look for it before anything begins. Nothing is changed.
 
 use super::Home;
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
@@ -21,7 +21,7 @@ pub struct Unfit {
     pub hint: String,
 }
 
-/// What the home at `root` with its data in `data` lacks. What is not there yet is not looked at.
+/// The faults of the home at `root` with its data in `data`. Missing files and directories are no faults.
 #[must_use]
 pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
     let dir = root.join(Home::DIR);

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest time that a process takes from its birth to its exec.
+/// The longest time that a process takes from its birth to its exec, and the time between two looks.
 const BIRTH: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(5);
 const LIMIT: u64 = 4096;
@@ -75,7 +75,7 @@ pub fn note(number: u64) -> io::Result<Vec<u8>> {
 pub fn last(home: &Home) -> Result<Option<Launch>> {
     let path = home.node_lock();
     let bytes = match regular::read(&path, LIMIT) {
-        // One that is not a file is reported where it is taken.
+        // A lock that is not a regular file is reported when it is taken.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
             return Ok(None);
         }
@@ -112,7 +112,7 @@ fn examine(named: &Stat) -> Result<Option<Process>> {
         thread::sleep(AGAIN);
     }
     let digest = File::open(&exe).and_then(|file| Digest::of_reader(Algorithm::Sha256, file));
-    // One that has ended meanwhile has no file any more.
+    // A process that has ended meanwhile has no such file any more.
     let Some(now) = named.now(&dir)? else { return Ok(None) };
     let sha256 = digest.map_err(|e| Error::io("read", Path::new(&exe), e))?;
     let is_child = now.parent == getpid().as_raw_pid();

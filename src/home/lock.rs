@@ -273,7 +273,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Whether there is such a process that is not about to be gone; one that we may not signal is one as well.
+/// Whether this process exists and is not about to end. A process that we may not signal exists.
 fn is_alive(pid: u32) -> bool {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     process.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH)) && !is_dying(pid)

@@ -1,7 +1,7 @@
 //! Opening and reading files that others may have put there: never waiting, never without a limit.
 //!
-//! A pipe in place of a file would be waited for until somebody writes to it, and a device may have no end. So every
-//! file is opened with O_NONBLOCK, which means nothing for a regular one, and looked at before it is read.
+//! Opening a pipe blocks until another process writes to it, and a device may have no end. So every file is opened with
+//! O_NONBLOCK, which has no effect on a regular file, and its type is checked before it is read.
 
 use super::trace::{Effect, note};
 use rustix::fs::OFlags;
@@ -41,7 +41,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 /// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// If it is larger; else as [`open`].
+/// If it is larger; otherwise as [`open`].
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_open(&open(path)?.0, limit)
 }
@@ -60,14 +60,14 @@ pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {size} {unit}")))
 }
 
-/// Opens with these options and never waits. What is not a regular file is an error of the kind `InvalidInput`.
+/// Opens with these options and never waits. Any other type of file is an error of the kind `InvalidInput`.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_with(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<(File, Metadata)> {
     let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
     let file = options.custom_flags(flags).open(path).map_err(|e| match e.raw_os_error() {
-        // A pipe that is opened for writing only and that nobody reads; or a socket.
+        // A pipe without a reader that is opened for writing only, or a socket.
         Some(errno) if errno == rustix::io::Errno::NXIO.raw_os_error() => irregular(),
         _ => e,
     })?;

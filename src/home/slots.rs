@@ -104,7 +104,7 @@ impl Slots {
         durable::put(path, &bytes, 0o600)
     }
 
-    /// Opens the file at `path`; None if there is none. What a writer finds is durable.
+    /// Opens the file at `path`; None if there is none. A file that is opened for writing is durable.
     ///
     /// # Errors
     /// [`Kind::BadInput`] if it is not a regular file. A failure of the operating system is [`Kind::Io`] or
@@ -170,7 +170,7 @@ impl Slots {
     /// Allocates the blocks that a file which was cut short has lost.
     ///
     /// # Errors
-    /// If its length cannot be told, or there is no space.
+    /// If its length cannot be read, or there is no space.
     pub fn allocate(&self) -> Result<()> {
         let whole = 2 * self.format.size;
         let len = self.file.metadata().map_err(|e| Error::io("inspect", &self.path, e))?.len();

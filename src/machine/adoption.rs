@@ -24,7 +24,7 @@ impl Machine {
         self.record.upgrade.as_ref().is_some_and(|attempt| attempt.phase == Phase::Stopping)
     }
 
-    /// Takes a node over. What it has been asked by the supervisor before goes on, and its time goes on.
+    /// Takes a node over: a stop that was asked for goes on, and so does the time of its probation.
     pub(super) fn adopt(&mut self, now: Instant, alive: &Alive) {
         let mode = self.recorded_mode();
         let since = now.checked_sub(alive.age).unwrap_or(now);
@@ -32,7 +32,7 @@ impl Machine {
         self.tell(Level::Info, "adopted", text, true);
         self.actions.push(Action::Adopt);
         let mut node = Node::new(alive.pid, mode, since, ChainCheck::of(&self.record));
-        // What was final at its start is not known any more: what is final now counts.
+        // The head record at its start is not known any more; the present one is higher and counts instead.
         node.network.returning.goal = self.heads.block().cloned();
         let Some(attempt) = &self.record.upgrade else {
             self.state = State::Running(node);

@@ -31,7 +31,7 @@ pub enum Event {
     LinkFailed {
         /// Why.
         failure: Failure,
-        /// Where it leads now, if that can be told.
+        /// The target of the link now, if it can be read.
         leads_to: Option<Target>,
     },
     /// The staged binary is still the one that was verified.

@@ -307,7 +307,7 @@ impl Machine {
             // A chain whose node stops by itself does so with any code once its data is closed.
             (Why::Crash, Status::Code(code)) => code == 0 || self.triggered().is_some(),
             (Why::Crash, Status::Signal(_) | Status::Unknown) => false,
-            // After our SIGTERM, with its locks free. What a validator has signed depends on more than that.
+            // After our SIGTERM, with its locks free, the data is closed. For a validator that is not enough.
             (_, Status::Unknown) => !self.policy.validator,
             (_, status) => status.is_graceful(),
         };

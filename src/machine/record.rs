@@ -248,6 +248,38 @@ impl Record {
 }
 
 impl Attempt {
+    /// An upgrade from genesis to v2 at block 100 that has just begun.
+    #[cfg(test)]
+    pub(crate) fn example() -> Attempt {
+        let version = |target| Version { target, sha256: Digest::sha256(b"") };
+        Attempt {
+            name: "v2".parse().unwrap(),
+            height: 100,
+            fork_height: None,
+            data_compat: true,
+            phase: Phase::Stopping,
+            attempt: 0,
+            forgiven: 0,
+            dry_run: false,
+            sealing: 0,
+            own: None,
+            asked: false,
+            forced: false,
+            signed: false,
+            from: version(Target::Genesis),
+            to: version(Target::Upgrade("v2".parse().unwrap())),
+            promised: None,
+            hook: false,
+            info: None,
+            stopped_at: None,
+            witness: None,
+            unclean: false,
+            backup: None,
+            reason: None,
+            put_off: false,
+        }
+    }
+
     /// Whether the chain was at the fork already when the stop was decided, so that the old binary,
     /// which cannot follow it, must not be started again. One frozen at `fork - 1` is at the fork.
     #[must_use]

@@ -34,7 +34,7 @@ impl Machine {
         self.save_and_tell(record, then, None);
     }
 
-    /// Makes `record` durable, tells what it says, then goes on.
+    /// Makes `record` durable, reports the news, then goes on.
     pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
         self.actions.push(Action::Record(record.clone()));
         let old = Box::new(std::mem::replace(&mut self.record, record));

@@ -75,38 +75,11 @@ pub(super) fn decide(progress: &Attempt, traces: Traces) -> Verdict {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::machine::{Target, Version};
 
     /// The third attempt of an upgrade at 100 with a fork at 200.
     pub(in crate::machine) fn progress() -> Attempt {
-        let version = |target| Version { target, sha256: Digest::sha256(b"") };
-        Attempt {
-            name: "v2".parse().unwrap(),
-            height: 100,
-            fork_height: Some(200),
-            data_compat: true,
-            phase: Phase::Trying,
-            attempt: 3,
-            forgiven: 0,
-            dry_run: false,
-            sealing: 0,
-            own: None,
-            asked: false,
-            forced: false,
-            signed: false,
-            from: version(Target::Genesis),
-            to: version(Target::Upgrade("v2".parse().unwrap())),
-            promised: None,
-            hook: false,
-            info: None,
-            stopped_at: None,
-            witness: None,
-            unclean: false,
-            backup: None,
-            reason: None,
-            put_off: false,
-        }
+        Attempt { fork_height: Some(200), phase: Phase::Trying, attempt: 3, ..Attempt::example() }
     }
 
     #[test]

@@ -35,8 +35,7 @@ pub(super) enum State {
     /// The staged binary of this upgrade is being looked at, just before the node, if one runs, is
     /// stopped for it.
     Inspecting { name: Name, node: Option<Node> },
-    /// SIGTERM was sent; the node is ending.
-    /// With `unsent` it could not be sent, and is sent again then.
+    /// SIGTERM was sent, and the node is ending; or it could not be sent, and is sent again at `unsent`.
     Stopping {
         why: Why,
         since: Instant,

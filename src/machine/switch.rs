@@ -1,6 +1,6 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Class, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
+use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
 use super::probation::Judgement;
 use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
@@ -9,13 +9,10 @@ use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wis
 use super::validator::is_in_set;
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
-use crate::name::Name;
 use std::time::{Duration, Instant};
 
 /// How often the head is asked for again at the first contact.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// For how long an upgrade is put off at first, and at most.
-const HOLD: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 /// Why a stop while the node is down for an upgrade loses nothing.
 const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
@@ -392,67 +389,6 @@ impl Machine {
         }
     }
 
-    /// A step before the switch has failed. Only a fault that stays ends the upgrade: otherwise it is put off, or at the
-    /// fork, where the old binary is of no use, the step is done again.
-    fn set_back(&mut self, now: Instant, step: &str, failure: &Failure) {
-        let Some(attempt) = self.record.upgrade.clone() else { return self.unexpected("set_back") };
-        let detail = format!("{step}: {failure}");
-        match failure.class {
-            Class::Permanent | Class::Integrity => self.give_up(now, Outcome::Failed, detail),
-            Class::Transient | Class::Environment | Class::Cancelled if self.is_fork_reached(now) => {
-                self.try_again_at_the_fork(now, &detail);
-            }
-            Class::Transient | Class::Environment | Class::Cancelled => self.put_off(now, &attempt, detail),
-        }
-    }
-
-    pub(super) fn is_fork_reached(&self, now: Instant) -> bool {
-        self.record.upgrade.as_ref().is_some_and(|attempt| self.fork_reached(attempt, now))
-    }
-
-    fn try_again_at_the_fork(&mut self, now: Instant, detail: &str) {
-        self.restarts.fail(None, now);
-        let wait = backoff(self.restarts.failures(), self.seed);
-        let text = format!("{detail}; the chain is at the fork, so it is tried again in {wait:.1?}");
-        self.tell(Level::Error, "upgrade_set_back", text, true);
-        self.state = State::Resting { until: now + wait, then: Rested::GoOn };
-    }
-
-    /// Puts an upgrade off whose new binary was not executed and whose link leads to the old one: that runs again at
-    /// once, and the upgrade comes due again after a while.
-    pub(super) fn put_off(&mut self, now: Instant, attempt: &Attempt, detail: String) {
-        let name = attempt.name.clone();
-        let times = match &self.put_off {
-            Some((last, times)) if *last == name => times.saturating_add(1),
-            Some(_) | None => 1,
-        };
-        self.put_off = Some((name.clone(), times));
-        let wait = self.hold_back(attempt, times);
-        let news = format!("name={name} in={wait:.0?} {detail}; the old binary goes on until then");
-        let news = Notice::to_history(Level::Error, "upgrade_put_off", news);
-        let failed = Preparation::Failed { failures: times, detail, retry_at: now + wait };
-        self.prepared.insert(name, failed);
-        // What stands until the new record is durable.
-        let old = Record { node: self.left, ..self.record.clone() };
-        self.forget_the_stop();
-        let record = Record { node: self.left, ..std::mem::replace(&mut self.record, old) };
-        self.save_and_tell(record, AfterRecord::Start(None), Some(news));
-    }
-
-    /// Whether this upgrade is the one that was put off last.
-    pub(super) fn is_put_off(&self, name: &Name) -> bool {
-        self.put_off.as_ref().is_some_and(|(last, _)| last == name)
-    }
-
-    /// How long an upgrade is put off: each time longer, and no longer than half of the room before its fork.
-    fn hold_back(&self, attempt: &Attempt, times: u32) -> Duration {
-        let wait = HOLD.0.saturating_mul(1 << times.saturating_sub(1).min(16)).min(HOLD.1);
-        let Some(fork) = attempt.fork_height else { return wait };
-        let blocks = fork.saturating_sub(self.heads.height().unwrap_or(0).saturating_add(1));
-        let room = self.period().saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX));
-        wait.min(room / 2).max(Duration::from_secs(1))
-    }
-
     /// Ends an upgrade before its switch: the old binary runs again at once, unless it must not.
     pub(super) fn give_up(&mut self, now: Instant, outcome: Outcome, detail: String) {
         let Some(progress) = &self.record.upgrade else { return self.unexpected("give_up") };
@@ -507,51 +443,6 @@ impl Machine {
         } else {
             self.end(Exit::Ok, None, "switched; daemon_restart_after_upgrade is off".to_owned());
         }
-    }
-
-    /// The old link stands or, if only its fsync failed, either may after a power cut: recovery knows both. What matters
-    /// now is where it leads.
-    pub(super) fn link_failed(&mut self, now: Instant, failure: &Failure, leads_to: Option<Target>) {
-        let State::Linking { back } = self.state else { return self.unexpected("link_failed") };
-        let Some(progress) = &mut self.record.upgrade else { return self.unexpected("link_failed") };
-        let at_old = leads_to.as_ref() == Some(&progress.from.target);
-        let passes = matches!(failure.class, Class::Transient | Class::Environment);
-        self.link = leads_to;
-        if back {
-            let reason = format!("current cannot be switched back: {failure}");
-            return match (at_old, passes) {
-                (true, _) => {
-                    self.warn("link_not_durable", reason);
-                    self.linked(now);
-                }
-                (false, true) => {
-                    self.restarts.fail(None, now);
-                    let wait = backoff(self.restarts.failures(), self.seed);
-                    self.tell(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"), true);
-                    self.state = State::Resting { until: now + wait, then: Rested::LinkBack };
-                }
-                (false, false) => self.halt(reason),
-            };
-        }
-        progress.attempt = 0;
-        let attempt = progress.clone();
-        self.record.node = self.left;
-        let reason = format!("current cannot be switched: {failure}");
-        match (passes, at_old) {
-            (true, _) if self.is_fork_reached(now) => self.try_again_at_the_fork(now, &reason),
-            (true, true) => self.put_off(now, &attempt, reason),
-            (true, false) => self.revert_for_now(reason),
-            (false, true) => self.give_up(now, Outcome::Failed, reason),
-            (false, false) => self.revert_unless_at_fork(now, reason),
-        }
-    }
-
-    /// Takes the way back for a fault that passes: the upgrade comes due again.
-    pub(super) fn revert_for_now(&mut self, reason: String) {
-        if let Some(progress) = &mut self.record.upgrade {
-            progress.put_off = true;
-        }
-        self.revert(reason);
     }
 
     /// Takes the way back from a new binary that was never executed.

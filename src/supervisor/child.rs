@@ -44,9 +44,9 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 impl Child {
     /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
     ///
-    /// What runs is the file that was verified, by its `stamp`, or is killed at once. An exec of the open file itself would
-    /// leave no doubt, but the process would be called by a number. So a program that was put at the path in that very
-    /// moment, by a process of our own user, runs for some microseconds.
+    /// A process that executes another file than the verified one, by its `stamp`, is killed at once. An exec by descriptor
+    /// would exclude that, but the process would then be named by a number. So a program that another process of our user
+    /// puts at the path in that very moment runs for some microseconds.
     pub(super) fn spawn(
         home: &Home,
         binary: &Path,
@@ -102,7 +102,7 @@ impl Child {
         }
     }
 
-    /// Asks the node, and nothing else of its group, to stop. That it has ended already is fine.
+    /// Sends SIGTERM to the node alone, not to its group. A node that has ended already is no error.
     pub(super) fn terminate(&self) -> io::Result<()> {
         match self {
             Child::Own(process) => process.signal(Signal::TERM),
@@ -138,7 +138,7 @@ impl Child {
     }
 }
 
-/// Whether a process executes this file. One that has ended already executes none.
+/// Whether a process executes this file. A process that has ended already executes none, which is fine.
 fn executes(process: &Owned, stamp: Stamp) -> bool {
     let exe = format!("/proc/{}/exe", process.pid().as_raw_pid());
     fs::metadata(exe).map_or(true, |meta| Stamp::from(&meta) == stamp)

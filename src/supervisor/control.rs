@@ -119,7 +119,7 @@ const LONGEST_LINE: u64 = 1024 * 1024;
 /// Larger than the status of plans with tens of thousands of upgrades, each with its history.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// Makes the socket. The supervisor's lock is held, so one that exists is a remnant.
+/// Makes the socket. The supervisor's lock is held, so an existing socket is a remnant.
 pub(super) fn listen(home: &Home) -> Result<UnixListener> {
     let path = home.control();
     match fs::remove_file(&path) {

@@ -70,7 +70,7 @@ impl Minder {
     }
 }
 
-/// Waits for the end of a process. Where the machine lacks what that takes, the loop looks now and then.
+/// Waits for the end of a process. Where the kernel has no memory for that, the loop looks each second.
 fn wait(pidfd: &OwnedFd, ended: &Sender<Signal>) {
     while rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None)).is_err() {
         if ended.send(Signal::Child).is_err() {
@@ -80,7 +80,7 @@ fn wait(pidfd: &OwnedFd, ended: &Sender<Signal>) {
     }
 }
 
-/// Has the loop look now and then, until no process has this number or another one is to be waited for.
+/// Makes the loop look each second, until no process has this number or another node must be waited for.
 fn look_for(pid: Option<Pid>, orders: &Receiver<Node>, ended: &Sender<Signal>) {
     while pid.is_some_and(|pid| test_kill_process(pid).is_ok()) && orders.is_empty() {
         if ended.send(Signal::Child).is_err() {
@@ -90,8 +90,8 @@ fn look_for(pid: Option<Pid>, orders: &Receiver<Node>, ended: &Sender<Signal>) {
     }
 }
 
-/// Reports an end again and again until its status is known, or another node is to be minded: the status may be late,
-/// and how late is the loop's to judge, which may itself be late. Returns that other node.
+/// Reports an end repeatedly until its status is known, or until another node must be waited for, which is returned. The
+/// loop decides how long it waits for a status that is late.
 fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<Node>) -> Option<Node> {
     let mut pause = AGAIN;
     loop {

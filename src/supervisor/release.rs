@@ -70,11 +70,11 @@ fn run(home: &Home, patterns: &Receiver<PathBuf>, done: &Sender<()>) {
 
 /// The lock that keeps the node from being started; shown with its holder.
 enum Held {
-    /// The one that the node and hooks inherit from us.
+    /// `node.lock`, which the node and hooks inherit from us.
     Inherited(PathBuf),
     /// The node's own.
     Own(PathBuf, Option<i32>),
-    /// One that cannot be examined counts as held.
+    /// A lock that cannot be examined counts as held.
     Unknown(Error),
 }
 

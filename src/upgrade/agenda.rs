@@ -5,7 +5,7 @@
 //! Merging all sources is the business of [`machine::merge`](crate::machine::merge).
 //!
 //! The file is one JSON object whose first member is the CRC-32 of all bytes behind its eight digits. A wrong
-//! checksum, a key that is not known and anything else that is strange are errors: a flipped bit in a key must not
+//! checksum, an unknown key and any other deviation are errors: a flipped bit in a key must not
 //! lose an upgrade that the operator has scheduled, or bring one back that was cancelled.
 //!
 //! ```text
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// More is not read of the file, and does not make sense then.
 const LIMIT: u64 = 16 * 1024 * 1024;
-/// What stands before and behind the digits of the checksum.
+/// The text before and behind the digits of the checksum.
 const HEAD: &str = "{\"crc32\":\"";
 const SEPARATOR: &str = "\",";
 /// How long a command waits while another one changes the schedule, and how often it looks.

@@ -314,7 +314,7 @@ fn plan(home: &Home) -> Result<Plan> {
     Ok(Plan { source, items, bytes, need })
 }
 
-/// What of the data directory is copied.
+/// The part of the data directory that is copied.
 fn items(source: &Path) -> Result<Vec<Item>> {
     // A lock file means something only to the process that made it.
     let mut items = walk(source, &|path| !is_key(path) && !path.ends_with("LOCK"))?;

@@ -38,7 +38,7 @@ impl Cancel {
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
     }
 
-    /// Waits, for no longer than `limit`, and less if the job is to end. It may return early for no reason.
+    /// Waits, for no longer than `limit`, and less if the job is to end. It may return early without a reason.
     pub fn wait(&self, limit: Duration) {
         let Ok(time) = Timespec::try_from(limit) else { return };
         match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&time)) {

@@ -73,7 +73,7 @@ pub fn complete(home: &Home, record: &Record) -> Result<bool> {
     let is_missing = match last {
         _ if is_there => false,
         Some(entry) => entry.event == DUE,
-        // What is not shown of a long history may hold it.
+        // The part of a long history that was not read may hold it.
         None => std::fs::metadata(home.history()).map_or(0, |meta| meta.len()) <= SHOWN,
     };
     if is_missing {

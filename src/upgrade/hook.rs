@@ -112,7 +112,7 @@ fn alone(
     // A run that succeeded is followed by another one only if we die before the journal has it: that one must know.
     let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
     if when == When::Before && is_over {
-        // It has ended all the same; a later run of it may be told of one that was not cut short.
+        // The hook has ended all the same; at worst a later run gets UPGRADE_RETRY=1 without a reason.
         lock.end().unwrap_or_else(|e| warn!("event=hook_end_not_recorded name={} {e}", occasion.name));
     }
     show(
@@ -175,7 +175,7 @@ impl Wait<'_> {
                     .because(holders(path).join(", "))
                     .hint("end them"));
             }
-            // What has only just ended is gone in a moment.
+            // A process that has just ended is gone in a moment.
             if pause == LOOK.1 && !std::mem::replace(&mut is_told, true) {
                 warn!("event=waiting_for_hook lock={} {}", path.display(), holders(path).join(", "));
             }

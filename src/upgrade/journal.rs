@@ -11,7 +11,7 @@
 //!   supervisor settles when everything is performed that the record allows, such as the start of the node. During an
 //!   upgrade there is nothing to settle, so an upgrade never pays for it.
 //!
-//! What a damaged slot means follows from that:
+//! The meaning of a damaged slot follows from that:
 //!
 //! | the other slot | decision |
 //! |---|---|
@@ -78,7 +78,7 @@ const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Journal {
-    /// Whether there is any trace of a journal, also of one that an older build wrote.
+    /// Whether there is any trace of a journal, including that of an older build.
     ///
     /// # Errors
     /// If that cannot be told: what may not be seen may be there.
@@ -199,7 +199,7 @@ struct Judged {
     newest: (usize, u64),
     /// Whether both slots hold the same.
     settled: bool,
-    /// What is wrong with the slot that does not count.
+    /// The damage of the slot that does not count.
     damage: Option<String>,
 }
 

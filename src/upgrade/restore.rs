@@ -127,7 +127,7 @@ impl Places {
     }
 }
 
-/// Removes what a restore that did not end was building. One that is under way is locked. Returns where data that was
+/// Removes the unfinished tree of a restore that was cut short. A restore that is under way holds a lock. Returns where data that was
 /// replaced by earlier ones still is: that is for the operator to remove.
 pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     let Ok(places) = Places::of(home) else { return Vec::new() };

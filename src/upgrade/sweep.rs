@@ -1,6 +1,6 @@
 //! The one sweep at start: removes what crashes have left half-made, wherever we make things.
 //!
-//! What another process works on is left as it is: temporary names carry the process id, and backups, restores and
+//! The files of processes that still work are left: temporary names carry the process id, and backups, restores and
 //! downloads are locked. Data that a restore has replaced is the operator's and is only shown.
 
 use super::{backup, download, restore};

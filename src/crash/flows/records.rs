@@ -42,31 +42,13 @@ fn record(step: usize) -> Record {
             detail: format!("the reason of {n}, at some length, so that the record has several pages"),
         })
         .collect();
+    let stopped_at = Some(Block { height: 200, hash: None });
     record.upgrade = PHASES[step].map(|phase| Attempt {
-        name: "v2".parse().unwrap(),
         height: 200,
-        fork_height: None,
-        data_compat: true,
-        put_off: false,
         phase,
-        attempt: 0,
-        forgiven: 0,
-        dry_run: false,
-        sealing: 0,
-        asked: false,
-        forced: false,
-        signed: false,
         from: current,
-        to: Version { target: Target::Upgrade("v2".parse().unwrap()), sha256: Digest::sha256(b"new") },
-        promised: None,
-        hook: false,
-        info: None,
-        own: None,
-        stopped_at: Some(Block { height: 200, hash: None }),
-        witness: None,
-        unclean: false,
-        backup: None,
-        reason: None,
+        stopped_at,
+        ..Attempt::example()
     });
     record
 }

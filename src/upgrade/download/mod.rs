@@ -54,7 +54,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use transfer::Transfer;
 use truth::Truth;
 
-/// Removes what downloads have left that nobody will continue.
+/// Removes the remains of downloads that will not be continued.
 pub(super) fn sweep(home: &Home) {
     partial::sweep(&home.downloads(), SystemTime::now());
 }

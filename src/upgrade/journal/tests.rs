@@ -27,32 +27,9 @@ fn record(height: u64) -> Record {
 /// A record of an upgrade under way.
 fn under_way(height: u64, phase: Phase) -> Record {
     let mut record = record(height);
-    record.upgrade = Some(Attempt {
-        name: "v2".parse().unwrap(),
-        height,
-        fork_height: None,
-        data_compat: true,
-        phase,
-        attempt: 0,
-        forgiven: 0,
-        dry_run: false,
-        sealing: 0,
-        asked: false,
-        forced: false,
-        signed: false,
-        from: record.current.clone(),
-        to: Version { target: Target::Upgrade("v2".parse().unwrap()), sha256: Digest::sha256(b"new") },
-        promised: None,
-        hook: false,
-        info: None,
-        own: None,
-        stopped_at: Some(Block { height, hash: None }),
-        witness: None,
-        unclean: false,
-        backup: None,
-        reason: None,
-        put_off: false,
-    });
+    let stopped_at = Some(Block { height, hash: None });
+    record.upgrade =
+        Some(Attempt { height, phase, from: record.current.clone(), stopped_at, ..Attempt::example() });
     record
 }
 

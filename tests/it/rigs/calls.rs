@@ -48,7 +48,7 @@ enum When {
     Clones,
     /// The signal in this argument is a signal, and no question whether the process exists.
     Signals(usize),
-    /// What is made is a process and not a thread; the flags are in the first argument, or at its address.
+    /// It makes a process and not a thread, by the flags in the first argument or at its address.
     MakesProcess {
         by_address: bool,
     },
@@ -164,7 +164,7 @@ fn counts(when: When, thread: Pid, args: [u64; 6]) -> bool {
     }
 }
 
-/// What a descriptor of a thread leads to.
+/// The target of a descriptor of a thread.
 fn target_of(thread: Pid, fd: u64) -> String {
     match fd {
         1 => return "stdout".into(),

@@ -2,15 +2,11 @@
 //! run again they end as if nothing had happened.
 
 use super::cases::{Run, Stage, each_wanted};
-use super::is_documented;
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
+use super::{ERRORS, is_documented};
 use nix::errno::Errno;
 use std::path::Path;
-
-/// What a full, a broken or a read-only disk answers, and a machine without resources.
-const ERRORS: [Errno; 6] =
-    [Errno::ENOSPC, Errno::EIO, Errno::EMFILE, Errno::EAGAIN, Errno::EROFS, Errno::EINTR];
 
 /// Calls of each command that `cargo test` breaks, with one error each.
 const REDUCED: usize = 4;
@@ -75,7 +71,7 @@ fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
     faults.into_iter().filter_map(failed_with).collect()
 }
 
-/// What is wrong with the answer of the broken command.
+/// The fault in the answer of the broken command.
 fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
     let mut trouble = Vec::new();
     let code = run.outcome.code;
@@ -102,7 +98,7 @@ fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
     trouble
 }
 
-/// What is wrong with the home: at once if the command succeeded, else after it was run again.
+/// The fault of the home: at once if the command succeeded, otherwise after it was run again.
 fn recovers(stage: &Stage<'_>, code: i32) -> Vec<String> {
     let mut trouble = Vec::new();
     if code != 0 {

@@ -3,10 +3,10 @@
 
 use super::calls::Call;
 use super::flows::{Run, Scene, in_turn, start};
-use super::is_documented;
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
 use super::upgrade::UPGRADE;
+use super::{ERRORS, is_documented};
 use crate::rig::sim::{try_call, until_within};
 use crate::rig::visor::{is_alive, working_on};
 use nix::errno::Errno;
@@ -14,10 +14,6 @@ use serde_json::{Value, json};
 use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
-
-/// What a full, a broken or a read-only disk answers, and a machine without resources.
-const ERRORS: [Errno; 6] =
-    [Errno::ENOSPC, Errno::EIO, Errno::EMFILE, Errno::EAGAIN, Errno::EROFS, Errno::EINTR];
 
 /// Calls that `cargo test` has fail.
 const REDUCED: usize = 6;
@@ -38,7 +34,7 @@ struct Known {
     trouble: &'static str,
 }
 
-/// What is known to go wrong. An entry is removed when its finding is closed.
+/// The known weaknesses. An entry is removed when its finding is closed.
 const KNOWN: &[Known] = &[
     // On a full or broken disk no node starts at all.
     Known { finding: "J2", call: "", on: "", trouble: "before a node had started" },

@@ -16,7 +16,7 @@ use wemixvisor::upgrade::sweep::sweep;
 /// Supervisors that are killed at the same time.
 const AT_ONCE: usize = 4;
 
-/// What a supervisor does while it is killed.
+/// The work of a supervisor during which it is killed.
 pub(super) struct Flow {
     /// Its name in `RIG_CASE`.
     pub(super) name: &'static str,
@@ -70,7 +70,7 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What it has logged.
+    /// Its log.
     pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.scene.log()).unwrap_or_default()).into_owned()
     }

@@ -41,7 +41,7 @@ fn kills(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
     points.into_iter().filter_map(killed_at).collect()
 }
 
-/// What is wrong with the home after the command has been run again.
+/// The fault of the home after the command has been run again.
 fn recovers(stage: &Stage<'_>) -> Vec<String> {
     let mut trouble = look_around(stage);
     let again = stage.again();
@@ -53,7 +53,7 @@ fn recovers(stage: &Stage<'_>) -> Vec<String> {
     trouble
 }
 
-/// What is wrong with the answers of the commands that only look, on a home that is half made.
+/// The fault in the answers of the commands that only read, on a half-made home.
 fn look_around(stage: &Stage<'_>) -> Vec<String> {
     let looks: [&[&str]; 3] = [&["status", "--json"], &["upgrade", "list"], &["config", "check"]];
     let mut trouble = Vec::new();

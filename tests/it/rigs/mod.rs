@@ -1,9 +1,11 @@
-//! What we break on purpose: the program is killed, or one of its system calls fails, at every call that changes
+//! Rigs that break the program on purpose: it is killed, or one of its system calls fails, at every call that changes
 //! something; afterwards nothing may be lost.
 //!
 //! `cargo test` breaks a sample. `RIG_FULL=1` breaks every call. A failure prints the variables that repeat it:
 //! `RIG_SEED` chooses the sample, `RIG_CASE` one command, `RIG_AT` one call and `RIG_ERRNO` one error; `RIG_RUNS` is the
 //! size of the sample.
+
+use nix::errno::Errno;
 
 mod calls;
 mod cases;
@@ -29,6 +31,10 @@ fn tracing_is_permitted_or_the_rigs_prove_nothing() {
         "ptrace is not permitted here; to do without the rigs set RIG_MAY_SKIP=1"
     );
 }
+
+/// The errors of a full, a broken and a read-only disk, and of a machine without resources.
+const ERRORS: [Errno; 6] =
+    [Errno::ENOSPC, Errno::EIO, Errno::EMFILE, Errno::EAGAIN, Errno::EROFS, Errno::EINTR];
 
 /// Whether an exit code is one of the documented ones (the man page lists them), and none of a bug.
 fn is_documented(code: i32) -> bool {

@@ -77,7 +77,7 @@ impl Settings {
         }
     }
 
-    /// What repeats one run.
+    /// The variables that repeat one run.
     pub(super) fn replay(&self, case: &str, at: usize) -> String {
         format!("RIG_SEED={} RIG_CASE={case:?} RIG_AT={at}", self.seed)
     }

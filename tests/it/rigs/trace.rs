@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-/// What is done to the program at one of its calls, counted from 1.
+/// The fault that is injected at one call of the program, counted from 1.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Nothing: the calls are counted.

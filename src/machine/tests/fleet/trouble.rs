@@ -73,7 +73,7 @@ impl Sim {
     }
 
     fn lose_power(&mut self, i: usize, wait: u64) {
-        // What a node signs while it has no supervisor nobody has on record.
+        // The heads of a node without a supervisor are on no record.
         let unattended = self.homes[i].node.is_some() && self.homes[i].machine.is_none();
         if self.homes[i].dead || self.homes[i].is_halted() || unattended {
             return;

@@ -1,0 +1,98 @@
+//! Requests of the operator, by command or by signal, while a supervisor runs.
+
+use super::Machine;
+use super::event::{Action, Ask, Level, Request};
+use super::record::Outcome;
+use super::state::{State, Wish};
+use super::upgrade::{Origin, Upgrade};
+use crate::exit::Exit;
+use crate::name::Name;
+use std::time::Instant;
+
+impl Machine {
+    /// A person, a command or a signal asks for something.
+    pub(super) fn asked(&mut self, now: Instant, ask: Ask) {
+        let under_way = self.record.upgrade.as_ref().map(|p| p.name.clone());
+        let reply = match ask.what {
+            Request::Stop => {
+                self.wish = Wish::Stop;
+                Ok("stopping the node, then ending".to_owned())
+            }
+            Request::Restart => match &under_way {
+                Some(name) => Err(format!("upgrade {name} is under way")),
+                None if self.wish == Wish::Stop => Err("the supervisor is stopping".to_owned()),
+                None if matches!(self.state, State::Running(_) | State::Resting { .. }) => {
+                    self.wish = Wish::Restart;
+                    Ok("restarting the node".to_owned())
+                }
+                None => Ok("the node is just being started".to_owned()),
+            },
+            Request::Detach => self.goes_on_alone().map(|pid| {
+                self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
+                format!("the node goes on as process {pid}, and the next supervisor takes it over")
+            }),
+            Request::Reexec => match self.goes_on_alone() {
+                Ok(_) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
+                Err(why) => Err(why),
+            },
+            Request::UpgradeNow(name) => self.force(name, under_way),
+            Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
+                Err(format!("upgrade {name} has begun and cannot be cancelled"))
+            }
+            Request::Cancel(name) => {
+                self.forced.take_if(|u| u.name == name);
+                self.schedule.retain(|u| u.name != name);
+                self.settled.retain(|u| u.name != name);
+                self.forget(&name);
+                self.actions.push(Action::Strike { name, reply_to: ask.reply_to });
+                return;
+            }
+            Request::Refresh(name) => {
+                self.forget(&name);
+                Ok("looking again".to_owned())
+            }
+            Request::Sign(at) => self.sign_at(now, at.as_ref()),
+            Request::ResetHead => Ok(self.reset_head(now)),
+            Request::Dump => {
+                let text = self.view().to_string();
+                self.tell(Level::Info, "state", text, false);
+                Ok("the log has it".to_owned())
+            }
+        };
+        if let Some(to) = ask.reply_to {
+            self.actions.push(Action::Answer { to, reply });
+        }
+    }
+
+    /// The process id of the node, if it can be left to itself: it runs, and nothing is being done to it.
+    fn goes_on_alone(&self) -> Result<u32, String> {
+        match (&self.state, self.wish) {
+            (_, Wish::Stop) => Err("the supervisor is stopping".to_owned()),
+            (State::Running(node), Wish::Run) => Ok(node.pid),
+            (State::Running(_) | State::Leaving { .. } | State::Stopping { .. }, _) => {
+                Err("the node is being stopped; try again when it runs".to_owned())
+            }
+            _ => Err("no node is running".to_owned()),
+        }
+    }
+
+    fn force(&mut self, name: Name, under_way: Option<Name>) -> Result<String, String> {
+        if let Some(other) = under_way {
+            return Err(format!("upgrade {other} is under way"));
+        }
+        if self.wish == Wish::Stop {
+            return Err("the supervisor is stopping".to_owned());
+        }
+        if self.record.current.target.is(&name) {
+            return Err(format!("{name} is what runs"));
+        }
+        if self.record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
+            return Err(format!("{name} was applied already"));
+        }
+        let head = self.heads.height().map_or(1, |height| height.max(1));
+        let planned = self.planned(&name).cloned();
+        self.forget(&name);
+        self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
+        Ok(format!("switching to {name} as soon as its binary is verified"))
+    }
+}
