@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const UNHEARD: Duration = Duration::from_secs(1);
 /// How often a new binary is executed in vain, for want of something, before the old one runs again.
 const SPAWNS: u32 = 3;
+/// No program ends itself by this signal: somebody, or the kernel for want of memory, has killed it.
+const SIGKILL: i32 = 9;
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
@@ -398,7 +400,8 @@ impl Machine {
                 let reason = format!("the new binary ended: {}", ending.status);
                 self.record = record;
                 if ran.mode == Mode::Dry && ending.environment.is_none() {
-                    return self.failed_dry(now, reason);
+                    let killed = ending.status == Status::Signal(SIGKILL);
+                    return self.failed_dry(now, reason, killed);
                 }
                 self.attempt_failed(now, reason, ending.environment);
             }

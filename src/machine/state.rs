@@ -181,6 +181,8 @@ pub(super) struct Node {
 pub(super) struct Identity {
     /// When it was asked last.
     pub(super) asked: Option<Instant>,
+    /// The questions that it has not answered yet.
+    pub(super) unanswered: u32,
     /// Whether it is.
     pub(super) known: bool,
     /// The answer that named another chain, and when that was first given.

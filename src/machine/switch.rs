@@ -421,16 +421,18 @@ impl Machine {
         self.link = Some(if back { progress.from.target.clone() } else { progress.to.target.clone() });
         if back {
             let detail = progress.reason.clone().unwrap_or_default();
+            // Once the upgrade has ended nothing else records that the data was put back.
+            let silent = self.policy.validator && self.policy.silent_after_unclean && progress.restores();
             if progress.put_off {
                 let attempt = progress.clone();
+                self.record.silent |= silent;
                 return self.put_off(now, &attempt, detail);
             }
             let outcome = progress.outcome_of_the_way_back();
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
             let news = Notice::to_history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
-            // Once the upgrade has ended nothing else records that the data was put back.
-            record.silent |= self.policy.validator && self.policy.silent_after_unclean && progress.restores();
+            record.silent |= silent;
             record.end(outcome, detail);
             return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
         }
@@ -476,14 +478,17 @@ impl Machine {
     }
 
     /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence,
-    /// unless the chain is at the fork, where the new one is tried again.
-    pub(super) fn failed_dry(&mut self, now: Instant, reason: String) {
-        let Some(attempt) = &self.record.upgrade else { return self.unexpected("failed_dry") };
-        if attempt.fork_height.is_some() && self.fork_reached(attempt, now) {
-            self.attempt_failed(now, reason, None);
-        } else {
-            self.failed_for_good(now, reason);
+    /// unless the chain is at the fork, where the new one is tried again. One that was `killed` has proven nothing, so
+    /// its upgrade comes due again.
+    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, killed: bool) {
+        if self.record.upgrade.as_ref().is_some_and(|p| p.fork_height.is_some()) && self.is_fork_reached(now)
+        {
+            return self.attempt_failed(now, reason, killed.then(|| "it was killed".to_owned()));
         }
+        if let Some(attempt) = self.record.upgrade.as_mut().filter(|_| killed) {
+            attempt.put_off = true;
+        }
+        self.failed_for_good(now, reason);
     }
 
     /// The new binary has failed for good: back to the old one, or halt.

@@ -453,7 +453,7 @@ impl World {
             Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
             Action::Spawn { version, mode, launch } => {
                 self.launched = Some(*launch);
-                self.truth.executed(version, self.head, self.now);
+                self.truth.executed(version, *mode, self.head, self.now);
                 let (target, mode) = (version.target.clone(), *mode);
                 self.process = Some(Process {
                     target,
