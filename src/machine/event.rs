@@ -71,6 +71,8 @@ pub enum Event {
     SealingStopped(Result<(), Failure>),
     /// The node's peers were removed, or could not be. Either way it is time for SIGTERM.
     Unpeered(Result<usize, Failure>),
+    /// A peer was disconnected and connected anew, `None` where the node has connected to none; or it could not be asked.
+    Greeted(Result<Option<String>, Failure>),
     /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
@@ -381,6 +383,11 @@ pub enum Action {
     StopSealing,
     /// Remove the node's peers, so that it does not use up its address there while it stops. → `Unpeered`.
     Unpeer,
+    /// Disconnect one of the peers to which the node has connected, and connect to it anew. → `Greeted`.
+    Greet {
+        /// Which one, counted through all of them again and again.
+        turn: u32,
+    },
     /// Strike this upgrade off the schedule, durably, then answer. → `Schedule`.
     Strike {
         /// The upgrade.

@@ -51,6 +51,7 @@ mod adoption;
 mod chain_check;
 mod event;
 pub mod gates;
+mod greeting;
 mod heads;
 mod identify;
 mod leaving;
@@ -324,6 +325,7 @@ impl Machine {
             Event::SealingStopped(result) => self.sealing_stopped(result),
             Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
+            Event::Greeted(result) => self.greeted(result),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
             Event::Request(ask) => self.asked(now, ask),

@@ -108,6 +108,10 @@ impl Supervisor {
                 self.ask_node(Order::StopSealing);
                 None
             }
+            Action::Greet { turn } => {
+                self.ask_node(Order::Greet { turn });
+                None
+            }
             Action::Unpeer => {
                 self.ask_node(Order::Unpeer);
                 None

@@ -204,7 +204,8 @@ impl World {
             | Action::Identify
             | Action::StartSealing
             | Action::StopSealing
-            | Action::Unpeer => require(!down, "a node can be asked"),
+            | Action::Unpeer
+            | Action::Greet { .. } => require(!down, "a node can be asked"),
             Action::Tell(notice) => require(
                 notice.event != "unexpected_event",
                 &format!("as the loop keeps its contract: {notice:?}"),

@@ -129,6 +129,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::SealingStarted(Ok(())),
         Event::SealingStopped(Err(failure())),
         Event::Unpeered(Ok(2)),
+        Event::Greeted(Ok(None)),
         ask(Request::Sign(None)),
         ask(Request::Sign(Some(super::world::block(number % 200)))),
         ask(Request::ResetHead),

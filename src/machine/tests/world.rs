@@ -403,6 +403,7 @@ impl World {
             | Action::StartSealing
             | Action::StopSealing
             | Action::Unpeer
+            | Action::Greet { .. }
             | Action::Confirm
             | Action::Answer { .. }
             | Action::Tell(_)
@@ -432,6 +433,7 @@ impl World {
                 Event::Traced(Ok((*from..=*to).map(|height| self.told(height)).collect()))
             }
             Action::Unpeer => Event::Unpeered(Ok(3)),
+            Action::Greet { .. } => Event::Greeted(Ok(None)),
             Action::Terminate if self.unsent => {
                 Event::NotTerminated(Failure::new(Class::Environment, "it failed"))
             }

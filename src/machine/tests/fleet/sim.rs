@@ -25,6 +25,7 @@ pub(super) enum Question {
     StartSealing,
     StopSealing,
     Unpeer,
+    Greet(u32),
 }
 
 /// What happens at a time, mostly to the node process of a number.
@@ -74,6 +75,8 @@ pub(super) struct Sim {
     pub(super) before: (Vec<usize>, u64),
     /// The nodes that have proposed the last block of all again, by its height.
     pub(super) stale: BTreeMap<u64, super::chain::Nodes>,
+    /// When two nodes connected anew at the will of one of them.
+    pub(super) greetings: BTreeMap<(usize, usize), u64>,
     /// The law that was broken.
     verdict: Option<String>,
     pub(super) over: bool,
@@ -113,6 +116,7 @@ impl Sim {
             rounds_done: BTreeMap::new(),
             before: (set, 0),
             stale: BTreeMap::new(),
+            greetings: BTreeMap::new(),
             verdict: None,
             over: false,
             tells,
@@ -332,6 +336,7 @@ impl Sim {
             Action::Recall { height } => self.ask(i, Question::Recall(height)),
             Action::StartSealing => self.ask(i, Question::StartSealing),
             Action::StopSealing => self.ask(i, Question::StopSealing),
+            Action::Greet { turn } => self.ask(i, Question::Greet(turn)),
             Action::Unpeer => {
                 self.check_stop(i);
                 self.ask(i, Question::Unpeer)
