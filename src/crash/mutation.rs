@@ -19,7 +19,7 @@ const KEPT: [(&str, &[Mutation], &str); 5] = [
     ),
     ("durable::mkdir: sync_dir(parent)", &[Mutation::Late], "as above"),
     (
-        "restore::finish: durable::sync_dir(replaced.parent().unwrap_or(Path::new(\"/\")))?;",
+        "restore::restore: durable::sync_dir(places.live.parent().unwrap_or(Path::new(\"/\")))?;",
         &[Mutation::Late],
         "as above: the marker is taken away last",
     ),

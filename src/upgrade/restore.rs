@@ -53,7 +53,8 @@ pub fn restore(
     }
     if let Ok(done) = regular::read(&places.live.join(MARKER), LIMIT) {
         let done = String::from_utf8_lossy(&done);
-        // A crash came between the exchange and the end.
+        // A crash came between the exchange and the end, perhaps before the sync of the exchange or of the other name.
+        durable::sync_dir(places.live.parent().unwrap_or(Path::new("/")))?;
         let replaced = finish(home, &places, &done)?;
         if done == backup.name {
             return Ok(replaced);
@@ -237,8 +238,7 @@ fn finish(home: &Home, places: &Places, backup: &str) -> Result<PathBuf> {
     if fs::symlink_metadata(&places.side).is_ok() {
         durable::promote(&places.side, &replaced)?;
     } else if let Some(newest) = places.replaced().pop() {
-        // A crash came right after that, perhaps before its sync.
-        durable::sync_dir(replaced.parent().unwrap_or(Path::new("/")))?;
+        // A crash came right after that.
         replaced = newest;
     }
     let done = Done { backup: backup.to_owned(), replaced: replaced.clone(), tree: places.fingerprint()? };

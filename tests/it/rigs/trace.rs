@@ -8,6 +8,7 @@
 //! only (`__WNOTHREAD`): the other tests of this process have children of their own.
 
 use super::calls::{Call, mutating};
+use super::disk::Plug;
 use super::registers;
 use crate::rig::sim::PATIENCE;
 use crate::rig::visor::{send, working_on};
@@ -36,6 +37,8 @@ pub(crate) enum Fault {
     Kill { at: usize },
     /// It is killed before the call, and with it every process that works on this directory.
     KillAll { at: usize, dir: PathBuf },
+    /// The power is cut before the call: of its disk, and of every process that works on this directory.
+    PowerCut { at: usize, plug: Plug, dir: PathBuf },
     /// The call fails; where it is lasting, so does every later one of the same name.
     Fail { at: usize, errno: Errno, lasting: bool },
 }
@@ -314,9 +317,14 @@ impl Tracer {
                 self.hits.push(call);
                 let all = working_on(dir);
                 self.kill();
-                for pid in all {
-                    send(pid, rustix::process::Signal::KILL);
-                }
+                all.into_iter().for_each(|pid| send(pid, rustix::process::Signal::KILL));
+            }
+            Fault::PowerCut { at, plug, dir } if *at == now => {
+                self.hits.push(call);
+                plug.pull();
+                let all = working_on(dir);
+                self.kill();
+                all.into_iter().for_each(|pid| send(pid, rustix::process::Signal::KILL));
             }
             Fault::Fail { at, errno, lasting } => {
                 let is_again = *lasting && self.hits.iter().any(|hit| hit.number == number);
@@ -327,7 +335,7 @@ impl Tracer {
                     self.hits.push(call);
                 }
             }
-            Fault::None | Fault::Kill { .. } | Fault::KillAll { .. } => {}
+            Fault::None | Fault::Kill { .. } | Fault::KillAll { .. } | Fault::PowerCut { .. } => {}
         }
     }
 
