@@ -67,16 +67,15 @@ impl Machine {
     /// Asks which chain the node is on until that is known, and again at its first head, so that this is known to be of the
     /// same node. The first contact binds the home to its chain; a node on another one is refused.
     pub(super) fn identify(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
-        let identity = &mut node.identity;
-        if let Some(chain) = self.unbound.take() {
-            identity.known = true;
-            // What it has told before does not count, and while the chain stands still it tells no other head.
-            self.actions.push(Action::Confirm);
+        if self.may_record(now, node)
+            && let Some(chain) = self.unbound.clone()
+        {
             let text = format!("chain={} genesis={}", chain.id, chain.genesis);
             let news = Some(Notice { level: Level::Info, event: "chain_bound", text, history: false });
             let record = Record { chain: Some(chain), ..self.record.clone() };
             return Some(Next::Save { record: Box::new(record), news, applied: None });
         }
+        let identity = &mut node.identity;
         let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
         let (lacks_voucher, unasked) = self.heads.lacks_voucher();
         if unasked || again && (!identity.known || lacks_voucher) && node.head.is_some() {
@@ -101,7 +100,7 @@ impl Machine {
         let theirs = match (result, ours) {
             (Err(_), _) => return,
             (Ok(theirs), None) => {
-                self.unbound = Some(theirs);
+                self.unbound.get_or_insert(theirs);
                 return;
             }
             (Ok(theirs), Some(ours)) if theirs == ours => {

@@ -66,10 +66,12 @@ impl Machine {
         }
     }
 
-    /// Waits until nothing holds the previous node's locks, then goes on.
+    /// Waits until no record is on its way and nothing holds the previous node's locks, then goes on.
     pub(super) fn clear(&mut self, now: Instant, then: Cleared) {
         self.state = State::Clearing { since: now, reminded: false, then };
-        self.actions.push(Action::AwaitRelease);
+        if self.outgoing.is_none() {
+            self.actions.push(Action::AwaitRelease);
+        }
     }
 
     pub(super) fn end(&mut self, exit: Exit, node: Option<Status>, reason: String) {
@@ -559,10 +561,16 @@ impl Machine {
         }
         if waited >= REMIND && !*reminded {
             *reminded = true;
-            self.warn(
-                "locks_still_held",
-                "something of the previous node is still alive; no node is started".to_owned(),
-            );
+            match &self.outgoing {
+                None => self.warn(
+                    "locks_still_held",
+                    "something of the previous node is still alive; no node is started".to_owned(),
+                ),
+                Some(_) => {
+                    let text = "the disk does not take the last record; no node is started before it has";
+                    self.warn("journal_hangs", text.to_owned());
+                }
+            }
         }
     }
 

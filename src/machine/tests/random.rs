@@ -100,6 +100,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::Recorded,
         Event::Recorded,
         Event::RecordFailed(failure()),
+        Event::PostHookEnded,
         Event::Linked,
         Event::LinkFailed { failure: failure(), leads_to: None },
         Event::LinkFailed { failure: failure(), leads_to: Some(Target::Genesis) },

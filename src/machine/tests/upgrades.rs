@@ -356,8 +356,8 @@ fn a_home_that_has_it_already() {
         release                      → record [upgrades/v2 Running]
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
-        (+1.0s) head 100             → confirm
-                                     → record [upgrades/v2 Running]
-        recorded                     → info chain_bound: chain=1 genesis=0x00
+        (+1.0s) head 100             → record [upgrades/v2 Running]
+        recorded                     → confirm
+                                     → info chain_bound: chain=1 genesis=0x00
     "#]]);
 }

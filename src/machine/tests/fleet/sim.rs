@@ -171,11 +171,10 @@ impl Sim {
                 }
             }
             What::Written(i, boots, outcome) => {
-                if self.homes[i].boots == boots
-                    && let Some(heard) = self.homes[i].inbox.take()
-                {
+                if self.homes[i].boots == boots {
+                    let heard = self.homes[i].inbox.take();
                     self.feed(i, *outcome);
-                    heard.into_iter().for_each(|event| self.feed(i, event));
+                    heard.into_iter().flatten().for_each(|event| self.feed(i, event));
                 }
             }
             What::JobDone(i, job) => self.job_done(i, job),
@@ -365,7 +364,8 @@ impl Sim {
                 self.note(i, || format!("answers {reply:?}"));
                 None
             }
-            Action::Strike { .. } | Action::AfterUpgrade(_) => None,
+            Action::AfterUpgrade(_) => Some(Event::PostHookEnded),
+            Action::Strike { .. } => None,
         }
     }
 
@@ -426,7 +426,10 @@ impl Sim {
             return Some(outcome);
         }
         let (boots, wait) = (self.homes[i].boots, self.dice.within(1, self.scenario.slow_disk));
-        self.homes[i].inbox = Some(VecDeque::new());
+        // A record is written beside a node that runs.
+        if outcome != Event::Recorded || self.homes[i].node.is_none() {
+            self.homes[i].inbox = Some(VecDeque::new());
+        }
         self.after(wait, What::Written(i, boots, Box::new(outcome)));
         None
     }
