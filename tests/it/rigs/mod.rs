@@ -17,6 +17,7 @@ mod kills;
 mod life;
 mod registers;
 mod settings;
+mod syncs;
 mod trace;
 mod tree;
 mod upgrade;
