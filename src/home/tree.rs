@@ -1,5 +1,6 @@
 //! The entries of a directory tree, without following links and in a fixed order.
 
+use super::stamp::LastingStamp;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use std::fs::{self, FileType, Metadata};
@@ -19,12 +20,9 @@ pub struct Item {
     pub mode: u32,
     /// Its length in bytes.
     pub len: u64,
-    /// Its inode, and when that changed last: no write, and no change of name or mode, leaves both as they are.
-    pub stamp: Stamp,
+    /// Changes with every write and every change of name or mode.
+    pub stamp: LastingStamp,
 }
-
-/// Inode number and change time in seconds and nanoseconds.
-pub type Stamp = (u64, i64, i64);
 
 /// The kinds of entries that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +87,7 @@ pub fn fingerprint(items: &[Item]) -> Digest {
 }
 
 fn item(path: PathBuf, meta: &Metadata) -> Item {
-    let stamp = (meta.ino(), meta.ctime(), meta.ctime_nsec());
+    let stamp = LastingStamp::from(meta);
     Item { path, kind: kind_of(meta.file_type()), mode: meta.mode() & 0o777, len: meta.len(), stamp }
 }
 

@@ -107,7 +107,6 @@ pub(super) enum AfterRecord {
 /// What follows a rest.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Rested {
     /// Start what the record says.
     Start,

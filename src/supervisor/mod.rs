@@ -48,7 +48,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::home::launch;
+use crate::home::{launch, space};
 use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
@@ -367,8 +367,7 @@ impl Supervisor {
     /// A node whose disk is full ends, whichever binary it is.
     fn disk_is_full(&self) -> Option<String> {
         let data = self.context.home.data();
-        let stat = rustix::fs::statvfs(data).ok()?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = space::free(data).ok()?;
         (free < FULL_DISK).then(|| format!("the disk of {} is full ({free} bytes left)", data.display()))
     }
 

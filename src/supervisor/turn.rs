@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use std::time::Instant;
 
 /// Everything that can happen to the loop.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time")]
 pub(super) enum Turn {
     /// A signal has come, or a child has ended.
     Signal(Signal),

@@ -10,16 +10,17 @@ pub(super) mod copy;
 use super::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::{busy, claim_dir};
+use crate::home::space;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::name::Name;
 use crate::time::rfc3339;
 use copy::Copier;
-use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
@@ -144,9 +145,7 @@ pub fn make(
     let partial = home.backups().join(format!("{PARTIAL}{name}"));
     durable::mkdir(&partial)?;
     // Says to others that this one is being worked on.
-    let claim = File::open(&partial).map_err(|e| Error::io("open", &partial, e))?;
-    flock(&claim, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|e| Error::io("lock", &partial, e.into()))?;
+    let _claim = claim_dir(&partial)?.ok_or_else(|| busy(&partial))?;
     let made = copy_all(&plan, &partial, cancel, progress).and_then(|entries| {
         let (version, upgrade, bytes) = (VERSION, upgrade.clone(), plan.bytes);
         let (source, tree) = (plan.source.clone(), Some(fingerprint(&plan.items)));
@@ -298,17 +297,14 @@ fn plan(home: &Home) -> Result<Plan> {
     }
     let files = || items.iter().filter(|item| item.kind == ItemKind::File).map(|item| item.len);
     let bytes = files().sum();
-    let space = statvfs(target).map_err(|e| Error::io("look for free space on", target, e.into()))?;
     let need = Need {
         bytes: files().map(|len| len.next_multiple_of(4096)).sum::<u64>()
             + items.len() as u64 * 4096
             + RESERVE,
-        available: space.f_bavail.saturating_mul(space.f_frsize),
+        available: space::free(target)?,
     };
     if need.available < need.bytes {
-        return Err(Error::new(Kind::Io, "too little space for a backup of the data")
-            .at(target.display())
-            .because(format!("it needs {} MiB, {} MiB are available", need.bytes >> 20, need.available >> 20))
+        return Err(space::too_little("for a backup of the data", target, need.bytes, need.available)
             .hint("make room, set daemon_data_backup_dir to another disk, or set unsafe_skip_backup"));
     }
     Ok(Plan { source, items, bytes, need })
@@ -406,8 +402,7 @@ fn utf8(path: &Path) -> Result<String> {
 pub(super) fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let ours = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
-        let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if ours && File::open(entry.path()).is_ok_and(free) {
+        if ours && let Ok(Some(_claim)) = claim_dir(&entry.path()) {
             // If it cannot be removed, the check for space takes it into account.
             if fs::remove_dir_all(entry.path()).is_ok() {
                 note(Effect::Remove(&entry.path()));

@@ -10,13 +10,14 @@ use super::backup::copy::Copier;
 use super::backup::{Backup, Content, is_key};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::{busy, claim_dir};
+use crate::home::space;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::time::rfc3339;
-use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -132,8 +133,7 @@ impl Places {
 /// replaced by earlier ones still is: that is for the operator to remove.
 pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     let Ok(places) = Places::of(home) else { return Vec::new() };
-    let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
-    if File::open(&places.building).is_ok_and(free) {
+    if let Ok(Some(_claim)) = claim_dir(&places.building) {
         // The next restore removes what cannot be removed now.
         if fs::remove_dir_all(&places.building).is_ok() {
             note(Effect::Remove(&places.building));
@@ -144,14 +144,11 @@ pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
 
 fn check_space(places: &Places, backup: &Backup) -> Result<()> {
     let beside = places.live.parent().unwrap_or(Path::new("/"));
-    let space = statvfs(beside).map_err(|e| Error::io("look for free space on", beside, e.into()))?;
-    let (needed, available) = (backup.manifest.bytes, space.f_bavail.saturating_mul(space.f_frsize));
-    if available >= needed {
+    let (needed, free) = (backup.manifest.bytes, space::free(beside)?);
+    if free >= needed {
         return Ok(());
     }
-    Err(Error::new(Kind::Io, "too little space beside the data to restore it")
-        .at(beside.display())
-        .because(format!("it needs {} MiB, {} MiB are available", needed >> 20, available >> 20)))
+    Err(space::too_little("beside the data to restore it", beside, needed, free))
 }
 
 fn build(
@@ -164,8 +161,7 @@ fn build(
     let (from, to) = (backup.data(home), &places.building);
     make_dir(to)?;
     // Held until the end: it is being worked on.
-    let claim = File::open(to).map_err(|e| Error::io("open", to, e))?;
-    flock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("lock", to, e.into()))?;
+    let _claim = claim_dir(to)?.ok_or_else(|| busy(to))?;
     durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
     let mut copier = Copier::new(cancel, backup.manifest.bytes, progress);
     for entry in &backup.manifest.entries {

@@ -1,6 +1,7 @@
 //! Backups of small data directories, and everything that must not end up in one.
 
 use super::*;
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 
@@ -148,8 +149,7 @@ fn what_a_crash_left_is_no_backup_and_is_swept_unless_it_is_being_made() {
         fs::create_dir_all(rig.home.backups().join(name).join(DATA)).unwrap();
     }
     fs::create_dir(rig.home.backups().join("something else")).unwrap();
-    let claim = File::open(rig.home.backups().join(&live)).unwrap();
-    flock(&claim, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let _claim = claim_dir(&rig.home.backups().join(&live)).unwrap().unwrap();
     assert_eq!(list(&rig.home).unwrap(), [backup]);
     check(&rig.home).unwrap();
     let kept = |name: &str| rig.home.backups().join(name).exists();

@@ -19,6 +19,7 @@ mod life;
 mod power;
 mod registers;
 mod settings;
+mod syncs;
 mod trace;
 mod tree;
 mod upgrade;
