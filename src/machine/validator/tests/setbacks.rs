@@ -62,3 +62,29 @@ fn a_flood_of_first_heads_makes_no_flood_of_questions() {
     let asked = (2..1000).flat_map(|n| rig.machine.step(rig.now, Event::Head(unlinked(n))));
     assert_eq!(asked.filter(|action| *action == Action::Identify).count(), 1);
 }
+
+#[test]
+fn a_node_that_answers_later_than_it_is_asked_again_vouches_for_its_head_all_the_same() {
+    let policy = Policy { validator: true, poll_interval: Duration::from_millis(100), ..Policy::default() };
+    let record = Record { chain: Some(chain()), ..Record::new(version(Target::Genesis)) };
+    let mut rig = Rig::boot(policy, record, None);
+    let (mut due, mut height) = (std::collections::VecDeque::new(), 100);
+    for tenth in 0..100_u64 {
+        rig.now += Duration::from_millis(100);
+        let mut events = vec![Event::Tick];
+        if tenth % 10 == 0 {
+            height += 1;
+            events.push(Event::Head(told(height)));
+        }
+        // Each question is answered after 300 ms.
+        while due.front().is_some_and(|at| *at + 3 <= tenth) {
+            due.pop_front();
+            events.push(Event::Identified(Ok(chain())));
+        }
+        for event in events {
+            let asked = rig.machine.step(rig.now, event).into_iter().filter(|a| *a == Action::Identify);
+            due.extend(asked.map(|_| tenth));
+        }
+    }
+    assert!(rig.machine.view().head_record.is_some(), "no head has counted up to block {height}");
+}
