@@ -39,6 +39,9 @@ pub(super) fn render(status: &Status) -> String {
     page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
     let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
     page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
+    let why = view.planned.iter().filter(|plan| !plan.why.is_empty());
+    let why = why.map(|plan| (format!("{},{}", named(plan), label("why", &plan.why)), 1));
+    page.labelled("planned_why", "Why a planned upgrade has not happened yet, in words.", why);
     let gates = view.planned.iter().flat_map(|plan| {
         plan.gates.iter().map(|gate| (format!("{},{}", named(plan), label("gate", gate)), 1))
     });
@@ -66,8 +69,9 @@ pub(super) fn render(status: &Status) -> String {
     page.0
 }
 
-/// A label; names and outcomes need no escapes.
+/// A label, with the escapes of the format.
 fn label(key: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{key}=\"{value}\"")
 }
 
@@ -113,6 +117,7 @@ mod tests {
         view.planned[0].overdue = true;
         view.planned[0].deadline_height = Some(140);
         view.planned[0].gates = vec!["turn".to_owned()];
+        view.planned[0].why = "a \"b\"".to_owned();
         let window = Window { opens_at: 168, closes_at: 179 };
         view.planned[0].turn = Some(TurnView { window, opens_in_ms: 18_000 });
         let problems = Vec::new();
@@ -133,6 +138,7 @@ mod tests {
             "wemixvisor_planned_deadline_height{name=\"v2\"} 140\n",
             "wemixvisor_planned_gate{name=\"v2\",gate=\"turn\"} 1\n",
             "wemixvisor_planned_turn_height{name=\"v2\"} 168\n",
+            "wemixvisor_planned_why{name=\"v2\",why=\"a \\\"b\\\"\"} 1\n",
         ] {
             assert!(page.contains(line), "{line}{page}");
         }
@@ -167,6 +173,7 @@ mod tests {
             wemixvisor_planned_height{name="v2"} 100
             wemixvisor_planned_ready{name="v2"} 0
             wemixvisor_planned_held{name="v2"} 0
+            wemixvisor_planned_why{name="v2",why="no head is known yet"} 1
             wemixvisor_download_percent{name="v2"} 42"#]]
         .assert_eq(&values.join("\n"));
         assert_eq!(page.matches("# TYPE").count(), values.len());

@@ -388,8 +388,10 @@ pub enum Action {
     StopSealing,
     /// Remove the node's peers, so that it does not use up its address there while it stops. → `Unpeered`.
     Unpeer,
-    /// Disconnect one of the peers to which the node has connected, and connect to it anew. → `Greeted`.
+    /// Disconnect one of the validators to which the node has connected, and connect to it anew. → `Greeted`.
     Greet {
+        /// The validators that are connected.
+        validators: Vec<Validator>,
         /// Which one, counted through all of them again and again.
         turn: u32,
     },

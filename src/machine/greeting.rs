@@ -5,28 +5,36 @@
 //! on the next block mends that. Where it stands still, and the votes of this very node are missing, nothing does.
 
 use super::Machine;
-use super::event::{Action, Failure, Level};
+use super::event::{Action, Failure, Level, Survey};
+use super::gates::Validator;
 use super::state::Node;
 use std::time::{Duration, Instant};
 
 /// How long the chain stands still, with a quorum connected, before the first peer is greeted anew; and the time from one
 /// to the next. Peers refuse a second connection for about half of it.
 const PAUSE: Duration = Duration::from_secs(60);
+/// It is longer by up to this, so that the validators do not all begin at once.
+const APART: Duration = Duration::from_secs(60);
 
 impl Machine {
-    /// Connects anew to one peer after the other while the chain stands still though enough validators are there to go on:
-    /// not all of them stand at the same block.
+    /// Connects anew to one validator after the other while the chain stands still though enough are there to go on: they do
+    /// not all stand at the same block.
     pub(super) fn greet(&mut self, now: Instant, node: &mut Node) {
         let network = &node.network;
-        let long = |since: Option<Instant>| since.is_some_and(|since| now >= since + PAUSE);
-        let is_seen = |behind: &super::Survey| behind.network_head.is_some();
+        let pause = PAUSE + APART * (self.seed % 100) as u32 / 100;
+        let long = |since: Option<Instant>| since.is_some_and(|since| now >= since + pause);
+        let is_seen = |survey: &Survey| survey.network_head.is_some();
         let stands =
             long(node.still_since) && long(network.returning.quorum_since) && !network.shows(is_seen);
-        if stands && network.greeted.is_none_or(|(at, _)| now >= at + PAUSE) {
-            let turn = network.greeted.map_or(0, |(_, turn)| turn + 1);
-            node.network.greeted = Some((now, turn));
-            self.actions.push(Action::Greet { turn });
+        if !stands || network.greeted.is_some_and(|(at, _)| now < at + pause) {
+            return;
         }
+        let Some(survey) = &network.survey else { return };
+        let is_member = |peer: &&Validator| survey.sample.set.iter().any(|seat| seat.validator == **peer);
+        let validators = survey.connected.iter().flatten().filter(is_member).copied().collect();
+        let turn = network.greeted.map_or(0, |(_, turn)| turn.wrapping_add(1));
+        node.network.greeted = Some((now, turn));
+        self.actions.push(Action::Greet { validators, turn });
     }
 
     /// A peer was greeted anew, or none could be.

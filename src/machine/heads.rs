@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Blocks beyond the rate of the chain that a head may have risen: clocks and networks are not exact.
 const SLACK: u32 = 4;
+/// The wall clock ran on without us where it is further on by this: the machine was paused, or NTP has set it right.
+const JUMP: Duration = Duration::from_secs(3);
 /// A gap up to this many blocks is linked block by block; over a larger one a block of ours is asked for again.
 pub(super) const TRACEABLE: u64 = 64;
 /// Blocks of an honest chain below the record after which the record is forgotten.
@@ -32,6 +34,8 @@ pub(super) struct Heads {
     credit: Option<(Instant, Duration)>,
     /// The time that has passed since the record's block, as it was reckoned last, and when that was.
     since: Option<(Instant, Duration)>,
+    /// Our wall clock, in seconds since the epoch, at the newest head that was judged.
+    clock: Option<u64>,
     /// The head of the first contact, until another answer is linked to it.
     first: Option<First>,
     /// A head above the record whose link to it was asked for, and when.
@@ -263,6 +267,7 @@ impl Heads {
 
     /// Judges a reported head.
     pub(super) fn hear(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
+        let jump = self.jump(now, head.heard_at);
         let Some(record) = &self.record else { return self.meet(now, head, pace) };
         let since_record = match (head.heard_at, record.timestamp) {
             (heard, Some(then)) => Duration::from_secs(heard.saturating_sub(then)),
@@ -271,16 +276,17 @@ impl Heads {
         };
         // By the clock that is further on: a wall clock that was set back must not hold the record, and the same head may be
         // judged again much later.
-        let passed = self
-            .since
-            .map_or(Duration::ZERO, |(at, since)| since.saturating_add(now.saturating_duration_since(at)));
+        let passed = self.since.map_or(Duration::ZERO, |(at, since)| {
+            since.saturating_add(now.saturating_duration_since(at)).saturating_add(jump)
+        });
         let since = since_record.max(passed);
         self.since = Some((now, since));
         let possible = since.saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
             // Heads that have waited come all at once, and the first of them must not use up the time of the others.
             Some((at, credit)) => {
-                credit.saturating_add(now.saturating_duration_since(at)).min(possible).max(credit)
+                let passed = now.saturating_duration_since(at).saturating_add(jump);
+                credit.saturating_add(passed).min(possible).max(credit)
             }
             None => possible,
         };
@@ -318,6 +324,15 @@ impl Heads {
         }
         // The block of the record is asked for as well: on another chain nothing fits.
         Hearing::Trace { from: known.height, to: height - 1 }
+    }
+
+    /// The time that our wall clock has gone on beyond the other one since the last head was judged: the chain has had
+    /// it as well. It is our own clock, so that no node can claim it.
+    fn jump(&mut self, now: Instant, heard_at: u64) -> Duration {
+        let before = self.clock.replace(self.clock.map_or(heard_at, |clock| clock.max(heard_at)));
+        let wall = Duration::from_secs(heard_at.saturating_sub(before.unwrap_or(heard_at)));
+        let passed = self.credit.map_or(wall, |(at, _)| now.saturating_duration_since(at));
+        wall.checked_sub(passed).filter(|jump| *jump >= JUMP).unwrap_or_default()
     }
 
     /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.

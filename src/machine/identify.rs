@@ -78,7 +78,10 @@ impl Machine {
         let identity = &mut node.identity;
         let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
         let (lacks_voucher, unasked) = self.heads.lacks_voucher();
-        if unasked || again && (!identity.known || lacks_voucher) && node.head.is_some() {
+        // An answer that is yet to come says nothing of a head that was heard after its question.
+        let is_answered = identity.unanswered == 0;
+        let is_unknown = !identity.known || lacks_voucher;
+        if is_answered && (unasked || again && is_unknown && node.head.is_some()) {
             self.heads.ask_voucher();
             identity.asked = Some(now);
             identity.unanswered = identity.unanswered.saturating_add(1);

@@ -252,8 +252,8 @@ pub struct Machine {
     unwritten: u32,
     /// Whether the record is not on disk: the node was started all the same.
     behind: bool,
-    /// The upgrade that was put off last, and how often in a row.
-    put_off: Option<(Name, u32)>,
+    /// The upgrades that were put off, and how often.
+    put_off: BTreeMap<Name, u32>,
     /// How many post-upgrade hooks run.
     post_hooks: u32,
     actions: Vec<Action>,
@@ -293,7 +293,7 @@ impl Machine {
             link: None,
             unwritten: 0,
             behind: false,
-            put_off: None,
+            put_off: BTreeMap::new(),
             post_hooks: 0,
             actions: Vec::new(),
         }

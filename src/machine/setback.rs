@@ -81,11 +81,8 @@ impl Machine {
     /// once, and the upgrade comes due again after a while.
     pub(super) fn put_off(&mut self, now: Instant, attempt: &Attempt, detail: String) {
         let name = attempt.name.clone();
-        let times = match &self.put_off {
-            Some((last, times)) if *last == name => times.saturating_add(1),
-            Some(_) | None => 1,
-        };
-        self.put_off = Some((name.clone(), times));
+        let times = self.put_off.get(&name).map_or(1, |times| times.saturating_add(1));
+        self.put_off.insert(name.clone(), times);
         let wait = self.hold_back(attempt, times);
         let news = format!("name={name} in={wait:.0?} {detail}; the old binary goes on until then");
         let news = Notice::to_history(Level::Error, "upgrade_put_off", news);
@@ -98,9 +95,9 @@ impl Machine {
         self.save_and_tell(record, AfterRecord::Start(None), Some(news));
     }
 
-    /// Whether this upgrade was the last to be put off.
+    /// Whether this upgrade was put off before.
     pub(super) fn is_put_off(&self, name: &Name) -> bool {
-        self.put_off.as_ref().is_some_and(|(last, _)| last == name)
+        self.put_off.contains_key(name)
     }
 
     /// How long an upgrade is put off: each time longer, and no longer than half of the room before its fork.

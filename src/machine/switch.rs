@@ -482,8 +482,12 @@ impl Machine {
     /// unless the chain is at the fork, where the new one is tried again. One that was `killed` has proven nothing, so
     /// its upgrade comes due again.
     pub(super) fn failed_dry(&mut self, now: Instant, reason: String, killed: bool) {
-        if self.record.upgrade.as_ref().is_some_and(|p| p.fork_height.is_some()) && self.is_fork_reached(now)
-        {
+        let has_fork = self.record.upgrade.as_ref().is_some_and(|p| p.fork_height.is_some());
+        let is_needed = has_fork && self.is_fork_reached(now);
+        // Where there is no way back, as after an unclean end of the old one, a kill is no reason to halt either.
+        let way_back = self.record.upgrade.as_ref().map(|p| decide(p, self.traces(now)));
+        let is_shut = killed && matches!(way_back, Some(Verdict::Halt(_)));
+        if is_needed || is_shut {
             return self.attempt_failed(now, reason, killed.then(|| "it was killed".to_owned()));
         }
         if let Some(attempt) = self.record.upgrade.as_mut().filter(|_| killed) {

@@ -109,8 +109,8 @@ impl Supervisor {
                 self.ask_node(Order::StopSealing);
                 None
             }
-            Action::Greet { turn } => {
-                self.ask_node(Order::Greet { turn });
+            Action::Greet { validators, turn } => {
+                self.ask_node(Order::Greet { validators, turn });
                 None
             }
             Action::Unpeer => {

@@ -9,7 +9,9 @@ use crate::error::{Error, Kind, Result};
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
 use crate::printable::printable;
-use crate::wbft::{self, Address, Client, Constant, Decided, Endpoint, Observer, RpcError, Syncing, Window};
+use crate::wbft::{
+    self, Address, Client, Constant, Decided, Endpoint, Observer, Peer, RpcError, Syncing, Window,
+};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,7 +36,7 @@ pub(super) enum Order {
     StartSealing,
     StopSealing,
     Unpeer,
-    Greet { turn: u32 },
+    Greet { validators: Vec<[u8; 20]>, turn: u32 },
 }
 
 /// The handle of the thread. Dropped, the thread ends.
@@ -91,10 +93,13 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
                 Event::SealingStopped(node.ask(&endpoints, |observer| observer.client().miner_stop()))
             }
             Order::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
-            Order::Greet { turn } => Event::Greeted(node.ask(&endpoints, |observer| {
-                let peer = observer.client().reconnect(turn)?;
-                Ok(peer.map(|peer| printable(&peer.remote)))
-            })),
+            Order::Greet { validators, turn } => {
+                // Asked at another address, it adds the peer that it has removed.
+                let mut chosen = None;
+                Event::Greeted(node.ask(&endpoints, |observer| {
+                    greet(observer.client(), &mut chosen, |peers| dialled(peers, &validators, turn))
+                }))
+            }
         };
         if answers.send(Answer { pid, event }).is_err() {
             return;
@@ -181,6 +186,31 @@ fn unpeer(observer: &mut Observer) -> Result<usize, RpcError> {
     Ok(peers.len())
 }
 
+/// Disconnects the peer that is chosen, and connects to it anew; its address on the network.
+fn greet(
+    client: &mut Client,
+    chosen: &mut Option<Peer>,
+    choose: impl FnOnce(Vec<Peer>) -> Option<Peer>,
+) -> Result<Option<String>, RpcError> {
+    if chosen.is_none() {
+        *chosen = choose(client.peers()?);
+        chosen.iter().try_for_each(|peer| client.remove_peer(&peer.enode).map(|_| ()))?;
+    }
+    let Some(peer) = chosen else { return Ok(None) };
+    client.add_peer(&peer.enode)?;
+    Ok(Some(printable(&peer.remote)))
+}
+
+/// One of the validators to which the node has connected; `turn` counts through them. One that has connected to us is not
+/// at the address from which it did.
+fn dialled(mut peers: Vec<Peer>, validators: &[[u8; 20]], turn: u32) -> Option<Peer> {
+    let is_member = |peer: &Peer| peer.address().is_some_and(|address| validators.contains(&address.0));
+    peers.retain(|peer| !peer.inbound && is_member(peer));
+    peers.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    let at = usize::try_from(turn).unwrap_or_default().checked_rem(peers.len())?;
+    Some(peers.swap_remove(at))
+}
+
 /// The network as the node shows it. `address` is its own, where it does not report that.
 fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) -> Result<Survey, RpcError> {
     let at = Instant::now();
@@ -253,7 +283,7 @@ fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_public;
+    use super::{Peer, dialled, is_public};
 
     #[test]
     fn addresses_that_geth_does_not_throttle_are_not_public() {
@@ -270,5 +300,22 @@ mod tests {
         for public in ["203.0.113.7:30303", "100.64.0.1:1", "[2001:db8::1]:1", "unknown"] {
             assert!(is_public(public), "{public}");
         }
+    }
+
+    #[test]
+    fn validators_to_which_the_node_has_connected_are_greeted_by_turns() {
+        let peer = |n: u8, inbound| Peer {
+            id: format!("{}{}", "0".repeat(24), format!("{n:02x}").repeat(20)),
+            enode: String::new(),
+            name: String::new(),
+            remote: String::new(),
+            inbound,
+        };
+        let peers = vec![peer(4, false), peer(1, true), peer(3, false), peer(9, false)];
+        let greeted = |turn| dialled(peers.clone(), &[[1; 20], [3; 20], [4; 20]], turn);
+        let turns: Vec<_> =
+            (0..3).map(|turn| greeted(turn).and_then(|peer| peer.address()).unwrap().0).collect();
+        assert_eq!(turns, [[3; 20], [4; 20], [3; 20]]);
+        assert_eq!(dialled(peers.clone(), &[[1; 20]], 0), None);
     }
 }

@@ -526,3 +526,34 @@ fn the_record_of_an_end_node_rises_by_no_claim() {
     }
     assert_eq!(rig.heads.height(), Some(100));
 }
+
+/// Hears the newest head each second, and links it by our block, until it counts; after how many seconds.
+fn counts_after(rig: &mut Rig, mut newest: impl FnMut(u64) -> Head) -> Option<u64> {
+    (1..=60).find(|second| {
+        rig.wait(1);
+        let told = newest(*second);
+        let Hearing::Recall { height } = rig.hear(&told) else { return false };
+        rig.recalled(0, height);
+        rig.recalled(0, told.block.height) == Hearing::Counted
+    })
+}
+
+#[test]
+fn after_a_pause_of_the_machine_the_chain_has_had_that_time() {
+    let mut rig = Rig::at_100(VALIDATOR);
+    for height in 101..=200 {
+        assert_eq!(rig.next(0, height), Hearing::Counted);
+    }
+    // For an hour the machine stands still, and with it the clock of `Instant`.
+    let after = counts_after(&mut rig, |second| head(0, 200 + 3600 + second));
+    assert_eq!(after, Some(1), "{:?}", rig.heads.doubt());
+}
+
+#[test]
+fn a_wall_clock_that_is_set_right_after_the_first_head_gives_the_chain_its_time() {
+    let mut rig = Rig::at_100(VALIDATOR);
+    // Ten minutes after a power cut: until NTP has set it the clock is an hour behind.
+    assert_eq!(rig.hear(&Head { heard_at: GENESIS - 3000, ..head(0, 50) }), Hearing::Nothing);
+    let after = counts_after(&mut rig, |second| head(0, 100 + 600 + second));
+    assert_eq!(after, Some(1), "{:?}", rig.heads.doubt());
+}

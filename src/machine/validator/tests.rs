@@ -5,6 +5,7 @@ mod leaving;
 mod mishaps;
 mod probation;
 mod sealing;
+mod setbacks;
 mod symptoms;
 
 use super::super::rollback::objection;

@@ -335,7 +335,7 @@ impl Sim {
             Action::Recall { height } => self.ask(i, Question::Recall(height)),
             Action::StartSealing => self.ask(i, Question::StartSealing),
             Action::StopSealing => self.ask(i, Question::StopSealing),
-            Action::Greet { turn } => self.ask(i, Question::Greet(turn)),
+            Action::Greet { turn, .. } => self.ask(i, Question::Greet(turn)),
             Action::Unpeer => {
                 self.check_stop(i);
                 self.ask(i, Question::Unpeer)
