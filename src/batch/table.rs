@@ -188,7 +188,7 @@ mod tests {
             name: name.parse().unwrap(),
             height,
             fork_height: None,
-            cannot_follow: false,
+            cannot_follow: false, switch: None,
             outcome,
             detail: detail.to_owned(),
         };

@@ -9,11 +9,12 @@ mod plan;
 pub(crate) use plan::{NewPlan, PlanCommand};
 
 use super::help::COMMANDS;
+use super::rollback::Options as Rollback;
 use crate::batch::Entry;
 use crate::config::keys;
 use crate::digest::{Algorithm, Digest};
 use crate::error::Result;
-use crate::machine::Block;
+use crate::machine::{Block, Target};
 use crate::name::Name;
 use crate::time::parse_duration;
 use crate::url::{check, redact};
@@ -65,6 +66,7 @@ pub(crate) enum Command {
         force: bool,
     },
     Now(Name),
+    Rollback(Rollback),
     Fetch {
         name: Name,
         url: Option<String>,
@@ -186,6 +188,13 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
         "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
+        "rollback" => Command::Rollback(Rollback {
+            to: opt(args, word, "--to", version)?,
+            restore: args.contains("--restore"),
+            force: args.contains("--force"),
+            yes: args.contains("--yes"),
+            wait: args.contains("--wait"),
+        }),
         "wait-height" => Command::WaitHeight {
             timeout: opt(args, word, "--timeout", timeout)?,
             height: free(args, word, "HEIGHT", height)?,
@@ -423,6 +432,11 @@ fn opt<T>(
 
 fn name(text: &str) -> Result<Name, String> {
     text.parse::<Name>().map_err(|e| e.to_string())
+}
+
+/// A version: the name of an upgrade, or `genesis`.
+fn version(text: &str) -> Result<Target, String> {
+    text.parse::<Target>().or_else(|_| name(text).map(Target::Upgrade))
 }
 
 fn digest(text: &str) -> Result<Digest, String> {

@@ -59,6 +59,10 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage("upgrade now NAME", "switch now, whatever the height"),
     usage(
+        "rollback [--to NAME] [--restore] [--force] [--yes] [--wait]",
+        "go back to the version before, or to NAME (or genesis): now, or with the next run; with --restore, on its data",
+    ),
+    usage(
         "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE] [--force]",
         "make a plan of upgrades, which does nothing until it is executed",
     ),
@@ -91,7 +95,7 @@ pub const COMMANDS: &[Usage] = &[
         "resolve retry [--with NAME]",
         "after a halt: let the next run try the upgrade again, or try it with another binary, staged as NAME",
     ),
-    usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
+    usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary, as rollback does"),
     usage(
         "resolve sign [--at HEIGHT:HASH]",
         "say what a validator that does not sign yet waits for; with --at, have it sign, as you have found out that no \

@@ -14,6 +14,7 @@ mod metrics;
 mod network;
 mod plan;
 mod resolve;
+mod rollback;
 mod run;
 mod show;
 mod terminal;
@@ -98,7 +99,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
         Command::ResolveRetry { with: None } => done(resolve::retry(&home)),
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
-        Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
+        Command::ResolveRollback { force } => done(resolve::rollback(&loaded.config, &home, force)),
+        Command::Rollback(options) => done(rollback::rollback(&loaded.config, &home, &options)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
         Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),
         Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),

@@ -6,7 +6,7 @@ use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NodeView, Plan, View};
+use crate::machine::{Activity, Attempt, NodeView, Phase, Plan, View};
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
@@ -91,11 +91,19 @@ fn show(status: &Status) -> String {
         line("trouble", trouble.clone());
     }
     if let Some(p) = &view.upgrade {
-        let (from, to) = (&p.from.target, &p.to.target);
+        let (from, to) = match p.phase {
+            Phase::Reverting => (&p.to.target, &p.from.target),
+            Phase::Stopping | Phase::Stopped | Phase::BackedUp | Phase::Trying => {
+                (&p.from.target, &p.to.target)
+            }
+        };
         line("upgrading", format!("{from} -> {to}: {}", stage(p)));
     }
     if let Some(reason) = &view.silent {
         line("silent", format!("the node does not sign until that is safe: {reason}"));
+    }
+    if let Some(back) = &view.back {
+        line("rollback", format!("to {}: {}", back.to, back.why));
     }
     if let Some(reason) = &view.halted {
         line("halted", format!("{reason}; decide with `wemixvisor resolve`"));

@@ -6,7 +6,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Target, Version};
+use super::record::{Attempt, Back, Block, Chain, HeadRecord, Ready, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::exit::Exit;
@@ -263,6 +263,8 @@ pub enum Request {
     Reexec,
     /// Switch to this upgrade now, whatever the height.
     UpgradeNow(Name),
+    /// Go back to an earlier version.
+    Rollback(Back),
     /// Forget this upgrade.
     Cancel(Name),
     /// Have a silent validator seal: the operator states that this is the last final block of the network.

@@ -48,6 +48,7 @@
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
 mod adoption;
+mod back;
 mod chain_check;
 mod event;
 pub mod gates;
@@ -87,14 +88,16 @@ pub use event::{
     Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
 };
 pub use record::{
-    Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,
+    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target, Turns,
+    Version,
 };
 pub use recovery::{Recovery, recover};
 pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
+pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use restart::backoff;
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Activity, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
+pub use view::{Activity, BackView, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
 
 use crate::name::Name;
 use heads::{Heads, Hearing, Pace};
@@ -250,6 +253,8 @@ pub struct Machine {
     behind: bool,
     /// The upgrade that was put off last, and how often in a row.
     put_off: Option<(Name, u32)>,
+    /// The operator's order to go back, until the way back is on record.
+    back: Option<Back>,
     actions: Vec<Action>,
 }
 
@@ -287,6 +292,7 @@ impl Machine {
             unwritten: 0,
             behind: false,
             put_off: None,
+            back: None,
             actions: Vec::new(),
         }
     }

@@ -22,6 +22,7 @@ const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
         self.record = facts.record;
+        self.back = self.record.back.clone();
         self.heads = Heads::new(facts.head);
         self.link = Some(facts.link.target.clone());
         // Where the lock names no launch since the boot, nothing proves that the last one never came to its exec.
@@ -97,6 +98,13 @@ impl Machine {
     fn resume(&mut self, now: Instant, recovery: Recovery) {
         let was_running = std::mem::replace(&mut self.record.node, self.left) == NodeMark::Running;
         match recovery {
+            Recovery::Start
+            | Recovery::Forget
+            | Recovery::Backup
+            | Recovery::Hook
+            | Recovery::Switch
+            | Recovery::Try
+                if self.goes_back() => {}
             Recovery::Start => self.start(now),
             Recovery::Forget => {
                 self.forget_the_stop();
@@ -125,6 +133,9 @@ impl Machine {
     /// Starts what the record says: first the mark that it runs, and the count of attempts, durably.
     /// What must not be started without the operator's word rests instead.
     pub(super) fn start(&mut self, now: Instant) {
+        if self.goes_back() {
+            return;
+        }
         if let Some(reason) = self.held()
             && !self.at_once
         {
@@ -348,7 +359,13 @@ impl Machine {
                 let reason = "asked to stop".to_owned();
                 self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
             }
+            _ if !matches!(why, Why::Halt(_) | Why::Refuse(_)) && self.goes_back_from(&mut record) => {}
             Why::Stop => self.save(record, AfterRecord::Start(None)),
+            Why::Back => {
+                // It is refused by now, which is no failure of the binary.
+                record.upgrade.iter_mut().for_each(|attempt| attempt.forgiven += 1);
+                self.save(record, AfterRecord::Start(None));
+            }
             Why::Restart => {
                 (self.wish, self.at_once) = (Wish::Run, true);
                 self.save(record, AfterRecord::Start(None));
@@ -490,6 +507,7 @@ impl Machine {
         match then.clone() {
             Rested::Gap if time => self.clear(now, Cleared::Start),
             Rested::Gap => {}
+            Rested::Start | Rested::Held | Rested::GoOn if self.goes_back() => {}
             then @ (Rested::Start | Rested::Held) => match self.due_while_down() {
                 Some((upgrade, ready)) => self.inspect(None, &upgrade, ready),
                 None if time || self.at_once => self.clear(now, Cleared::Start),

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// The wait before a record is tried again: at first, doubling, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 /// How many writes in a row must have failed before a node is started without its record: after 350 ms.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl Machine {
     /// Makes `record` durable, then goes on.
@@ -56,6 +56,7 @@ impl Machine {
         if has_ended {
             self.sift();
         }
+        self.note_way_back();
         self.proceed(now, then, news);
     }
 

@@ -36,6 +36,7 @@ impl Machine {
                 Err(why) => Err(why),
             },
             Request::UpgradeNow(name) => self.force(name, under_way),
+            Request::Rollback(order) => self.asked_to_go_back(now, order),
             Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
                 Err(format!("upgrade {name} has begun and cannot be cancelled"))
             }
@@ -82,6 +83,9 @@ impl Machine {
         }
         if self.wish == Wish::Stop {
             return Err("the supervisor is stopping".to_owned());
+        }
+        if let Some(order) = &self.back {
+            return Err(format!("the operator goes back to {}", order.to.target));
         }
         if self.record.current.target.is(&name) {
             return Err(format!("{name} is what runs"));

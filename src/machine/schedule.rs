@@ -226,7 +226,7 @@ mod tests {
             name: name(text),
             height,
             fork_height: None,
-            cannot_follow: false,
+            cannot_follow: false, switch: None,
             outcome,
             detail: String::new(),
         }

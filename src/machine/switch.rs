@@ -65,6 +65,9 @@ impl Machine {
         if self.behind && node.not_before.is_none_or(|at| now >= at) {
             return Next::Save { record: Box::new(self.record.clone()), news: None, applied: None };
         }
+        if let Some(next) = self.record_order(now, node) {
+            return next;
+        }
         if node.mode == Mode::Dry {
             return self.try_dry(now, node);
         }
@@ -80,6 +83,9 @@ impl Machine {
         }
         if node.not_before.is_some_and(|at| now < at) || self.wish == Wish::Restart {
             return Next::Stay;
+        }
+        if let Some(order) = self.back.clone() {
+            return self.wait_to_go_back(now, node, &order);
         }
         if self.record.upgrade.is_some() {
             return self.prove(now, node);
@@ -206,7 +212,7 @@ impl Machine {
     pub(super) fn inspected(&mut self, now: Instant) {
         let State::Inspecting { node, .. } = &self.state else { return self.unexpected("inspected") };
         let mut node = node.clone();
-        let Some((upgrade, ready)) = self.due() else {
+        let Some((upgrade, ready)) = self.due().filter(|_| self.back.is_none()) else {
             return self.look_away(now, node);
         };
         // The look at the binary may have taken its time.
@@ -316,17 +322,18 @@ impl Machine {
 
     pub(super) fn drive_working(&mut self) {
         let State::Working { job, begun } = &mut self.state else { return };
-        let stop = self.wish == Wish::Stop;
+        let (stop, back) = (self.wish == Wish::Stop, self.back.is_some());
         match (self.worker, *begun) {
             // The phase is durable; the next start goes on from it.
             (Worker::Idle, _) if stop => self.end(Exit::Ok, None, LATER.to_owned()),
+            (Worker::Idle, false) if back => drop(self.goes_back()),
             (Worker::Idle, false) => {
                 *begun = true;
                 self.worker = Worker::Busy;
                 self.actions.push(Action::Start(job.clone()));
             }
             // The node is down: what was being prepared for later can wait.
-            (Worker::Busy, begun) if stop || !begun => self.cancel_job(),
+            (Worker::Busy, begun) if stop || back || !begun => self.cancel_job(),
             (Worker::Idle | Worker::Busy | Worker::Ending, _) => {}
         }
     }
@@ -341,7 +348,11 @@ impl Machine {
             // A backup, hook or restore cut short is done again from its beginning.
             return self.end(Exit::Ok, None, LATER.to_owned());
         }
-        match (job.clone(), end) {
+        let job = job.clone();
+        if self.goes_back() {
+            return;
+        }
+        match (job, end) {
             (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
                 self.tell(Level::Info, "backed_up", format!("backup={backup}"), true);
                 let mut record = self.record.clone();

@@ -2,7 +2,7 @@
 
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
-use super::record::{Attempt, Block, Ended, Version};
+use super::record::{Attempt, Block, Ended, Target, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Upgrade};
@@ -35,6 +35,9 @@ pub struct View {
     pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
     pub halted: Option<String>,
+    /// The operator's order to go back, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<BackView>,
     /// Why the node is not started, though nothing has failed.
     #[serde(default)]
     pub held: Option<String>,
@@ -51,6 +54,15 @@ pub struct View {
     pub planned: Vec<Plan>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
+}
+
+/// A snapshot of the operator's order to go back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackView {
+    /// The version to go back to.
+    pub to: Target,
+    /// What it waits for.
+    pub why: String,
 }
 
 /// What is being done with the node.
@@ -249,6 +261,10 @@ impl Machine {
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
+            back: self.back.as_ref().map(|order| BackView {
+                to: order.to.target.clone(),
+                why: self.why_not_back_yet(),
+            }),
             held: matches!(self.state, State::Resting { then: Rested::Held, .. })
                 .then(|| self.held())
                 .flatten(),

@@ -202,7 +202,7 @@ mod tests {
                 name: format!("v{n}").parse().unwrap(),
                 height: 100 * n,
                 fork_height: None,
-                cannot_follow: false,
+                cannot_follow: false, switch: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

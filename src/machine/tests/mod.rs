@@ -18,6 +18,7 @@ mod plans;
 mod random;
 mod restarts;
 mod upgrades;
+mod ways;
 
 use super::*;
 use crate::digest::Digest;

@@ -236,5 +236,8 @@ fn show_record(record: &Record) -> String {
     if record.halted.is_some() {
         text.push_str(" | halted");
     }
+    if let Some(order) = &record.back {
+        write!(text, " | back to {}", order.to.target).unwrap();
+    }
     text + "]"
 }

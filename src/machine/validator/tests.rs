@@ -7,7 +7,7 @@ mod probation;
 mod sealing;
 mod symptoms;
 
-use super::super::rollback::objection;
+use super::super::rollback::{Known, Wanted, way_back};
 use super::super::{
     Ask, Block, Chain, Class, Ending, Event, Facts, Head, HeadRecord, JobEnd, Mode, NodeMark, Notice, Origin,
     Outcome, OwnMark, Policy, Ready, Recollection, Record, Request, Status, Target, Turns, Version,
@@ -313,7 +313,7 @@ fn standing(fork_that_was_missed: Option<u64>, network_head: Option<u64>) -> Rig
         name: name("v1"),
         height: H - 1,
         fork_height: Some(fork),
-        cannot_follow: true,
+        cannot_follow: true, switch: None,
         outcome: Outcome::RolledBack,
         detail: String::new(),
     });
@@ -370,4 +370,13 @@ impl Rig {
         let oldest = H - 5;
         self.surveyed(Survey { own_seals: seals(0), oldest, own_mark: None, ..survey(height, &[1]) });
     }
+}
+
+/// Whether the operator who wants to go back is told that the new binary may have signed.
+fn warns_of_signatures(record: &Record, highest: u64) -> bool {
+    let wanted = Wanted { to: None, restore: false, force: false };
+    let known = Known { highest: Some(highest), validator: true, ..Known::default() };
+    let record = Record { halted: None, ..record.clone() };
+    let way = way_back(&record, &wanted, &known).unwrap();
+    way.doubts.iter().any(|doubt| doubt.contains("may have signed"))
 }
