@@ -47,12 +47,18 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage(
         "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
-         [--url URL] [--info TEXT] [--data-incompatible] [--force]",
-        "plan an upgrade at a height",
+         [--url URL] [--info TEXT] [--data-incompatible] [--now] [--force]",
+        "plan an upgrade at a height; at one that has passed, with --now",
     ),
     usage("upgrade list [--json]", "show planned and past upgrades"),
     usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
-    usage("upgrade add NAME BINARY [--force]", "stage the binary of an upgrade"),
+    usage("upgrade hold NAME", "keep an upgrade from happening for now; it stays planned"),
+    usage("upgrade release NAME", "let an upgrade happen that was on hold"),
+    usage(
+        "upgrade add NAME BINARY [--args FILE] [--add-arg ARG] [--drop-arg ARG] [--force]",
+        "stage the binary of an upgrade, and how the node's arguments differ for it",
+    ),
+    usage("upgrade show NAME [--json]", "show what is known of a version: its binary, its arguments, its plan"),
     usage(
         "upgrade fetch NAME [--url URL] [--sha256 HEX] [--json]",
         "download, verify and stage the binary of an upgrade",

@@ -17,6 +17,7 @@ mod resolve;
 mod rollback;
 mod run;
 mod show;
+mod stage;
 mod terminal;
 mod upgrade;
 mod wait;
@@ -84,10 +85,15 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Restart => done(home::restart(&home)),
         Command::Detach => done(home::detach(&home)),
         Command::Reexec => done(home::reexec(&home)),
-        Command::Schedule { entry, force } => done(upgrade::schedule(&loaded.config, &home, *entry, force)),
+        Command::Schedule { entry, now, force } => {
+            done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
+        }
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
-        Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
+        Command::Hold(name) => done(upgrade::hold(&home, &name)),
+        Command::Release(name) => done(upgrade::release(&home, &name)),
+        Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
+        Command::Show { name, json } => done(stage::show(&home, &name, json)),
         Command::Fetch { name, url, digest, json } => {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }

@@ -156,6 +156,12 @@ impl Home {
         self.target(target).join("manifest.json")
     }
 
+    /// The changes of the node's arguments that a version needs.
+    #[must_use]
+    pub fn args(&self, target: &Target) -> PathBuf {
+        self.target(target).join("args")
+    }
+
     /// The hook that runs while the node is down, before the switch.
     #[must_use]
     pub fn pre_upgrade(&self, name: &Name) -> PathBuf {

@@ -555,7 +555,9 @@ impl Machine {
         let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
         // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
-            (Some(old), Some(new)) => Upgrade { origin: new.origin.clone(), ..old.clone() } != **new,
+            (Some(old), Some(new)) => {
+                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..old.clone() } != **new
+            }
             (old, new) => old.is_some() != new.is_some(),
         };
         let changed: Vec<Name> = self.prepared.keys().filter(changed).cloned().collect();

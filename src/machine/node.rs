@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A node whose engine is on and that ends within this time has sealed nothing unheard.
 const UNHEARD: Duration = Duration::from_secs(1);
+/// The way to let an upgrade happen that is on hold.
+pub(super) const RELEASE: &str = "wemixvisor upgrade release";
 /// How often a new binary is executed in vain, for want of something, before the old one runs again.
 const SPAWNS: u32 = 3;
 /// No program ends itself by this signal: somebody, or the kernel for want of memory, has killed it.
@@ -532,6 +534,10 @@ impl Machine {
             return None;
         }
         if let Some(upgrade) = self.triggered() {
+            if upgrade.on_hold {
+                let name = &upgrade.name;
+                return Some(format!("the old binary stops for {name}, which is on hold: {RELEASE} {name}"));
+            }
             match self.prepared.get(&upgrade.name) {
                 None | Some(Preparation::Working { .. }) => {
                     return Some(format!("the binary of {} is not ready yet", upgrade.name));

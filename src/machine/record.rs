@@ -13,7 +13,7 @@ use std::fmt;
 const DETAIL: usize = 500;
 
 /// How many of the last upgrades are remembered with their versions: what is older is no way back.
-const SWITCHES: usize = 16;
+pub(super) const SWITCHES: usize = 16;
 
 /// A directory that `current` may point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -460,4 +460,6 @@ pub struct Ready {
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
+    /// Whether the operator has staged it although it is what runs.
+    pub insisted: bool,
 }

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::event::{Action, Ask, Level, Request};
+use super::node::RELEASE;
 use super::record::Outcome;
 use super::state::{State, Wish};
 use super::upgrade::{Origin, Upgrade};
@@ -95,6 +96,9 @@ impl Machine {
         }
         let head = self.heads.height().map_or(1, |height| height.max(1));
         let planned = self.planned(&name).cloned();
+        if planned.as_ref().is_some_and(|planned| planned.on_hold) {
+            return Err(format!("{name} is on hold: {RELEASE} {name}"));
+        }
         self.forget(&name);
         self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
         Ok(format!("switching to {name} as soon as its binary is verified"))

@@ -4,8 +4,9 @@
 //! probation, after an upgrade was applied, after a halt. Both read the same table; the operator may also go where the new
 //! binary has signed, since whatever is started after a stop signs only where that is safe (`sealing`).
 
-use super::record::{Attempt, Back, Ended, Outcome, Phase, Record, Target, Version};
+use super::record::{Attempt, Back, Ended, Outcome, Phase, Record, SWITCHES, Target, Version};
 use super::resolve::{Refused, refused};
+use crate::digest::Digest;
 use crate::name::Name;
 
 /// The end of an upgrade whose new binary did not prove itself.
@@ -131,7 +132,7 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
     if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Reverting) {
         return Err(refused(format!("upgrade {} is on its way back already", attempt.name), None));
     }
-    let steps = steps(record);
+    let steps = steps(&record.ended, attempt);
     let leaves = attempt.map_or(&record.current, |attempt| &attempt.to);
     let to = wanted.to.as_ref().or_else(|| previous(&steps, leaves)).ok_or_else(no_earlier_version)?;
     if to.sha256 == leaves.sha256 {
@@ -165,8 +166,8 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
 }
 
 /// The upgrades that have led to what runs now, or is to run next, oldest first.
-fn steps(record: &Record) -> Vec<Step<'_>> {
-    let applied = record.ended.iter().filter(|ended| ended.outcome == Outcome::Applied);
+fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> {
+    let applied = ended.iter().filter(|ended| ended.outcome == Outcome::Applied);
     let applied = applied.map(|ended| Step {
         name: &ended.name,
         fork_height: ended.fork_height,
@@ -176,7 +177,7 @@ fn steps(record: &Record) -> Vec<Step<'_>> {
         data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.as_ref()),
     });
-    let under_way = record.upgrade.iter().map(|attempt| Step {
+    let under_way = attempt.into_iter().map(|attempt| Step {
         name: &attempt.name,
         fork_height: attempt.fork_height,
         from: Some(&attempt.from),
@@ -209,6 +210,17 @@ fn undone<'a, 'b>(steps: &'b [Step<'a>], to: &Version) -> Option<&'b [Step<'a>]>
             from.or_else(|| (to.target == Target::Genesis).then_some(0)).map(|at| &steps[at..])
         }
     }
+}
+
+/// The forks that a binary lacks because it ran here before the upgrades for them, whatever its name.
+pub(super) fn lacks<'a>(record: &'a Record, sha256: &Digest) -> impl Iterator<Item = (&'a Name, u64)> {
+    // Of those before no digest is on record.
+    let recent = record.ended.len().saturating_sub(SWITCHES);
+    let steps = steps(&record.ended[recent..], record.upgrade.as_ref());
+    let is_it = |version: Option<&Version>| version.is_some_and(|version| version.sha256 == *sha256);
+    let after = steps.iter().rposition(|step| is_it(step.to)).map(|at| at + 1);
+    let since = after.or_else(|| steps.iter().position(|step| is_it(step.from))).unwrap_or(steps.len());
+    steps.into_iter().skip(since).filter_map(|step| Some((step.name, step.fork_height?)))
 }
 
 /// The backup to put in place of the data, if so, and the objection where one is needed that is not there.

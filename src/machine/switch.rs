@@ -147,7 +147,7 @@ impl Machine {
     /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let failed = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
+        let failed = |u: &&Upgrade| !u.on_hold && matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
         let missed = self.open().take_while(|u| u.height <= head).filter(failed);
         let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
         for Upgrade { name, height, .. } in missed {
@@ -174,8 +174,11 @@ impl Machine {
     pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height);
         let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
-            Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
-            Preparation::Working { .. } | Preparation::Failed { .. } => None,
+            Preparation::Ready(_) if upgrade.on_hold => None,
+            Preparation::Ready(ready) if self.unfit(ready).is_none() => {
+                Some((upgrade.clone(), ready.clone()))
+            }
+            Preparation::Working { .. } | Preparation::Failed { .. } | Preparation::Ready(_) => None,
         };
         let reached = || self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
         // At a fork no binary is of use that lacks it, so the earlier ones are left out.

@@ -2,6 +2,7 @@
 
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
+use super::node::RELEASE;
 use super::record::{Attempt, Block, Ended, Target, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
@@ -157,6 +158,9 @@ pub struct Plan {
     /// A validator's next turn for it.
     #[serde(default)]
     pub turn: Option<TurnView>,
+    /// Whether the operator holds it back for now.
+    #[serde(default)]
+    pub on_hold: bool,
     /// Why it has not happened yet, in one line.
     #[serde(default)]
     pub why: String,
@@ -323,6 +327,7 @@ impl Machine {
             deadline_height,
             overdue: deadline_height.zip(head).is_some_and(|(at, head)| head >= at.max(upgrade.height)),
             turn: self.turn(upgrade),
+            on_hold: upgrade.on_hold,
             why: self.why_not_yet(upgrade, binary, trouble.as_deref(), hold.as_deref()),
             origin: upgrade.origin.to_string(),
             blocks_left,
@@ -369,6 +374,14 @@ impl Machine {
         trouble: Option<&str>,
         hold: Option<&str>,
     ) -> String {
+        if upgrade.on_hold {
+            return format!("it is on hold: {RELEASE} {}", upgrade.name);
+        }
+        if let Some(Preparation::Ready(ready)) = self.prepared.get(&upgrade.name)
+            && let Some(why) = self.unfit(ready)
+        {
+            return why;
+        }
         if let Some(trouble) = trouble {
             if self.is_put_off(&upgrade.name) {
                 return format!("it is put off for a while: {trouble}");

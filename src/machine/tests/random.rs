@@ -89,6 +89,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         version: version(&Target::Upgrade(name("v2"))),
         promised: None,
         hook: number.is_multiple_of(2),
+        insisted: number.is_multiple_of(3),
     };
     vec![
         Event::Boot(Facts {
@@ -139,6 +140,11 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         ask(Request::Restart),
         ask(Request::UpgradeNow(name("v2"))),
         ask(Request::Cancel(name("v2"))),
+        ask(Request::Rollback(Back {
+            to: version(&Target::Genesis),
+            backup: number.is_multiple_of(2).then(|| "v2-1".to_owned()),
+            force: number.is_multiple_of(3),
+        })),
         ask(Request::Refresh(name("v2"))),
         ask(Request::Dump),
         Event::Tick,

@@ -537,7 +537,7 @@ impl World {
                 if result.is_ok() {
                     self.truth.verified.insert(target.clone());
                 }
-                let ready = Ready { version: version(&target), promised: None, hook: self.hook };
+                let ready = Ready { version: version(&target), promised: None, hook: self.hook, insisted: false };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
             Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),

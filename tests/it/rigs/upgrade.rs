@@ -43,7 +43,7 @@ fn planned() -> Scene {
     let server = Server::start(move |asked, conn| content.serve(asked, conn));
     rig.hook("v2", "pre-upgrade", "echo $UPGRADE_RETRY >> hook.ran");
     let url = server.url("/v2");
-    rig.ok(&["upgrade", "schedule", "v2", "10", "--url", &url, "--sha256", &digest, "--force"]);
+    rig.ok(&["upgrade", "schedule", "v2", "10", "--url", &url, "--sha256", &digest, "--now"]);
     Scene::with(rig, server)
 }
 
