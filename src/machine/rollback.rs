@@ -148,8 +148,10 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
         refused(what, Some("plan it as an upgrade: `wemixvisor upgrade schedule` or `upgrade now`"))
     })?;
     let (backup, lacks_backup) = data(undone, wanted.restore, known)?;
-    let forks = undone.iter().filter_map(|step| step.fork_height);
-    let fork = forks.clone().find_map(|fork| at_a_fork(Some(fork), known.highest));
+    let mut forks = undone.iter().filter_map(|step| step.fork_height);
+    // At the last block before a fork the old binary cannot follow the next one.
+    let next = known.highest.map(|highest| highest.saturating_add(1));
+    let fork = forks.find_map(|fork| at_a_fork(Some(fork), next));
     let unclean = attempt.is_some_and(|attempt| attempt.unclean && attempt.attempt > 0).then_some(UNCLEAN);
     let objections: Vec<&str> = fork.into_iter().chain(unclean).chain(lacks_backup).collect();
     if let Some(first) = objections.first().filter(|_| !wanted.force) {
@@ -369,5 +371,32 @@ pub(super) mod tests {
         assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
         let no_fork = Attempt { fork_height: None, ..progress() };
         assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
+    }
+
+    #[test]
+    fn an_earlier_binary_lacks_the_forks_since_whatever_its_name() {
+        let version = |text: &str| {
+            let target = text.parse::<Target>().unwrap();
+            Version { sha256: Digest::sha256(text.as_bytes()), target }
+        };
+        let (v1, v2, v3) = (version("genesis"), version("upgrades/v2"), version("upgrades/v3"));
+        let mut record = Record::new(v1.clone());
+        for (from, to, fork) in [(&v1, &v2, 100), (&v2, &v3, 200)] {
+            let name = to.target.to_string().trim_start_matches("upgrades/").parse().unwrap();
+            let (from, to) = (from.clone(), to.clone());
+            record.upgrade =
+                Some(Attempt { name, from, to, fork_height: Some(fork), ..Attempt::example() });
+            record.end(Outcome::Applied, String::new());
+        }
+        let lacking = |version: &Version| lacks(&record, &version.sha256).map(|(_, fork)| fork).collect::<Vec<_>>();
+        assert_eq!((lacking(&v1), lacking(&v2), lacking(&v3)), (vec![100, 200], vec![200], vec![]));
+        assert_eq!(lacking(&version("upgrades/v9")), [0; 0]);
+        // Of those before the last ones no version is remembered.
+        for n in 10..30 {
+            let name = format!("w{n}").parse().unwrap();
+            record.upgrade = Some(Attempt { name, ..Attempt::example() });
+            record.end(Outcome::Failed, String::new());
+        }
+        assert_eq!(record.ended.iter().filter(|ended| ended.switch.is_some()).count(), 16);
     }
 }

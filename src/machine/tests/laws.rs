@@ -21,6 +21,8 @@ pub(super) struct Truth {
     asked_to_restart: bool,
     /// Whether the operator has ever ordered the way back.
     ordered_back: bool,
+    /// Whether that was forced.
+    forced_back: bool,
     /// Whether the last node to end has left its data unclean.
     pub(super) unclean: bool,
     trial: Option<Trial>,
@@ -57,14 +59,15 @@ impl Truth {
         match request {
             Request::Stop | Request::Detach => self.asked_to_stop = true,
             Request::Restart => self.asked_to_restart = true,
-            Request::Rollback(_) => self.ordered_back = true,
+            Request::Rollback(order) => self.ordered(order),
             _ => {}
         }
     }
 
     /// The operator orders the way back while no supervisor runs.
-    pub(super) fn ordered(&mut self) {
+    pub(super) fn ordered(&mut self, order: &Back) {
         self.ordered_back = true;
+        self.forced_back |= order.force;
     }
 
     /// One question, one answer.
@@ -322,7 +325,8 @@ impl World {
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max().unwrap_or(0);
         if planned.chain(ended).any(|(height, fork)| height > applied && at_fork(fork)) {
-            require(self.truth.asked_to_restart, "I7: the old binary is not started at the fork")?;
+            let asked = self.truth.asked_to_restart || self.truth.forced_back;
+            require(asked, "I7: the old binary is not started at the fork")?;
         }
         let by_itself = |_: &&Trial| !self.truth.ordered_back;
         let trial = self.truth.trial.as_ref().filter(by_itself);

@@ -224,7 +224,7 @@ fn with_a_supervisor(mut story: Story, order: Back, what: &str) -> (bool, Outcom
 
 fn without_a_supervisor(row: &Row, world: &World, order: &Back, what: &str) -> (bool, Outcome) {
     let mut world = world.clone();
-    world.truth.ordered();
+    world.truth.ordered(order);
     (world.machine, world.process, world.awaiting, world.job, world.pending) = (None, None, false, None, None);
     let decision = Decision::Rollback { order: order.clone(), known: row.known(&world) };
     let record = Record { halted: Some("it failed".to_owned()), ..world.record.clone() };
@@ -278,14 +278,14 @@ fn a_way_over_two_upgrades_minds_both_forks_and_the_older_backup() {
         way_back(record, &Wanted { to: Some(to.clone()), restore: false, force: false }, &known)
     };
     let both = ["v2-1", "v3-1"];
-    let way = go(&genesis(), 299, &both).unwrap();
+    let way = go(&genesis(), 298, &both).unwrap();
     assert_eq!((way.undoes.len(), way.order.backup.as_deref()), (2, Some("v2-1")));
-    assert!(way.doubts.iter().any(|d| d.contains("at 300, 1 blocks from here")), "{:?}", way.doubts);
-    assert_eq!(go(&v2, 299, &both).unwrap().order.backup.as_deref(), Some("v3-1"));
-    for refused in [go(&genesis(), 300, &both), go(&v2, 300, &both), go(&genesis(), 299, &["v3-1"])] {
+    assert!(way.doubts.iter().any(|d| d.contains("at 300, 2 blocks from here")), "{:?}", way.doubts);
+    assert_eq!(go(&v2, 298, &both).unwrap().order.backup.as_deref(), Some("v3-1"));
+    for refused in [go(&genesis(), 299, &both), go(&v2, 300, &both), go(&genesis(), 298, &["v3-1"])] {
         refused.unwrap_err();
     }
-    assert!(go(&v3, 299, &both).unwrap_err().why.contains("same binary"));
+    assert!(go(&v3, 298, &both).unwrap_err().why.contains("same binary"));
 }
 
 #[test]
@@ -294,7 +294,25 @@ fn an_order_outlives_the_supervisor_and_comes_before_what_is_planned() {
     story.forget();
     story.then(Input::Ask(Request::Rollback(Back { to: genesis(), backup: None, force: false })));
     story.then(Input::Die { effect: false, node: super::world::Fate::Lingers }).then(Input::Boot);
-    story.then(CLEAN).check(&expect![[r#""#]]);
+    story.then(CLEAN).check(&expect![[r#"
+        (+3.0s) ask rollback(back { to: version { target: genesis, sha256: sha256:aeebad4a796fcc2e15dc4c6061b45ed9b373f26adfc798ca7d2d8cc58182718e }, backup: none, force: false }) → answer: going back to genesis
+                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1 | back to genesis]
+        recorded                     → SIGTERM
+        boot                         → info adopted (history): pid=1 version=upgrades/v2 age=3s
+                                     → adopt
+                                     → SIGTERM
+        exited, exit code 0          → info node_stopped: status="an end that was not seen" after=0ns
+                                     → await release
+        release                      → record [genesis StoppedClean | v2 Reverting attempt=1 asked backup=v2-1]
+        recorded                     → warn going_back (history): name=v2 to=genesis the operator's order
+                                     → link genesis
+        linked                       → record [genesis StoppedClean | v2 rolled-back]
+        recorded                     → error upgrade_ended (history): name=v2 outcome=rolled-back the operator went back to genesis
+                                     → await release
+        release                      → record [genesis Running | v2 rolled-back]
+        recorded                     → spawn genesis
+        spawned                      → info node_started: pid=1 version=genesis
+    "#]]);
     story.then(after(60)).blocks(H + 4, H + 9).check(&expect![[r#""#]]);
 }
 
@@ -303,5 +321,9 @@ fn while_the_journal_cannot_be_written_the_order_waits_and_the_node_runs() {
     let mut story = Row { fork_height: None, ..FINE }.at(At::Probation);
     story.only(Input::Ask(Request::Rollback(Back { to: genesis(), backup: None, force: false })));
     story.only(Input::Fail(Class::Environment)).forget();
-    story.then(after(1)).check(&expect![[r#""#]]);
+    story.then(after(1)).check(&expect![[r#"
+        (+50.0ms) pass               → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1 | back to genesis]
+        recorded                     → info journal_written: the record is durable again, after 1 failures
+                                     → SIGTERM
+    "#]]);
 }

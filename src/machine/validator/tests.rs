@@ -1,5 +1,6 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
+mod back;
 mod evidence;
 mod leaving;
 mod mishaps;
