@@ -155,7 +155,8 @@ mod tests {
                 name: e.name.clone(),
                 height: e.height,
                 fork_height: None,
-                cannot_follow: false, switch: None,
+                cannot_follow: false,
+                switch: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

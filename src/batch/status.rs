@@ -333,7 +333,8 @@ mod tests {
             name: name(text),
             height,
             fork_height: None,
-            cannot_follow: false, switch: None,
+            cannot_follow: false,
+            switch: None,
             outcome,
             detail: String::new(),
         }

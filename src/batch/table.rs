@@ -188,7 +188,8 @@ mod tests {
             name: name.parse().unwrap(),
             height,
             fork_height: None,
-            cannot_follow: false, switch: None,
+            cannot_follow: false,
+            switch: None,
             outcome,
             detail: detail.to_owned(),
         };

@@ -263,9 +263,7 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
             let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
         }
-        "show" => {
-            Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? }
-        }
+        "show" => Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? },
         "fetch" => Command::Fetch {
             url: opt(args, &word, "--url", url)?,
             digest: opt(args, &word, "--sha256", digest)?,

@@ -58,7 +58,10 @@ pub const COMMANDS: &[Usage] = &[
         "upgrade add NAME BINARY [--args FILE] [--add-arg ARG] [--drop-arg ARG] [--force]",
         "stage the binary of an upgrade, and how the node's arguments differ for it",
     ),
-    usage("upgrade show NAME [--json]", "show what is known of a version: its binary, its arguments, its plan"),
+    usage(
+        "upgrade show NAME [--json]",
+        "show what is known of a version: its binary, its arguments, its plan",
+    ),
     usage(
         "upgrade fetch NAME [--url URL] [--sha256 HEX] [--json]",
         "download, verify and stage the binary of an upgrade",
@@ -101,7 +104,10 @@ pub const COMMANDS: &[Usage] = &[
         "resolve retry [--with NAME]",
         "after a halt: let the next run try the upgrade again, or try it with another binary, staged as NAME",
     ),
-    usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary, as rollback does"),
+    usage(
+        "resolve rollback [--force]",
+        "after a halt: let the next run go back to the old binary, as rollback does",
+    ),
     usage(
         "resolve sign [--at HEIGHT:HASH]",
         "say what a validator that does not sign yet waits for; with --at, have it sign, as you have found out that no \

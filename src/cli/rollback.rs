@@ -112,12 +112,8 @@ fn known(config: &Config, home: &Home, status: Option<&Status>) -> Result<Known>
 /// What is going to be done, and what cannot be known.
 fn shown(way: &WayBack, runs: bool) -> String {
     let undoes: Vec<String> = way.undoes.iter().map(ToString::to_string).collect();
-    let mut lines = vec![format!(
-        "{} -> {}, which undoes {}",
-        way.leaves.target,
-        way.order.to.target,
-        undoes.join(", ")
-    )];
+    let mut lines =
+        vec![format!("{} -> {}, which undoes {}", way.leaves.target, way.order.to.target, undoes.join(", "))];
     let node = if runs { "the node is stopped" } else { "the next `wemixvisor run` does it" };
     let data = match &way.order.backup {
         Some(backup) => format!("the backup {backup} takes the place of the data, which is kept aside"),

@@ -262,15 +262,18 @@ mod tests {
         let problems = vec!["two:\n  a\n  b".to_owned()];
         let home = std::path::PathBuf::from("/h");
         let nowhere = Home::new("/nonexistent", "node").unwrap();
-        let text = show(&nowhere, &Status {
-            running: false,
-            pid: None,
-            supervisor_version: None,
-            home,
-            view,
-            rpc_trouble: None,
-            problems,
-        });
+        let text = show(
+            &nowhere,
+            &Status {
+                running: false,
+                pid: None,
+                supervisor_version: None,
+                home,
+                view,
+                rpc_trouble: None,
+                problems,
+            },
+        );
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }

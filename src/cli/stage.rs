@@ -71,8 +71,12 @@ impl New {
             Some(file) => Changes::load(file)?,
             None => Changes::of(home, target)?,
         };
-        changes.add.extend(self.add_args.iter().filter(|arg| !changes.add.contains(arg)).cloned().collect::<Vec<_>>());
-        changes.drop.extend(self.drop_args.iter().filter(|arg| !changes.drop.contains(arg)).cloned().collect::<Vec<_>>());
+        changes.add.extend(
+            self.add_args.iter().filter(|arg| !changes.add.contains(arg)).cloned().collect::<Vec<_>>(),
+        );
+        changes.drop.extend(
+            self.drop_args.iter().filter(|arg| !changes.drop.contains(arg)).cloned().collect::<Vec<_>>(),
+        );
         changes.check().map_err(|why| Error::new(Kind::BadInput, why))?;
         Ok(Some(changes))
     }
@@ -101,7 +105,8 @@ fn is_what_runs(config: &Config, home: &Home, new: &New, version: Option<&str>) 
     };
     let path = fs::canonicalize(&new.binary).unwrap_or_else(|_| new.binary.clone());
     let is_same = install::digest_of(&path).is_ok_and(|sha256| sha256 == running.sha256);
-    let runs = || told_by(home, &running.target).or_else(|| told(config, home, &home.binary(&running.target)));
+    let runs =
+        || told_by(home, &running.target).or_else(|| told(config, home, &home.binary(&running.target)));
     let what = match version {
         _ if is_same => format!("this is the binary of {}, which runs", running.target),
         Some(version) if runs().as_deref() == Some(version) => {
@@ -158,7 +163,10 @@ pub(super) fn show(home: &Home, name: &Name, as_json: bool) -> Result<()> {
     let mut row = |label: &str, text: String| rows.push([label.to_owned(), text]);
     match &manifest {
         Some(manifest) => {
-            row("told", manifest.told.clone().unwrap_or_else(|| "it was not asked for its version".to_owned()));
+            row(
+                "told",
+                manifest.told.clone().unwrap_or_else(|| "it was not asked for its version".to_owned()),
+            );
             row("sha256", manifest.sha256.hex());
             row("from", format!("{}, {}", manifest.source, manifest.time));
         }

@@ -12,10 +12,10 @@ use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask};
 use crate::upgrade::agenda::Agenda;
-use crate::upgrade::{head, install};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::{Planned, Reader};
 use crate::upgrade::trigger::check_heights;
+use crate::upgrade::{head, install};
 use serde_json::json;
 
 /// The warning where no node reports the set of validators.
@@ -91,7 +91,8 @@ fn has_passed(config: &Config, home: &Home, height: u64) -> Result<Option<String
         None => head::read(home)?.map(|record| record.block.height),
     };
     let passed = head.filter(|head| *head >= height);
-    Ok(passed.map(|head| format!("height {height} has passed, the head is {head}: the upgrade is due at once")))
+    Ok(passed
+        .map(|head| format!("height {height} has passed, the head is {head}: the upgrade is due at once")))
 }
 
 /// Whether not all validators can have their turn before the fork.

@@ -156,6 +156,12 @@ impl Home {
         self.target(target).join("manifest.json")
     }
 
+    /// What a node has written that was tried without peers, while it is.
+    #[must_use]
+    pub fn last_words(&self) -> PathBuf {
+        self.state().join("last-words")
+    }
+
     /// The changes of the node's arguments that a version needs.
     #[must_use]
     pub fn args(&self, target: &Target) -> PathBuf {

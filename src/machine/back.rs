@@ -22,11 +22,18 @@ impl Machine {
         self.judge_order(&order, highest)?;
         let to = order.to.target.clone();
         let how = match self.node() {
-            Some(_) if self.is_gated(&order) => " as soon as the network can spare this validator, in its turn",
+            Some(_) if self.is_gated(&order) => {
+                " as soon as the network can spare this validator, in its turn"
+            }
             Some(_) | None => "",
         };
         self.forced = None;
         self.back = Some(order);
+        // What is answered is durable before, if that can be.
+        if let Some(node) = self.take_running() {
+            let next = self.record_order(now, &node).unwrap_or(Next::Stay);
+            self.follow(now, node, next);
+        }
         Ok(format!("going back to {to}{how}"))
     }
 
@@ -91,7 +98,8 @@ impl Machine {
         let Some(node) = self.node() else { return "it begins".to_owned() };
         match (&node.network.holds, &self.back) {
             (Some((_, gates)), Some(order)) if self.is_gated(order) => {
-                let gates: Vec<String> = gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
+                let gates: Vec<String> =
+                    gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
                 gates.join("; ")
             }
             _ => "the node is stopped for it".to_owned(),

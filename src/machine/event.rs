@@ -204,6 +204,8 @@ pub struct Ending {
     pub status: Status,
     /// A fault of the machine rather than of the node, if there is one (disk full, port taken).
     pub environment: Option<String>,
+    /// The last lines that it wrote, where they were kept.
+    pub last_words: Option<String>,
 }
 
 /// The wait status of a process.
@@ -324,6 +326,7 @@ pub enum HookEnd {
 
 /// Everything that can be done.
 #[derive(Debug, Clone, PartialEq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "one action lives at a time")]
 pub enum Action {
     /// Make this record durable. Prompt; → `Recorded`, `RecordFailed`.
     Record(Record),

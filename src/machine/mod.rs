@@ -88,13 +88,13 @@ pub use event::{
     Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
 };
 pub use record::{
-    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target, Turns,
-    Version,
+    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target,
+    Turns, Version,
 };
 pub use recovery::{Recovery, recover};
 pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
-pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use restart::backoff;
+pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{Activity, BackView, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};

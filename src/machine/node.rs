@@ -416,7 +416,8 @@ impl Machine {
                 self.save(record, AfterRecord::End { exit: Exit::Nonsense, node: None, reason });
             }
             Why::Crash if record.upgrade.is_some() => {
-                let reason = format!("the new binary ended: {}", ending.status);
+                let last = ending.last_words.as_ref().map(|last| format!(": {last}")).unwrap_or_default();
+                let reason = format!("the new binary ended: {}{last}", ending.status);
                 self.record = record;
                 if ran.mode == Mode::Dry && ending.environment.is_none() {
                     let killed = ending.status == Status::Signal(SIGKILL);

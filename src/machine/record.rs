@@ -336,8 +336,11 @@ impl Attempt {
         self.begin_anew();
     }
 
-    /// Begins anew, with all attempts.
+    /// Begins anew, with all attempts. One on its way back goes on with that, over its backup where the new binary has run.
     pub fn begin_anew(&mut self) {
+        if self.phase == Phase::Reverting {
+            return;
+        }
         (self.attempt, self.forgiven, self.put_off) = (0, 0, false);
     }
 

@@ -171,8 +171,8 @@ fn rebind(mut record: Record) -> Result<Resolved, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Block, Chain, Version};
     use super::super::record::Phase;
+    use super::super::record::{Block, Chain, Version};
     use super::super::rollback::tests::progress;
     use super::*;
     use crate::digest::Digest;
@@ -199,6 +199,16 @@ mod tests {
         let refused = resolve(record(), Some(1), Decision::Retry).unwrap_err();
         assert!(refused.why.contains("nothing to resolve"), "{refused:?}");
         assert!(resolve(record(), None, Decision::Rebind).unwrap_err().why.contains("no chain"));
+    }
+
+    #[test]
+    fn a_way_back_that_was_halted_still_leads_over_the_backup() {
+        let mut record = halted(Phase::Reverting);
+        let attempt = record.upgrade.as_mut().unwrap();
+        (attempt.data_compat, attempt.backup) = (false, Some("v2-1".to_owned()));
+        let resolved = resolve(record, None, Decision::Retry).unwrap();
+        let [Action::Record(after)] = resolved.actions.as_slice() else { panic!("{resolved:?}") };
+        assert!(after.upgrade.as_ref().unwrap().restores());
     }
 
     #[test]

@@ -155,7 +155,10 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
     let unclean = attempt.is_some_and(|attempt| attempt.unclean && attempt.attempt > 0).then_some(UNCLEAN);
     let objections: Vec<&str> = fork.into_iter().chain(unclean).chain(lacks_backup).collect();
     if let Some(first) = objections.first().filter(|_| !wanted.force) {
-        return Err(refused(format!("going back may hurt: {first}"), Some("if you know better, add --force")));
+        return Err(refused(
+            format!("going back may hurt: {first}"),
+            Some("if you know better, add --force"),
+        ));
     }
     let order = Back { to: to.clone(), backup, force: wanted.force };
     Ok(WayBack {
@@ -256,19 +259,23 @@ fn doubts(order: &Back, leaves: &Version, undone: &[Step<'_>], known: &Known) ->
             "the data becomes that of backup {backup}; the node fetches all later blocks again"
         )),
         None if has_run => {
-            doubts.push(format!("whether {old} can open data that {new} has written is not known, only planned"));
+            doubts.push(format!(
+                "whether {old} can open data that {new} has written is not known, only planned"
+            ));
         }
         None => {}
     }
     if known.validator && has_run {
-        doubts.push(format!("{new} may have signed blocks: {old} signs when that is safe, as after any stop"));
+        doubts
+            .push(format!("{new} may have signed blocks: {old} signs when that is safe, as after any stop"));
     }
     for (step, fork) in undone.iter().filter_map(|step| Some((step, step.fork_height?))) {
         let left = match known.highest {
             Some(highest) if highest < fork => format!(", {} blocks from here", fork - highest),
             _ => String::new(),
         };
-        doubts.push(format!("{old} cannot follow the chain beyond the fork of {} at {fork}{left}", step.name));
+        doubts
+            .push(format!("{old} cannot follow the chain beyond the fork of {} at {fork}{left}", step.name));
     }
     doubts
 }
@@ -384,11 +391,11 @@ pub(super) mod tests {
         for (from, to, fork) in [(&v1, &v2, 100), (&v2, &v3, 200)] {
             let name = to.target.to_string().trim_start_matches("upgrades/").parse().unwrap();
             let (from, to) = (from.clone(), to.clone());
-            record.upgrade =
-                Some(Attempt { name, from, to, fork_height: Some(fork), ..Attempt::example() });
+            record.upgrade = Some(Attempt { name, from, to, fork_height: Some(fork), ..Attempt::example() });
             record.end(Outcome::Applied, String::new());
         }
-        let lacking = |version: &Version| lacks(&record, &version.sha256).map(|(_, fork)| fork).collect::<Vec<_>>();
+        let lacking =
+            |version: &Version| lacks(&record, &version.sha256).map(|(_, fork)| fork).collect::<Vec<_>>();
         assert_eq!((lacking(&v1), lacking(&v2), lacking(&v3)), (vec![100, 200], vec![200], vec![]));
         assert_eq!(lacking(&version("upgrades/v9")), [0; 0]);
         // Of those before the last ones no version is remembered.

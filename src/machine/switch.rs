@@ -147,7 +147,9 @@ impl Machine {
     /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let failed = |u: &&Upgrade| !u.on_hold && matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
+        let failed = |u: &&Upgrade| {
+            !u.on_hold && matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }))
+        };
         let missed = self.open().take_while(|u| u.height <= head).filter(failed);
         let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
         for Upgrade { name, height, .. } in missed {

@@ -311,12 +311,7 @@ impl Machine {
         network.named.extend(gates.iter().map(Gate::name));
         if network.named.len() > before {
             let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-            self.tell(
-                Level::Info,
-                "gates_hold",
-                format!("{what} {}", gates.join("; ")),
-                false,
-            );
+            self.tell(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")), false);
         }
         let since = node.network.holds.as_ref().map_or(now, |(since, _)| *since);
         node.network.holds = Some((since, gates));

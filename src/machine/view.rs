@@ -265,10 +265,10 @@ impl Machine {
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
-            back: self.back.as_ref().map(|order| BackView {
-                to: order.to.target.clone(),
-                why: self.why_not_back_yet(),
-            }),
+            back: self
+                .back
+                .as_ref()
+                .map(|order| BackView { to: order.to.target.clone(), why: self.why_not_back_yet() }),
             held: matches!(self.state, State::Resting { then: Rested::Held, .. })
                 .then(|| self.held())
                 .flatten(),

@@ -20,6 +20,7 @@ mod child;
 mod control;
 mod handover;
 mod head_keeper;
+mod last_words;
 mod minder;
 mod node_args;
 mod perform;
@@ -395,7 +396,8 @@ impl Supervisor {
                 self.rpc_trouble = None;
                 self.poller.rest();
                 let environment = self.disk_is_full().or_else(|| self.port_is_taken());
-                self.feed(Event::Exited(Ending { status, environment }));
+                let last_words = last_words::take(&self.context.home);
+                self.feed(Event::Exited(Ending { status, environment, last_words }));
             }
             Err(e) => log::error!("event=wait_failed {e}"),
         }

@@ -6,8 +6,8 @@ use super::surveyor::Order;
 use super::{End, Supervisor, failure, node_args, poller};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
-use crate::upgrade::node_args::Changes;
 use crate::machine::{Action, Class, Event, Failure, Job, Mode, Target, Version};
+use crate::upgrade::node_args::Changes;
 use std::time::Instant;
 
 impl Supervisor {

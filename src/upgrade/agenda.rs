@@ -461,7 +461,13 @@ mod tests {
     fn an_upgrade_on_hold_stays_planned_and_is_marked_until_it_is_released_or_cancelled() {
         let (_dir, home) = home();
         schedule(&home, "v2:200").unwrap();
-        let hold = || Agenda::edit(&home, |agenda| { agenda.hold(&name("v2")); Ok(()) }).unwrap();
+        let hold = || {
+            Agenda::edit(&home, |agenda| {
+                agenda.hold(&name("v2"));
+                Ok(())
+            })
+            .unwrap()
+        };
         let release = || Agenda::edit(&home, |agenda| agenda.release(&name("v2")));
         let marks = || gather(&home, None).unwrap().planned.iter().map(|u| u.on_hold).collect::<Vec<_>>();
         assert_eq!(release().unwrap_err().kind(), Kind::NotFound);

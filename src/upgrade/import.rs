@@ -248,7 +248,8 @@ fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -
         let is_current = *current == Target::Upgrade(name.clone());
         if is_current || fs::symlink_metadata(&copy).is_ok() {
             ended.push(Ended {
-                cannot_follow: false, switch: None,
+                cannot_follow: false,
+                switch: None,
                 name: name.clone(),
                 height: own.map_or(0, |u| u.height),
                 fork_height: None,

@@ -92,7 +92,10 @@ mod tests {
         assert_eq!(tested("echo \"Node $1 $#\"; echo more").unwrap().line, "Node version 1");
         assert_eq!(tested("exit 0").unwrap(), Said { line: String::new(), version: None, told: None });
         let told = |script| tested(script).unwrap().told;
-        assert_eq!(told("echo Gstable; echo Version: 1.0.1-stable; echo Go Version: go1.2.3").unwrap(), "1.0.1-stable");
+        assert_eq!(
+            told("echo Gstable; echo Version: 1.0.1-stable; echo Go Version: go1.2.3").unwrap(),
+            "1.0.1-stable"
+        );
         assert_eq!(told("echo node 1.2.3").unwrap(), "1.2.3");
     }
 

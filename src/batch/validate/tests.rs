@@ -211,7 +211,8 @@ fn what_has_ended_or_was_cancelled_is_told() {
             name: name.parse().unwrap(),
             height,
             fork_height: None,
-            cannot_follow: false, switch: None,
+            cannot_follow: false,
+            switch: None,
             outcome,
             detail: String::new(),
         }]

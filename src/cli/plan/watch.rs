@@ -202,7 +202,8 @@ mod tests {
                 name: format!("v{n}").parse().unwrap(),
                 height: 100 * n,
                 fork_height: None,
-                cannot_follow: false, switch: None,
+                cannot_follow: false,
+                switch: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

@@ -37,7 +37,8 @@ fn record(step: usize) -> Record {
             name: format!("v{n}").parse().unwrap(),
             height: n as u64,
             fork_height: None,
-            cannot_follow: false, switch: None,
+            cannot_follow: false,
+            switch: None,
             outcome: Outcome::Failed,
             detail: format!("the reason of {n}, at some length, so that the record has several pages"),
         })

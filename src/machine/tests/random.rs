@@ -112,7 +112,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::Released,
         Event::Terminated,
         Event::NotTerminated(failure()),
-        Event::Exited(Ending { status: Status::Code(0), environment: None }),
+        Event::Exited(Ending { status: Status::Code(0), environment: None, last_words: None }),
         Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))),
         Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))),
         Event::JobDone(JobEnd::Hooked(HookEnd::Continue)),

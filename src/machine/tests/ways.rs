@@ -23,8 +23,7 @@ enum At {
     Applied,
 }
 
-const ALL: [At; 6] =
-    [At::Stopping, At::Stopped, At::BackedUp, At::Probation, At::Failing, At::Applied];
+const ALL: [At; 6] = [At::Stopping, At::Stopped, At::BackedUp, At::Probation, At::Failing, At::Applied];
 
 /// A row of the table.
 struct Row {
@@ -123,8 +122,7 @@ impl Row {
     /// The upgrade at a point of its life, with a supervisor.
     fn at(&self, at: At) -> Story {
         let policy = Policy { backup: self.backup, ..policy() };
-        let upgrade =
-            Upgrade { fork_height: self.fork_height, data_compat: self.data_compat, ..v2() };
+        let upgrade = Upgrade { fork_height: self.fork_height, data_compat: self.data_compat, ..v2() };
         let mut story = Story::running(policy, vec![upgrade]);
         story.world.hook = true;
         // Its preparation shall see the hook.
@@ -225,7 +223,8 @@ fn with_a_supervisor(mut story: Story, order: Back, what: &str) -> (bool, Outcom
 fn without_a_supervisor(row: &Row, world: &World, order: &Back, what: &str) -> (bool, Outcome) {
     let mut world = world.clone();
     world.truth.ordered(order);
-    (world.machine, world.process, world.awaiting, world.job, world.pending) = (None, None, false, None, None);
+    (world.machine, world.process, world.awaiting, world.job, world.pending) =
+        (None, None, false, None, None);
     let decision = Decision::Rollback { order: order.clone(), known: row.known(&world) };
     let record = Record { halted: Some("it failed".to_owned()), ..world.record.clone() };
     let resolved = resolve(record, Some(world.head), decision).unwrap_or_else(|e| panic!("{what}: {e:?}"));
@@ -295,8 +294,8 @@ fn an_order_outlives_the_supervisor_and_comes_before_what_is_planned() {
     story.then(Input::Ask(Request::Rollback(Back { to: genesis(), backup: None, force: false })));
     story.then(Input::Die { effect: false, node: super::world::Fate::Lingers }).then(Input::Boot);
     story.then(CLEAN).check(&expect![[r#"
-        (+3.0s) ask rollback(back { to: version { target: genesis, sha256: sha256:aeebad4a796fcc2e15dc4c6061b45ed9b373f26adfc798ca7d2d8cc58182718e }, backup: none, force: false }) → answer: going back to genesis
-                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1 | back to genesis]
+        (+3.0s) ask rollback to genesis → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1 | back to genesis]
+                                     → answer: going back to genesis
         recorded                     → SIGTERM
         boot                         → info adopted (history): pid=1 version=upgrades/v2 age=3s
                                      → adopt

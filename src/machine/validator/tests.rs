@@ -209,7 +209,12 @@ impl Rig {
     fn plan(&mut self, upgrade: Upgrade) {
         let (name, target) = (upgrade.name.clone(), Target::Upgrade(upgrade.name.clone()));
         self.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(target), promised: Some("2.0.0".to_owned()), hook: false, insisted: false };
+        let ready = Ready {
+            version: version(target),
+            promised: Some("2.0.0".to_owned()),
+            hook: false,
+            insisted: false,
+        };
         self.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
     }
 
@@ -231,7 +236,7 @@ impl Rig {
     }
 
     fn exits(&mut self, status: Status) {
-        self.feed(Event::Exited(Ending { status, environment: None }));
+        self.feed(Event::Exited(Ending { status, environment: None, last_words: None }));
     }
 
     fn ask(&mut self, what: Request) {
@@ -314,7 +319,8 @@ fn standing(fork_that_was_missed: Option<u64>, network_head: Option<u64>) -> Rig
         name: name("v1"),
         height: H - 1,
         fork_height: Some(fork),
-        cannot_follow: true, switch: None,
+        cannot_follow: true,
+        switch: None,
         outcome: Outcome::RolledBack,
         detail: String::new(),
     });

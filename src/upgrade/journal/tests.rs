@@ -440,7 +440,8 @@ fn crowded(count: u64) -> Record {
             name: format!("{n:x<64}").parse::<Name>().unwrap(),
             height: u64::MAX,
             fork_height: Some(u64::MAX),
-            cannot_follow: true, switch: None,
+            cannot_follow: true,
+            switch: None,
             outcome: Outcome::RolledBack,
             detail: "x".repeat(500),
         })

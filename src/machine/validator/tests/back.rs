@@ -48,7 +48,11 @@ fn status_says_what_it_waits_for_and_an_order_that_comes_too_late_is_dropped() {
     rig.follow(110);
     let view = rig.machine.view().back.unwrap();
     assert!(view.why.contains("turn: ") && view.why.contains("192"), "{view:?}");
-    assert_eq!(rig.record.back.as_ref().map(|order| &order.to.target), Some(&Target::Genesis), "it is durable");
+    assert_eq!(
+        rig.record.back.as_ref().map(|order| &order.to.target),
+        Some(&Target::Genesis),
+        "it is durable"
+    );
     // A quiet stretch around the fork keeps it as well, and then there is no way back.
     for height in 111..=149 {
         rig.follow(height);

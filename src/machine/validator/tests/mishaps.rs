@@ -48,7 +48,11 @@ fn an_environment_fault_in_the_dry_try_leaves_the_way_back_open() {
     rig.follow(H);
     rig.exits(Status::Code(0));
     // Dry: the port was taken.
-    rig.feed(Event::Exited(Ending { status: Status::Code(1), environment: Some("port".to_owned()) }));
+    rig.feed(Event::Exited(Ending {
+        status: Status::Code(1),
+        environment: Some("port".to_owned()),
+        last_words: None,
+    }));
     rig.tick(10);
     assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Dry]);
     rig.head(H);
