@@ -156,6 +156,7 @@ mod tests {
                 height: e.height,
                 fork_height: None,
                 cannot_follow: false,
+                switch: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

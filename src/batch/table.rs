@@ -189,6 +189,7 @@ mod tests {
             height,
             fork_height: None,
             cannot_follow: false,
+            switch: None,
             outcome,
             detail: detail.to_owned(),
         };

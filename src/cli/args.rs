@@ -9,11 +9,13 @@ mod plan;
 pub(crate) use plan::{NewPlan, PlanCommand};
 
 use super::help::COMMANDS;
+use super::rollback::Options as Rollback;
+use super::stage::New;
 use crate::batch::Entry;
 use crate::config::keys;
 use crate::digest::{Algorithm, Digest};
 use crate::error::Result;
-use crate::machine::Block;
+use crate::machine::{Block, Target};
 use crate::name::Name;
 use crate::time::parse_duration;
 use crate::url::{check, redact};
@@ -53,18 +55,22 @@ pub(crate) enum Command {
     Reexec,
     Schedule {
         entry: Box<Entry>,
+        now: bool,
         force: bool,
     },
     List {
         json: bool,
     },
     Cancel(Name),
-    Add {
+    Hold(Name),
+    Release(Name),
+    Add(Box<New>),
+    Show {
         name: Name,
-        binary: PathBuf,
-        force: bool,
+        json: bool,
     },
     Now(Name),
+    Rollback(Rollback),
     Fetch {
         name: Name,
         url: Option<String>,
@@ -186,6 +192,13 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
         "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
+        "rollback" => Command::Rollback(Rollback {
+            to: opt(args, word, "--to", version)?,
+            restore: args.contains("--restore"),
+            force: args.contains("--force"),
+            yes: args.contains("--yes"),
+            wait: args.contains("--wait"),
+        }),
         "wait-height" => Command::WaitHeight {
             timeout: opt(args, word, "--timeout", timeout)?,
             height: free(args, word, "HEIGHT", height)?,
@@ -229,21 +242,28 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
-            let force = args.contains("--force");
+            let (now, force) = (args.contains("--now"), args.contains("--force"));
             let entry = entry(args, &word, |args| {
                 let name = free(args, &word, "NAME", name)?;
                 Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
             })?;
-            Command::Schedule { entry: Box::new(entry), force }
+            Command::Schedule { entry: Box::new(entry), now, force }
         }
         "list" => Command::List { json: args.contains("--json") },
         "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
+        "hold" => Command::Hold(free(args, &word, "NAME", name)?),
+        "release" => Command::Release(free(args, &word, "NAME", name)?),
         "add" => {
+            // Their values may look like flags of ours.
+            let add_args = every(args, &word, "--add-arg")?;
+            let drop_args = every(args, &word, "--drop-arg")?;
+            let file = opt(args, &word, "--args", |text| Ok(PathBuf::from(text)))?;
             let force = args.contains("--force");
             let name = free(args, &word, "NAME", name)?;
             let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
-            Command::Add { name, binary, force }
+            Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
         }
+        "show" => Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? },
         "fetch" => Command::Fetch {
             url: opt(args, &word, "--url", url)?,
             digest: opt(args, &word, "--sha256", digest)?,
@@ -253,6 +273,15 @@ fn upgrade(args: &mut Arguments) -> Result<Command> {
         "now" => Command::Now(free(args, &word, "NAME", name)?),
         _ => return Err(unknown(&word)),
     })
+}
+
+/// The values of an option that may be given many times.
+fn every(args: &mut Arguments, word: &str, flag: &'static str) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    while let Some(value) = opt(args, word, flag, |text| Ok(text.to_owned()))? {
+        values.push(value);
+    }
+    Ok(values)
 }
 
 /// An upgrade with everything that options can say of it; `read` takes its name and height.
@@ -423,6 +452,11 @@ fn opt<T>(
 
 fn name(text: &str) -> Result<Name, String> {
     text.parse::<Name>().map_err(|e| e.to_string())
+}
+
+/// A version: the name of an upgrade, or `genesis`.
+fn version(text: &str) -> Result<Target, String> {
+    text.parse::<Target>().or_else(|_| name(text).map(Target::Upgrade))
 }
 
 fn digest(text: &str) -> Result<Digest, String> {

@@ -47,17 +47,30 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage(
         "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
-         [--url URL] [--info TEXT] [--data-incompatible] [--force]",
-        "plan an upgrade at a height",
+         [--url URL] [--info TEXT] [--data-incompatible] [--now] [--force]",
+        "plan an upgrade at a height; at one that has passed, with --now",
     ),
     usage("upgrade list [--json]", "show planned and past upgrades"),
     usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
-    usage("upgrade add NAME BINARY [--force]", "stage the binary of an upgrade"),
+    usage("upgrade hold NAME", "keep an upgrade from happening for now; it stays planned"),
+    usage("upgrade release NAME", "let an upgrade happen that was on hold"),
+    usage(
+        "upgrade add NAME BINARY [--args FILE] [--add-arg ARG] [--drop-arg ARG] [--force]",
+        "stage the binary of an upgrade, and how the node's arguments differ for it",
+    ),
+    usage(
+        "upgrade show NAME [--json]",
+        "show what is known of a version: its binary, its arguments, its plan",
+    ),
     usage(
         "upgrade fetch NAME [--url URL] [--sha256 HEX] [--json]",
         "download, verify and stage the binary of an upgrade",
     ),
     usage("upgrade now NAME", "switch now, whatever the height"),
+    usage(
+        "rollback [--to NAME] [--restore] [--force] [--yes] [--wait]",
+        "go back to the version before, or to NAME (or genesis): now, or with the next run; with --restore, on its data",
+    ),
     usage(
         "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE] [--force]",
         "make a plan of upgrades, which does nothing until it is executed",
@@ -91,7 +104,10 @@ pub const COMMANDS: &[Usage] = &[
         "resolve retry [--with NAME]",
         "after a halt: let the next run try the upgrade again, or try it with another binary, staged as NAME",
     ),
-    usage("resolve rollback [--force]", "after a halt: let the next run go back to the old binary"),
+    usage(
+        "resolve rollback [--force]",
+        "after a halt: let the next run go back to the old binary, as rollback does",
+    ),
     usage(
         "resolve sign [--at HEIGHT:HASH]",
         "say what a validator that does not sign yet waits for; with --at, have it sign, as you have found out that no \

@@ -14,8 +14,10 @@ mod metrics;
 mod network;
 mod plan;
 mod resolve;
+mod rollback;
 mod run;
 mod show;
+mod stage;
 mod terminal;
 mod upgrade;
 mod wait;
@@ -83,10 +85,15 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Restart => done(home::restart(&home)),
         Command::Detach => done(home::detach(&home)),
         Command::Reexec => done(home::reexec(&home)),
-        Command::Schedule { entry, force } => done(upgrade::schedule(&loaded.config, &home, *entry, force)),
+        Command::Schedule { entry, now, force } => {
+            done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
+        }
         Command::List { json } => done(upgrade::list(&home, json)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
-        Command::Add { name, binary, force } => done(upgrade::add(&home, &name, &binary, force)),
+        Command::Hold(name) => done(upgrade::hold(&home, &name)),
+        Command::Release(name) => done(upgrade::release(&home, &name)),
+        Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
+        Command::Show { name, json } => done(stage::show(&home, &name, json)),
         Command::Fetch { name, url, digest, json } => {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }
@@ -98,7 +105,8 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
         Command::ResolveRetry { with: None } => done(resolve::retry(&home)),
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
-        Command::ResolveRollback { force } => done(resolve::rollback(&home, force)),
+        Command::ResolveRollback { force } => done(resolve::rollback(&loaded.config, &home, force)),
+        Command::Rollback(options) => done(rollback::rollback(&loaded.config, &home, &options)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
         Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),
         Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),

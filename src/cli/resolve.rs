@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// Lets the next run try the upgrade again, with all its attempts.
 pub(super) fn retry(home: &Home) -> Result<()> {
-    decide(home, Decision::Retry)
+    carry_out(home, Decision::Retry)
 }
 
 /// Lets the next run try the upgrade again with the binary that is staged as `name`: the way on where the
@@ -35,9 +35,19 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     hand.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
 }
 
-/// Lets the next run go back to the old binary.
-pub(super) fn rollback(home: &Home, force: bool) -> Result<()> {
-    decide(home, Decision::Rollback { force })
+/// Lets the next run go back to the old binary: what `rollback` does at any time, after a halt.
+pub(super) fn rollback(config: &Config, home: &Home, force: bool) -> Result<()> {
+    // A supervisor that runs has not halted, and holds the home.
+    drop(Hand::take(home)?);
+    if Journal::read(home)?.record.halted.is_none() {
+        return Err(Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted")
+            .hint("to go back at any other time: wemixvisor rollback"));
+    }
+    super::rollback::rollback(
+        config,
+        home,
+        &super::rollback::Options { to: None, restore: false, force, yes: true, wait: false },
+    )
 }
 
 /// Has the silent validator that runs sign, where the operator states that `at` is the last final block of the network;
@@ -57,17 +67,18 @@ pub(super) fn sign(home: &Home, at: Option<Block>) -> Result<()> {
 pub(super) fn head(home: &Home) -> Result<()> {
     match ask(home, &Request::ResetHead) {
         Ok(answered) => print(&format!("{}\n", accepted(&answered.reply)?)),
-        Err(e) if e.kind() == Kind::NoSupervisor => decide(home, Decision::ForgetHead),
+        Err(e) if e.kind() == Kind::NoSupervisor => carry_out(home, Decision::ForgetHead),
         Err(e) => Err(e),
     }
 }
 
 /// Has the next `run` bind the home to the chain that its node is on then.
 pub(super) fn chain(home: &Home) -> Result<()> {
-    decide(home, Decision::Rebind)
+    carry_out(home, Decision::Rebind)
 }
 
-fn decide(home: &Home, decision: Decision) -> Result<()> {
+/// Makes a decision on a home on which nothing runs.
+pub(super) fn carry_out(home: &Home, decision: Decision) -> Result<()> {
     Hand::take(home)?.carry_out(decision)
 }
 
@@ -116,7 +127,7 @@ impl Hand<'_> {
     }
 }
 
-fn not_met(refused: Refused) -> Error {
+pub(super) fn not_met(refused: Refused) -> Error {
     let error = Error::new(Kind::NotMet, refused.why);
     match refused.advice {
         Some(advice) => error.hint(advice),

@@ -2,17 +2,20 @@
 
 use super::args::Format;
 use super::forecast::{Now, grouped};
+use super::stage::told_by;
 use super::{metrics, print, print_json};
 use crate::error::{Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NodeView, Plan, View};
+use crate::machine::{Activity, Attempt, NodeView, Phase, Plan, Target, View};
+use crate::name::Name;
 use crate::printable::printable;
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::time::show_duration;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
+use crate::upgrade::node_args::Changes;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +32,7 @@ pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
         Err(e) => return Err(e),
     };
     match format {
-        Format::Text => print(&show(&status))?,
+        Format::Text => print(&show(home, &status))?,
         Format::Json => print_json(&status)?,
         Format::Metrics => print(&metrics::render(&status))?,
     }
@@ -63,7 +66,7 @@ fn at_rest(home: &Home) -> Result<Status> {
     })
 }
 
-fn show(status: &Status) -> String {
+fn show(home: &Home, status: &Status) -> String {
     let view = &status.view;
     let mut text = String::new();
     // What nodes and files say goes to a terminal here.
@@ -75,7 +78,14 @@ fn show(status: &Status) -> String {
     let node = view.node.as_ref().map_or_else(String::new, |n| {
         format!(", pid {}, up {}", n.pid, show_duration(Duration::from_secs(n.age_ms / 1000)))
     });
-    line("node", format!("{}{node}, version {}", view.state, view.version.target));
+    let target = &view.version.target;
+    let told = told_by(home, target).map(|told| format!(" ({told})")).unwrap_or_default();
+    line("node", format!("{}{node}, version {target}{told}", view.state));
+    match Changes::of(home, target) {
+        Ok(changes) if changes == Changes::default() => {}
+        Ok(changes) => line("arguments", format!("those of `run` {changes}")),
+        Err(e) => line("arguments", e.to_string()),
+    }
     if let Some(head) = &view.head {
         let hash =
             head.hash.as_deref().map(|h| format!(" ({}…)", h.get(..10).unwrap_or(h))).unwrap_or_default();
@@ -91,11 +101,19 @@ fn show(status: &Status) -> String {
         line("trouble", trouble.clone());
     }
     if let Some(p) = &view.upgrade {
-        let (from, to) = (&p.from.target, &p.to.target);
+        let (from, to) = match p.phase {
+            Phase::Reverting => (&p.to.target, &p.from.target),
+            Phase::Stopping | Phase::Stopped | Phase::BackedUp | Phase::Trying => {
+                (&p.from.target, &p.to.target)
+            }
+        };
         line("upgrading", format!("{from} -> {to}: {}", stage(p)));
     }
     if let Some(reason) = &view.silent {
         line("silent", format!("the node does not sign until that is safe: {reason}"));
+    }
+    if let Some(back) = &view.back {
+        line("rollback", format!("to {}: {}", back.to, back.why));
     }
     if let Some(reason) = &view.halted {
         line("halted", format!("{reason}; decide with `wemixvisor resolve`"));
@@ -109,7 +127,7 @@ fn show(status: &Status) -> String {
         line("problem", lines.next().unwrap_or_default().to_owned());
         lines.for_each(|more| line("", more.to_owned()));
     }
-    text + "\n" + &upgrades(view, status.running)
+    text + "\n" + &upgrades(view, status.running, |name| told_by(home, &Target::Upgrade(name.clone())))
 }
 
 /// Turns, alarms and symptoms, each with its label.
@@ -153,8 +171,8 @@ fn alarm(plan: &Plan, head: u64) -> String {
     format!("{} has missed its deadline {deadline}, the head is {}{fork}: {why}", plan.name, grouped(head))
 }
 
-/// Planned and past upgrades as a table.
-pub(super) fn upgrades(view: &View, running: bool) -> String {
+/// Planned and past upgrades as a table; `told` is the version that a binary tells.
+pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> String {
     let mut rows =
         vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];
     let blank = String::new;
@@ -171,8 +189,12 @@ pub(super) fn upgrades(view: &View, running: bool) -> String {
             _ => "planned".to_owned(),
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
-        let binary = download.unwrap_or_else(|| plan.binary.to_string());
-        let why = if running { plan.why.clone() } else { "no supervisor is running".to_owned() };
+        let version = told(&plan.name).map(|told| format!(" {told}")).unwrap_or_default();
+        let binary = download.unwrap_or_else(|| format!("{}{version}", plan.binary));
+        let why = match running || plan.on_hold {
+            true => plan.why.clone(),
+            false => "no supervisor is running".to_owned(),
+        };
         rows.push([
             plan.name.to_string(),
             plan.height.to_string(),
@@ -228,7 +250,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::machine::gates::Window;
-    use crate::machine::{Block, Machine, Origin, Record, SymptomView, Target, TurnView, Upgrade, Version};
+    use crate::machine::{Block, Machine, Origin, Record, SymptomView, TurnView, Upgrade, Version};
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
@@ -246,15 +268,19 @@ mod tests {
         view.trouble = Some("it said\nhalted      no".to_owned());
         let problems = vec!["two:\n  a\n  b".to_owned()];
         let home = std::path::PathBuf::from("/h");
-        let text = show(&Status {
-            running: false,
-            pid: None,
-            supervisor_version: None,
-            home,
-            view,
-            rpc_trouble: None,
-            problems,
-        });
+        let nowhere = Home::new("/nonexistent", "node").unwrap();
+        let text = show(
+            &nowhere,
+            &Status {
+                running: false,
+                pid: None,
+                supervisor_version: None,
+                home,
+                view,
+                rpc_trouble: None,
+                problems,
+            },
+        );
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }
@@ -294,10 +320,10 @@ mod tests {
         assert!(lines[1].ends_with("; fork at 12,600; deadline 12,540"), "{lines:?}");
         assert_eq!(lines[2], "census: 5 of 7 proposers run >= 1.1.0; quorum 5; fork in 49 blocks");
         assert_eq!(lines[3], "warning: our clock is off");
-        let table = upgrades(&view, true);
+        let table = upgrades(&view, true, |_| None);
         assert!(table.lines().next().unwrap().ends_with("WHY NOT YET"), "{table}");
         assert!(table.contains("turn: turn 2 of 4 is ours"), "{table}");
-        assert!(upgrades(&view, false).contains("no supervisor is running"));
+        assert!(upgrades(&view, false, |_| None).contains("no supervisor is running"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Commands about upgrades: schedule, list, cancel, add, now.
 
 use super::home::accepted;
+use super::stage::told_by;
 use super::{network, print, print_json, show, tell};
 use crate::batch::Entry;
 use crate::config::Config;
@@ -11,19 +12,27 @@ use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade
 use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask};
 use crate::upgrade::agenda::Agenda;
-use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::{Planned, Reader};
 use crate::upgrade::trigger::check_heights;
+use crate::upgrade::{head, install};
 use serde_json::json;
-use std::path::Path;
 
 /// The warning where no node reports the set of validators.
 const UNKNOWN_ROOM: &str = "not checked: the room for the turns of all validators before the fork";
 
-/// Plans an upgrade, unless that disagrees with what is planned or has happened. With `force` it is planned although
-/// its height has passed, or its fork is too near.
-pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) -> Result<()> {
+/// What the operator consents to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Consent {
+    /// The height has passed, so the upgrade is due at once.
+    pub(super) now: bool,
+    /// The fork is too near for the turns of all validators.
+    pub(super) force: bool,
+}
+
+/// Plans an upgrade, unless that disagrees with what is planned or has happened, or would have consequences that the
+/// operator has not consented to.
+pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Consent) -> Result<()> {
     let (name, height) = (entry.name.clone(), entry.height);
     let upgrade = entry.upgrade(Origin::Schedule);
     check_heights(&upgrade).map_err(|why| Error::new(Kind::Usage, why))?;
@@ -45,17 +54,16 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) 
             Error::new(Kind::Failed, what).hint(format!("to try it again: wemixvisor upgrade now {name}"))
         );
     }
-    let objections = if is_known { Vec::new() } else { objections(config, home, &upgrade) };
-    if let Some(first) = objections.first().filter(|_| !force) {
-        return Err(Error::new(Kind::NotMet, first.clone()).hint("to schedule it all the same, add --force"));
-    }
-    for objection in objections {
-        tell(format_args!("wemixvisor: {objection}"));
+    if !is_known {
+        let hint = "if that is wanted, add --now";
+        mind(has_passed(config, home, height)?, consent.now, hint)?;
+        mind(lacks_room(config, home, &upgrade), consent.force, "to schedule it all the same, add --force")?;
     }
     Agenda::edit(home, |agenda| agenda.schedule(entry))?;
     refresh(home, None);
     let missing = if install::staged(home)?.contains(&name) {
-        String::new()
+        let told = told_by(home, &Target::Upgrade(name.clone()));
+        told.map(|told| format!(", its binary tells version {told}")).unwrap_or_default()
     } else {
         format!(
             "; its binary is not here: `wemixvisor upgrade add {name} BINARY` stages it, `wemixvisor upgrade fetch {name}` downloads it"
@@ -64,24 +72,42 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, force: bool) 
     print(&format!("{name} is scheduled at height {height}{missing}\n"))
 }
 
-/// Objections of the chain to an upgrade: its height has passed, or not all validators can have their turn.
-fn objections(config: &Config, home: &Home, upgrade: &Upgrade) -> Vec<String> {
-    let mut objections = Vec::new();
-    let height = upgrade.height;
-    let head = network::head(config, home);
-    if let Some(head) = head.filter(|head| *head >= height) {
-        objections
-            .push(format!("height {height} has passed, the head is {head}: the upgrade is due at once"));
+/// Refuses what speaks against an upgrade, or tells it to an operator who has consented.
+fn mind(objection: Option<String>, consents: bool, hint: &'static str) -> Result<()> {
+    match objection {
+        Some(objection) if !consents => Err(Error::new(Kind::NotMet, objection).hint(hint)),
+        Some(objection) => {
+            tell(format_args!("wemixvisor: {objection}"));
+            Ok(())
+        }
+        None => Ok(()),
     }
-    let Some(fork) = upgrade.fork_height.filter(|_| config.validator_mode) else { return objections };
+}
+
+/// Whether the chain is at the height of an upgrade already, by what runs or by the head record.
+fn has_passed(config: &Config, home: &Home, height: u64) -> Result<Option<String>> {
+    let head = match network::head(config, home) {
+        Some(head) => Some(head),
+        None => head::read(home)?.map(|record| record.block.height),
+    };
+    let passed = head.filter(|head| *head >= height);
+    Ok(passed
+        .map(|head| format!("height {height} has passed, the head is {head}: the upgrade is due at once")))
+}
+
+/// Whether not all validators can have their turn before the fork.
+fn lacks_room(config: &Config, home: &Home, upgrade: &Upgrade) -> Option<String> {
+    let fork = upgrade.fork_height.filter(|_| config.validator_mode)?;
     match network::look(config, home) {
         Ok(outlook) => {
-            let short = room(outlook.set().len(), height, Some(outlook.head()), fork).err();
-            objections.extend(short.map(|short| short.to_string()));
+            let short = room(outlook.set().len(), upgrade.height, Some(outlook.head()), fork).err();
+            short.map(|short| short.to_string())
         }
-        Err(e) => tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}")),
+        Err(e) => {
+            tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}"));
+            None
+        }
     }
-    objections
 }
 
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
@@ -105,7 +131,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     if as_json {
         print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}))?;
     } else {
-        print(&show::upgrades(&view, running))?;
+        print(&show::upgrades(&view, running, |name| told_by(home, &Target::Upgrade(name.clone()))))?;
     }
     damaged.map_or(Ok(()), Err)
 }
@@ -129,15 +155,35 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
     }
 }
 
-pub(super) fn add(home: &Home, name: &Name, binary: &Path, force: bool) -> Result<()> {
-    let staged = install::add(home, &Target::Upgrade(name.clone()), binary, force)?;
-    refresh(home, Some(name));
-    let what = match &staged {
-        Staged::New(_) => "is staged",
-        Staged::Same(_) => "was staged already",
-        Staged::Replaced(_) => "is staged in place of another one",
-    };
-    print(&format!("{name} {what}: {}\n", staged.manifest().sha256))
+/// Puts an upgrade on hold, whoever plans it: it stays planned, and does not happen.
+pub(super) fn hold(home: &Home, name: &Name) -> Result<()> {
+    let begun = || Error::new(Kind::Failed, format!("upgrade {name} has begun and cannot be held"));
+    let is_under_way =
+        || Journal::read(home).map(|found| found.record.upgrade.is_some_and(|p| p.name == *name));
+    if is_under_way()? {
+        return Err(begun());
+    }
+    if Reader::new(home).read().heights(name).is_empty() {
+        let hint = "see what is planned: wemixvisor upgrade list";
+        return Err(Error::new(Kind::NotFound, format!("no upgrade {name} is planned")).hint(hint));
+    }
+    Agenda::edit(home, |agenda| {
+        agenda.hold(name);
+        Ok(())
+    })?;
+    refresh(home, None);
+    // It may have begun while the supervisor did not know.
+    if is_under_way()? {
+        return Err(begun().hint("to go back from it: wemixvisor rollback"));
+    }
+    print(&format!("{name} is on hold until `wemixvisor upgrade release {name}`\n"))
+}
+
+/// Lets an upgrade happen that was on hold.
+pub(super) fn release(home: &Home, name: &Name) -> Result<()> {
+    Agenda::edit(home, |agenda| agenda.release(name))?;
+    refresh(home, None);
+    print(&format!("{name} is no longer on hold\n"))
 }
 
 pub(super) fn now(config: &Config, home: &Home, name: Name) -> Result<()> {

@@ -156,6 +156,18 @@ impl Home {
         self.target(target).join("manifest.json")
     }
 
+    /// What a node has written that was tried without peers, while it is.
+    #[must_use]
+    pub fn last_words(&self) -> PathBuf {
+        self.state().join("last-words")
+    }
+
+    /// The changes of the node's arguments that a version needs.
+    #[must_use]
+    pub fn args(&self, target: &Target) -> PathBuf {
+        self.target(target).join("args")
+    }
+
     /// The hook that runs while the node is down, before the switch.
     #[must_use]
     pub fn pre_upgrade(&self, name: &Name) -> PathBuf {

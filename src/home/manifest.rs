@@ -34,6 +34,12 @@ pub struct Manifest {
     /// downloaded, which may be an archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Digest>,
+    /// The version that the binary told when it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<String>,
+    /// Whether the operator has staged it although it is what runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insisted: bool,
     /// When it was staged, RFC 3339.
     pub time: String,
     /// Fields of other versions.
@@ -75,6 +81,8 @@ impl Manifest {
             verified,
             key: None,
             pinned: None,
+            told: None,
+            insisted: false,
             time: rfc3339(SystemTime::now()),
             other: Map::new(),
         }

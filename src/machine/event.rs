@@ -8,7 +8,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Target, Version};
+use super::record::{Attempt, Back, Block, Chain, HeadRecord, Ready, Record, Target, Version};
 use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::exit::Exit;
@@ -208,6 +208,8 @@ pub struct Ending {
     pub status: Status,
     /// A fault of the machine rather than of the node, if there is one (disk full, port taken).
     pub environment: Option<String>,
+    /// The last lines that it wrote, where they were kept.
+    pub last_words: Option<String>,
 }
 
 /// The wait status of a process.
@@ -267,6 +269,8 @@ pub enum Request {
     Reexec,
     /// Switch to this upgrade now, whatever the height.
     UpgradeNow(Name),
+    /// Go back to an earlier version.
+    Rollback(Back),
     /// Forget this upgrade.
     Cancel(Name),
     /// Have a silent validator seal: the operator states that this is the last final block of the network.
@@ -326,6 +330,7 @@ pub enum HookEnd {
 
 /// Everything that can be done.
 #[derive(Debug, Clone, PartialEq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "one action lives at a time")]
 pub enum Action {
     /// Make this record durable. With no node running, prompt; otherwise beside it, and one at a time.
     /// → `Recorded`, `RecordFailed`.

@@ -44,7 +44,7 @@ impl Machine {
     /// Stops the node. One that is started again afterwards leaves its peers first, if it is a validator.
     pub(super) fn terminate(&mut self, now: Instant, node: Node, why: Why) {
         let returns = match why {
-            Why::Upgrade | Why::Restart | Why::Stuck | Why::Unproven(_) | Why::Failed(_) => true,
+            Why::Upgrade | Why::Back | Why::Restart | Why::Stuck | Why::Unproven(_) | Why::Failed(_) => true,
             Why::Stop | Why::Abort | Why::Dry | Why::Halt(_) | Why::Refuse(_) | Why::Crash => false,
         };
         if returns && self.policy.validator && self.policy.watch_height && node.mode != Mode::Dry {

@@ -50,6 +50,7 @@
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
 mod adoption;
+mod back;
 mod chain_check;
 mod event;
 pub mod gates;
@@ -89,14 +90,16 @@ pub use event::{
     Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
 };
 pub use record::{
-    Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,
+    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target,
+    Turns, Version,
 };
 pub use recovery::{Recovery, recover};
 pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
 pub use restart::backoff;
+pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Activity, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
+pub use view::{Activity, BackView, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
 
 use crate::name::Name;
 use heads::{Heads, Hearing, Pace};
@@ -256,6 +259,8 @@ pub struct Machine {
     put_off: BTreeMap<Name, u32>,
     /// How many post-upgrade hooks run.
     post_hooks: u32,
+    /// The operator's order to go back, until the way back is on record.
+    back: Option<Back>,
     actions: Vec<Action>,
 }
 
@@ -295,6 +300,7 @@ impl Machine {
             behind: false,
             put_off: BTreeMap::new(),
             post_hooks: 0,
+            back: None,
             actions: Vec::new(),
         }
     }
@@ -558,7 +564,9 @@ impl Machine {
         let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
         // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
-            (Some(old), Some(new)) => Upgrade { origin: new.origin.clone(), ..old.clone() } != **new,
+            (Some(old), Some(new)) => {
+                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..old.clone() } != **new
+            }
             (old, new) => old.is_some() != new.is_some(),
         };
         let changed: Vec<Name> = self.prepared.keys().filter(changed).cloned().collect();

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A node whose engine is on and that ends within this time has sealed nothing unheard.
 const UNHEARD: Duration = Duration::from_secs(1);
+/// The way to let an upgrade happen that is on hold.
+pub(super) const RELEASE: &str = "wemixvisor upgrade release";
 /// How often a new binary is executed in vain, for want of something, before the old one runs again.
 const SPAWNS: u32 = 3;
 /// No program ends itself by this signal: somebody, or the kernel for want of memory, has killed it.
@@ -22,6 +24,7 @@ const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 impl Machine {
     pub(super) fn boot(&mut self, now: Instant, facts: Facts) {
         self.record = facts.record;
+        self.back = self.record.back.clone();
         self.heads = Heads::new(facts.head);
         self.link = Some(facts.link.target.clone());
         // Where the lock names no launch since the boot, nothing proves that the last one never came to its exec.
@@ -99,6 +102,13 @@ impl Machine {
     fn resume(&mut self, now: Instant, recovery: Recovery) {
         let was_running = std::mem::replace(&mut self.record.node, self.left) == NodeMark::Running;
         match recovery {
+            Recovery::Start
+            | Recovery::Forget
+            | Recovery::Backup
+            | Recovery::Hook
+            | Recovery::Switch
+            | Recovery::Try
+                if self.goes_back() => {}
             Recovery::Start => self.start(now),
             Recovery::Forget => {
                 self.forget_the_stop();
@@ -127,6 +137,9 @@ impl Machine {
     /// Starts what the record says: first the mark that it runs, and the count of attempts, durably.
     /// What must not be started without the operator's word rests instead.
     pub(super) fn start(&mut self, now: Instant) {
+        if self.goes_back() {
+            return;
+        }
         if let Some(reason) = self.held()
             && !self.at_once
         {
@@ -350,7 +363,13 @@ impl Machine {
                 let reason = "asked to stop".to_owned();
                 self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
             }
+            _ if !matches!(why, Why::Halt(_) | Why::Refuse(_)) && self.goes_back_from(&mut record) => {}
             Why::Stop => self.save(record, AfterRecord::Start(None)),
+            Why::Back => {
+                // It is refused by now, which is no failure of the binary.
+                record.upgrade.iter_mut().for_each(|attempt| attempt.forgiven += 1);
+                self.save(record, AfterRecord::Start(None));
+            }
             Why::Restart => {
                 (self.wish, self.at_once) = (Wish::Run, true);
                 self.save(record, AfterRecord::Start(None));
@@ -399,7 +418,8 @@ impl Machine {
                 self.save(record, AfterRecord::End { exit: Exit::Nonsense, node: None, reason });
             }
             Why::Crash if record.upgrade.is_some() => {
-                let reason = format!("the new binary ended: {}", ending.status);
+                let last = ending.last_words.as_ref().map(|last| format!(": {last}")).unwrap_or_default();
+                let reason = format!("the new binary ended: {}{last}", ending.status);
                 self.record = record;
                 if ran.mode == Mode::Dry && ending.environment.is_none() {
                     let killed = ending.status == Status::Signal(SIGKILL);
@@ -492,6 +512,7 @@ impl Machine {
         match then.clone() {
             Rested::Gap if time => self.clear(now, Cleared::Start),
             Rested::Gap => {}
+            Rested::Start | Rested::Held | Rested::GoOn if self.goes_back() => {}
             then @ (Rested::Start | Rested::Held) => match self.due_while_down() {
                 Some((upgrade, ready)) => self.inspect(None, &upgrade, ready),
                 None if time || self.at_once => self.clear(now, Cleared::Start),
@@ -516,6 +537,10 @@ impl Machine {
             return None;
         }
         if let Some(upgrade) = self.triggered() {
+            if upgrade.on_hold {
+                let name = &upgrade.name;
+                return Some(format!("the old binary stops for {name}, which is on hold: {RELEASE} {name}"));
+            }
             match self.prepared.get(&upgrade.name) {
                 None | Some(Preparation::Working { .. }) => {
                     return Some(format!("the binary of {} is not ready yet", upgrade.name));

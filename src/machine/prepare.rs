@@ -6,6 +6,7 @@
 use super::event::{Action, Class, Failure, Job, Level};
 use super::record::Ready;
 use super::restart::backoff;
+use super::rollback::lacks;
 use super::state::{Preparation, State, Wish, Worker};
 use super::{Machine, Upgrade};
 use crate::name::Name;
@@ -89,6 +90,9 @@ impl Machine {
             Ok(ready) => {
                 let text = format!("name={name} sha256={}", ready.version.sha256.hex());
                 self.tell(Level::Info, "upgrade_ready", text, false);
+                if let Some(why) = self.unfit(&ready) {
+                    self.tell(Level::Error, "upgrade_unfit", format!("name={name} {why}"), true);
+                }
                 self.prepared.insert(name, Preparation::Ready(ready));
             }
             Err(failure) if failure.class == Class::Cancelled => {
@@ -106,6 +110,20 @@ impl Machine {
                 self.prepared.insert(name, failed);
             }
         }
+    }
+
+    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork which
+    /// is there. What counts is the digest, since one file may be staged under many names.
+    pub(super) fn unfit(&self, ready: &Ready) -> Option<String> {
+        let sha256 = &ready.version.sha256;
+        let current = &self.record.current;
+        if *sha256 == current.sha256 && !ready.insisted {
+            let what = format!("its binary is that of {}, which runs", current.target);
+            return Some(format!("{what}: stage the right one, or this one with `upgrade add --force`"));
+        }
+        let next = self.heads.height()?.saturating_add(1);
+        let (name, fork) = lacks(&self.record, sha256).find(|(_, fork)| *fork <= next)?;
+        Some(format!("its binary is an earlier one, which lacks the fork of {name} at {fork}"))
     }
 
     /// Drops what is known of an upgrade's binary, and ends the work on it; what comes of that is ignored.

@@ -12,6 +12,9 @@ use std::fmt;
 /// How many characters are kept of why an upgrade ended: the journal is not a log.
 const DETAIL: usize = 500;
 
+/// How many of the last upgrades are remembered with their versions: what is older is no way back.
+pub(super) const SWITCHES: usize = 16;
+
 /// A directory that `current` may point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -181,6 +184,36 @@ pub struct Ended {
     pub outcome: Outcome,
     /// Why, in words.
     pub detail: String,
+    /// The versions that it was about, where it was one of the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+}
+
+/// The versions before and after an upgrade, and what a way back needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Switch {
+    /// The version that ran before.
+    pub from: Version,
+    /// The version to switch to.
+    pub to: Version,
+    /// Whether the old binary can open data that the new one has written.
+    pub data_compat: bool,
+    /// The directory of the backup made for this upgrade, below the backup directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+}
+
+/// The operator's order to go back to an earlier version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Back {
+    /// The version to go back to.
+    pub to: Version,
+    /// The backup to put in place of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// Whether the operator knows better, so that neither a fork nor a gate holds it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Everything that survives a crash of ours.
@@ -211,6 +244,9 @@ pub struct Record {
     /// Why the operator has to decide before anything is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// The operator's order to go back, until the way back begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<Back>,
 }
 
 impl Record {
@@ -227,6 +263,7 @@ impl Record {
             ended: Vec::new(),
             halted: None,
             silent: false,
+            back: None,
         }
     }
 
@@ -235,8 +272,12 @@ impl Record {
         if let Some(p) = self.upgrade.take() {
             self.ended.retain(|e| e.name != p.name);
             let detail = detail.chars().take(DETAIL).collect();
-            let Attempt { name, height, fork_height, .. } = p;
-            self.ended.push(Ended { name, height, fork_height, cannot_follow: false, outcome, detail });
+            let Attempt { name, height, fork_height, from, to, data_compat, backup, .. } = p;
+            let switch = Some(Switch { from, to, data_compat, backup });
+            let ended = Ended { name, height, fork_height, cannot_follow: false, outcome, detail, switch };
+            self.ended.push(ended);
+            let old = self.ended.len().saturating_sub(SWITCHES);
+            self.ended[..old].iter_mut().for_each(|ended| ended.switch = None);
         }
     }
 
@@ -295,8 +336,11 @@ impl Attempt {
         self.begin_anew();
     }
 
-    /// Begins anew, with all attempts.
+    /// Begins anew, with all attempts. One on its way back goes on with that, over its backup where the new binary has run.
     pub fn begin_anew(&mut self) {
+        if self.phase == Phase::Reverting {
+            return;
+        }
         (self.attempt, self.forgiven, self.put_off) = (0, 0, false);
     }
 
@@ -419,4 +463,6 @@ pub struct Ready {
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
+    /// Whether the operator has staged it although it is what runs.
+    pub insisted: bool,
 }

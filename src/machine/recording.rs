@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 /// The wait before a record is tried again: at first, doubling, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 /// How many writes in a row must have failed before a node is started without its record: after 350 ms.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl Machine {
     /// Whether a record may be sent to the disk now: one at a time, and none just after one has failed.
@@ -76,6 +76,7 @@ impl Machine {
         if has_ended {
             self.sift();
         }
+        self.note_way_back();
         self.proceed(now, then, news);
     }
 

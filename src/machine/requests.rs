@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::event::{Action, Ask, Level, Request};
+use super::node::RELEASE;
 use super::record::Outcome;
 use super::state::{State, Wish};
 use super::upgrade::{Origin, Upgrade};
@@ -42,6 +43,7 @@ impl Machine {
                 Err(why) => Err(why),
             },
             Request::UpgradeNow(name) => self.force(name, under_way),
+            Request::Rollback(order) => self.asked_to_go_back(now, order),
             Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
                 Err(format!("upgrade {name} has begun and cannot be cancelled"))
             }
@@ -91,6 +93,9 @@ impl Machine {
         if self.wish == Wish::Stop {
             return Err("the supervisor is stopping".to_owned());
         }
+        if let Some(order) = &self.back {
+            return Err(format!("the operator goes back to {}", order.to.target));
+        }
         let record = self.newest_record();
         if record.current.target.is(&name) {
             return Err(format!("{name} is what runs"));
@@ -100,6 +105,9 @@ impl Machine {
         }
         let head = self.heads.height().map_or(1, |height| height.max(1));
         let planned = self.planned(&name).cloned();
+        if planned.as_ref().is_some_and(|planned| planned.on_hold) {
+            return Err(format!("{name} is on hold: {RELEASE} {name}"));
+        }
         self.forget(&name);
         self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
         Ok(format!("switching to {name} as soon as its binary is verified"))

@@ -4,8 +4,8 @@
 //! ends the halt comes last, so that a decision which is interrupted can be made again.
 
 use super::event::Action;
-use super::record::{Attempt, Phase, Ready, Record, Target};
-use super::rollback::{objection, objection_to};
+use super::record::{Attempt, Back, Ready, Record, Target};
+use super::rollback::{self, Known, objection_to};
 use crate::name::Name;
 
 /// A decision.
@@ -22,10 +22,12 @@ pub enum Decision {
         /// Where `current` leads to.
         link: Target,
     },
-    /// Go back to the old binary, with `force` also where that may hurt.
+    /// Go back to an earlier version.
     Rollback {
-        /// Whether the operator knows better.
-        force: bool,
+        /// To which, and how.
+        order: Back,
+        /// What is known besides the record.
+        known: Known,
     },
     /// Forget the highest head that was ever known for sure.
     ForgetHead,
@@ -51,7 +53,7 @@ pub struct Refused {
     pub advice: Option<&'static str>,
 }
 
-fn refused(why: impl Into<String>, advice: Option<&'static str>) -> Refused {
+pub(super) fn refused(why: impl Into<String>, advice: Option<&'static str>) -> Refused {
     Refused { why: why.into(), advice }
 }
 
@@ -70,9 +72,7 @@ pub fn resolve(record: Record, highest: Option<u64>, decision: Decision) -> Resu
         Decision::RetryWith { name, ready, link } => {
             end_halt(record, |record| retry_with(record, &name, ready, &link))
         }
-        Decision::Rollback { force } => {
-            end_halt(record, |record| Ok((Vec::new(), go_back(record, highest, force)?)))
-        }
+        Decision::Rollback { order, known } => go_back(record, &order, &known),
     }
 }
 
@@ -137,21 +137,11 @@ fn after_retry(record: &Record) -> String {
     format!("the next `wemixvisor run` {what}{silent}")
 }
 
-fn go_back(record: &mut Record, highest: Option<u64>, force: bool) -> Result<String, Refused> {
-    let none = "no upgrade is under way, so there is no way back";
-    let attempt = record.upgrade.as_mut().ok_or_else(|| refused(none, None))?;
-    match objection(attempt, highest) {
-        Some(reason) if !force => {
-            let advice = "if you know better, add --force";
-            return Err(refused(format!("going back may hurt: {reason}"), Some(advice)));
-        }
-        // That is the operator's word on the fork, too: the old binary is not held back at it.
-        Some(_) => attempt.fork_height = None,
-        None => {}
-    }
-    (attempt.phase, attempt.put_off) = (Phase::Reverting, false);
-    attempt.reason = Some("the operator decided so".to_owned());
-    Ok(format!("the next `wemixvisor run` goes back to {}", attempt.from.target))
+fn go_back(mut record: Record, order: &Back, known: &Known) -> Result<Resolved, Refused> {
+    let halted = record.halted.clone().map(|reason| format!("was halted: {reason}\n")).unwrap_or_default();
+    rollback::begin(&mut record, order, known)?;
+    let said = format!("{halted}the next `wemixvisor run` goes back to {}", order.to.target);
+    Ok(Resolved { actions: vec![Action::Record(record)], said })
 }
 
 fn forget_head(mut record: Record, highest: Option<u64>) -> Resolved {
@@ -181,6 +171,7 @@ fn rebind(mut record: Record) -> Result<Resolved, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Phase;
     use super::super::record::{Block, Chain, Version};
     use super::super::rollback::tests::progress;
     use super::*;
@@ -205,18 +196,26 @@ mod tests {
 
     #[test]
     fn nothing_is_resolved_where_nothing_was_halted() {
-        for decision in [Decision::Retry, Decision::Rollback { force: true }] {
-            let refused = resolve(record(), Some(1), decision).unwrap_err();
-            assert!(refused.why.contains("nothing to resolve"), "{refused:?}");
-        }
+        let refused = resolve(record(), Some(1), Decision::Retry).unwrap_err();
+        assert!(refused.why.contains("nothing to resolve"), "{refused:?}");
         assert!(resolve(record(), None, Decision::Rebind).unwrap_err().why.contains("no chain"));
+    }
+
+    #[test]
+    fn a_way_back_that_was_halted_still_leads_over_the_backup() {
+        let mut record = halted(Phase::Reverting);
+        let attempt = record.upgrade.as_mut().unwrap();
+        (attempt.data_compat, attempt.backup) = (false, Some("v2-1".to_owned()));
+        let resolved = resolve(record, None, Decision::Retry).unwrap();
+        let [Action::Record(after)] = resolved.actions.as_slice() else { panic!("{resolved:?}") };
+        assert!(after.upgrade.as_ref().unwrap().restores());
     }
 
     #[test]
     fn the_halt_ends_last_and_the_link_leads_to_the_other_binary_where_it_was_switched() {
         let v2 = || Target::Upgrade("v2".parse().unwrap());
         for (link, linked) in [(v2(), true), (Target::Genesis, false)] {
-            let ready = Ready { version: version(v3()), promised: None, hook: false };
+            let ready = Ready { version: version(v3()), promised: None, hook: false, insisted: false };
             let with = Decision::RetryWith { name: "v3".parse().unwrap(), ready, link };
             let resolved = resolve(halted(Phase::Trying), Some(100), with).unwrap();
             let mut actions = resolved.actions.iter();
@@ -231,18 +230,6 @@ mod tests {
             assert_eq!(last, Some(&Action::Record(Record { halted: None, ..first.clone() })));
             assert_eq!(first.upgrade.as_ref().unwrap().attempt, 0);
         }
-    }
-
-    #[test]
-    fn a_way_back_that_may_hurt_wants_the_operators_word() {
-        let mut record = halted(Phase::Trying);
-        record.upgrade.as_mut().unwrap().fork_height = Some(100);
-        let refused = resolve(record.clone(), Some(100), Decision::Rollback { force: false }).unwrap_err();
-        assert!(refused.advice.unwrap().contains("--force"), "{refused:?}");
-        let resolved = resolve(record, Some(100), Decision::Rollback { force: true }).unwrap();
-        let [Action::Record(after)] = resolved.actions.as_slice() else { panic!("{resolved:?}") };
-        let attempt = after.upgrade.as_ref().unwrap();
-        assert_eq!((attempt.phase, attempt.fork_height), (Phase::Reverting, None));
     }
 
     #[test]

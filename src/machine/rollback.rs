@@ -1,6 +1,12 @@
-//! Whether the old binary may run again after the new one was executed: DESIGN section 6.
+//! Whether an earlier binary may run again, and on which data: DESIGN section 6.
+//!
+//! [`decide`] is for an upgrade whose new binary did not prove itself. [`way_back`] is for the operator, at any time: in
+//! probation, after an upgrade was applied, after a halt. Both read the same table; the operator may also go where the new
+//! binary has signed, since whatever is started after a stop signs only where that is safe (`sealing`).
 
-use super::record::{Attempt, Phase};
+use super::record::{Attempt, Back, Ended, Outcome, Phase, Record, SWITCHES, Target, Version};
+use super::resolve::{Refused, refused};
+use crate::digest::Digest;
 use crate::name::Name;
 
 /// The end of an upgrade whose new binary did not prove itself.
@@ -23,17 +29,53 @@ pub(super) struct Traces {
     pub signed: bool,
 }
 
-/// The objection to running the old binary when no supervisor has watched the chain since the upgrade was halted.
-#[must_use]
-pub(super) fn objection(progress: &Attempt, highest: Option<u64>) -> Option<&'static str> {
-    // How far the chain is by now can only matter where there is a fork.
-    let highest = if progress.fork_height.is_none() { highest.or(Some(0)) } else { None };
-    // Where the chain has not proven that a validator's new binary has signed nothing, it may have.
-    let signed = progress.signed || progress.sealing != 0;
-    match decide(progress, Traces { highest, signed }) {
-        Verdict::Halt(why) => Some(why),
-        Verdict::Old | Verdict::RestoreThenOld => None,
-    }
+/// The operator's wish to go back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The version to go back to; None for the one before.
+    pub to: Option<Version>,
+    /// Whether a backup is to take the place of the data in any case.
+    pub restore: bool,
+    /// Whether the operator knows better.
+    pub force: bool,
+}
+
+/// What is known besides the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The highest block that the chain can have by now, where that is known.
+    pub highest: Option<u64>,
+    /// The backups that are complete.
+    pub backups: Vec<String>,
+    /// Whether the node is a validator.
+    pub validator: bool,
+}
+
+/// A way back that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// The order that takes it.
+    pub order: Back,
+    /// The version that it leads away from.
+    pub leaves: Version,
+    /// The upgrades that it undoes, oldest first.
+    pub undoes: Vec<Name>,
+    /// What speaks against it, and is overruled.
+    pub overruled: Vec<String>,
+    /// What cannot be known, or comes with it.
+    pub doubts: Vec<String>,
+}
+
+/// An upgrade that has led from one version to the next.
+struct Step<'a> {
+    name: &'a Name,
+    fork_height: Option<u64>,
+    from: Option<&'a Version>,
+    to: Option<&'a Version>,
+    /// Whether its new binary has run.
+    ran: bool,
+    data_compat: bool,
+    backup: Option<&'a String>,
 }
 
 /// The objection to finishing a halted upgrade with the binary that is staged as `name`.
@@ -42,7 +84,7 @@ pub(super) fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static s
     if progress.phase == Phase::Reverting {
         Some("the upgrade was on its way back, which `wemixvisor resolve retry` finishes")
     } else if progress.from.target.is(name) {
-        Some("that is the old binary; to go back to it: wemixvisor resolve rollback")
+        Some("that is the old binary; to go back to it: wemixvisor rollback")
     } else {
         None
     }
@@ -51,24 +93,251 @@ pub(super) fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static s
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
 #[must_use]
 pub(super) fn decide(progress: &Attempt, traces: Traces) -> Verdict {
-    let Some(highest) = traces.highest else {
-        return Verdict::Halt(
-            "it is not known how far the chain was, so the old binary may be past the fork",
-        );
-    };
-    if progress.fork_height.is_some_and(|fork| highest >= fork) {
-        return Verdict::Halt("the chain is at or past the fork height, where the old binary must not run");
+    if let Some(why) = at_a_fork(progress.fork_height, traces.highest) {
+        return Verdict::Halt(why);
     }
     if traces.signed {
         return Verdict::Halt("the new binary may have signed blocks, so the old one must not run");
     }
     if progress.unclean {
-        return Verdict::Halt("the old node ended uncleanly, so its data proves nothing");
+        return Verdict::Halt(UNCLEAN);
     }
     match (progress.data_compat, &progress.backup) {
         (true, _) => Verdict::Old,
         (false, Some(_)) => Verdict::RestoreThenOld,
-        (false, None) => Verdict::Halt("the old binary cannot open the new data, and there is no backup"),
+        (false, None) => Verdict::Halt(NO_BACKUP),
+    }
+}
+
+const UNCLEAN: &str = "the old node ended uncleanly, so its data proves nothing";
+const NO_BACKUP: &str = "the old binary cannot open the new data, and there is no backup";
+
+/// The objection to a binary that lacks the fork at this height.
+fn at_a_fork(fork: Option<u64>, highest: Option<u64>) -> Option<&'static str> {
+    match (fork?, highest) {
+        (_, None) => Some("it is not known how far the chain was, so the old binary may be past the fork"),
+        (fork, Some(highest)) if highest >= fork => {
+            Some("the chain is at or past the fork height, where the old binary must not run")
+        }
+        (_, Some(_)) => None,
+    }
+}
+
+/// The operator's way back, by the same table.
+///
+/// # Errors
+/// If there is none, or it may hurt and is not forced.
+pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBack, Refused> {
+    let attempt = record.upgrade.as_ref();
+    if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Reverting) {
+        return Err(refused(format!("upgrade {} is on its way back already", attempt.name), None));
+    }
+    let steps = steps(&record.ended, attempt);
+    let leaves = attempt.map_or(&record.current, |attempt| &attempt.to);
+    let to = wanted.to.as_ref().or_else(|| previous(&steps, leaves)).ok_or_else(no_earlier_version)?;
+    if to.sha256 == leaves.sha256 {
+        let what = format!("{} has the same binary as {}, so it is no way back", to.target, leaves.target);
+        return Err(refused(what, None));
+    }
+    if let Some(attempt) = attempt.filter(|attempt| attempt.attempt == 0 && attempt.from != *to) {
+        let what = format!("upgrade {} has not come to its new binary yet", attempt.name);
+        return Err(refused(what, Some("the way back from it leads to the version before it alone")));
+    }
+    let undone = undone(&steps, to).filter(|undone| !undone.is_empty()).ok_or_else(|| {
+        let what = format!("{} has not run here before {}, so it is no way back", to.target, leaves.target);
+        refused(what, Some("plan it as an upgrade: `wemixvisor upgrade schedule` or `upgrade now`"))
+    })?;
+    let (backup, lacks_backup) = data(undone, wanted.restore, known)?;
+    let mut forks = undone.iter().filter_map(|step| step.fork_height);
+    // At the last block before a fork the old binary cannot follow the next one.
+    let next = known.highest.map(|highest| highest.saturating_add(1));
+    let fork = forks.find_map(|fork| at_a_fork(Some(fork), next));
+    let unclean = attempt.is_some_and(|attempt| attempt.unclean && attempt.attempt > 0).then_some(UNCLEAN);
+    let objections: Vec<&str> = fork.into_iter().chain(unclean).chain(lacks_backup).collect();
+    if let Some(first) = objections.first().filter(|_| !wanted.force) {
+        return Err(refused(
+            format!("going back may hurt: {first}"),
+            Some("if you know better, add --force"),
+        ));
+    }
+    let order = Back { to: to.clone(), backup, force: wanted.force };
+    Ok(WayBack {
+        doubts: doubts(&order, leaves, undone, known),
+        order,
+        leaves: leaves.clone(),
+        undoes: undone.iter().map(|step| step.name.clone()).collect(),
+        overruled: objections.into_iter().map(ToOwned::to_owned).collect(),
+    })
+}
+
+/// The upgrades that have led to what runs now, or is to run next, oldest first.
+fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> {
+    let applied = ended.iter().filter(|ended| ended.outcome == Outcome::Applied);
+    let applied = applied.map(|ended| Step {
+        name: &ended.name,
+        fork_height: ended.fork_height,
+        from: ended.switch.as_ref().map(|switch| &switch.from),
+        to: ended.switch.as_ref().map(|switch| &switch.to),
+        ran: true,
+        data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
+        backup: ended.switch.as_ref().and_then(|switch| switch.backup.as_ref()),
+    });
+    let under_way = attempt.into_iter().map(|attempt| Step {
+        name: &attempt.name,
+        fork_height: attempt.fork_height,
+        from: Some(&attempt.from),
+        to: Some(&attempt.to),
+        ran: attempt.attempt > 0,
+        data_compat: attempt.data_compat,
+        backup: attempt.backup.as_ref(),
+    });
+    applied.chain(under_way).collect()
+}
+
+/// The version before the one that `leaves` names.
+fn previous<'a>(steps: &[Step<'a>], leaves: &Version) -> Option<&'a Version> {
+    steps.last().filter(|step| step.to == Some(leaves)).and_then(|step| step.from)
+}
+
+fn no_earlier_version() -> Refused {
+    refused("no earlier version is on record", Some("name the one to go back to: --to NAME"))
+}
+
+/// The upgrades since the binary of `to` was the one that runs, by its digest, whatever its name; None where it never was.
+fn undone<'a, 'b>(steps: &'b [Step<'a>], to: &Version) -> Option<&'b [Step<'a>]> {
+    let is_it = |version: Option<&Version>| version.is_some_and(|version| version.sha256 == to.sha256);
+    // Of an upgrade of long ago only the name is on record.
+    let is_after = |step: &Step<'_>| is_it(step.to) || step.to.is_none() && to.target.is(step.name);
+    match steps.iter().rposition(is_after) {
+        Some(at) => Some(&steps[at + 1..]),
+        None => {
+            let from = steps.iter().position(|step| is_it(step.from));
+            from.or_else(|| (to.target == Target::Genesis).then_some(0)).map(|at| &steps[at..])
+        }
+    }
+}
+
+/// The forks that a binary lacks because it ran here before the upgrades for them, whatever its name.
+pub(super) fn lacks<'a>(record: &'a Record, sha256: &Digest) -> impl Iterator<Item = (&'a Name, u64)> {
+    // Of those before no digest is on record.
+    let recent = record.ended.len().saturating_sub(SWITCHES);
+    let steps = steps(&record.ended[recent..], record.upgrade.as_ref());
+    let is_it = |version: Option<&Version>| version.is_some_and(|version| version.sha256 == *sha256);
+    let after = steps.iter().rposition(|step| is_it(step.to)).map(|at| at + 1);
+    let since = after.or_else(|| steps.iter().position(|step| is_it(step.from))).unwrap_or(steps.len());
+    steps.into_iter().skip(since).filter_map(|step| Some((step.name, step.fork_height?)))
+}
+
+/// The backup to put in place of the data, if so, and the objection where one is needed that is not there.
+fn data(
+    undone: &[Step<'_>],
+    restore: bool,
+    known: &Known,
+) -> Result<(Option<String>, Option<&'static str>), Refused> {
+    let mut ran = undone.iter().filter(|step| step.ran);
+    let opens = ran.clone().all(|step| step.data_compat);
+    // The data as the version to go back to has left it.
+    let saved = ran.next().and_then(|step| step.backup).filter(|backup| known.backups.contains(backup));
+    match (opens && !restore, saved) {
+        (true, _) => Ok((None, None)),
+        (false, Some(backup)) => Ok((Some(backup.clone()), None)),
+        (false, None) if restore => {
+            let what = "there is no backup of the data as that version has left it";
+            Err(refused(what, Some("without --restore it runs on the data as it is")))
+        }
+        (false, None) => Ok((None, Some(NO_BACKUP))),
+    }
+}
+
+/// What cannot be known about a way back, and what the operator should know.
+fn doubts(order: &Back, leaves: &Version, undone: &[Step<'_>], known: &Known) -> Vec<String> {
+    let (old, new) = (&order.to.target, &leaves.target);
+    let has_run = undone.iter().any(|step| step.ran);
+    let mut doubts = Vec::new();
+    match &order.backup {
+        Some(backup) => doubts.push(format!(
+            "the data becomes that of backup {backup}; the node fetches all later blocks again"
+        )),
+        None if has_run => {
+            doubts.push(format!(
+                "whether {old} can open data that {new} has written is not known, only planned"
+            ));
+        }
+        None => {}
+    }
+    if known.validator && has_run {
+        doubts
+            .push(format!("{new} may have signed blocks: {old} signs when that is safe, as after any stop"));
+    }
+    for (step, fork) in undone.iter().filter_map(|step| Some((step, step.fork_height?))) {
+        let left = match known.highest {
+            Some(highest) if highest < fork => format!(", {} blocks from here", fork - highest),
+            _ => String::new(),
+        };
+        doubts
+            .push(format!("{old} cannot follow the chain beyond the fork of {} at {fork}{left}", step.name));
+    }
+    doubts
+}
+
+/// Makes an order the way back of an upgrade under way, which all that follows takes to its end. One that was applied
+/// is under way again for it.
+///
+/// # Errors
+/// If the way back is not open any more.
+pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<(), Refused> {
+    let (to, restore) = (Some(order.to.clone()), order.backup.is_some());
+    let way = way_back(record, &Wanted { to, restore, force: order.force }, known)?;
+    let reason = format!("the operator went back to {}", order.to.target);
+    for ended in record.ended.iter_mut().filter(|ended| way.undoes.contains(&ended.name)) {
+        (ended.outcome, ended.detail) = (Outcome::RolledBack, reason.clone());
+    }
+    let last = way.undoes.last().and_then(|name| record.ended(name)).cloned();
+    let attempt = record.upgrade.take().or_else(|| Some(again(&last?, &way.leaves)));
+    let attempt = attempt.ok_or_else(no_earlier_version)?;
+    record.upgrade = Some(Attempt {
+        phase: Phase::Reverting,
+        put_off: false,
+        // The operator's word is one on the fork, too: the old binary is not held back at it.
+        fork_height: attempt.fork_height.filter(|_| way.overruled.is_empty()),
+        from: order.to.clone(),
+        data_compat: order.backup.is_none() && attempt.data_compat,
+        backup: order.backup.clone().or_else(|| attempt.backup.clone().filter(|_| attempt.data_compat)),
+        reason: Some(reason),
+        ..attempt
+    });
+    record.current = order.to.clone();
+    (record.halted, record.back) = (None, None);
+    Ok(())
+}
+
+/// An upgrade that was applied, under way again.
+fn again(ended: &Ended, to: &Version) -> Attempt {
+    Attempt {
+        name: ended.name.clone(),
+        height: ended.height,
+        fork_height: ended.fork_height,
+        data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
+        phase: Phase::Reverting,
+        attempt: 1,
+        forgiven: 0,
+        dry_run: true,
+        sealing: 0,
+        asked: false,
+        forced: false,
+        signed: false,
+        from: to.clone(),
+        to: to.clone(),
+        promised: None,
+        hook: false,
+        info: None,
+        own: None,
+        stopped_at: None,
+        witness: None,
+        unclean: false,
+        backup: ended.switch.as_ref().and_then(|switch| switch.backup.clone()),
+        reason: None,
+        put_off: false,
     }
 }
 
@@ -107,10 +376,34 @@ pub(super) mod tests {
         assert!(matches!(decide(&incompatible, traces(Some(150), false)), Verdict::Halt(_)));
         let saved = Attempt { backup: Some("v2-1".into()), ..incompatible };
         assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
-        assert_eq!(objection(&Attempt { fork_height: None, ..progress() }, None), None);
-        assert!(objection(&progress(), Some(150)).is_some());
-        assert!(objection(&Attempt { fork_height: None, signed: true, ..progress() }, None).is_some());
         let no_fork = Attempt { fork_height: None, ..progress() };
         assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
+    }
+
+    #[test]
+    fn an_earlier_binary_lacks_the_forks_since_whatever_its_name() {
+        let version = |text: &str| {
+            let target = text.parse::<Target>().unwrap();
+            Version { sha256: Digest::sha256(text.as_bytes()), target }
+        };
+        let (v1, v2, v3) = (version("genesis"), version("upgrades/v2"), version("upgrades/v3"));
+        let mut record = Record::new(v1.clone());
+        for (from, to, fork) in [(&v1, &v2, 100), (&v2, &v3, 200)] {
+            let name = to.target.to_string().trim_start_matches("upgrades/").parse().unwrap();
+            let (from, to) = (from.clone(), to.clone());
+            record.upgrade = Some(Attempt { name, from, to, fork_height: Some(fork), ..Attempt::example() });
+            record.end(Outcome::Applied, String::new());
+        }
+        let lacking =
+            |version: &Version| lacks(&record, &version.sha256).map(|(_, fork)| fork).collect::<Vec<_>>();
+        assert_eq!((lacking(&v1), lacking(&v2), lacking(&v3)), (vec![100, 200], vec![200], vec![]));
+        assert_eq!(lacking(&version("upgrades/v9")), [0; 0]);
+        // Of those before the last ones no version is remembered.
+        for n in 10..30 {
+            let name = format!("w{n}").parse().unwrap();
+            record.upgrade = Some(Attempt { name, ..Attempt::example() });
+            record.end(Outcome::Failed, String::new());
+        }
+        assert_eq!(record.ended.iter().filter(|ended| ended.switch.is_some()).count(), 16);
     }
 }

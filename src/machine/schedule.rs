@@ -227,6 +227,7 @@ mod tests {
             height,
             fork_height: None,
             cannot_follow: false,
+            switch: None,
             outcome,
             detail: String::new(),
         }

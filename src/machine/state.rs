@@ -133,6 +133,8 @@ pub(super) enum Why {
     Upgrade,
     /// For the upgrade in the record, but it took longer than allowed.
     Abort,
+    /// The operator goes back to an earlier version.
+    Back,
     /// The new binary was tried without peers, and has done well.
     Dry,
     /// A silent validator that got stuck is started again, silent.

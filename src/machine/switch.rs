@@ -60,6 +60,9 @@ impl Machine {
         if self.behind && self.may_record(now, node) {
             return Next::Save { record: Box::new(self.record.clone()), news: None, applied: None };
         }
+        if let Some(next) = self.record_order(now, node) {
+            return next;
+        }
         if node.mode == Mode::Dry {
             return self.try_dry(now, node);
         }
@@ -75,6 +78,9 @@ impl Machine {
         }
         if !self.may_record(now, node) || self.wish == Wish::Restart {
             return Next::Stay;
+        }
+        if let Some(order) = self.back.clone() {
+            return self.wait_to_go_back(now, node, &order);
         }
         if self.record.upgrade.is_some() {
             return self.prove(now, node);
@@ -136,7 +142,9 @@ impl Machine {
     /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let failed = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
+        let failed = |u: &&Upgrade| {
+            !u.on_hold && matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }))
+        };
         let missed = self.open().take_while(|u| u.height <= head).filter(failed);
         let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
         for Upgrade { name, height, .. } in missed {
@@ -163,8 +171,11 @@ impl Machine {
     pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height);
         let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
-            Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
-            Preparation::Working { .. } | Preparation::Failed { .. } => None,
+            Preparation::Ready(_) if upgrade.on_hold => None,
+            Preparation::Ready(ready) if self.unfit(ready).is_none() => {
+                Some((upgrade.clone(), ready.clone()))
+            }
+            Preparation::Working { .. } | Preparation::Failed { .. } | Preparation::Ready(_) => None,
         };
         let reached = || self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
         // At a fork no binary is of use that lacks it, so the earlier ones are left out.
@@ -201,7 +212,7 @@ impl Machine {
     pub(super) fn inspected(&mut self, now: Instant) {
         let State::Inspecting { node, .. } = &self.state else { return self.unexpected("inspected") };
         let mut node = node.clone();
-        let Some((upgrade, ready)) = self.due() else {
+        let Some((upgrade, ready)) = self.due().filter(|_| self.back.is_none()) else {
             return self.look_away(now, node);
         };
         // The look at the binary may have taken its time.
@@ -317,17 +328,18 @@ impl Machine {
 
     pub(super) fn drive_working(&mut self) {
         let State::Working { job, begun } = &mut self.state else { return };
-        let stop = self.wish == Wish::Stop;
+        let (stop, back) = (self.wish == Wish::Stop, self.back.is_some());
         match (self.worker, *begun) {
             // The phase is durable; the next start goes on from it.
             (Worker::Idle, _) if stop => self.end(Exit::Ok, None, LATER.to_owned()),
+            (Worker::Idle, false) if back => drop(self.goes_back()),
             (Worker::Idle, false) => {
                 *begun = true;
                 self.worker = Worker::Busy;
                 self.actions.push(Action::Start(job.clone()));
             }
             // The node is down: what was being prepared for later can wait.
-            (Worker::Busy, begun) if stop || !begun => self.cancel_job(),
+            (Worker::Busy, begun) if stop || back || !begun => self.cancel_job(),
             (Worker::Idle | Worker::Busy | Worker::Ending, _) => {}
         }
     }
@@ -342,7 +354,11 @@ impl Machine {
             // A backup, hook or restore cut short is done again from its beginning.
             return self.end(Exit::Ok, None, LATER.to_owned());
         }
-        match (job.clone(), end) {
+        let job = job.clone();
+        if self.goes_back() {
+            return;
+        }
+        match (job, end) {
             (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
                 self.tell(Level::Info, "backed_up", format!("backup={backup}"), true);
                 let mut record = self.record.clone();

@@ -29,6 +29,8 @@ pub struct Upgrade {
     pub info: Option<String>,
     /// The source of the plan.
     pub origin: Origin,
+    /// Whether the operator holds it back for now.
+    pub on_hold: bool,
 }
 
 /// The source from which an upgrade was learned. As JSON it is its text.
@@ -62,6 +64,7 @@ impl Upgrade {
             binaries: BTreeMap::new(),
             info: None,
             origin,
+            on_hold: false,
         }
     }
 }

@@ -263,8 +263,13 @@ impl Machine {
             None if self.is_frozen(now, node) => {
                 Verdict::Go(Reason::Fork { height: node.height().unwrap_or(0).saturating_add(1) })
             }
-            None => self.unless_a_fork_is_near(upgrade, self.gates(now, node)),
+            None => self.unless_a_fork_is_near(upgrade.fork_height, self.gates(now, node)),
         };
+        self.let_go(now, node, &format!("name={}", upgrade.name), verdict)
+    }
+
+    /// Whether the gates let a node go, and tells people what they say; `what` names what it is stopped for.
+    pub(super) fn let_go(&mut self, now: Instant, node: &mut Node, what: &str, verdict: Verdict) -> bool {
         match verdict {
             // The answer is on its way.
             Verdict::Hold(gates) if node.network.asked.is_some() && gates.iter().all(Gate::is_unknown) => {
@@ -273,25 +278,25 @@ impl Machine {
             Verdict::Go(reason) => {
                 node.network.named.clear();
                 if node.network.holds.take().is_some() || !matches!(reason, Reason::Open) {
-                    self.tell(Level::Info, "gates_open", format!("name={} {reason}", upgrade.name), true);
+                    self.tell(Level::Info, "gates_open", format!("{what} {reason}"), true);
                 }
                 true
             }
             Verdict::Hold(gates) => {
-                self.report_hold(now, node, upgrade, gates);
+                self.report_hold(now, node, what, gates);
                 false
             }
         }
     }
 
-    /// Holds an upgrade back around a fork that another one is for.
-    fn unless_a_fork_is_near(&self, upgrade: &Upgrade, verdict: Verdict) -> Verdict {
+    /// Holds a stop back around a fork that is not its own.
+    pub(super) fn unless_a_fork_is_near(&self, own: Option<u64>, verdict: Verdict) -> Verdict {
         let head = self.heads.height().unwrap_or(0);
         let planned = self.schedule.iter().filter_map(|u| u.fork_height);
         let mut forks = planned.chain(self.record.ended.iter().filter_map(|e| e.fork_height));
         let near = |fork: &u64| {
             let quiet = fork.saturating_sub(gates::QUIET)..fork.saturating_add(gates::QUIET);
-            upgrade.fork_height != Some(*fork) && quiet.contains(&head)
+            own != Some(*fork) && quiet.contains(&head)
         };
         match (verdict, forks.find(near)) {
             (Verdict::Go(_), Some(height)) => Verdict::Hold(vec![Gate::Fork { height }]),
@@ -300,18 +305,13 @@ impl Machine {
     }
 
     /// Notes which gates hold, and tells people of each once.
-    fn report_hold(&mut self, now: Instant, node: &mut Node, upgrade: &Upgrade, gates: Vec<Gate>) {
+    fn report_hold(&mut self, now: Instant, node: &mut Node, what: &str, gates: Vec<Gate>) {
         let network = &mut node.network;
         let before = network.named.len();
         network.named.extend(gates.iter().map(Gate::name));
         if network.named.len() > before {
             let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-            self.tell(
-                Level::Info,
-                "gates_hold",
-                format!("name={} {}", upgrade.name, gates.join("; ")),
-                false,
-            );
+            self.tell(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")), false);
         }
         let since = node.network.holds.as_ref().map_or(now, |(since, _)| *since);
         node.network.holds = Some((since, gates));

@@ -2,7 +2,8 @@
 
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
-use super::record::{Attempt, Block, Ended, Version};
+use super::node::RELEASE;
+use super::record::{Attempt, Block, Ended, Target, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Origin, Upgrade};
@@ -35,6 +36,9 @@ pub struct View {
     pub silent: Option<String>,
     /// Why the operator has to decide before anything is started again.
     pub halted: Option<String>,
+    /// The operator's order to go back, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<BackView>,
     /// Why the node is not started, though nothing has failed.
     #[serde(default)]
     pub held: Option<String>,
@@ -51,6 +55,15 @@ pub struct View {
     pub planned: Vec<Plan>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
+}
+
+/// A snapshot of the operator's order to go back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackView {
+    /// The version to go back to.
+    pub to: Target,
+    /// What it waits for.
+    pub why: String,
 }
 
 /// What is being done with the node.
@@ -145,6 +158,9 @@ pub struct Plan {
     /// A validator's next turn for it.
     #[serde(default)]
     pub turn: Option<TurnView>,
+    /// Whether the operator holds it back for now.
+    #[serde(default)]
+    pub on_hold: bool,
     /// Why it has not happened yet, in one line.
     #[serde(default)]
     pub why: String,
@@ -249,6 +265,10 @@ impl Machine {
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
             halted: self.record.halted.clone(),
+            back: self
+                .back
+                .as_ref()
+                .map(|order| BackView { to: order.to.target.clone(), why: self.why_not_back_yet() }),
             held: matches!(self.state, State::Resting { then: Rested::Held, .. })
                 .then(|| self.held())
                 .flatten(),
@@ -307,6 +327,7 @@ impl Machine {
             deadline_height,
             overdue: deadline_height.zip(head).is_some_and(|(at, head)| head >= at.max(upgrade.height)),
             turn: self.turn(upgrade),
+            on_hold: upgrade.on_hold,
             why: self.why_not_yet(upgrade, binary, trouble.as_deref(), hold.as_deref()),
             origin: upgrade.origin.clone(),
             blocks_left,
@@ -353,6 +374,14 @@ impl Machine {
         trouble: Option<&str>,
         hold: Option<&str>,
     ) -> String {
+        if upgrade.on_hold {
+            return format!("it is on hold: {RELEASE} {}", upgrade.name);
+        }
+        if let Some(Preparation::Ready(ready)) = self.prepared.get(&upgrade.name)
+            && let Some(why) = self.unfit(ready)
+        {
+            return why;
+        }
         if let Some(trouble) = trouble {
             if self.is_put_off(&upgrade.name) {
                 return format!("it is put off for a while: {trouble}");

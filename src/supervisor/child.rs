@@ -3,8 +3,9 @@
 //! It gets a session of its own, so that a Ctrl-C on our terminal does not reach it, and the node lock, so that no second
 //! one can start while anything of it is alive. Before its exec it names itself in that lock, so that a supervisor that
 //! comes after us knows it again: the node outlives us (I11). It inherits stdout and stderr: its output never passes
-//! through us and so never waits for us.
+//! through us and so never waits for us; that of a short try without peers goes to a file (`last_words`).
 
+use super::last_words;
 use super::node_args::Launch;
 use crate::children::{self, Owned, gone_is_fine};
 use crate::home::Home;
@@ -63,6 +64,12 @@ impl Child {
         command.args(&launch.args).stdin(Stdio::null()).envs(launch.set.iter().cloned());
         for name in &launch.hidden {
             command.env_remove(name);
+        }
+        // Where the file cannot be made, its output goes where that of every node goes.
+        if launch.is_try
+            && let Ok(file) = last_words::create(home)
+        {
+            command.stderr(file);
         }
         let inherit = vec![lock.into_fd()];
         at_birth(&mut command, Birth { session: true, inherit, note: Some(note), ..Birth::default() });
@@ -177,7 +184,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
         fs::create_dir_all(home.state()).unwrap();
-        let launch = Launch { args: vec!["1000".into()], hidden: Vec::new(), set: Vec::new() };
+        let launch = Launch { args: vec!["1000".into()], ..Launch::default() };
         let sleep = fs::canonicalize("/bin/sleep").unwrap();
         let spawn = |stamp| Child::spawn(&home, &sleep, &launch, 1, stamp);
         let child = spawn(Stamp::of(&sleep).unwrap()).unwrap();

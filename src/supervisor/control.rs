@@ -7,7 +7,7 @@
 use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{Block, View};
+use crate::machine::{Back, Block, View};
 use crate::name::Name;
 use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,11 @@ pub enum Request {
     UpgradeNow {
         /// The upgrade.
         name: Name,
+    },
+    /// Go back to an earlier version.
+    Rollback {
+        /// To which, and how.
+        order: Back,
     },
     /// Forget this upgrade.
     Cancel {

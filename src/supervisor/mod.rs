@@ -24,6 +24,7 @@ mod child;
 mod control;
 mod handover;
 mod head_keeper;
+mod last_words;
 mod minder;
 mod node_args;
 mod perform;
@@ -358,7 +359,8 @@ impl Supervisor {
                 self.rpc_trouble = None;
                 self.poller.rest();
                 let environment = self.disk_is_full().or_else(|| self.port_is_taken());
-                self.feed(Event::Exited(Ending { status, environment }));
+                let last_words = last_words::take(&self.context.home);
+                self.feed(Event::Exited(Ending { status, environment, last_words }));
             }
             Err(e) => log::error!("event=wait_failed {e}"),
         }
@@ -427,6 +429,7 @@ impl Supervisor {
             Request::Detach => machine::Request::Detach,
             Request::Reexec => machine::Request::Reexec,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
+            Request::Rollback { order } => machine::Request::Rollback(order),
             Request::Cancel { name } => machine::Request::Cancel(name),
             Request::Sign { at } => machine::Request::Sign(at),
             Request::ResetHead => machine::Request::ResetHead,

@@ -26,6 +26,8 @@ pub(super) struct Launch {
     pub(super) hidden: Vec<OsString>,
     /// Variables that it gets besides ours.
     pub(super) set: Vec<(OsString, OsString)>,
+    /// Whether its stderr is kept until it has ended.
+    pub(super) is_try: bool,
 }
 
 /// The command line and environment for a node in this mode. `environment` is ours.
@@ -52,7 +54,8 @@ fn without_sealing(args: &[OsString], environment: &[(OsString, OsString)]) -> L
     let args = args.iter().filter(|arg| !is_mine(arg)).cloned().collect();
     let is_mine = |name: &OsStr| name.as_encoded_bytes().ends_with(b"_MINE");
     let hidden = environment.iter().filter(|(name, value)| is_mine(name) && is_true(value));
-    Launch { args, hidden: hidden.map(|(name, _)| name.clone()).collect(), set: Vec::new() }
+    let hidden = hidden.map(|(name, _)| name.clone()).collect();
+    Launch { args, hidden, set: Vec::new(), is_try: false }
 }
 
 /// With no peers at all, whatever was configured.
@@ -69,7 +72,7 @@ fn without_peers(launch: Launch, environment: &[(OsString, OsString)]) -> Launch
     args.extend(["--maxpeers", "0"].map(OsString::from));
     let given = environment.iter().filter(|(name, _)| name.as_encoded_bytes().ends_with(b"_MAXPEERS"));
     let hidden = launch.hidden.into_iter().chain(given.map(|(name, _)| name.clone())).collect();
-    Launch { args, hidden, set: launch.set }
+    Launch { args, hidden, set: launch.set, is_try: true }
 }
 
 /// The variables for a fast sync that the operator has not set, by a variable or a flag.

@@ -7,6 +7,7 @@ use super::{End, Supervisor, failure, node_args, poller, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
 use crate::machine::{Action, Class, Event, Failure, Job, Mode, Target, Version};
+use crate::upgrade::node_args::Changes;
 use std::time::Instant;
 
 impl Supervisor {
@@ -184,7 +185,8 @@ impl Supervisor {
         let stamp = self.context.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
         let fast_sync = config.validator_mode && config.daemon_fast_sync;
-        let launch = node_args::launch(&self.args, std::env::vars_os(), mode, fast_sync);
+        let args = Changes::of(home, &version.target).map_err(|e| failure(&e))?.apply(&self.args);
+        let launch = node_args::launch(&args, std::env::vars_os(), mode, fast_sync);
         match mode {
             Mode::Full => {}
             Mode::Silent => {

@@ -50,6 +50,9 @@ pub struct Agenda {
     cancelled: Vec<Cancelled>,
     #[serde(default)]
     plans: Vec<ActivePlan>,
+    /// Upgrades that do not happen for now, whoever plans them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    on_hold: Vec<Name>,
 }
 
 /// The member that every version has.
@@ -115,6 +118,9 @@ pub fn gather_with(home: &Home, agenda: Agenda, trigger: Option<Upgrade>) -> Gat
         }
     }
     planned.extend(trigger);
+    for upgrade in &mut planned {
+        upgrade.on_hold = agenda.on_hold.contains(&upgrade.name);
+    }
     Gathered { agenda, planned, held, troubles }
 }
 
@@ -128,7 +134,13 @@ impl Gathered {
 
 impl Default for Agenda {
     fn default() -> Self {
-        Agenda { version: Agenda::VERSION, upgrades: Vec::new(), cancelled: Vec::new(), plans: Vec::new() }
+        Agenda {
+            version: Agenda::VERSION,
+            upgrades: Vec::new(),
+            cancelled: Vec::new(),
+            plans: Vec::new(),
+            on_hold: Vec::new(),
+        }
     }
 }
 
@@ -295,11 +307,31 @@ impl Agenda {
             return Err(Error::new(Kind::NotFound, format!("no upgrade {name} is planned")).hint(hint));
         }
         self.upgrades.retain(|entry| entry.name != *name);
+        self.on_hold.retain(|held| held != name);
         for height in all {
             if !self.cancelled.iter().any(|c| c.name == *name && c.height == height) {
                 self.cancelled.push(Cancelled { name: name.clone(), height });
             }
         }
+        Ok(())
+    }
+
+    /// Puts an upgrade on hold, whoever plans it, at whatever height.
+    pub fn hold(&mut self, name: &Name) {
+        if !self.on_hold.contains(name) {
+            self.on_hold.push(name.clone());
+        }
+    }
+
+    /// Lets an upgrade happen that was on hold.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if it is not.
+    pub fn release(&mut self, name: &Name) -> Result<()> {
+        if !self.on_hold.contains(name) {
+            return Err(Error::new(Kind::NotFound, format!("upgrade {name} is not on hold")));
+        }
+        self.on_hold.retain(|held| held != name);
         Ok(())
     }
 
@@ -413,6 +445,31 @@ mod tests {
         assert_eq!(cancelled(), [(name("v2"), 200)]);
         let unknown = Agenda::edit(&home, |agenda| agenda.cancel(&name("v9"), &[])).unwrap_err();
         assert_eq!(unknown.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn an_upgrade_on_hold_stays_planned_and_is_marked_until_it_is_released_or_cancelled() {
+        let (_dir, home) = home();
+        schedule(&home, "v2:200").unwrap();
+        let hold = || {
+            Agenda::edit(&home, |agenda| {
+                agenda.hold(&name("v2"));
+                Ok(())
+            })
+            .unwrap()
+        };
+        let release = || Agenda::edit(&home, |agenda| agenda.release(&name("v2")));
+        let marks = || gather(&home, None).unwrap().planned.iter().map(|u| u.on_hold).collect::<Vec<_>>();
+        assert_eq!(release().unwrap_err().kind(), Kind::NotFound);
+        hold();
+        hold();
+        assert_eq!(marks(), [true]);
+        release().unwrap();
+        assert_eq!(marks(), [false]);
+        hold();
+        Agenda::edit(&home, |agenda| agenda.cancel(&name("v2"), &[])).unwrap();
+        schedule(&home, "v2:200").unwrap();
+        assert_eq!(marks(), [false]);
     }
 
     #[test]

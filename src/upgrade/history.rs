@@ -119,7 +119,8 @@ mod tests {
         assert!(!complete(&home, &record).unwrap());
         let name: Name = "v2".parse().unwrap();
         let (outcome, detail) = (Outcome::Failed, "no luck".to_owned());
-        let ended = Ended { name, height: 5, fork_height: None, cannot_follow: false, outcome, detail };
+        let ended =
+            Ended { name, height: 5, fork_height: None, cannot_follow: false, switch: None, outcome, detail };
         let due = |name: &str| {
             append(&home, &Entry::new(DUE, None, None, format!("name={name} height=5"))).unwrap()
         };

@@ -249,6 +249,7 @@ fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -
         if is_current || fs::symlink_metadata(&copy).is_ok() {
             ended.push(Ended {
                 cannot_follow: false,
+                switch: None,
                 name: name.clone(),
                 height: own.map_or(0, |u| u.height),
                 fork_height: None,

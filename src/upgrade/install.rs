@@ -167,6 +167,20 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
     }
 }
 
+/// Notes in the manifest of a staged binary which version it told, and whether the operator insists on it.
+///
+/// # Errors
+/// If it has no manifest, or that cannot be written.
+pub fn describe(home: &Home, target: &Target, told: Option<&str>, insists: bool) -> Result<()> {
+    let path = home.manifest(target);
+    let Some(manifest) = Manifest::load(&path)? else {
+        return Err(Error::new(Kind::NotFound, "the binary has no manifest").at(path.display()));
+    };
+    let told = told.map(ToOwned::to_owned).or_else(|| manifest.told.clone());
+    let described = Manifest { told, insisted: manifest.insisted || insists, ..manifest.clone() };
+    if described == manifest { Ok(()) } else { described.save(&path) }
+}
+
 /// Moves a staged binary that failed its check out of the way, and returns where it is now. Nothing
 /// vouches for it, so it is not executable there.
 ///

@@ -11,6 +11,7 @@ pub mod import;
 pub mod init;
 pub mod install;
 pub mod journal;
+pub mod node_args;
 pub mod planned;
 pub mod prepare;
 pub mod restore;

@@ -7,6 +7,7 @@
 use super::download::progress::Meter;
 use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
 use super::install;
+use super::node_args::Changes;
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::{Algorithm, Digest};
@@ -54,9 +55,13 @@ pub fn prepare(
         }
     };
     let said = smoke::test(&home.binary(&target), &config.daemon_smoke_args, home.root(), cancel)?;
-    log::info!("event=smoke_tested name={} said={:?}", upgrade.name, said.line);
+    let told = said.told.as_deref().unwrap_or("unknown");
+    log::info!("event=smoke_tested name={} said={:?} version={told:?}", upgrade.name, said.line);
+    install::describe(home, &target, said.told.as_deref(), false)?;
+    Changes::of(home, &target)?;
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
-    Ok(Ready { version, promised: said.version, hook })
+    let insisted = Manifest::load(&home.manifest(&target))?.is_some_and(|manifest| manifest.insisted);
+    Ok(Ready { version, promised: said.version, hook, insisted })
 }
 
 /// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is
@@ -93,8 +98,9 @@ pub fn fetch(
     // Verified, so it may be executed; it is still below downloads/.
     fs::set_permissions(&fetched.path, Permissions::from_mode(0o500))
         .map_err(|e| Error::io("make executable", &fetched.path, e))?;
-    smoke::test(&fetched.path, &config.daemon_smoke_args, home.root(), cancel)?;
+    let said = smoke::test(&fetched.path, &config.daemon_smoke_args, home.root(), cancel)?;
     let manifest = fetched.stage(home, false)?.manifest().clone();
+    install::describe(home, &Target::Upgrade(upgrade.name.clone()), said.told.as_deref(), false)?;
     log::info!(
         "event=downloaded name={} url={} sha256={}",
         upgrade.name,

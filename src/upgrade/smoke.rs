@@ -20,6 +20,8 @@ pub struct Said {
     pub line: String,
     /// The first version number in what it prints (`1.0.1`), if there is one.
     pub version: Option<String>,
+    /// The version in its own words: what stands behind the first `Version:`, otherwise that number.
+    pub told: Option<String>,
 }
 
 /// Runs the binary with `args` in `dir` and returns what it says of itself.
@@ -42,7 +44,9 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Sa
     let why = match ran.end {
         End::Exited(0) => {
             let line = ran.output.lines().next().unwrap_or_default().trim().to_owned();
-            return Ok(Said { line, version: version_in(&ran.output).map(ToOwned::to_owned) });
+            let version = version_in(&ran.output).map(ToOwned::to_owned);
+            let told = told_in(&ran.output).map(ToOwned::to_owned).or_else(|| version.clone());
+            return Ok(Said { line, version, told });
         }
         End::Exited(code) => format!("exit code {code}"),
         End::Signalled(signal) => format!("signal {signal}"),
@@ -53,6 +57,13 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Sa
         .at(binary.display())
         .because(format!("{why}: {}", ran.last_words()))
         .hint("run it by hand to see more"))
+}
+
+/// The text behind the first `Version:`, where it is one short word or a few.
+fn told_in(text: &str) -> Option<&str> {
+    const LONGEST: usize = 64;
+    let told = text.lines().find_map(|line| line.split_once("Version:")).map(|(_, told)| told.trim());
+    told.filter(|told| !told.is_empty() && told.len() <= LONGEST)
 }
 
 /// The first three numbers in a row that have dots between them.
@@ -79,7 +90,13 @@ mod tests {
     #[test]
     fn a_binary_that_tells_its_version_passes() {
         assert_eq!(tested("echo \"Node $1 $#\"; echo more").unwrap().line, "Node version 1");
-        assert_eq!(tested("exit 0").unwrap(), Said { line: String::new(), version: None });
+        assert_eq!(tested("exit 0").unwrap(), Said { line: String::new(), version: None, told: None });
+        let told = |script| tested(script).unwrap().told;
+        assert_eq!(
+            told("echo Gstable; echo Version: 1.0.1-stable; echo Go Version: go1.2.3").unwrap(),
+            "1.0.1-stable"
+        );
+        assert_eq!(told("echo node 1.2.3").unwrap(), "1.2.3");
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn a_height_that_has_passed_is_scheduled_only_with_force() {
     let said = rig.fails(5, &["upgrade", "schedule", "v2", "5"]);
     assert!(said.contains("height 5 has passed, the head is ") && said.contains("--force"), "{said}");
     assert_eq!(visor.status()["planned"], json!([]));
-    rig.ok(&["upgrade", "schedule", "v2", "5", "--force"]);
+    rig.ok(&["upgrade", "schedule", "v2", "5", "--now"]);
     assert_eq!(visor.status()["planned"][0]["name"], "v2");
     // It is planned, so that nothing changes.
     rig.ok(&["upgrade", "schedule", "v2", "5"]);

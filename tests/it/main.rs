@@ -18,6 +18,7 @@ mod recovery;
 mod restart;
 mod rig;
 mod rigs;
+mod rollback;
 mod rolling;
 mod rpc;
 mod signals;

@@ -167,7 +167,7 @@ fn a_block_of_our_own_at_the_fork_is_exchanged_for_that_of_the_network() {
     assert_ne!(ours, theirs);
     let home = &fleet.homes[3];
     home.stage("v2", &[&PACE[..], &[("fork", &fork)]].concat());
-    home.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", &fork, "--force"]);
+    home.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", &fork, "--now", "--force"]);
     visors[3].wait_outcome("v2", "applied");
     until("the network's block", || (hash_at(&fleet.ipc(3), FORK) == theirs).then_some(()));
     assert_eq!(home.versions(), ["v1", "v2", "v2"], "the old one, the new one without peers and with them");

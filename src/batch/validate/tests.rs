@@ -212,6 +212,7 @@ fn what_has_ended_or_was_cancelled_is_told() {
             height,
             fork_height: None,
             cannot_follow: false,
+            switch: None,
             outcome,
             detail: String::new(),
         }]

@@ -203,6 +203,7 @@ mod tests {
                 height: 100 * n,
                 fork_height: None,
                 cannot_follow: false,
+                switch: None,
                 outcome: Outcome::Applied,
                 detail: String::new(),
             })

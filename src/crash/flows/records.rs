@@ -38,6 +38,7 @@ fn record(step: usize) -> Record {
             height: n as u64,
             fork_height: None,
             cannot_follow: false,
+            switch: None,
             outcome: Outcome::Failed,
             detail: format!("the reason of {n}, at some length, so that the record has several pages"),
         })

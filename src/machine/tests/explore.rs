@@ -212,7 +212,14 @@ fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(
         nodes(world, heads, &mut all);
     }
     let name = name("v2");
-    let asks = [Request::Stop, Request::Restart, Request::UpgradeNow(name.clone()), Request::Cancel(name)];
+    let back = Back { to: version(&Target::Genesis), backup: None, force: false };
+    let asks = [
+        Request::Stop,
+        Request::Restart,
+        Request::UpgradeNow(name.clone()),
+        Request::Cancel(name),
+        Request::Rollback(back),
+    ];
     all.extend(asks.map(|ask| (Input::Ask(ask), Cost::Ask)));
     all.retain(|(input, cost)| *cost != Cost::Fault || is_fault(input));
     all

@@ -47,8 +47,8 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
     let record = uncounted(record);
     let heads = (heads.record(), heads.contradiction(), heads.doubt());
-    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, outgoing, .. } = machine;
-    (link, unwritten, behind, put_off, machine.record.launch.wrapping_sub(launch)).hash(&mut into);
+    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, outgoing, back, .. } = machine;
+    (link, unwritten, behind, put_off, back, machine.record.launch.wrapping_sub(launch)).hash(&mut into);
     (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
         .hash(&mut into);
     (heads, unbound, unstuck, at_once, outgoing.as_ref().map(without_count)).hash(&mut into);

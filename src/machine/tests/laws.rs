@@ -19,6 +19,10 @@ pub(super) struct Truth {
     pub(super) stopping_since: Option<Instant>,
     asked_to_stop: bool,
     asked_to_restart: bool,
+    /// Whether the operator has ever ordered the way back.
+    ordered_back: bool,
+    /// Whether that was forced.
+    forced_back: bool,
     /// Whether the last node to end has left its data unclean.
     pub(super) unclean: bool,
     trial: Option<Trial>,
@@ -55,8 +59,15 @@ impl Truth {
         match request {
             Request::Stop | Request::Detach => self.asked_to_stop = true,
             Request::Restart => self.asked_to_restart = true,
+            Request::Rollback(order) => self.ordered(order),
             _ => {}
         }
+    }
+
+    /// The operator orders the way back while no supervisor runs.
+    pub(super) fn ordered(&mut self, order: &Back) {
+        self.ordered_back = true;
+        self.forced_back |= order.force;
     }
 
     /// One question, one answer.
@@ -129,6 +140,18 @@ impl Truth {
                 let is_over = a.phase == Phase::Stopping || new.ended(&a.name).is_some();
                 let law = "an upgrade that has begun comes to an end, or is put off before it has had peers";
                 require(is_over || put_off, law)?;
+            }
+            (None, Some(b)) if b.phase == Phase::Reverting => {
+                require(self.ordered_back, "what was applied is undone by order alone")?;
+                require(b.to == old.current, "the way back begins at what runs")?;
+                let undone = |name: &Name| new.ended(name).is_some_and(|e| e.outcome != Outcome::Applied);
+                self.applied.retain(|name| !undone(name));
+                require(!self.applied.contains(&b.name), "what is undone is not applied any more")?;
+                let (from, to) = (b.from.target.clone(), b.to.target.clone());
+                let fork_height = b.fork_height;
+                let (networked, floor, top, sealed) = (true, 0, 0, 0);
+                self.trial =
+                    Some(Trial { from, to, fork_height, executed: 1, networked, floor, top, sealed });
             }
             (None, Some(b)) => {
                 require(!self.applied.contains(&b.name), "I5: an applied upgrade is not applied again")?;
@@ -302,9 +325,12 @@ impl World {
         let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
         let applied = applied.map(|e| e.height).max().unwrap_or(0);
         if planned.chain(ended).any(|(height, fork)| height > applied && at_fork(fork)) {
-            require(self.truth.asked_to_restart, "I7: the old binary is not started at the fork")?;
+            let asked = self.truth.asked_to_restart || self.truth.forced_back;
+            require(asked, "I7: the old binary is not started at the fork")?;
         }
-        match self.truth.trial.as_ref().filter(|t| t.from == version.target && t.executed > 0) {
+        let by_itself = |_: &&Trial| !self.truth.ordered_back;
+        let trial = self.truth.trial.as_ref().filter(by_itself);
+        match trial.filter(|t| t.from == version.target && t.executed > 0) {
             Some(trial) => {
                 let signed = self.policy.validator && trial.sealed > trial.floor;
                 require(!signed, "I7: the old binary is not started once the new one has signed")?;
@@ -321,7 +347,8 @@ impl World {
         let asked = self.truth.asked_to_stop || self.truth.asked_to_restart;
         let phase = self.record.upgrade.as_ref().map(|p| p.phase);
         let upgrade = matches!(phase, Some(Phase::Stopping | Phase::Trying));
-        require(asked || upgrade, "an intent is durable before its effect: SIGTERM")
+        let back = self.record.back.is_some();
+        require(asked || upgrade || back, "an intent is durable before its effect: SIGTERM")
     }
 
     fn check_job(&self, job: &Job) -> Result<(), String> {

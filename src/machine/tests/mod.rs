@@ -19,6 +19,7 @@ mod random;
 mod recording;
 mod restarts;
 mod upgrades;
+mod ways;
 
 use super::*;
 use crate::digest::Digest;

@@ -48,3 +48,32 @@ fn every_binary_is_tried_once_and_only_those_close_by_again_and_again() {
     story.then(Input::Ask(Request::Refresh(name("w40"))));
     assert_eq!(prepared(&mut story), [name("w40")]);
 }
+
+#[test]
+fn an_upgrade_on_hold_is_prepared_and_waits_and_lets_others_go_first() {
+    let held = || Upgrade { on_hold: true, ..v2() };
+    let mut story = Story::running(policy(), vec![held(), upgrade("v3", 300)]);
+    story.blocks(100, 102);
+    assert!(!story.take().contains("inspect"));
+    let why = |story: &Story| story.world.machine.as_ref().unwrap().view().planned[0].why.clone();
+    assert_eq!(why(&story), "it is on hold: wemixvisor upgrade release v2");
+    story.only(Input::Ask(Request::UpgradeNow(name("v2"))));
+    assert!(story.take().contains("refuse: v2 is on hold"));
+    // Its binary is the same one when it is released.
+    let mut released = Story::running(policy(), vec![held(), upgrade("v3", 300)]);
+    released.blocks(100, 102).forget();
+    released.only(Input::Plan(vec![v2(), upgrade("v3", 300)]));
+    assert!(released.take().contains("inspect upgrades/v2"));
+    story.then(Input::Plan(vec![held(), upgrade("v3", 103)])).blocks(103, 104);
+    assert!(story.take().contains("inspect upgrades/v3"));
+}
+
+#[test]
+fn a_chain_that_stops_for_an_upgrade_on_hold_waits_for_the_operator() {
+    let stops = Policy { watch_height: false, ..policy() };
+    let held = Upgrade { origin: Origin::TriggerFile, on_hold: true, ..v2() };
+    let mut story = Story::new(stops, vec![held]);
+    story.then(Input::Boot).then(after(1));
+    let told = story.take();
+    assert!(told.contains("start_held") && told.contains("upgrade release v2"), "{told}");
+}

@@ -89,6 +89,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         version: version(&Target::Upgrade(name("v2"))),
         promised: None,
         hook: number.is_multiple_of(2),
+        insisted: number.is_multiple_of(3),
     };
     vec![
         Event::Boot(Facts {
@@ -112,7 +113,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::Released,
         Event::Terminated,
         Event::NotTerminated(failure()),
-        Event::Exited(Ending { status: Status::Code(0), environment: None }),
+        Event::Exited(Ending { status: Status::Code(0), environment: None, last_words: None }),
         Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))),
         Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))),
         Event::JobDone(JobEnd::Hooked(HookEnd::Continue)),
@@ -140,6 +141,11 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         ask(Request::Restart),
         ask(Request::UpgradeNow(name("v2"))),
         ask(Request::Cancel(name("v2"))),
+        ask(Request::Rollback(Back {
+            to: version(&Target::Genesis),
+            backup: number.is_multiple_of(2).then(|| "v2-1".to_owned()),
+            force: number.is_multiple_of(3),
+        })),
         ask(Request::Refresh(name("v2"))),
         ask(Request::Dump),
         Event::Tick,

@@ -147,6 +147,7 @@ impl Story {
                 let (_, why) = self.world.machine.as_ref().and_then(Machine::deadline).unwrap();
                 format!("tick: {why}")
             }
+            Input::Ask(Request::Rollback(order)) => format!("ask rollback to {}", order.to.target),
             Input::Ask(request) => format!("ask {request:?}").to_lowercase(),
             Input::Exit(status) => format!("exited, {status}"),
             Input::Head(height) => format!("head {height}"),
@@ -235,6 +236,9 @@ fn show_record(record: &Record) -> String {
     }
     if record.halted.is_some() {
         text.push_str(" | halted");
+    }
+    if let Some(order) = &record.back {
+        write!(text, " | back to {}", order.to.target).unwrap();
     }
     text + "]"
 }

@@ -534,7 +534,7 @@ impl World {
             Status::Signal(signal) => signal != 15 || !process.terminated,
             Status::Unknown => !process.terminated || self.policy.validator,
         };
-        self.feed(Event::Exited(Ending { status, environment }))
+        self.feed(Event::Exited(Ending { status, environment, last_words: None }))
     }
 
     fn outcome(&mut self, job: &Job, input: &Input) -> JobEnd {
@@ -548,7 +548,8 @@ impl World {
                 if result.is_ok() {
                     self.truth.verified.insert(target.clone());
                 }
-                let ready = Ready { version: version(&target), promised: None, hook: self.hook };
+                let ready =
+                    Ready { version: version(&target), promised: None, hook: self.hook, insisted: false };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
             Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),

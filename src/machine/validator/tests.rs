@@ -1,5 +1,6 @@
 //! A validator's machine, asked and answered by hand: what it wants to know, and what follows.
 
+mod back;
 mod evidence;
 mod leaving;
 mod mishaps;
@@ -8,7 +9,7 @@ mod sealing;
 mod setbacks;
 mod symptoms;
 
-use super::super::rollback::objection;
+use super::super::rollback::{Known, Wanted, way_back};
 use super::super::{
     Ask, Block, Chain, Class, Ending, Event, Facts, Head, HeadRecord, JobEnd, Mode, NodeMark, Notice, Origin,
     Outcome, OwnMark, Policy, Ready, Recollection, Record, Request, Status, Target, Turns, Version,
@@ -209,7 +210,12 @@ impl Rig {
     fn plan(&mut self, upgrade: Upgrade) {
         let (name, target) = (upgrade.name.clone(), Target::Upgrade(upgrade.name.clone()));
         self.feed(Event::Schedule(vec![upgrade]));
-        let ready = Ready { version: version(target), promised: Some("2.0.0".to_owned()), hook: false };
+        let ready = Ready {
+            version: version(target),
+            promised: Some("2.0.0".to_owned()),
+            hook: false,
+            insisted: false,
+        };
         self.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
     }
 
@@ -231,7 +237,7 @@ impl Rig {
     }
 
     fn exits(&mut self, status: Status) {
-        self.feed(Event::Exited(Ending { status, environment: None }));
+        self.feed(Event::Exited(Ending { status, environment: None, last_words: None }));
     }
 
     fn ask(&mut self, what: Request) {
@@ -315,6 +321,7 @@ fn standing(fork_that_was_missed: Option<u64>, network_head: Option<u64>) -> Rig
         height: H - 1,
         fork_height: Some(fork),
         cannot_follow: true,
+        switch: None,
         outcome: Outcome::RolledBack,
         detail: String::new(),
     });
@@ -371,4 +378,13 @@ impl Rig {
         let oldest = H - 5;
         self.surveyed(Survey { own_seals: seals(0), oldest, own_mark: None, ..survey(height, &[1]) });
     }
+}
+
+/// Whether the operator who wants to go back is told that the new binary may have signed.
+fn warns_of_signatures(record: &Record, highest: u64) -> bool {
+    let wanted = Wanted { to: None, restore: false, force: false };
+    let known = Known { highest: Some(highest), validator: true, ..Known::default() };
+    let record = Record { halted: None, ..record.clone() };
+    let way = way_back(&record, &wanted, &known).unwrap();
+    way.doubts.iter().any(|doubt| doubt.contains("may have signed"))
 }

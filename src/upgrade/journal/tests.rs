@@ -441,6 +441,7 @@ fn crowded(count: u64) -> Record {
             height: u64::MAX,
             fork_height: Some(u64::MAX),
             cannot_follow: true,
+            switch: None,
             outcome: Outcome::RolledBack,
             detail: "x".repeat(500),
         })

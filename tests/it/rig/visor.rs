@@ -151,7 +151,7 @@ impl Rig {
     #[track_caller]
     pub(crate) fn schedule(&self, name: &str, height: u64) -> String {
         // A node here makes blocks so fast that the height may have passed.
-        self.ok(&["upgrade", "schedule", name, &height.to_string(), "--force"])
+        self.ok(&["upgrade", "schedule", name, &height.to_string(), "--now"])
     }
 
     /// Writes a hook of an upgrade: `pre-upgrade` or `post-upgrade`, a shell script.

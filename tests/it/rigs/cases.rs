@@ -40,6 +40,13 @@ const CASES: &[Case] = &[
         already: &[],
     },
     Case { name: "cancel", start: Start::Planned, args: &["upgrade", "cancel", "v2"], already: &[4] },
+    Case { name: "hold", start: Start::Planned, args: &["upgrade", "hold", "v2"], already: &[] },
+    Case {
+        name: "add-args",
+        start: Start::Bare,
+        args: &["upgrade", "add", "v2", "v2", "--add-arg", "--cache=7", "--drop-arg", "--http"],
+        already: &[],
+    },
     Case { name: "add", start: Start::Bare, args: &["upgrade", "add", "v2", "v2"], already: &[] },
     Case {
         name: "replace",
@@ -78,6 +85,12 @@ const CASES: &[Case] = &[
         already: &[5],
     },
     Case { name: "rollback", start: Start::Halted, args: &["resolve", "rollback", "--force"], already: &[5] },
+    Case {
+        name: "rollback-any",
+        start: Start::Halted,
+        args: &["rollback", "--yes", "--force"],
+        already: &[5],
+    },
     Case { name: "head", start: Start::Halted, args: &["resolve", "head"], already: &[] },
     Case { name: "chain", start: Start::Halted, args: &["resolve", "chain"], already: &[5] },
 ];

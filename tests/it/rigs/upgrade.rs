@@ -44,7 +44,7 @@ pub(super) fn planned(rig: Rig) -> Scene {
     let server = Server::start(move |asked, conn| content.serve(asked, conn));
     rig.hook("v2", "pre-upgrade", &format!("echo $UPGRADE_RETRY >> {}", hook_ran(&rig).display()));
     let url = server.url("/v2");
-    rig.ok(&["upgrade", "schedule", "v2", "10", "--url", &url, "--sha256", &digest, "--force"]);
+    rig.ok(&["upgrade", "schedule", "v2", "10", "--url", &url, "--sha256", &digest, "--now"]);
     Scene::with(rig, server)
 }
 

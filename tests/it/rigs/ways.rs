@@ -58,6 +58,60 @@ fn a_killed_supervisor_puts_the_data_back_all_the_same() {
     );
 }
 
+#[test]
+fn a_killed_supervisor_goes_back_by_order_all_the_same() {
+    kill(&Flow { name: "ordered", check: has_obeyed, ..ORDERED }, REDUCED);
+}
+
+#[test]
+fn a_killed_supervisor_puts_the_data_back_by_order_all_the_same() {
+    kill(&Flow { name: "ordered-restore", drive: |run| order(run, &["--restore"]), ..ORDERED }, REDUCED);
+}
+
+/// The operator goes back from an upgrade that was applied.
+const ORDERED: Flow = Flow {
+    name: "",
+    scene: || {
+        let rig = Rig::with(&[("freeze", "10")]);
+        rig.stage("v2", &[]);
+        rig.schedule("v2", 10);
+        let mut visor = rig.run();
+        visor.wait_outcome("v2", "applied");
+        assert_eq!(visor.stop(), 0);
+        drop(visor);
+        Scene::later(rig)
+    },
+    words: None,
+    drive: |run| order(run, &[]),
+    is_done: |status| status["back"].is_null() && status["upgrade"].is_null(),
+    check: has_obeyed,
+    node_stays: false,
+    nested: false,
+};
+
+fn order(run: &Run<'_>, options: &[&str]) {
+    if run.has_logged(&[&["event=rpc_connected"]]) {
+        run.traced.arm();
+        run.scene.rig.output(&[&["rollback", "--yes"], options].concat());
+        run.has_logged(&[&["outcome=rolled-back"]]);
+        run.end_by("stop");
+    }
+}
+
+/// An order is carried out once it is on record; before that it may be lost, and then nothing has changed.
+fn has_obeyed(rig: &Rig, what: &str) {
+    let listed: Value = serde_json::from_str(&rig.ok(&["upgrade", "list", "--json"])).unwrap();
+    let outcome = listed["ended"][0]["outcome"].as_str().map(ToOwned::to_owned);
+    let log = rig.history().join("\n");
+    let expected = match rig.current().as_str() {
+        "genesis" => "rolled-back",
+        _ if log.contains("going_back") => "it was on record",
+        _ => "applied",
+    };
+    assert_eq!(outcome.as_deref(), Some(expected), "{what}: {listed}");
+    assert_eq!((&listed["planned"], &listed["under_way"]), (&json!([]), &json!(null)), "{what}: {listed}");
+}
+
 fn goes_back(run: &Run<'_>) {
     run.has_upgraded();
     run.end_by("stop");

@@ -347,7 +347,7 @@ impl Sim {
         self.note(i, || format!("the node ended: {status}"));
         self.survey_peers();
         if self.homes[i].machine.is_some() && boots == Some(self.homes[i].boots) {
-            self.feed(i, Event::Exited(Ending { status, environment: None }));
+            self.feed(i, Event::Exited(Ending { status, environment: None, last_words: None }));
         }
         self.release(i);
     }

@@ -472,7 +472,12 @@ impl Sim {
                     *fails -= 1;
                     Err(failure(if (*fails).is_multiple_of(2) { Class::Transient } else { Class::Permanent }))
                 } else {
-                    Ok(Ready { version: version(&target), promised: None, hook: self.scenario.hook > 0 })
+                    Ok(Ready {
+                        version: version(&target),
+                        promised: None,
+                        hook: self.scenario.hook > 0,
+                        insisted: false,
+                    })
                 };
                 JobEnd::Prepared(upgrade.name, result)
             }

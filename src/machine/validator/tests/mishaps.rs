@@ -48,7 +48,11 @@ fn an_environment_fault_in_the_dry_try_leaves_the_way_back_open() {
     rig.follow(H);
     rig.exits(Status::Code(0));
     // Dry: the port was taken.
-    rig.feed(Event::Exited(Ending { status: Status::Code(1), environment: Some("port".to_owned()) }));
+    rig.feed(Event::Exited(Ending {
+        status: Status::Code(1),
+        environment: Some("port".to_owned()),
+        last_words: None,
+    }));
     rig.tick(10);
     assert_eq!(rig.modes(), [Mode::Full, Mode::Dry, Mode::Dry]);
     rig.head(H);
@@ -215,8 +219,7 @@ fn the_way_back_by_hand_where_the_upgrade_began_with_the_node_down() {
     rig.recalls(H, hash(5));
     rig.exits(Status::Code(0));
     assert!(rig.has_halted(), "{:?}", rig.outcome());
-    let attempt = rig.record.upgrade.as_ref().unwrap();
-    assert!(objection(attempt, Some(H + 44)).is_some(), "`resolve rollback` wants --force as well");
+    assert!(warns_of_signatures(&rig.record, H + 44));
 }
 
 /// One answer that we are not in the set makes no new binary good.
@@ -254,11 +257,11 @@ fn a_second_binary_after_one_that_signed_opens_no_way_back() {
     assert!(rig.has_halted());
     let attempt = rig.record.upgrade.clone().unwrap();
     assert!(attempt.sealing > 0 && !attempt.signed);
-    assert!(objection(&attempt, Some(H + 2)).is_some());
+    assert!(warns_of_signatures(&rig.record, H + 2));
     // The operator tries another binary, staged as v2 (`resolve retry --with`).
     let mut record = rig.record.clone();
     record.halted = None;
-    let ready = Ready { version: version(v2()), promised: None, hook: false };
+    let ready = Ready { version: version(v2()), promised: None, hook: false, insisted: false };
     record.upgrade.as_mut().unwrap().begin_with(ready);
     let head = rig.kept.clone();
     let mut rig = rebooted(record, head);

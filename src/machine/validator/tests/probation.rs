@@ -182,8 +182,7 @@ fn a_clock_that_is_ahead_makes_no_signature_of_the_new_binary_one_of_the_old() {
     rig.recalls(H, hash(5));
     rig.exits(Status::Code(0));
     assert!(rig.has_halted() && rig.outcome().is_none());
-    let attempt = rig.record.upgrade.as_ref().unwrap();
-    assert!(objection(attempt, Some(H + 6)).is_some(), "`resolve rollback` wants --force as well");
+    assert!(warns_of_signatures(&rig.record, H + 6));
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! The way back that the operator has ordered while a supervisor runs.
+//!
+//! The order is durable before anything follows from it, so that it outlives the supervisor. A node that runs is stopped for
+//! it as for an upgrade: a validator in its turn, by the same gates. Once none runs, the order becomes the way back of an
+//! upgrade (`rollback::begin`), which `switch` takes to its end.
+
+use super::Machine;
+use super::event::{Level, Mode, Notice};
+use super::record::{Back, Phase, Record};
+use super::recording::TRIES;
+use super::rollback::{Known, Wanted, begin, way_back};
+use super::state::{AfterRecord, Next, Node, State, Why, Wish};
+use std::time::Instant;
+
+impl Machine {
+    /// The operator wants to go back.
+    pub(super) fn asked_to_go_back(&mut self, now: Instant, order: Back) -> Result<String, String> {
+        if self.wish == Wish::Stop || matches!(self.state, State::Born | State::Ended) {
+            return Err("the supervisor is stopping".to_owned());
+        }
+        let highest = self.highest_possible(now);
+        self.judge_order(&order, highest)?;
+        let to = order.to.target.clone();
+        let how = match self.node() {
+            Some(_) if self.is_gated(&order) => {
+                " as soon as the network can spare this validator, in its turn"
+            }
+            Some(_) | None => "",
+        };
+        self.forced = None;
+        self.back = Some(order);
+        // What is answered is durable before, if that can be.
+        if let Some(node) = self.take_running() {
+            let next = self.record_order(now, &node).unwrap_or(Next::Stay);
+            self.follow(now, node, next);
+        }
+        Ok(format!("going back to {to}{how}"))
+    }
+
+    /// The objection to an order, where the chain may be as high as this.
+    fn judge_order(&self, order: &Back, highest: Option<u64>) -> Result<(), String> {
+        let wanted =
+            Wanted { to: Some(order.to.clone()), restore: order.backup.is_some(), force: order.force };
+        let way = way_back(&self.record, &wanted, &self.known(order, highest));
+        let text = |advice: Option<&str>| advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+        way.map(drop).map_err(|refused| format!("{}{}", refused.why, text(refused.advice)))
+    }
+
+    fn known(&self, order: &Back, highest: Option<u64>) -> Known {
+        let backups = order.backup.iter().cloned().collect();
+        Known { highest, backups, validator: self.policy.validator }
+    }
+
+    /// The highest block that the chain can have by now, by the most careful reading of what is known.
+    fn highest_possible(&self, now: Instant) -> Option<u64> {
+        let counted = self.heads.height();
+        let Some(node) = self.node().filter(|node| node.head.is_some()) else {
+            return if self.record.upgrade.is_some() { self.traces(now).highest } else { counted };
+        };
+        let network = node.network.survey.as_ref().and_then(|survey| survey.network_head);
+        counted.max(node.height()).max(network)
+    }
+
+    /// Makes the order durable, or that there is none any more. A try without peers ends for it.
+    pub(super) fn record_order(&self, now: Instant, node: &Node) -> Option<Next> {
+        if self.record.back != self.back {
+            let may_write = node.not_before.is_none_or(|at| now >= at);
+            let record = Box::new(Record { back: self.back.clone(), ..self.record.clone() });
+            return may_write.then_some(Next::Save { record, news: None, applied: None });
+        }
+        (self.back.is_some() && node.mode == Mode::Dry).then_some(Next::Stop(Why::Back))
+    }
+
+    /// With the order on record: stops the node for it, or waits for the moment at which it may.
+    pub(super) fn wait_to_go_back(&mut self, now: Instant, node: &mut Node, order: &Back) -> Next {
+        if let Err(why) = self.judge_order(order, self.heads.height()) {
+            self.drop_order(&why);
+            return Next::Stay;
+        }
+        let verdict = if self.is_gated(order) {
+            let verdict = self.gates(now, node);
+            self.unless_a_fork_is_near(None, verdict)
+        } else {
+            return Next::Stop(Why::Back);
+        };
+        let goes = self.let_go(now, node, &format!("rollback to={}", order.to.target), verdict);
+        if goes { Next::Stop(Why::Back) } else { Next::Stay }
+    }
+
+    /// Whether the network has a say in when the node is stopped for this order.
+    fn is_gated(&self, order: &Back) -> bool {
+        let seals = self.policy.validator && self.policy.watch_height && !self.record.silent;
+        seals && !order.force
+    }
+
+    /// What a way back that was ordered waits for, in words.
+    pub(super) fn why_not_back_yet(&self) -> String {
+        let Some(node) = self.node() else { return "it begins".to_owned() };
+        match (&node.network.holds, &self.back) {
+            (Some((_, gates)), Some(order)) if self.is_gated(order) => {
+                let gates: Vec<String> =
+                    gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
+                gates.join("; ")
+            }
+            _ => "the node is stopped for it".to_owned(),
+        }
+    }
+
+    /// Begins the way back that was ordered, with no node running. Returns whether there is one.
+    pub(super) fn goes_back(&mut self) -> bool {
+        self.back.is_some() && self.goes_back_from(&mut self.record.clone())
+    }
+
+    /// The same from a record that is not durable yet.
+    pub(super) fn goes_back_from(&mut self, record: &mut Record) -> bool {
+        // A node is never down for want of a record: as long as none can be written, what `current` leads to runs.
+        let Some(order) = self.back.clone().filter(|_| self.unwritten < TRIES) else { return false };
+        let mut after = record.clone();
+        match begin(&mut after, &order, &self.known(&order, self.heads.height())) {
+            Ok(()) => {
+                let name = after.upgrade.as_ref().map(|attempt| attempt.name.to_string()).unwrap_or_default();
+                let text = format!("name={name} to={} the operator's order", order.to.target);
+                let news = Notice::to_history(Level::Warn, "going_back", text);
+                self.save_and_tell(after, AfterRecord::Upgrade, Some(news));
+                true
+            }
+            Err(refused) => {
+                self.drop_order(&refused.why);
+                record.back = None;
+                false
+            }
+        }
+    }
+
+    fn drop_order(&mut self, why: &str) {
+        self.back = None;
+        self.tell(Level::Error, "rollback_refused", why.to_owned(), true);
+    }
+
+    /// The way back is on record, and the order is carried out.
+    pub(super) fn note_way_back(&mut self) {
+        let begun = self.record.upgrade.as_ref().is_some_and(|attempt| attempt.phase == Phase::Reverting);
+        if begun && self.record.back.is_none() {
+            self.back = None;
+        }
+    }
+}
