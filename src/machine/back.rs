@@ -29,7 +29,7 @@ impl Machine {
         };
         self.forced = None;
         self.back = Some(order);
-        // What is answered is durable before, if that can be.
+        // It is made durable at once, beside the node.
         if let Some(node) = self.take_running() {
             let next = self.record_order(now, &node).unwrap_or(Next::Stay);
             self.follow(now, node, next);
