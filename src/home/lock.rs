@@ -61,11 +61,12 @@ impl SupervisorLock {
             }
             pause();
         }
-        // For people only; the lock itself is what counts, so the write need not be durable.
-        file.set_len(0)
+        // For people only; the lock itself is what counts. So it need not be durable, and a full disk is no reason to
+        // leave the node down.
+        let _ = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-            .map_err(|e| Error::io("write", &path, e))?;
+            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
         Ok(SupervisorLock { file })
     }
 

@@ -104,7 +104,7 @@ impl Slots {
         durable::put(path, &bytes, 0o600)
     }
 
-    /// Opens the file at `path`; None if there is none. A file that is opened for writing is durable.
+    /// Opens the file at `path`; None if there is none. What is read from it is durable after [`Slots::make_durable`].
     ///
     /// # Errors
     /// [`Kind::BadInput`] if it is not a regular file. A failure of the operating system is [`Kind::Io`] or
@@ -113,22 +113,23 @@ impl Slots {
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::Write);
         match regular::open_with(&mut options, OFlags::NOFOLLOW, path) {
-            Ok((file, _)) => {
-                let slots = Slots { file, path: path.to_owned(), format };
-                if access == Access::Write {
-                    // The writer before may have been killed before its sync: nothing may follow from an entry, or
-                    // be added to a file, that a power cut could still take away.
-                    slots.sync()?;
-                    durable::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-                }
-                Ok(Some(slots))
-            }
+            Ok((file, _)) => Ok(Some(Slots { file, path: path.to_owned(), format })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if is_strange(&e) => {
                 Err(Error::new(Kind::BadInput, "not a regular file").at(path.display()))
             }
             Err(e) => Err(Error::io("open", path, e)),
         }
+    }
+
+    /// Makes the file and its entries durable. The writer before may have been killed before its sync: nothing may follow
+    /// from an entry, or be added to a file, that a power cut could still take away.
+    ///
+    /// # Errors
+    /// If syncing fails.
+    pub fn make_durable(&self) -> Result<()> {
+        self.sync()?;
+        durable::sync_dir(self.path.parent().unwrap_or(Path::new(".")))
     }
 
     /// Reads both slots.

@@ -34,6 +34,7 @@ impl HeadFile {
         };
         let slots =
             slots.ok_or_else(|| Error::new(Kind::Io, "the head record vanished").at(path.display()))?;
+        slots.make_durable()?;
         let seq = slots.read()?.iter().filter_map(good).map(|entry| entry.seq).max().unwrap_or(0);
         Ok(HeadFile { slots, seq })
     }

@@ -51,7 +51,7 @@ pub struct Opened {
     pub journal: Journal,
     /// The record that was acknowledged last.
     pub record: Record,
-    /// A slot that was damaged while the other one was at rest: to be logged.
+    /// A slot that was damaged while the other one was at rest, or a sync that failed at rest: to be logged.
     pub warning: Option<Error>,
 }
 
@@ -110,14 +110,21 @@ impl Journal {
     ///
     /// # Errors
     /// [`Kind::Halted`] if the last record cannot be proven, or the journal is of another version of this program;
-    /// [`Kind::Io`] or [`Kind::Permission`] if the operating system refuses to open or read it.
+    /// [`Kind::Io`] or [`Kind::Permission`] if the operating system refuses to open or read it, or to sync it while an
+    /// upgrade is under way.
     pub fn open(home: &Home) -> Result<Opened> {
         let slots = open(home, Access::Write)?;
         let Judged { record, newest, settled, damage } = judge(home, slots.read()?)?;
+        let synced = match slots.make_durable() {
+            // Nothing must follow from a phase that a power cut could still take away.
+            Err(e) if record.upgrade.is_some() => return Err(e),
+            // At rest all that follows is a node that runs, and it is not down for want of a sync.
+            synced => synced,
+        };
         let rest = record.upgrade.is_none().then(|| encode(&record));
         let mut journal = Journal { slots, newest, seq: newest.1, rest, settled };
         let allocated = journal.slots.allocate();
-        let repaired = journal.settle().and(allocated);
+        let repaired = journal.settle().and(allocated).and(synced);
         let warning = match (damage, repaired) {
             (None, Ok(())) => None,
             (Some(why), Ok(())) => Some(bad_slot(home, &why).hint("it is repaired")),

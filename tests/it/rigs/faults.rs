@@ -24,9 +24,9 @@ const AT_ONCE: usize = 4;
 const ONCE: Duration = Duration::from_secs(75);
 const FOR_EVER: Duration = Duration::from_secs(8);
 
-/// A known weakness: what goes wrong where this call fails on a path that ends so. Empty is any.
+/// What no program can help: the trouble that comes where this call fails on a path that ends so. Empty is any.
 struct Known {
-    /// Its name in the list of findings.
+    /// Its name.
     finding: &'static str,
     call: &'static str,
     on: &'static str,
@@ -34,15 +34,26 @@ struct Known {
     trouble: &'static str,
 }
 
-/// The known weaknesses. An entry is removed when its finding is closed.
+/// Without these calls no node may be started, or can be.
 const KNOWN: &[Known] = &[
-    // On a full or broken disk no node starts at all.
-    Known { finding: "J2", call: "", on: "", trouble: "before a node had started" },
-    // Where no process can be had, there is no node.
+    // Without the claim on the home another supervisor may be at work on it. Writing into the claim may fail.
+    Known { finding: "no claim", call: "openat", on: "/wemixvisor/lock", trouble: BEFORE },
+    Known { finding: "no claim", call: "flock", on: "/wemixvisor/lock", trouble: BEFORE },
+    // A supervisor that nobody could ask or stop does not begin. A full disk does not do this: a socket has no blocks.
+    Known { finding: "no socket", call: "", on: "/control.sock", trouble: BEFORE },
+    // A journal that cannot be opened does not say which binary is to run. Its syncs may fail.
+    Known { finding: "no journal", call: "openat", on: "/state/journal", trouble: BEFORE },
+    // Where no process can be had, there is no node. The start is tried again for as long as that lasts.
     Known { finding: "no process", call: "clone", on: "", trouble: "event=node_not_started" },
-    // Without the lock no node is started, because another one may have it.
-    Known { finding: "I2", call: "", on: "", trouble: "/state/node.lock" },
+    // A node that its lock does not name would not be known again, and what it has done would be judged by the one
+    // before (I11, I13). The lock keeps its length, so that a full disk does not do this.
+    Known { finding: "no name", call: "pwrite64", on: "", trouble: "event=node_not_started" },
+    // Without its lock no node is started, because another one may have it (I2). It is tried again likewise.
+    Known { finding: "no node lock", call: "", on: "", trouble: "/state/node.lock" },
 ];
+
+/// Where a supervisor ends by itself without a node.
+const BEFORE: &str = "before a node had started";
 
 #[test]
 fn an_upgrade_gets_over_a_failing_call_and_the_node_always_runs() {
@@ -159,7 +170,7 @@ fn ended(scene: &Scene, code: i32, lasting: bool) -> String {
         return format!("TROUBLE it ended with {code}: {said}");
     }
     if lasting && !log.contains("event=node_started") {
-        return format!("TROUBLE it ended with {code} before a node had started: {said}");
+        return format!("TROUBLE it ended with {code} {BEFORE}: {said}");
     }
     let is_down = !working_on(&scene.rig.data()).into_iter().any(is_alive);
     if is_down && log.contains("event=node_started") {
