@@ -31,13 +31,13 @@ fn back_from_an_applied_upgrade_with_a_supervisor_and_without() {
     }
     assert_eq!(rig.current(), "upgrades/v2", "nothing was done");
     assert_eq!(rig.ok(&["rollback", "--yes", "--wait"]), "genesis runs\n");
-    visor.wait_outcome("v2", "rolled-back");
+    visor.wait_count(1, &["event=upgrade_ended", "outcome=rolled-back"]);
     assert_eq!(visor.status()["version"]["target"], "genesis");
     assert!(rig.fails(5, &["rollback", "--yes"]).contains("no earlier version is on record"));
     // It does not happen again by itself, and on the operator's word it does.
     visor.wait_status("nothing planned", |s| (s["planned"] == json!([])).then_some(()));
     rig.ok(&["upgrade", "now", "v2"]);
-    visor.wait_outcome("v2", "applied");
+    visor.wait_count(2, &["event=upgrade_ended", "outcome=applied"]);
     assert_eq!(visor.stop(), 0);
     let said = rig.ok(&["rollback", "--yes"]);
     assert!(said.contains("the next `wemixvisor run` goes back to genesis"), "{said}");
@@ -73,7 +73,7 @@ fn the_same_file_is_the_same_binary_under_whatever_name() {
     let again = ["upgrade", "add", "v3", v2.to_str().unwrap()];
     assert!(rig.fails(5, &again).contains("the binary of upgrades/v2, which runs"));
     // Another build that tells the same version.
-    let like_v2 = rig.binary("other", &[("version", "v2")]);
+    let like_v2 = rig.binary("other", &[("version", "v2"), ("freeze", "100000")]);
     let other = ["upgrade", "add", "v3", like_v2.to_str().unwrap()];
     assert!(rig.fails(5, &other).contains("it tells the version 2-stable"));
     let staged = rig.ok(&[&again[..], &["--force"]].concat());
