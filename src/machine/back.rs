@@ -64,9 +64,8 @@ impl Machine {
     /// Makes the order durable, or that there is none any more. A try without peers ends for it.
     pub(super) fn record_order(&self, now: Instant, node: &Node) -> Option<Next> {
         if self.record.back != self.back {
-            let may_write = node.not_before.is_none_or(|at| now >= at);
             let record = Box::new(Record { back: self.back.clone(), ..self.record.clone() });
-            return may_write.then_some(Next::Save { record, news: None, applied: None });
+            return self.may_record(now, node).then_some(Next::Save { record, news: None, applied: None });
         }
         (self.back.is_some() && node.mode == Mode::Dry).then_some(Next::Stop(Why::Back))
     }

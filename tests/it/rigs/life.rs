@@ -55,7 +55,8 @@ fn every_upgrade_is_applied_once_whatever_becomes_of_its_supervisors() {
     let expected: Vec<_> = ["v1"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let log = || fs::read_to_string(rig.path().join("visor.log")).unwrap_or_default();
     let unseen = log().matches("the stop for the upgrade was not finished; starting the old binary").count();
-    assert_eq!(versions.len(), count + 1 + unseen, "{}", log());
+    // One that is killed before it has started that is followed by one that finds the same.
+    assert!((count + 1..=count + 1 + unseen).contains(&versions.len()), "{versions:?} {}", log());
     versions.dedup();
     assert_eq!(versions, expected, "{}", log());
     println!("upgrades: {kills} kills, {unseen} of them while the node was stopping");
