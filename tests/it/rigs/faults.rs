@@ -44,7 +44,8 @@ const KNOWN: &[Known] = &[
     // A journal that cannot be opened does not say which binary is to run. Its syncs may fail.
     Known { finding: "no journal", call: "openat", on: "/state/journal", trouble: BEFORE },
     // Where no process can be had, there is no node. The start is tried again for as long as that lasts.
-    Known { finding: "no process", call: "clone", on: "", trouble: "event=node_not_started" },
+    Known { finding: "no process", call: "clone", on: "", trouble: "the node is down" },
+    Known { finding: "no process", call: "execve", on: "", trouble: "the node is down" },
     // A node that its lock does not name would not be known again, and what it has done would be judged by the one
     // before (I11, I13). The lock keeps its length, so that a full disk does not do this.
     Known { finding: "no name", call: "pwrite64", on: "", trouble: "event=node_not_started" },
