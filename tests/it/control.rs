@@ -144,12 +144,12 @@ fn without_a_supervisor_the_disk_answers() {
 }
 
 #[test]
-fn a_height_that_has_passed_is_scheduled_only_with_force() {
+fn a_height_that_has_passed_is_scheduled_only_on_a_word_of_its_own() {
     let rig = Rig::new();
     let mut visor = rig.run();
     visor.wait_head(5);
     let said = rig.fails(5, &["upgrade", "schedule", "v2", "5"]);
-    assert!(said.contains("height 5 has passed, the head is ") && said.contains("--force"), "{said}");
+    assert!(said.contains("height 5 has passed, the head is ") && said.contains("--now"), "{said}");
     assert_eq!(visor.status()["planned"], json!([]));
     rig.ok(&["upgrade", "schedule", "v2", "5", "--now"]);
     assert_eq!(visor.status()["planned"][0]["name"], "v2");
