@@ -553,6 +553,20 @@ mod tests {
     }
 
     #[test]
+    fn arguments_of_a_version_may_look_like_flags_of_a_command() {
+        let line = "upgrade add v2 b --add-arg --force --drop-arg --mine --add-arg --x=1";
+        let Command::Add(new) = read(line).unwrap().command else { panic!() };
+        assert_eq!(
+            (new.force, &new.add_args[..], &new.drop_args[..]),
+            (false, &["--force".to_owned(), "--x=1".to_owned()][..], &["--mine".to_owned()][..],)
+        );
+        let Command::Rollback(back) = read("rollback --to genesis --yes").unwrap().command else { panic!() };
+        assert_eq!((back.to, back.yes, back.wait), (Some(Target::Genesis), true, false));
+        let Command::Rollback(back) = read("rollback --to v1").unwrap().command else { panic!() };
+        assert_eq!(back.to, Some(Target::Upgrade("v1".parse().unwrap())));
+    }
+
+    #[test]
     fn a_flag_that_is_gone_is_ours_to_explain() {
         for (line, flag, value) in [
             ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),

@@ -8,7 +8,7 @@ use super::resolve::{carry_out, not_met};
 use super::{print, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::home::Home;
+use crate::home::{Home, launch};
 use crate::machine::{Decision, Known, Target, Version, View, Wanted, WayBack, way_back};
 use crate::supervisor::{Reply, Request, Status, ask};
 use crate::upgrade::journal::Journal;
@@ -53,6 +53,12 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     if verified(home, &to.target)?.sha256 != to.sha256 {
         let what = format!("the binary of {} is not the one that has run", to.target);
         return Err(Error::new(Kind::Verification, what).at(home.binary(&to.target).display()));
+    }
+    if status.is_none()
+        && let Some(node) = launch::last(home)?.and_then(|last| last.process)
+    {
+        let what = format!("the node runs without a supervisor, as process {}", node.pid.as_raw_pid());
+        return Err(Error::new(Kind::Busy, what).hint("`wemixvisor run` takes it over, and can go back then"));
     }
     tell(shown(&way, status.is_some()));
     if !options.yes && !is_wanted()? {

@@ -42,7 +42,7 @@
 //!
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
-//! binary is good, `probation`; whether there is a way back, `rollback`; what to do after a crash, `recovery`; what to do without
+//! binary is good, `probation`; whether there is a way back, `rollback`; the one that the operator orders, `back`; what to do after a crash, `recovery`; what to do without
 //! a record, `recording`; requests of the operator, `requests`; starts and ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`; what people see, `view`
 //! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!

@@ -112,8 +112,7 @@ impl Machine {
         }
     }
 
-    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork which
-    /// is there. What counts is the digest, since one file may be staged under many names.
+    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork. What counts is the digest, since one file may be staged under many names.
     pub(super) fn unfit(&self, ready: &Ready) -> Option<String> {
         let sha256 = &ready.version.sha256;
         let current = &self.record.current;
@@ -121,8 +120,7 @@ impl Machine {
             let what = format!("its binary is that of {}, which runs", current.target);
             return Some(format!("{what}: stage the right one, or this one with `upgrade add --force`"));
         }
-        let next = self.heads.height()?.saturating_add(1);
-        let (name, fork) = lacks(&self.record, sha256).find(|(_, fork)| *fork <= next)?;
+        let (name, fork) = lacks(&self.record, sha256).next()?;
         Some(format!("its binary is an earlier one, which lacks the fork of {name} at {fork}"))
     }
 

@@ -144,7 +144,7 @@ fn without_a_supervisor_the_disk_answers() {
 }
 
 #[test]
-fn a_height_that_has_passed_is_scheduled_only_on_the_operators_word() {
+fn a_height_that_has_passed_is_scheduled_only_on_a_word_of_its_own() {
     let rig = Rig::new();
     let mut visor = rig.run();
     visor.wait_head(5);

@@ -300,7 +300,7 @@ fn one_thing_goes_wrong_and_the_supervisor_dies() {
 #[test]
 fn the_operator_asks_and_the_supervisor_dies() {
     let scope = Scope { ration: ration(0, 1, 1), ..Scope::default() };
-    explore(&scope, &["applied", "recovering", "exit ok"]);
+    explore(&scope, &["going_back", "applied", "recovering", "exit ok"]);
 }
 
 #[test]
