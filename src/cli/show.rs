@@ -176,7 +176,14 @@ pub(super) fn upgrades(view: &View, running: bool) -> String {
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
         let binary = download.unwrap_or_else(|| plan.binary.to_string());
         let why = if running { plan.why.clone() } else { "no supervisor is running".to_owned() };
-        rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary, why]);
+        rows.push([
+            plan.name.to_string(),
+            plan.height.to_string(),
+            when,
+            plan.origin.to_string(),
+            binary,
+            why,
+        ]);
     }
     for ended in &view.ended {
         let how = format!("{}: {}", ended.outcome, ended.detail);

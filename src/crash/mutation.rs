@@ -11,18 +11,13 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 
 /// Syncs that no law needs, and the reason for which they are there all the same.
-const KEPT: [(&str, &[Mutation], &str); 5] = [
+const KEPT: [(&str, &[Mutation], &str); 4] = [
     (
         "durable::mkdir: return match sync_dir(parent) {",
         &[Mutation::Late],
         "what is made in a directory may be durable before the directory, as long as both are when it is acknowledged",
     ),
     ("durable::mkdir: sync_dir(parent)", &[Mutation::Late], "as above"),
-    (
-        "restore::finish: durable::sync_dir(replaced.parent().unwrap_or(Path::new(\"/\")))?;",
-        &[Mutation::Late],
-        "as above: the marker is taken away last",
-    ),
     (
         "durable::publish: if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }",
         &[Mutation::Missing, Mutation::Late],

@@ -8,6 +8,7 @@
 //! node's own may be an fcntl lock.
 
 use super::process::Stat;
+use super::stamp::is_same_file;
 use super::{Home, glob, regular};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -15,13 +16,14 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often, and how soon again, the lock of a process that is gone is tried.
+/// How often the lock of a process that is gone is tried.
 const TRIES: u32 = 400;
+/// The wait before a lock is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// The supervisor's claim on a home, released when dropped or when the process ends.
@@ -48,7 +50,7 @@ impl SupervisorLock {
         let path = home.lock();
         let mut file = open_lock(&path)?;
         let mut tries = TRIES;
-        while !try_flock(&file, &path)? {
+        while !try_lock(&file, &path)? {
             let holder = read_pid(&mut file);
             tries -= 1;
             if tries == 0 || holder.is_none_or(is_alive) {
@@ -76,9 +78,9 @@ impl SupervisorLock {
         let file = File::from(file);
         let same = file.metadata().and_then(|ours| {
             let there = fs::metadata(&path)?;
-            Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+            Ok(is_same_file(&ours, &there))
         });
-        if !same.map_err(|e| Error::io("inspect", &path, e))? || !try_flock(&file, &path)? {
+        if !same.map_err(|e| Error::io("inspect", &path, e))? || !try_lock(&file, &path)? {
             return Err(
                 Error::new(Kind::Busy, "what was inherited is not the lock of this home").at(path.display())
             );
@@ -109,7 +111,7 @@ impl NodeLock {
     pub fn try_acquire(home: &Home) -> Result<Option<Self>> {
         let path = home.node_lock();
         let file = open_lock(&path)?;
-        Ok(try_flock(&file, &path)?.then_some(NodeLock { file }))
+        Ok(try_lock(&file, &path)?.then_some(NodeLock { file }))
     }
 
     /// Gives the open file up, to be inherited by the node. It is close-on-exec until the child
@@ -142,7 +144,7 @@ impl HookLock {
     pub fn try_acquire(home: &Home) -> Result<Option<Self>> {
         let path = home.hook_lock();
         let file = open_lock(&path)?;
-        Ok(try_flock(&file, &path)?.then_some(HookLock { file, path }))
+        Ok(try_lock(&file, &path)?.then_some(HookLock { file, path }))
     }
 
     /// Records durably that the hook `whose` begins. Returns whether it had begun before and no end was recorded.
@@ -196,8 +198,7 @@ pub fn holders(path: &Path) -> Vec<String> {
     let has_it_open = |pid: &u32| {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         // The links lead to the open files themselves, whatever they are called by now; this opens nothing.
-        fds.filter_map(|fd| fs::metadata(fd.path()).ok())
-            .any(|meta| (meta.dev(), meta.ino()) == (file.dev(), file.ino()))
+        fds.filter_map(|fd| fs::metadata(fd.path()).ok()).any(|meta| is_same_file(&meta, &file))
     };
     let named = |pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -246,7 +247,7 @@ pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
             return Ok(DataLock::Held { path, pid: lock.pid.map(rustix::process::Pid::as_raw_pid) });
         }
         // Taken for an instant and released with the file: there is no way to only look at an flock.
-        if !try_flock(&file, &path)? {
+        if !try_lock(&file, &path)? {
             return Ok(DataLock::Held { path, pid: None });
         }
         state = DataLock::Free;
@@ -258,7 +259,41 @@ fn open_lock(path: &Path) -> Result<File> {
     regular::open_own(path).map_err(|e| Error::io("open lock", path, e))
 }
 
-fn try_flock(file: &File, path: &Path) -> Result<bool> {
+/// Claims a directory that is being worked on, for as long as the file is open; None while another process does.
+///
+/// # Errors
+/// If it cannot be opened or locked at all.
+pub fn claim_dir(path: &Path) -> Result<Option<File>> {
+    let dir = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    Ok(try_lock(&dir, path)?.then_some(dir))
+}
+
+/// That another process works on a directory.
+pub(crate) fn busy(path: &Path) -> Error {
+    Error::new(Kind::Busy, "another process is working on it").at(path.display())
+}
+
+/// Takes the lock of an open file as soon as no other process has it, within some time: such a lock is held for the few
+/// milliseconds that a change takes. Returns whether it was taken.
+///
+/// # Errors
+/// If it cannot be locked at all.
+pub fn lock_within(patience: Duration, file: &File, path: &Path) -> Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        let is_taken = try_lock(file, path)?;
+        if is_taken || Instant::now() >= until {
+            return Ok(is_taken);
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Takes the lock of an open file, and returns whether no other process has it. `path` is for the message.
+///
+/// # Errors
+/// If it cannot be locked at all.
+pub fn try_lock(file: &File, path: &Path) -> Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
@@ -305,7 +340,6 @@ mod tests {
     use std::fs::OpenOptions;
     use std::io::{BufRead as _, BufReader};
     use std::process::Command;
-    use std::time::{Duration, Instant};
 
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();

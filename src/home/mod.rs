@@ -12,6 +12,8 @@ mod manifest;
 mod process;
 pub mod regular;
 pub mod slots;
+pub mod space;
+pub mod stamp;
 pub(crate) mod trace;
 pub mod tree;
 

@@ -1,14 +1,13 @@
 //! The entries of a directory tree, without following links and in a fixed order.
 
 use super::beneath::Beneath;
+use super::stamp::LastingStamp;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use rustix::fs::{Dir, FileType, Stat};
 use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// One entry of a tree.
@@ -23,20 +22,7 @@ pub struct Item {
     /// The bytes that it takes on the disk, fewer than its length where it has holes.
     pub allocated: u64,
     /// Its inode, length and times.
-    pub stamp: Stamp,
-}
-
-/// By what a change is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp {
-    /// The inode number.
-    pub inode: u64,
-    /// The length in bytes.
-    pub len: u64,
-    /// When the content was written last, in seconds and nanoseconds. A program can set it.
-    pub modified: (i64, i64),
-    /// When anything of it was changed last, its names included: no write leaves it as it is.
-    pub changed: (i64, i64),
+    pub stamp: LastingStamp,
 }
 
 /// The kinds of entries that matter here.
@@ -50,25 +36,6 @@ pub enum ItemKind {
     Link,
     /// A socket, pipe or device.
     Special,
-}
-
-impl Stamp {
-    /// Whether inode, length and time of the content are the same. Another name of the file does not matter.
-    #[must_use]
-    pub fn has_content_of(&self, other: &Stamp) -> bool {
-        Stamp { changed: other.changed, ..*self } == *other
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(meta: &Metadata) -> Self {
-        Stamp {
-            inode: meta.ino(),
-            len: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
 }
 
 impl Item {
@@ -136,7 +103,7 @@ fn list(beneath: &mut Beneath, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io
 pub fn fingerprint(items: &[Item], immutable: &dyn Fn(&Path) -> bool) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     for Item { path, kind, stamp, .. } in items {
-        let Stamp { inode, len, modified, changed } = stamp;
+        let LastingStamp { inode, len, modified, changed } = stamp;
         let when = if immutable(path) { modified } else { changed };
         // A path has no NUL in it, so no two trees are written alike.
         hasher.update(path.as_os_str().as_bytes());
@@ -152,7 +119,7 @@ fn item(path: PathBuf, stat: &Stat) -> Item {
         FileType::Symlink => ItemKind::Link,
         _ => ItemKind::Special,
     };
-    let stamp = Stamp {
+    let stamp = LastingStamp {
         inode: stat.st_ino,
         len: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),

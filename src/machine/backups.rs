@@ -76,7 +76,7 @@ impl Machine {
             self.tend_backups(now);
         }
         // What the disk has as the last record may be an upgrade under way, which needs its backup.
-        let is_settled = self.record.upgrade.is_none() && !self.behind;
+        let is_settled = self.record.upgrade.is_none() && self.outgoing.is_none() && !self.behind;
         let is_quiet = self.worker == Worker::Idle && self.wish == Wish::Run && is_settled;
         if !is_quiet || !self.policy.backup {
             return;
@@ -119,10 +119,12 @@ impl Machine {
         let bring = look.is_some_and(|look| look.lack.is_none() && left <= BEGIN.max(look.rest * 2));
         let is_time = look.is_none_or(|look| {
             let Some(ended) = look.ended else { return false };
-            let often = look.brought || look.lack.is_some();
-            // A long one is not begun again at once.
-            let pause =
-                if often { PAUSE.1.max(ended.saturating_duration_since(look.begun) * 4) } else { PAUSE.0 };
+            let pause = match &look.lack {
+                Some(_) => PAUSE.1,
+                // A long one is not begun again at once.
+                None if look.brought => PAUSE.1.max(ended.saturating_duration_since(look.begun) * 4),
+                None => PAUSE.0,
+            };
             now >= ended + pause || bring && !look.brought
         });
         is_time.then(|| (upgrade.name.clone(), bring))

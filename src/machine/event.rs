@@ -1,8 +1,10 @@
 //! The vocabulary between the supervisor and the machine: facts in, actions out.
 //!
 //! An action never returns a value; its outcome is a later event. Outcomes of the *prompt* actions
-//! ([`Action::Record`], [`Action::Link`], [`Action::Inspect`], [`Action::Spawn`]) are delivered
-//! before any other event, so that between such an action and its outcome nothing else can happen.
+//! ([`Action::Link`], [`Action::Inspect`], [`Action::Spawn`], and [`Action::Record`] with no node running) are delivered
+//! before any other event, so that between such an action and its outcome nothing else can happen. A record that is
+//! written while a node runs takes its time, and anything may happen until its outcome is there: the node is not kept
+//! waiting for a disk.
 
 use super::Policy;
 use super::gates::{Sample, Validator};
@@ -73,6 +75,10 @@ pub enum Event {
     Unpeered(Result<usize, Failure>),
     /// There are backups without digests, or too many.
     BackupsToTend,
+    /// A peer was disconnected and connected anew, `None` where the node has connected to none; or it could not be asked.
+    Greeted(Result<Option<String>, Failure>),
+    /// The post-upgrade hook of an upgrade has ended, or there was none.
+    PostHookEnded,
     /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
@@ -366,7 +372,8 @@ pub enum HookEnd {
 /// Everything that can be done.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Action {
-    /// Make this record durable. Prompt; → `Recorded`, `RecordFailed`.
+    /// Make this record durable. With no node running, prompt; otherwise beside it, and one at a time.
+    /// → `Recorded`, `RecordFailed`.
     Record(Record),
     /// Point `current` at a target. Prompt; → `Linked`, `LinkFailed`.
     Link(Target),
@@ -426,6 +433,11 @@ pub enum Action {
     StopSealing,
     /// Remove the node's peers, so that it does not use up its address there while it stops. → `Unpeered`.
     Unpeer,
+    /// Disconnect one of the peers to which the node has connected, and connect to it anew. → `Greeted`.
+    Greet {
+        /// Which one, counted through all of them again and again.
+        turn: u32,
+    },
     /// Strike this upgrade off the schedule, durably, then answer. → `Schedule`.
     Strike {
         /// The upgrade.
@@ -440,7 +452,8 @@ pub enum Action {
         /// The outcome, or why nothing was done.
         reply: Result<String, String>,
     },
-    /// Run the post-upgrade hook of an upgrade that was applied. Nothing depends on what comes of it.
+    /// Run the post-upgrade hook of an upgrade that was applied, if there is one. Nothing depends on what comes of it.
+    /// → `PostHookEnded`.
     AfterUpgrade(Attempt),
     /// Log a message for people.
     Tell(Notice),

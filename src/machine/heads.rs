@@ -30,10 +30,10 @@ pub(super) struct Heads {
     record: Option<HeadRecord>,
     /// The time that the chain has had and has not used up for counted blocks, when it was reckoned last.
     credit: Option<(Instant, Duration)>,
-    /// When the head was heard that counted last in this run.
-    counted: Option<Instant>,
+    /// The time that has passed since the record's block, as it was reckoned last, and when that was.
+    since: Option<(Instant, Duration)>,
     /// The head of the first contact, until another answer is linked to it.
-    first: Option<(Instant, Head)>,
+    first: Option<First>,
     /// A head above the record whose link to it was asked for, and when.
     open: Option<(Instant, Head)>,
     /// Whether the node has the block of the record, so that it is asked for the open head again.
@@ -43,6 +43,26 @@ pub(super) struct Heads {
     contradiction: Option<Contradiction>,
     /// Why the head that was reported last does not count.
     doubt: Option<String>,
+}
+
+/// The heads of the first contact: nothing is known yet that they could be linked to.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
+struct First {
+    /// When the first of them was heard.
+    at: Instant,
+    /// The last of them; each is linked to the one before.
+    head: Head,
+    voucher: Voucher,
+}
+
+/// Whether the node has named the chain of this home since its first head was heard: another node may answer for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+enum Voucher {
+    Missing,
+    Asked,
+    Given,
 }
 
 /// A chain that is not known to lead to the record, and grows block by block, in time.
@@ -166,7 +186,36 @@ impl Heads {
 
     /// At the first contact: when to ask for the head again, to have a second answer.
     pub(super) fn asks_again_at(&self, pace: Pace) -> Option<Instant> {
-        self.first.as_ref().map(|(at, _)| *at + pace.apart())
+        self.first
+            .as_ref()
+            .filter(|first| first.voucher == Voucher::Given)
+            .map(|first| first.at + pace.apart())
+    }
+
+    /// At the first contact: whether the node has to name its chain before its heads can count, and whether it was not asked
+    /// for that yet.
+    pub(super) fn lacks_voucher(&self) -> (bool, bool) {
+        let voucher = self.first.as_ref().map(|first| first.voucher);
+        (voucher.is_some_and(|it| it != Voucher::Given), voucher == Some(Voucher::Missing))
+    }
+
+    /// The node is asked which chain it is on.
+    pub(super) fn ask_voucher(&mut self) {
+        if let Some(first) = self.first.as_mut().filter(|first| first.voucher == Voucher::Missing) {
+            first.voucher = Voucher::Asked;
+        }
+    }
+
+    /// The node has named the chain of this home, in answer to the last question.
+    pub(super) fn vouch(&mut self) {
+        if let Some(first) = self.first.as_mut().filter(|first| first.voucher == Voucher::Asked) {
+            first.voucher = Voucher::Given;
+        }
+    }
+
+    /// The node has named another chain: its first head counts for nothing.
+    pub(super) fn distrust(&mut self) {
+        self.first = None;
     }
 
     /// Another node process runs: questions to the last one stay unanswered.
@@ -220,9 +269,14 @@ impl Heads {
             // Nothing is known of the time before.
             (_, None) => Duration::MAX,
         };
-        // By the clock that is further on: a wall clock that was set back must not hold the record.
-        let since_counted = self.counted.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let possible = since_record.max(since_counted).saturating_add(pace.shortest.saturating_mul(SLACK));
+        // By the clock that is further on: a wall clock that was set back must not hold the record, and the same head may be
+        // judged again much later.
+        let passed = self
+            .since
+            .map_or(Duration::ZERO, |(at, since)| since.saturating_add(now.saturating_duration_since(at)));
+        let since = since_record.max(passed);
+        self.since = Some((now, since));
+        let possible = since.saturating_add(pace.shortest.saturating_mul(SLACK));
         let credit = match self.credit {
             // Heads that have waited come all at once, and the first of them must not use up the time of the others.
             Some((at, credit)) => {
@@ -333,24 +387,22 @@ impl Heads {
         Hearing::Nothing
     }
 
-    /// The first contact: two answers that are linked make the record.
+    /// The first contact: two answers that are linked make the record, where the node has named the chain of this home in
+    /// between. An answer in the same packet is no second answer.
     fn meet(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
-        match &self.first {
-            Some((at, first))
-                if now >= *at + pace.apart()
-                    && (is_same(&first.block, &head.block) || is_child(head, &first.block)) =>
-            {
-                self.record = Some(HeadRecord::of(head));
-                self.first = None;
-                Hearing::Counted
-            }
-            // An answer in the same packet is no second answer.
-            Some((_, first)) if is_same(&first.block, &head.block) => Hearing::Nothing,
-            _ => {
-                self.first = Some((now, head.clone()));
-                Hearing::Nothing
-            }
+        let linked =
+            |first: &&mut First| is_same(&first.head.block, &head.block) || is_child(head, &first.head.block);
+        let Some(first) = self.first.as_mut().filter(linked) else {
+            self.first = Some(First { at: now, head: head.clone(), voucher: Voucher::Missing });
+            return Hearing::Nothing;
+        };
+        if first.voucher != Voucher::Given || now < first.at + pace.apart() {
+            first.head = head.clone();
+            return Hearing::Nothing;
         }
+        (self.record, self.first, self.since) =
+            (Some(HeadRecord::of(head)), None, Some((now, Duration::ZERO)));
+        Hearing::Counted
     }
 
     /// Takes note of a head that does not follow upon the record. When an honest chain has grown long enough without
@@ -416,7 +468,7 @@ impl Heads {
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
             record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();
         }
-        (self.record, self.counted) = (Some(record), Some(heard));
+        (self.record, self.since) = (Some(record), Some((heard, Duration::ZERO)));
         (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);
     }
 

@@ -64,20 +64,24 @@ impl Machine {
         check.asked.map(|at| (at + self.policy.poll_interval, "chain check"))
     }
 
-    /// Asks which chain the node is on until that is known. The first contact binds the home to its chain; a node on
-    /// another one is refused.
+    /// Asks which chain the node is on until that is known, and again at its first head, so that this is known to be of the
+    /// same node. The first contact binds the home to its chain; a node on another one is refused.
     pub(super) fn identify(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
-        let identity = &mut node.identity;
-        if let Some(chain) = self.unbound.take() {
-            identity.known = true;
+        if self.may_record(now, node)
+            && let Some(chain) = self.unbound.clone()
+        {
             let text = format!("chain={} genesis={}", chain.id, chain.genesis);
             let news = Some(Notice { level: Level::Info, event: "chain_bound", text, history: false });
             let record = Record { chain: Some(chain), ..self.record.clone() };
             return Some(Next::Save { record: Box::new(record), news, applied: None });
         }
+        let identity = &mut node.identity;
         let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
-        if !identity.known && again && node.head.is_some() {
+        let (lacks_voucher, unasked) = self.heads.lacks_voucher();
+        if unasked || again && (!identity.known || lacks_voucher) && node.head.is_some() {
+            self.heads.ask_voucher();
             identity.asked = Some(now);
+            identity.unanswered = identity.unanswered.saturating_add(1);
             self.actions.push(Action::Identify);
         }
         // Two answers that are apart, since one may come from another node for a moment.
@@ -91,15 +95,21 @@ impl Machine {
         let (ours, rate) = (self.record.chain.clone(), self.rate());
         let Some(node) = self.node_mut() else { return };
         let identity = &mut node.identity;
+        identity.unanswered = identity.unanswered.saturating_sub(1);
+        let is_last = identity.unanswered == 0;
         let theirs = match (result, ours) {
             (Err(_), _) => return,
             (Ok(theirs), None) => {
-                self.unbound = Some(theirs);
+                self.unbound.get_or_insert(theirs);
                 return;
             }
             (Ok(theirs), Some(ours)) if theirs == ours => {
-                (identity.known, identity.other, identity.repeated) = (true, None, false);
-                let head = node.head.clone();
+                let was_known = std::mem::replace(&mut identity.known, true);
+                (identity.other, identity.repeated) = (None, false);
+                let head = node.head.clone().filter(|_| !was_known);
+                if is_last {
+                    self.heads.vouch();
+                }
                 if let Some(head) = head {
                     let hearing = self.heads.hear(now, &head, rate);
                     self.heard(hearing);
@@ -119,6 +129,7 @@ impl Machine {
         let is_new = identity.other.is_none();
         identity.other =
             identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
+        self.heads.distrust();
         if is_new {
             self.tell(Level::Error, "other_chain", theirs, true);
         }

@@ -6,7 +6,7 @@
 use super::event::{Action, Failure, Mode, Survey};
 use super::gates::{self, Reason, Slot, Verdict};
 use super::record::Phase;
-use super::state::{Node, State, Why};
+use super::state::{Node, Sent, State, Why};
 use super::validator::is_in_set;
 use super::{Machine, Upgrade};
 use std::time::{Duration, Instant};
@@ -71,10 +71,10 @@ impl Machine {
     /// again.
     pub(super) fn note_asked(&mut self) {
         let State::Stopping { .. } = &self.state else { return };
-        if let Some(attempt) = self.record.upgrade.as_mut().filter(|attempt| attempt.phase == Phase::Stopping)
-        {
+        let mut record = self.record.clone();
+        if let Some(attempt) = record.upgrade.as_mut().filter(|attempt| attempt.phase == Phase::Stopping) {
             attempt.asked = true;
-            self.actions.push(Action::Record(self.record.clone()));
+            self.send(record, Sent::Nothing, None);
         }
     }
 

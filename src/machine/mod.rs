@@ -16,7 +16,7 @@
 //!   │          │ crash: backoff         │                                Exited  │  │ Inspecting  (an upgrade is due)
 //!   │          │                        │                                        │  │  │ Inspected
 //!   │   Recording(down) ◀── Clearing ◀──┴────────────────────────────────────────┘  │  ▼
-//!   │      │       │    Released    ▲                                 stop, restart,│ Recording(stopping)
+//!   │      │       │    Released    ▲                                 stop, restart,│ Running, record sent
 //!   │      │stop   │upgrade         │ Exited           a validator:      unproven   │  │ Recorded
 //!   │      ▼       ▼                └───── Stopping ◀── Leaving ◀───────────────────┴──┘
 //!   │    Ended   Working(backup) ─▶ Working(hook) ─▶ Recording(trying) ─▶ Linking ─▶ Spawning
@@ -27,7 +27,7 @@
 //! States, and what they wait for:
 //! - `Born`: for the plans, and then for `Boot`.
 //! - `Clearing`: no node of ours runs; until nothing holds the previous one's locks (I2).
-//! - `Recording`: for the journal. An intent is durable before its effect, always.
+//! - `Recording`: for the journal, with no node running. An intent is durable before its effect, always.
 //! - `Spawning`, `Linking`, `Inspecting`: for the outcome of one prompt action.
 //! - `Running`: the node lives. Here upgrades are prepared and come due, and a new binary proves itself.
 //! - `Leaving`: a validator's peers are being removed; for a second at most.
@@ -36,7 +36,9 @@
 //! - `Resting`: the node is down; until a backoff has passed.
 //! - `Ended`: the supervisor exits.
 //!
-//! A running node is taken out of the state once per event, changed by `&mut`, and put back once.
+//! A running node is taken out of the state once per event, changed by `&mut`, and put back once. A record that is
+//! written while it runs is no state of its own: the node stays in its state and every event is taken meanwhile
+//! (`recording`).
 //!
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
@@ -52,6 +54,7 @@ mod backups;
 mod chain_check;
 mod event;
 pub mod gates;
+mod greeting;
 mod heads;
 mod identify;
 mod leaving;
@@ -102,7 +105,7 @@ use heads::{Heads, Hearing, Pace};
 use leaving::{Departure, LEAVE};
 use restart::Restarts;
 use schedule::Past;
-use state::{Node, Preparation, State, Wish, Worker};
+use state::{Node, Outgoing, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -206,8 +209,10 @@ pub struct Machine {
     /// For the jitter of backoffs.
     seed: u64,
     state: State,
-    /// The record as it is on disk, or is just being made durable.
+    /// The record as it is on disk; with no node running, as it is just being made durable.
     record: Record,
+    /// The record that is on its way to the disk while a node runs.
+    outgoing: Option<Outgoing>,
     /// The open upgrades, by height; one of them may be under way.
     schedule: Vec<Upgrade>,
     /// The settled upgrades. The operator may still force one.
@@ -255,6 +260,8 @@ pub struct Machine {
     behind: bool,
     /// The upgrade that was put off last, and how often in a row.
     put_off: Option<(Name, u32)>,
+    /// How many post-upgrade hooks run.
+    post_hooks: u32,
     actions: Vec<Action>,
 }
 
@@ -268,6 +275,7 @@ impl Machine {
             state: State::Born,
             left: record.node,
             record,
+            outgoing: None,
             schedule: Vec::new(),
             settled: Vec::new(),
             tried: 0,
@@ -293,6 +301,7 @@ impl Machine {
             unwritten: 0,
             behind: false,
             put_off: None,
+            post_hooks: 0,
             actions: Vec::new(),
         }
     }
@@ -332,6 +341,8 @@ impl Machine {
             Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
             Event::BackupsToTend => self.tend_backups(now),
+            Event::Greeted(result) => self.greeted(result),
+            Event::PostHookEnded => self.post_hooks = self.post_hooks.saturating_sub(1),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
             Event::Request(ask) => self.asked(now, ask),
@@ -419,7 +430,7 @@ impl Machine {
         self.mind_backups(now);
     }
 
-    /// The record that survives a crash of ours, as it is on disk or is just being made durable.
+    /// The record that survives a crash of ours, as it is on disk; with no node running, as it is just being made durable.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
@@ -601,13 +612,6 @@ impl Machine {
         match &self.state {
             State::Running(node) | State::Leaving { node, .. } | State::Stopping { node, .. } => Some(node),
             State::Inspecting { node, .. } => node.as_ref(),
-            State::Recording {
-                then:
-                    state::AfterRecord::Terminate(node)
-                    | state::AfterRecord::Run(node)
-                    | state::AfterRecord::Applied(node, _),
-                ..
-            } => Some(node),
             State::Born
             | State::Resting { .. }
             | State::Clearing { .. }

@@ -41,6 +41,8 @@ pub(super) struct Network {
     pub(super) warned: BTreeSet<&'static str>,
     /// The facts on which signing depends.
     pub(super) returning: Returning,
+    /// When a peer was greeted anew last, and how many were before.
+    pub(super) greeted: Option<(Instant, u32)>,
     /// The symptoms that were logged.
     pub(super) symptoms: Symptoms,
     /// The last survey that proved that the new binary had not signed, and the head at that time.

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const UNHEARD: Duration = Duration::from_secs(1);
 /// How often a new binary is executed in vain, for want of something, before the old one runs again.
 const SPAWNS: u32 = 3;
+/// No program ends itself by this signal: somebody, or the kernel for want of memory, has killed it.
+const SIGKILL: i32 = 9;
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
@@ -64,10 +66,12 @@ impl Machine {
         }
     }
 
-    /// Waits until nothing holds the previous node's locks, then goes on.
+    /// Waits until no record is on its way and nothing holds the previous node's locks, then goes on.
     pub(super) fn clear(&mut self, now: Instant, then: Cleared) {
         self.state = State::Clearing { since: now, reminded: false, then };
-        self.actions.push(Action::AwaitRelease);
+        if self.outgoing.is_none() {
+            self.actions.push(Action::AwaitRelease);
+        }
     }
 
     pub(super) fn end(&mut self, exit: Exit, node: Option<Status>, reason: String) {
@@ -398,7 +402,8 @@ impl Machine {
                 let reason = format!("the new binary ended: {}", ending.status);
                 self.record = record;
                 if ran.mode == Mode::Dry && ending.environment.is_none() {
-                    return self.failed_dry(now, reason);
+                    let killed = ending.status == Status::Signal(SIGKILL);
+                    return self.failed_dry(now, reason, killed);
                 }
                 self.attempt_failed(now, reason, ending.environment);
             }
@@ -556,10 +561,16 @@ impl Machine {
         }
         if waited >= REMIND && !*reminded {
             *reminded = true;
-            self.warn(
-                "locks_still_held",
-                "something of the previous node is still alive; no node is started".to_owned(),
-            );
+            match &self.outgoing {
+                None => self.warn(
+                    "locks_still_held",
+                    "something of the previous node is still alive; no node is started".to_owned(),
+                ),
+                Some(_) => {
+                    let text = "the disk does not take the last record; no node is started before it has";
+                    self.warn("journal_hangs", text.to_owned());
+                }
+            }
         }
     }
 

@@ -181,7 +181,8 @@ impl Machine {
     pub(super) fn running_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
         let now = self.now?;
         let second = self.heads.asks_again_at(self.rate()).map(|at| (at, "second head"));
-        let identity = node.identity.asked.filter(|_| !node.identity.known);
+        let (lacks_voucher, _) = self.heads.lacks_voucher();
+        let identity = node.identity.asked.filter(|_| !node.identity.known || lacks_voucher);
         let identity = identity.map(|at| (at + self.policy.poll_interval, "identify"));
         let consider = node.not_before.map(|at| (at, "consider again"));
         let restart = node.restart_since.map(|at| (at + self.period() * 12, "restart"));

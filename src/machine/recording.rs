@@ -1,7 +1,11 @@
 //! Records: what follows when one is durable, and what happens when it cannot be written.
 //!
-//! With a node running the old record stands, the node goes on, and what needs the new one waits. With none a write is
-//! tried again for a moment. If that fails as well, what the last durable record names is started all the same: a node
+//! With a node running a record is written beside it: until it is durable the old one stands, nothing follows from the new
+//! one, and every event is taken as it comes. There is one such record at a time. If the node ends meanwhile, its end is
+//! judged by the record that stands when the disk has answered. If the record cannot be written, the node goes on, and
+//! what needs it waits.
+//!
+//! With no node running nothing else can be done, and a write is tried again for a moment. If that fails as well, what the last durable record names is started all the same: a node
 //! is never down for want of a record (I12). It is the binary that `current` leads to:
 //!
 //! | `current` leads to | started is |
@@ -20,7 +24,7 @@ use super::Machine;
 use super::event::{Action, Failure, Level, Notice};
 use super::record::{NodeMark, Phase, Record};
 use super::restart::{ATTEMPTS, backoff};
-use super::state::{AfterRecord, Cleared, Rested, State, Why};
+use super::state::{AfterRecord, Cleared, Node, Outgoing, Rested, Sent, State, Why};
 use std::time::{Duration, Instant};
 
 /// The wait before a record is tried again: at first, doubling, and at most.
@@ -29,12 +33,28 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const TRIES: u32 = 4;
 
 impl Machine {
-    /// Makes `record` durable, then goes on.
+    /// Whether a record may be sent to the disk now: one at a time, and none just after one has failed.
+    pub(super) fn may_record(&self, now: Instant, node: &Node) -> bool {
+        self.outgoing.is_none() && node.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// Has `record` made durable beside the node that runs.
+    pub(super) fn send(&mut self, record: Record, then: Sent, news: Option<Notice>) {
+        self.actions.push(Action::Record(record.clone()));
+        self.outgoing = Some(Outgoing { record, then, news });
+    }
+
+    /// The record that is on disk or on its way there.
+    pub(super) fn newest_record(&self) -> &Record {
+        self.outgoing.as_ref().map_or(&self.record, |outgoing| &outgoing.record)
+    }
+
+    /// Makes `record` durable with no node running, then goes on.
     pub(super) fn save(&mut self, record: Record, then: AfterRecord) {
         self.save_and_tell(record, then, None);
     }
 
-    /// Makes `record` durable, reports the news, then goes on.
+    /// Makes `record` durable with no node running, reports the news, then goes on.
     pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
         self.actions.push(Action::Record(record.clone()));
         let old = Box::new(std::mem::replace(&mut self.record, record));
@@ -47,8 +67,8 @@ impl Machine {
             self.tell(Level::Info, "journal_written", text, false);
         }
         (self.unwritten, self.behind) = (0, false);
-        if matches!(self.state, State::Stopping { .. }) {
-            return;
+        if let Some(sent) = self.outgoing.take() {
+            return self.sent(now, sent);
         }
         let State::Recording { then, old, news } = &self.state else { return self.unexpected("recorded") };
         let has_ended = old.upgrade.is_some() && self.record.upgrade.is_none();
@@ -59,6 +79,61 @@ impl Machine {
         self.proceed(now, then, news);
     }
 
+    /// Does what follows a record that was written beside a node, whatever has become of that.
+    fn sent(&mut self, now: Instant, Outgoing { record, then, news }: Outgoing) {
+        let old = std::mem::replace(&mut self.record, record);
+        if old.upgrade.is_some() && self.record.upgrade.is_none() {
+            self.sift();
+        }
+        if old.chain.is_none() && self.record.chain.is_some() {
+            self.unbound = None;
+            // What it has told before does not count, and while the chain stands still it tells no other head.
+            if let Some(node) = self.node_mut() {
+                node.identity.known = true;
+                self.actions.push(Action::Confirm);
+            }
+        }
+        match then {
+            Sent::Nothing => self.actions.extend(news.map(Action::Tell)),
+            Sent::Applied(attempt) => {
+                self.actions.extend(news.map(Action::Tell));
+                self.actions.push(Action::AfterUpgrade(*attempt));
+                self.post_hooks = self.post_hooks.saturating_add(1);
+            }
+            Sent::Stop => self.stop_as_recorded(now, news),
+        }
+        self.await_release();
+    }
+
+    /// Stops the node for the upgrade in the record, if it still runs and the moment has not passed.
+    fn stop_as_recorded(&mut self, now: Instant, news: Option<Notice>) {
+        match self.take_running() {
+            Some(node) if !self.is_too_late_to_stop(now) => {
+                self.actions.extend(news.map(Action::Tell));
+                if let Some(attempt) = &self.record.upgrade {
+                    self.forced.take_if(|u| u.name == attempt.name);
+                }
+                return self.terminate(now, node, Why::Upgrade);
+            }
+            Some(node) => {
+                self.state = State::Running(node);
+                let text = "the journal was written too slowly: the moment has passed";
+                self.warn("stop_too_late", text.to_owned());
+            }
+            // It has ended, or is being stopped for another reason.
+            None => {}
+        }
+        self.forget_the_stop();
+        self.behind = true;
+    }
+
+    /// Nothing is on its way to the disk any more: a node that has ended meanwhile waits for its locks.
+    fn await_release(&mut self) {
+        if let State::Clearing { .. } = self.state {
+            self.actions.push(Action::AwaitRelease);
+        }
+    }
+
     /// Does what follows a record.
     fn proceed(&mut self, now: Instant, then: AfterRecord, news: Option<Notice>) {
         self.actions.extend(news.map(Action::Tell));
@@ -66,19 +141,6 @@ impl Machine {
             self.forced.take_if(|u| u.name == progress.name);
         }
         match then {
-            AfterRecord::Terminate(node) if self.is_too_late_to_stop(now) => {
-                self.warn(
-                    "stop_too_late",
-                    "the journal was written too slowly: the moment has passed".to_owned(),
-                );
-                self.save(Record { upgrade: None, ..self.record.clone() }, AfterRecord::Run(node));
-            }
-            AfterRecord::Terminate(node) => self.terminate(now, node, Why::Upgrade),
-            AfterRecord::Run(node) => self.state = State::Running(node),
-            AfterRecord::Applied(node, progress) => {
-                self.state = State::Running(node);
-                self.actions.push(Action::AfterUpgrade(*progress));
-            }
             AfterRecord::Start(None) => self.clear(now, Cleared::Start),
             AfterRecord::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
             AfterRecord::Upgrade => self.go_on(),
@@ -91,27 +153,21 @@ impl Machine {
         }
     }
 
-    /// The old record stands. On the way out a missing record is safe, and waiting is not.
+    /// The old record stands.
     pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
         self.unwritten = self.unwritten.saturating_add(1);
         self.tell(Level::Error, "journal_not_written", failure.detail, false);
-        if matches!(self.state, State::Stopping { .. }) {
-            return;
+        let again = now + self.record_again();
+        if self.outgoing.take().is_some() {
+            self.node_mut().into_iter().for_each(|node| node.not_before = Some(again));
+            return self.await_release();
         }
         let State::Recording { then, old, news } = &self.state else {
             return self.unexpected("record_failed");
         };
         let (then, old, news) = (then.clone(), old.clone(), news.clone());
         let record = std::mem::replace(&mut self.record, *old);
-        let again = now + self.record_again();
         match then {
-            AfterRecord::Terminate(mut node)
-            | AfterRecord::Run(mut node)
-            | AfterRecord::Applied(mut node, _) => {
-                node.identity.known &= self.record.chain.is_some();
-                node.not_before = Some(again);
-                self.state = State::Running(node);
-            }
             AfterRecord::End { exit, node, reason } => {
                 self.actions.extend(news.map(Action::Tell));
                 self.end(exit, node, reason);
@@ -155,10 +211,7 @@ impl Machine {
                 true
             }
             AfterRecord::Upgrade | AfterRecord::Link(_) => self.leave_the_upgrade(now, record),
-            AfterRecord::Terminate(_)
-            | AfterRecord::Run(_)
-            | AfterRecord::Applied(..)
-            | AfterRecord::End { .. } => false,
+            AfterRecord::End { .. } => false,
         }
     }
 

@@ -9,10 +9,15 @@ use crate::exit::Exit;
 use crate::name::Name;
 use std::time::Instant;
 
+/// Why a request is refused that needs all to be on disk.
+const WRITING: &str = "a record is on its way to the disk; try again in a moment";
+/// Why another program is not executed in our place: a hook would lose the thread that ends it in time.
+const HOOK_RUNS: &str = "a post-upgrade hook is running; try again when it has ended";
+
 impl Machine {
     /// A person, a command or a signal asks for something.
     pub(super) fn asked(&mut self, now: Instant, ask: Ask) {
-        let under_way = self.record.upgrade.as_ref().map(|p| p.name.clone());
+        let under_way = self.newest_record().upgrade.as_ref().map(|p| p.name.clone());
         let reply = match ask.what {
             Request::Stop => {
                 self.wish = Wish::Stop;
@@ -32,6 +37,7 @@ impl Machine {
                 format!("the node goes on as process {pid}, and the next supervisor takes it over")
             }),
             Request::Reexec => match self.goes_on_alone() {
+                Ok(_) if self.post_hooks > 0 => Err(HOOK_RUNS.to_owned()),
                 Ok(_) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
                 Err(why) => Err(why),
             },
@@ -52,6 +58,7 @@ impl Machine {
                 Ok("looking again".to_owned())
             }
             Request::Sign(at) => self.sign_at(now, at.as_ref()),
+            Request::ResetHead if self.outgoing.is_some() => Err(WRITING.to_owned()),
             Request::ResetHead => Ok(self.reset_head(now)),
             Request::Dump => {
                 let text = self.view().to_string();
@@ -68,6 +75,7 @@ impl Machine {
     fn goes_on_alone(&self) -> Result<u32, String> {
         match (&self.state, self.wish) {
             (_, Wish::Stop) => Err("the supervisor is stopping".to_owned()),
+            (State::Running(_), Wish::Run) if self.outgoing.is_some() => Err(WRITING.to_owned()),
             (State::Running(node), Wish::Run) => Ok(node.pid),
             (State::Running(_) | State::Leaving { .. } | State::Stopping { .. }, _) => {
                 Err("the node is being stopped; try again when it runs".to_owned())
@@ -83,10 +91,11 @@ impl Machine {
         if self.wish == Wish::Stop {
             return Err("the supervisor is stopping".to_owned());
         }
-        if self.record.current.target.is(&name) {
+        let record = self.newest_record();
+        if record.current.target.is(&name) {
             return Err(format!("{name} is what runs"));
         }
-        if self.record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
+        if record.ended(&name).is_some_and(|e| e.outcome == Outcome::Applied) {
             return Err(format!("{name} was applied already"));
         }
         let head = self.heads.height().map_or(1, |height| height.max(1));

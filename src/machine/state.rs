@@ -24,7 +24,7 @@ pub(super) enum State {
     Born,
     /// No node of ours runs; waiting until nothing holds the previous one's locks.
     Clearing { since: Instant, reminded: bool, then: Cleared },
-    /// A record is being made durable; `old` is the one on disk until then. `news` is true when it is.
+    /// No node runs; a record is being made durable; `old` is the one on disk until then. `news` is true when it is.
     Recording { then: AfterRecord, old: Box<Record>, news: Option<Notice> },
     /// The node is being executed.
     Spawning { mode: Mode },
@@ -65,16 +65,33 @@ pub(super) enum Cleared {
     Down { why: Why, ending: Ending, ran: Ran },
 }
 
-/// What follows when a record is durable.
+/// A record on its way to the disk while a node runs. Until it is there the one before stands, in every state.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Outgoing {
+    pub(super) record: Record,
+    /// What follows when it is durable.
+    pub(super) then: Sent,
+    /// What is true then.
+    pub(super) news: Option<Notice>,
+}
+
+/// What follows when a record is durable beside which a node runs.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) enum Sent {
+    /// Nothing but the record has changed.
+    Nothing,
+    /// The upgrade is applied.
+    Applied(Box<Attempt>),
+    /// Stop the node for the upgrade.
+    Stop,
+}
+
+/// What follows when a record is durable and no node runs.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum AfterRecord {
-    /// Send SIGTERM to the node, for the upgrade.
-    Terminate(Node),
-    /// Go on running: nothing but the record has changed.
-    Run(Node),
-    /// Go on running: the upgrade is applied.
-    Applied(Node, Box<Attempt>),
     /// Start what the record says, now or later.
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
@@ -90,7 +107,6 @@ pub(super) enum AfterRecord {
 /// What follows a rest.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Rested {
     /// Start what the record says.
     Start,
@@ -181,6 +197,8 @@ pub(super) struct Node {
 pub(super) struct Identity {
     /// When it was asked last.
     pub(super) asked: Option<Instant>,
+    /// The questions that it has not answered yet.
+    pub(super) unanswered: u32,
     /// Whether it is.
     pub(super) known: bool,
     /// The answer that named another chain, and when that was first given.

@@ -5,7 +5,7 @@ use super::probation::Judgement;
 use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
-use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wish, Worker};
+use super::state::{AfterRecord, Next, Node, Preparation, Rested, Sent, State, Why, Wish, Worker};
 use super::validator::is_in_set;
 use super::{Machine, Origin, Upgrade};
 use crate::exit::Exit;
@@ -37,19 +37,14 @@ impl Machine {
     /// Does what follows for a running node that was taken out of the state.
     pub(super) fn follow(&mut self, now: Instant, node: Node, next: Next) {
         match next {
-            // The journal could not be written a moment ago: what follows without pause would go in circles.
-            Next::Save { .. } if node.not_before.is_some_and(|at| now < at) => {
-                self.state = State::Running(node);
-            }
             Next::Stay => self.state = State::Running(node),
             Next::Stop(why) => self.terminate(now, node, why),
             Next::Inspect(upgrade, ready) => self.inspect(Some(node), &upgrade, ready),
             Next::Save { record, news, applied } => {
-                let then = match applied {
-                    Some(attempt) => AfterRecord::Applied(node, attempt),
-                    None => AfterRecord::Run(node),
-                };
-                self.save_and_tell(*record, then, news);
+                if self.may_record(now, &node) {
+                    self.send(*record, applied.map_or(Sent::Nothing, Sent::Applied), news);
+                }
+                self.state = State::Running(node);
             }
         }
     }
@@ -62,7 +57,7 @@ impl Machine {
             Wish::Restart if !self.waits_to_leave(now, node) => return Next::Stop(Why::Restart),
             Wish::Restart | Wish::Run => {}
         }
-        if self.behind && node.not_before.is_none_or(|at| now >= at) {
+        if self.behind && self.may_record(now, node) {
             return Next::Save { record: Box::new(self.record.clone()), news: None, applied: None };
         }
         if node.mode == Mode::Dry {
@@ -78,7 +73,7 @@ impl Machine {
         if let Some(next) = self.attend(now, node) {
             return next;
         }
-        if node.not_before.is_some_and(|at| now < at) || self.wish == Wish::Restart {
+        if !self.may_record(now, node) || self.wish == Wish::Restart {
             return Next::Stay;
         }
         if self.record.upgrade.is_some() {
@@ -227,7 +222,13 @@ impl Machine {
             self.leave_own_block_at_the_fork();
         }
         (self.switched, self.departure.unsigned_to) = (None, None);
-        self.save_and_tell(record, node.map_or(AfterRecord::Upgrade, AfterRecord::Terminate), news);
+        match node {
+            Some(node) => {
+                self.state = State::Running(node);
+                self.send(record, Sent::Stop, news);
+            }
+            None => self.save_and_tell(record, AfterRecord::Upgrade, news),
+        }
     }
 
     /// The binary has changed since it was verified: it must be prepared anew.
@@ -435,16 +436,18 @@ impl Machine {
         self.link = Some(if back { progress.from.target.clone() } else { progress.to.target.clone() });
         if back {
             let detail = progress.reason.clone().unwrap_or_default();
+            // Once the upgrade has ended nothing else records that the data was put back.
+            let silent = self.policy.validator && self.policy.silent_after_unclean && progress.restores();
             if progress.put_off {
                 let attempt = progress.clone();
+                self.record.silent |= silent;
                 return self.put_off(now, &attempt, detail);
             }
             let outcome = progress.outcome_of_the_way_back();
             let text = format!("name={} outcome={outcome} {detail}", progress.name);
             let news = Notice::to_history(Level::Error, "upgrade_ended", text);
             let mut record = self.record.clone();
-            // Once the upgrade has ended nothing else records that the data was put back.
-            record.silent |= self.policy.validator && self.policy.silent_after_unclean && progress.restores();
+            record.silent |= silent;
             record.end(outcome, detail);
             return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
         }
@@ -490,14 +493,17 @@ impl Machine {
     }
 
     /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence,
-    /// unless the chain is at the fork, where the new one is tried again.
-    pub(super) fn failed_dry(&mut self, now: Instant, reason: String) {
-        let Some(attempt) = &self.record.upgrade else { return self.unexpected("failed_dry") };
-        if attempt.fork_height.is_some() && self.fork_reached(attempt, now) {
-            self.attempt_failed(now, reason, None);
-        } else {
-            self.failed_for_good(now, reason);
+    /// unless the chain is at the fork, where the new one is tried again. One that was `killed` has proven nothing, so
+    /// its upgrade comes due again.
+    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, killed: bool) {
+        if self.record.upgrade.as_ref().is_some_and(|p| p.fork_height.is_some()) && self.is_fork_reached(now)
+        {
+            return self.attempt_failed(now, reason, killed.then(|| "it was killed".to_owned()));
         }
+        if let Some(attempt) = self.record.upgrade.as_mut().filter(|_| killed) {
+            attempt.put_off = true;
+        }
+        self.failed_for_good(now, reason);
     }
 
     /// The new binary has failed for good: back to the old one, or halt.

@@ -31,9 +31,9 @@ pub struct Upgrade {
     pub origin: Origin,
 }
 
-/// The source from which an upgrade was learned.
+/// The source from which an upgrade was learned. As JSON it is its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Origin {
     /// The node, or an operator, wrote `upgrade-info.json`.
     TriggerFile,
@@ -42,6 +42,11 @@ pub enum Origin {
     /// An active batch plan.
     Plan(Name),
 }
+
+/// The texts of the sources; the name of a plan follows the last one.
+const TRIGGER_FILE: &str = "upgrade-info.json";
+const SCHEDULE: &str = "schedule";
+const PLAN: &str = "plan ";
 
 impl Upgrade {
     /// An upgrade of which nothing but name and height is known.
@@ -61,12 +66,50 @@ impl Upgrade {
     }
 }
 
+impl From<Origin> for String {
+    fn from(origin: Origin) -> String {
+        origin.to_string()
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Origin, String> {
+        match text.as_str() {
+            TRIGGER_FILE => Ok(Origin::TriggerFile),
+            SCHEDULE => Ok(Origin::Schedule),
+            _ => text
+                .strip_prefix(PLAN)
+                .and_then(|name| name.parse().ok())
+                .map(Origin::Plan)
+                .ok_or_else(|| format!("no source of upgrades: {text:?}")),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::TriggerFile => f.write_str("upgrade-info.json"),
-            Origin::Schedule => f.write_str("schedule"),
-            Origin::Plan(name) => write!(f, "plan {name}"),
+            Origin::TriggerFile => f.write_str(TRIGGER_FILE),
+            Origin::Schedule => f.write_str(SCHEDULE),
+            Origin::Plan(name) => write!(f, "{PLAN}{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_origin_is_read_as_it_is_shown() {
+        let plan = Origin::Plan("spring".parse().expect("a name"));
+        for origin in [Origin::TriggerFile, Origin::Schedule, plan] {
+            assert_eq!(Origin::try_from(origin.to_string()), Ok(origin));
+        }
+        for none in ["", "plan", "plan ", "plan ../x", "Schedule"] {
+            Origin::try_from(none.to_owned()).unwrap_err();
         }
     }
 }

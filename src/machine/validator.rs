@@ -219,7 +219,11 @@ impl Machine {
             self.tell(Level::Error, "duplicate_signer", reason.clone(), true);
             return Some(Next::Stop(Why::Halt(reason)));
         }
-        if self.record.silent { self.wait_to_seal(now, node) } else { self.silence_if_alone(now, node) }
+        if self.record.silent {
+            return self.wait_to_seal(now, node);
+        }
+        self.greet(now, node);
+        self.silence_if_alone(now, node)
     }
 
     /// Whether the chain has decided another block where one was final for us, and we sign on it.

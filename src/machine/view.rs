@@ -5,7 +5,7 @@ use super::gates::{Gate, Slot, Window, deadline};
 use super::record::{Attempt, Block, Ended, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
-use super::{Machine, Upgrade};
+use super::{Machine, Origin, Upgrade};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -155,7 +155,7 @@ pub struct Plan {
     #[serde(default)]
     pub why: String,
     /// The source of the plan.
-    pub origin: String,
+    pub origin: Origin,
     /// Blocks from the head to its height; 0 if it is due.
     pub blocks_left: Option<u64>,
     /// Time until then, in milliseconds, by the measured block period.
@@ -317,7 +317,7 @@ impl Machine {
             overdue: deadline_height.zip(head).is_some_and(|(at, head)| head >= at.max(upgrade.height)),
             turn: self.turn(upgrade),
             why: self.why_not_yet(upgrade, binary, trouble.as_deref(), hold.as_deref()),
-            origin: upgrade.origin.to_string(),
+            origin: upgrade.origin.clone(),
             blocks_left,
             left_ms: blocks_left.map(|n| self.time_for(n)),
             binary,

@@ -8,34 +8,41 @@ use super::worker::Context;
 use crate::machine::{Attempt, HookEnd};
 use crate::upgrade::hook::When;
 use crate::upgrade::{Cancel, history, hook};
+use crossbeam_channel::Sender;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 /// The hooks that run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Afterwards {
     running: Vec<(Cancel, JoinHandle<()>)>,
+    ended: Sender<()>,
 }
 
 impl Afterwards {
-    /// Runs the post-upgrade hook of an upgrade, if it has one.
+    /// No hook yet; the end of each goes to `ended`.
+    pub(super) fn new(ended: Sender<()>) -> Afterwards {
+        Afterwards { running: Vec::new(), ended }
+    }
+
+    /// Runs the post-upgrade hook of an upgrade. Where there is none it has ended at once.
     pub(super) fn begin(&mut self, context: Context, progress: Attempt) {
+        // Reported however the thread comes to its end, or does not begin.
+        let end = End(self.ended.clone());
         let Some(program) = hook::post_upgrade(&context.home, &progress.name) else { return };
         self.running.retain(|(_, thread)| !thread.is_finished());
         let begun = Cancel::new().and_then(|cancel| {
             let token = cancel.clone();
-            let body = move || run(&program, &context, &progress, &token);
+            let body = move || {
+                run(&program, &context, &progress, &token);
+                drop(end);
+            };
             Ok((cancel, thread::Builder::new().name("post-upgrade".to_owned()).spawn(body)?))
         });
         match begun {
             Ok(hook) => self.running.push(hook),
             Err(e) => log::error!("event=post_upgrade_not_begun {e}"),
         }
-    }
-
-    /// Whether a hook still runs.
-    pub(super) fn are_running(&self) -> bool {
-        self.running.iter().any(|(_, thread)| !thread.is_finished())
     }
 
     /// Ends the hooks that still run, and waits for their end.
@@ -47,6 +54,16 @@ impl Afterwards {
             // A panic in it was reported by the thread itself.
             let _ = thread.join();
         }
+    }
+}
+
+/// Reports the end of a hook when it is dropped.
+struct End(Sender<()>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // A loop that has ended needs no report.
+        let _ = self.0.send(());
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!  signals ─┐
-//!  watcher ─┤ facts          one event            actions
-//!  poller ──┼──────▶ select ───────────▶ machine ─────────▶ perform ─▶ child, journal, link
-//!  control ─┤           ▲                   ▲                  │
-//!  worker ──┘           │ deadline          └── prompt outcomes┤
-//!                       └──────────── later outcomes ──────────┘
+//!  watcher ─┤ facts  one `Turn`           one event         actions
+//!  poller ──┼──────▶ next ─────▶ handle ───────────▶ machine ──────▶ perform ─▶ child, link, recorder
+//!  control ─┤         ▲                                 ▲                │
+//!  worker ──┘         │ deadline                        └ prompt outcomes┤
+//!                     └──────────────── later outcomes ──────────────────┘
 //! ```
 //!
-//! Signals and the child come first, then job results, requests, plans, heads, surveys, and the clock. Every
+//! Signals and the child come first, then records, job results, requests, plans, heads, surveys, and the clock. Every
 //! thread has a file of its own. A bug in any of them ends the process (`cli::bug`); the node goes on.
+//!
+//! The journal is the `recorder`'s, a thread. While a node runs the loop does not wait for it: signals, the end of the
+//! node and requests are handled while a disk takes its time. With no node running nothing else could be done, and
+//! the loop waits, so that nothing comes between a record and the start that it allows.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
@@ -27,9 +31,11 @@ mod plans;
 mod policy;
 mod poller;
 mod ports;
+mod recorder;
 mod release;
 mod signals;
 mod surveyor;
+mod turn;
 mod watcher;
 mod worker;
 
@@ -42,10 +48,9 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::home::launch;
+use crate::home::{launch, space};
 use crate::machine::{
-    self, Alive, Ask, Ending, Event, Facts, Failure, JobEnd, Launched, Level, Machine, Notice, Target,
-    Version,
+    self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
 use crate::upgrade::agenda::Agenda;
@@ -56,13 +61,14 @@ use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
-use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use crossbeam_channel::Sender;
 use handover::Seat;
 use head_keeper::HeadKeeper;
 use minder::Minder;
 use policy::policy;
 use poller::Poller;
 use ports::Ports;
+use recorder::{Recorder, Written};
 use release::Release;
 use signals::Signal;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -71,6 +77,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use surveyor::{Answer, Surveyor};
+use turn::{Channels, Turn};
 use worker::{Context, Worker};
 
 /// A turn of the loop that takes longer is reported with what it was about.
@@ -166,8 +173,7 @@ fn supervise(
         args,
         machine,
         seat,
-        journal: opened.journal,
-        unsettled: false,
+        recorder: Recorder::start(home, opened.journal, channels.written.clone(), channels.struck.0.clone())?,
         child: None,
         found: None,
         minder,
@@ -178,10 +184,11 @@ fn supervise(
         ports: Ports::default(),
         spawned: Instant::now(),
         planned: Planned::default(),
+        striking: 0,
         conflicts: BTreeSet::new(),
         scheduled: String::new(),
         rpc_trouble: None,
-        afterwards: Afterwards::default(),
+        afterwards: Afterwards::new(channels.hooks.0.clone()),
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
@@ -236,33 +243,6 @@ fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Re
     thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
 
-type Channel<T> = (Sender<T>, Receiver<T>);
-
-/// The channels on which facts come in. Each thread holds the sender of one.
-struct Channels {
-    signals: Channel<Signal>,
-    released: Channel<()>,
-    jobs: Channel<JobEnd>,
-    calls: Channel<Call>,
-    planned: Channel<watcher::Seen>,
-    heads: Channel<poller::Told>,
-    answers: Channel<Answer>,
-}
-
-impl Channels {
-    fn new() -> Self {
-        Channels {
-            signals: unbounded(),
-            released: unbounded(),
-            jobs: unbounded(),
-            calls: unbounded(),
-            planned: unbounded(),
-            heads: unbounded(),
-            answers: unbounded(),
-        }
-    }
-}
-
 /// The loop's own: what it performs with.
 struct Supervisor {
     context: Context,
@@ -270,9 +250,7 @@ struct Supervisor {
     args: Vec<OsString>,
     machine: Machine,
     seat: Seat,
-    journal: Journal,
-    /// Whether the second copy of a record at rest could not be written, so that this is logged once.
-    unsettled: bool,
+    recorder: Recorder,
     child: Option<Child>,
     /// The node that an earlier supervisor has launched, until it is adopted.
     found: Option<launch::Process>,
@@ -285,6 +263,8 @@ struct Supervisor {
     /// When the node was last executed.
     spawned: Instant,
     planned: Planned,
+    /// How many upgrades are just being cancelled.
+    striking: usize,
     conflicts: BTreeSet<String>,
     /// The schedule that was logged last.
     scheduled: String,
@@ -316,47 +296,29 @@ impl Supervisor {
                 self.afterwards.end();
                 return end;
             }
-            let timer = self.machine.deadline().map_or_else(never, |(when, _)| at(when));
-            let begun;
-            let what;
-            select_biased! {
-                recv(channels.signals.1) -> signal => {
-                    (begun, what) = (Instant::now(), "signal");
-                    signal.into_iter().for_each(|s| self.signalled(s));
-                }
-                recv(channels.released.1) -> _ => {
-                    (begun, what) = (Instant::now(), "released");
-                    self.feed(Event::Released);
-                }
-                recv(channels.jobs.1) -> end => {
-                    (begun, what) = (Instant::now(), "job");
-                    end.into_iter().for_each(|e| self.feed(Event::JobDone(e)));
-                }
-                recv(channels.calls.1) -> call => {
-                    (begun, what) = (Instant::now(), "call");
-                    call.into_iter().for_each(|c| self.called(c));
-                }
-                recv(channels.planned.1) -> seen => {
-                    (begun, what) = (Instant::now(), "plans");
-                    seen.into_iter().for_each(|s| self.planned(s));
-                }
-                recv(channels.heads.1) -> told => {
-                    (begun, what) = (Instant::now(), "head");
-                    told.into_iter().for_each(|t| self.told(t));
-                }
-                recv(channels.answers.1) -> answer => {
-                    (begun, what) = (Instant::now(), "survey");
-                    answer.into_iter().for_each(|a| self.answered(a));
-                }
-                recv(timer) -> _ => {
-                    (begun, what) = (Instant::now(), "tick");
-                    self.feed(Event::Tick);
-                }
-            }
+            let turn = channels.next(self.machine.deadline().map(|(when, _)| when));
+            let (begun, name) = (Instant::now(), turn.name());
+            self.handle(turn);
             let took = begun.elapsed();
             if took > SLOW_TURN {
-                log::warn!("event=slow_turn about={what} took={took:.0?}");
+                log::warn!("event=slow_turn about={name} took={took:.0?}");
             }
+        }
+    }
+
+    fn handle(&mut self, turn: Turn) {
+        match turn {
+            Turn::Signal(signal) => self.signalled(signal),
+            Turn::Written(written) => self.feed(recorded(written)),
+            Turn::Released => self.feed(Event::Released),
+            Turn::Job(end) => self.feed(Event::JobDone(end)),
+            Turn::Call(call) => self.called(call),
+            Turn::Plans(seen) => self.planned(seen),
+            Turn::Struck(struck) => self.struck(struck),
+            Turn::Head(told) => self.told(told),
+            Turn::Answer(answer) => self.answered(answer),
+            Turn::HookEnded => self.feed(Event::PostHookEnded),
+            Turn::Tick => self.feed(Event::Tick),
         }
     }
 
@@ -368,7 +330,8 @@ impl Supervisor {
                 events.extend(self.perform(action));
             }
         }
-        self.settle_journal();
+        // When the machine is done with its turn: never before a start.
+        self.recorder.settle();
         self.poller.pace(self.machine.pace());
         self.write_history();
     }
@@ -406,8 +369,7 @@ impl Supervisor {
     /// A node whose disk is full ends, whichever binary it is.
     fn disk_is_full(&self) -> Option<String> {
         let data = self.context.home.data();
-        let stat = rustix::fs::statvfs(data).ok()?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = space::free(data).ok()?;
         (free < FULL_DISK).then(|| format!("the disk of {} is full ({free} bytes left)", data.display()))
     }
 
@@ -516,15 +478,6 @@ impl Supervisor {
         }
     }
 
-    /// Writes the second copy of a record at rest: when the machine is done with its turn, never before a start.
-    fn settle_journal(&mut self) {
-        let trouble = self.journal.settle().err();
-        if let Some(e) = trouble.as_ref().filter(|_| !self.unsettled) {
-            log::error!("event=journal_not_settled the newest record is in one slot only: {e}");
-        }
-        self.unsettled = trouble.is_some();
-    }
-
     fn write_history(&mut self) {
         if self.notices.is_empty() {
             return;
@@ -532,10 +485,7 @@ impl Supervisor {
         let upgrade = self.machine.record().upgrade.as_ref().map(|p| p.name.clone());
         let height = self.machine.head();
         for notice in self.notices.drain(..) {
-            let entry = history::Entry::new(notice.event, upgrade.as_ref(), height, notice.text);
-            if let Err(e) = history::append(&self.context.home, &entry) {
-                log::warn!("event=history_not_written {e}");
-            }
+            self.recorder.note(history::Entry::new(notice.event, upgrade.as_ref(), height, notice.text));
         }
     }
 
@@ -558,6 +508,14 @@ impl Supervisor {
 
     fn data_path(&self, pattern: &str) -> std::path::PathBuf {
         self.context.home.data().join(pattern)
+    }
+}
+
+/// The outcome of a record, as the machine knows it.
+fn recorded(written: Written) -> Event {
+    match written {
+        Ok(()) => Event::Recorded,
+        Err(e) => Event::RecordFailed(failure(&e)),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::child::Child;
 use super::control::Reply;
 use super::surveyor::Order;
-use super::{End, Supervisor, failure, node_args, poller};
+use super::{End, Supervisor, failure, node_args, poller, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
 use crate::machine::{Action, Class, Event, Failure, Job, Mode, Target, Version};
@@ -13,10 +13,11 @@ impl Supervisor {
     /// Performs one action. The outcome of a prompt one is returned; that of any other comes later.
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Record(record) => Some(match self.journal.write(&record) {
-                Ok(()) => Event::Recorded,
-                Err(e) => Event::RecordFailed(failure(&e)),
-            }),
+            Action::Record(record) => {
+                self.recorder.write(record);
+                // A node that runs is not kept waiting for a disk. Without one there is nothing else to do.
+                if self.child.is_some() { None } else { Some(recorded(self.recorder.wait())) }
+            }
             Action::Link(target) => Some(match self.link(&target) {
                 Ok(()) => Event::Linked,
                 Err(e) => Event::LinkFailed {
@@ -109,12 +110,16 @@ impl Supervisor {
                 self.ask_node(Order::StopSealing);
                 None
             }
+            Action::Greet { turn } => {
+                self.ask_node(Order::Greet { turn });
+                None
+            }
             Action::Unpeer => {
                 self.ask_node(Order::Unpeer);
                 None
             }
             Action::Strike { name, reply_to } => {
-                self.strike(&name, reply_to);
+                self.strike(name, reply_to);
                 None
             }
             Action::Answer { to, reply } => {
@@ -154,8 +159,9 @@ impl Supervisor {
 
     /// It returns only if the program at our path could not be executed.
     fn reexec(&mut self) -> Error {
-        if self.afterwards.are_running() {
-            return Error::new(Kind::Failed, "a post-upgrade hook is running; try again when it has ended");
+        if !self.recorder.drain() {
+            let why = "the disk does not take what is still to be written; nothing has changed";
+            return Error::new(Kind::Io, why);
         }
         self.seat.hand_over()
     }

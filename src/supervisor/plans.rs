@@ -1,12 +1,12 @@
 //! The planned upgrades, on their way from the disk to the machine, and back when the operator cancels one.
 
 use super::control::Reply;
+use super::recorder::Struck;
 use super::signals::Signal;
-use super::{Channels, SLOW_TURN, Supervisor, watcher};
+use super::{Channels, Supervisor, watcher};
 use crate::error::Kind;
 use crate::machine::{self, Ask, Event};
 use crate::name::Name;
-use crate::upgrade::agenda::Agenda;
 use crossbeam_channel::{Sender, select_biased};
 use std::collections::BTreeSet;
 
@@ -28,14 +28,18 @@ impl Supervisor {
         }
     }
 
-    /// Cancels an upgrade durably. What the watcher read before that no longer counts.
-    pub(super) fn strike(&mut self, name: &Name, reply_to: Option<u64>) {
-        let heights = self.planned.heights(name);
+    /// Has an upgrade cancelled durably. What the watcher reads until that is done does not count.
+    pub(super) fn strike(&mut self, name: Name, reply_to: Option<u64>) {
+        self.striking += 1;
+        self.recorder.strike(&self.planned, name, reply_to);
+    }
+
+    /// An upgrade is cancelled, or cannot be.
+    pub(super) fn struck(&mut self, Struck { name, reply_to, result }: Struck) {
+        self.striking -= 1;
         self.watcher.outdate();
-        let struck =
-            Agenda::edit_within(SLOW_TURN, &self.context.home, |agenda| agenda.cancel(name, &heights));
         self.watcher.look();
-        let reply = match struck {
+        let reply = match result {
             Ok(()) => {
                 log::info!("event=upgrade_cancelled name={name}");
                 Reply::Done(format!("upgrade {name} is cancelled"))
@@ -49,7 +53,7 @@ impl Supervisor {
     }
 
     pub(super) fn planned(&mut self, seen: watcher::Seen) {
-        if !self.watcher.is_current(&seen) {
+        if self.striking > 0 || !self.watcher.is_current(&seen) {
             return;
         }
         let known: BTreeSet<&String> = self.planned.problems.iter().collect();

@@ -8,6 +8,7 @@ use super::start_thread;
 use crate::error::{Error, Kind, Result};
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
+use crate::printable::printable;
 use crate::wbft::{self, Address, Client, Constant, Decided, Endpoint, Observer, RpcError, Syncing, Window};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,7 @@ pub(super) enum Order {
     StartSealing,
     StopSealing,
     Unpeer,
+    Greet { turn: u32 },
 }
 
 /// The handle of the thread. Dropped, the thread ends.
@@ -89,6 +91,10 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
                 Event::SealingStopped(node.ask(&endpoints, |observer| observer.client().miner_stop()))
             }
             Order::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
+            Order::Greet { turn } => Event::Greeted(node.ask(&endpoints, |observer| {
+                let peer = observer.client().reconnect(turn)?;
+                Ok(peer.map(|peer| printable(&peer.remote)))
+            })),
         };
         if answers.send(Answer { pid, event }).is_err() {
             return;

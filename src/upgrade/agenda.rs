@@ -19,16 +19,15 @@ use crate::batch::{Entry, Plans};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
+use crate::home::lock::lock_within;
 use crate::home::regular;
 use crate::home::slots::crc32;
 use crate::home::{Home, durable};
 use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
-use std::fs::TryLockError;
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// More is not read of the file, and does not make sense then.
 const LIMIT: u64 = 16 * 1024 * 1024;
@@ -37,7 +36,6 @@ const HEAD: &str = "{\"crc32\":\"";
 const SEPARATOR: &str = "\",";
 /// How long a command waits while another one changes the schedule, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
-const AGAIN: Duration = Duration::from_millis(5);
 
 /// The operator's decisions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,18 +223,10 @@ impl Agenda {
         let path = home.schedule_lock();
         durable::mkdir(&home.state())?;
         let lock = regular::open_own(&path).map_err(|e| Error::io("open", &path, e))?;
-        let until = Instant::now() + patience;
-        while let Err(e) = lock.try_lock() {
-            match e {
-                // It is held for the few milliseconds that an edit takes.
-                TryLockError::WouldBlock if Instant::now() < until => thread::sleep(AGAIN),
-                TryLockError::WouldBlock => {
-                    return Err(Error::new(Kind::Failed, "another command is changing the schedule")
-                        .at(path.display())
-                        .hint("try again; if that does not help, find the wemixvisor command that hangs"));
-                }
-                TryLockError::Error(e) => return Err(Error::io("lock", &path, e)),
-            }
+        if !lock_within(patience, &lock, &path)? {
+            return Err(Error::new(Kind::Failed, "another command is changing the schedule")
+                .at(path.display())
+                .hint("try again; if that does not help, find the wemixvisor command that hangs"));
         }
         let before = Agenda::load(home)?;
         let mut agenda = before.clone();

@@ -29,6 +29,7 @@ pub use verify::{complete, verify, verify_with};
 pub use work::Work;
 
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::{busy, claim_dir};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable};
@@ -38,7 +39,6 @@ use crate::time::rfc3339;
 use building::{Building, Pass, Source};
 use manifest::{DATA, MANIFEST, VERSION};
 use names::Names;
-use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -120,9 +120,7 @@ impl Draft {
         sweep(home.backups());
         let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
         durable::mkdir(&path)?;
-        let claim = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        flock(&claim, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|e| Error::io("lock", &path, e.into()))?;
+        let claim = claim_dir(&path)?.ok_or_else(|| busy(&path))?;
         let building = Building::new(path.join(DATA))?;
         Ok(Draft { path, building, _claim: claim })
     }
@@ -279,8 +277,7 @@ pub(super) fn sweep(dir: &Path) {
             durable::sweep(&entry.path());
         }
         let ours = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
-        let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if ours && File::open(entry.path()).is_ok_and(free) {
+        if ours && let Ok(Some(_claim)) = claim_dir(&entry.path()) {
             // If it cannot be removed, the check for space takes it into account.
             if fs::remove_dir_all(entry.path()).is_ok() {
                 note(Effect::Remove(&entry.path()));

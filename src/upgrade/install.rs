@@ -12,9 +12,9 @@ use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
 use crate::name::Name;
 use crate::time::rfc3339;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -164,36 +164,6 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
                 .at(path.display())
                 .hint(hint(target)))
         }
-    }
-}
-
-/// Tells a file apart from every other and from itself after a change, at the price of one stat(2).
-///
-/// The change time cannot be set by a program. Taken before a full check and found equal later,
-/// a stamp means that the file is still the one that was checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp([i128; 5]);
-
-impl Stamp {
-    /// The stamp of the file at `path`, which must not be a link.
-    ///
-    /// # Errors
-    /// If it cannot be examined.
-    pub fn of(path: &Path) -> Result<Self> {
-        Ok(Stamp::from(&fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?))
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(meta: &Metadata) -> Self {
-        let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
-        Stamp([
-            meta.dev().into(),
-            meta.ino().into(),
-            meta.len().into(),
-            nanos(meta.mtime(), meta.mtime_nsec()),
-            nanos(meta.ctime(), meta.ctime_nsec()),
-        ])
     }
 }
 
@@ -447,23 +417,6 @@ mod tests {
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap_err().kind(), Kind::Verification);
         rig.add("two", true).unwrap();
         verify(&rig.home, &rig.v2, None).unwrap();
-    }
-
-    #[test]
-    fn a_stamp_changes_with_the_file() {
-        let rig = Rig::new();
-        rig.add("one", false).unwrap();
-        let path = rig.home.binary(&rig.v2);
-        let stamp = Stamp::of(&path).unwrap();
-        assert_eq!(Stamp::of(&path).unwrap(), stamp);
-        // Same size and same modification time, but another file.
-        let modified = fs::metadata(&path).unwrap().modified().unwrap();
-        fs::rename(&path, path.with_file_name("old")).unwrap();
-        write_elf(&path, b"two");
-        File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_ne!(Stamp::of(&path).unwrap(), stamp);
-        fs::remove_file(&path).unwrap();
-        Stamp::of(&path).unwrap_err();
     }
 
     #[test]

@@ -6,11 +6,12 @@
 
 use super::download::progress::Meter;
 use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
-use super::install::{self, Stamp};
+use super::install;
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
+use crate::home::stamp::Stamp;
 use crate::home::{Home, Manifest, binary};
 use crate::machine::{Download, Ready, Target, Upgrade, Version};
 use crate::name::Name;

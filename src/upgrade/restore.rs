@@ -11,13 +11,14 @@ use super::backup::verify::check_tree;
 use super::backup::{Backup, Content, Work};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::{busy, claim_dir};
+use crate::home::space;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::time::rfc3339;
-use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -50,7 +51,8 @@ pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
     }
     if let Ok(done) = regular::read(&places.live.join(MARKER), LIMIT) {
         let done = String::from_utf8_lossy(&done);
-        // A crash came between the exchange and the end.
+        // A crash came between the exchange and the end, perhaps before the sync of the exchange or of the other name.
+        durable::sync_dir(places.live.parent().unwrap_or(Path::new("/")))?;
         let replaced = finish(home, &places, &done)?;
         if done == backup.name {
             return Ok(replaced);
@@ -135,8 +137,7 @@ pub fn replaced(home: &Home) -> Vec<PathBuf> {
 /// replaced by earlier ones still is: that is for the operator to remove.
 pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     let Ok(places) = Places::of(home) else { return Vec::new() };
-    let free = |dir: File| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
-    if File::open(&places.building).is_ok_and(free) {
+    if let Ok(Some(_claim)) = claim_dir(&places.building) {
         // The next restore removes what cannot be removed now.
         if fs::remove_dir_all(&places.building).is_ok() {
             note(Effect::Remove(&places.building));
@@ -148,14 +149,11 @@ pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
 /// Refuses what there is too little space for.
 fn check_space(places: &Places, source: &Source) -> Result<()> {
     let beside = places.live.parent().unwrap_or(Path::new("/"));
-    let space = statvfs(beside).map_err(|e| Error::io("look for free space on", beside, e.into()))?;
-    let (needed, available) = (source.to_copy(None), space.f_bavail.saturating_mul(space.f_frsize));
-    if available >= needed {
+    let (needed, free) = (source.to_copy(None), space::free(beside)?);
+    if free >= needed {
         return Ok(());
     }
-    Err(Error::new(Kind::Io, "too little space beside the data to restore it")
-        .at(beside.display())
-        .because(format!("it needs {} MiB, {} MiB are available", needed >> 20, available >> 20)))
+    Err(space::too_little("beside the data to restore it", beside, needed, free))
 }
 
 /// The tree of the backup without what stays as it is now.
@@ -178,8 +176,7 @@ fn build(work: &mut Work<'_>, places: &Places, backup: &Backup) -> Result<()> {
     let (to, options) = (&places.building, work.options);
     let mut building = Building::new(to.clone())?;
     // Held until the end: it is being worked on.
-    let claim = File::open(to).map_err(|e| Error::io("open", to, e))?;
-    flock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("lock", to, e.into()))?;
+    let _claim = claim_dir(to)?.ok_or_else(|| busy(to))?;
     durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
     building.fill_whole(&source, work)?;
     let counts = |path: &Path| path != Path::new(MARKER) && !options.left_out.is_key(path);
@@ -240,10 +237,9 @@ fn finish(home: &Home, places: &Places, backup: &str) -> Result<PathBuf> {
     let name = places.live.file_name().unwrap_or_default().to_string_lossy();
     let mut replaced = places.live.with_file_name(format!("{name}.replaced-{time}"));
     if fs::symlink_metadata(&places.side).is_ok() {
-        durable::promote(&places.side, &replaced)?;
+        durable::promote_large(&places.side, &replaced)?;
     } else if let Some(newest) = places.replaced().pop() {
-        // A crash came right after that, perhaps before its sync.
-        durable::sync_dir(replaced.parent().unwrap_or(Path::new("/")))?;
+        // A crash came right after that.
         replaced = newest;
     }
     let done = Done { backup: backup.to_owned(), replaced: replaced.clone(), tree: places.fingerprint()? };

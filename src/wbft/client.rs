@@ -256,6 +256,24 @@ impl Client {
         self.flag("admin_addPeer", json!([enode]))
     }
 
+    /// Disconnects one of the peers to which the node has connected, and connects to it anew: which one, and `None` where
+    /// there is none. `turn` counts through them. A peer that has connected to the node is not at the address from
+    /// which it did.
+    ///
+    /// # Errors
+    /// As [`remove_peer`](Self::remove_peer).
+    pub fn reconnect(&mut self, turn: u32) -> Result<Option<Peer>, RpcError> {
+        let mut peers = self.peers()?;
+        peers.retain(|peer| !peer.inbound);
+        peers.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let turn = usize::try_from(turn).unwrap_or_default();
+        let Some(at) = turn.checked_rem(peers.len()) else { return Ok(None) };
+        let peer = peers.swap_remove(at);
+        self.remove_peer(&peer.enode)?;
+        self.add_peer(&peer.enode)?;
+        Ok(Some(peer))
+    }
+
     /// The chain's id.
     ///
     /// # Errors

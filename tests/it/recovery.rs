@@ -8,7 +8,8 @@ use std::fs;
 
 /// A home whose upgrade to v2 at height 10 takes its time at every step.
 fn slow() -> Rig {
-    let rig = Rig::with(&[("freeze", "10"), ("stop", "100")]);
+    // Blocks come after the binary is ready as well: on a chain that stands still the height is noticed half a minute later.
+    let rig = Rig::with(&[("freeze", "40"), ("period", "100"), ("stop", "100")]);
     rig.stage("v2", &[("rpc-delay", "200")]);
     rig.hook("v2", "pre-upgrade", "sleep 0.1");
     rig.schedule("v2", 10);

@@ -52,7 +52,7 @@ fn with<T>(home: &Home, job: impl Fn(&mut Work<'_>) -> crate::error::Result<T>) 
     loop {
         let done = job(&mut work).map_err(text);
         // A child that another test gives birth to has our locks until its exec.
-        if !done.as_ref().is_err_and(|e| e.contains("lock: ")) {
+        if !done.as_ref().is_err_and(|e| e.contains("another process is working on it")) {
             return done;
         }
     }

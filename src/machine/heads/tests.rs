@@ -75,6 +75,12 @@ impl Rig {
         self.hear(&Head { heard_at: GENESIS + 100 + seconds, ..head.clone() })
     }
 
+    /// The node is asked which chain it is on, and names that of this home.
+    fn vouch(&mut self) {
+        self.heads.ask_voucher();
+        self.heads.vouch();
+    }
+
     fn traced(&mut self, headers: &[Head]) -> Hearing {
         self.heads.traced(headers, self.pace)
     }
@@ -256,6 +262,7 @@ fn a_false_head_counts_no_more_for_being_repeated() {
 fn the_first_contact_takes_two_answers_that_are_apart() {
     let mut rig = Rig::new(None, VALIDATOR);
     assert_eq!(rig.hear(&head(0, 50)), Hearing::Nothing);
+    rig.vouch();
     assert_eq!(rig.hear(&head(0, 50)), Hearing::Nothing, "two answers in one packet are one");
     assert_eq!(rig.heads.asks_again_at(rig.pace), Some(rig.now + Duration::from_millis(500)));
     rig.now += Duration::from_millis(499);
@@ -266,7 +273,26 @@ fn the_first_contact_takes_two_answers_that_are_apart() {
 
     let mut rig = Rig::new(None, VALIDATOR);
     rig.hear(&head(0, 50));
+    rig.vouch();
     assert_eq!(rig.next(0, 51), Hearing::Counted, "a child is a second answer");
+}
+
+#[test]
+fn at_the_first_contact_the_node_names_its_chain_between_two_heads() {
+    let mut rig = Rig::new(None, VALIDATOR);
+    rig.hear(&head(7, 50));
+    assert_eq!(rig.heads.lacks_voucher(), (true, true));
+    rig.heads.vouch();
+    assert_eq!(rig.next(7, 51), Hearing::Nothing, "the node was asked before it told its first head");
+    assert_eq!(rig.next(7, 52), Hearing::Nothing, "another node may answer for a moment");
+    rig.vouch();
+    assert_eq!((rig.heads.lacks_voucher(), rig.next(7, 53)), ((false, false), Hearing::Counted));
+
+    let mut rig = Rig::new(None, VALIDATOR);
+    rig.hear(&head(7, 50));
+    rig.vouch();
+    rig.heads.distrust();
+    assert_eq!(rig.next(7, 51), Hearing::Nothing, "the node has named another chain since");
 }
 
 #[test]
@@ -274,10 +300,27 @@ fn at_the_first_contact_a_false_head_gives_way() {
     let mut rig = Rig::new(None, VALIDATOR);
     for (branch, height) in [(7, 970), (0, 50), (7, 970), (0, 52)] {
         assert_eq!(rig.next(branch, height), Hearing::Nothing);
+        rig.vouch();
     }
     assert_eq!(rig.height(), None, "no answer is linked to the one before");
     assert_eq!(rig.next(0, 53), Hearing::Counted);
     assert_eq!(rig.height(), Some(53));
+}
+
+#[test]
+fn a_head_that_came_too_early_counts_when_it_is_judged_again() {
+    let early = HeadRecord { timestamp: Some(GENESIS + 100), ..record(100, 8) };
+    let mut rig = Rig::new(Some(early), VALIDATOR);
+    let risen = Head { heard_at: GENESIS + 110, ..head(0, 160) };
+    assert_eq!(rig.hear(&risen), Hearing::Nothing, "60 blocks in 10 s");
+    rig.wait(30);
+    assert_eq!(rig.hear(&risen), Hearing::Nothing);
+    rig.wait(30);
+    assert_eq!(
+        rig.hear(&risen),
+        Hearing::Trace { from: 100, to: 159 },
+        "the chain stands still, and the time passes"
+    );
 }
 
 #[test]

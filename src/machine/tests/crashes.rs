@@ -198,7 +198,7 @@ fn what_runs_without_a_record_is_adopted() {
         (+350.0ms) boot              → info adopted (history): pid=1 version=genesis age=0ns
                                      → adopt
                                      → record [genesis Running]
-        recorded                     → info upgrade_known: name=v2 height=100 from="schedule"
+                                     → info upgrade_known: name=v2 height=100 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
         (+1.0s) head 103             → inspect upgrades/v2

@@ -197,7 +197,9 @@ fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(
             faults.push(Input::FailLate(Class::Environment));
         }
         all.extend(faults.into_iter().filter(is_fault).map(|input| (input, Cost::Fault)));
-        return all;
+        if !world.is_beside {
+            return all;
+        }
     }
     if world.awaiting && world.process.is_none() {
         all.push((Input::Release, Cost::Free));

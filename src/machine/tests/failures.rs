@@ -189,6 +189,7 @@ fn the_data_of_the_new_binary_is_of_no_use_to_the_old_one() {
         release                      → record [genesis Running | v2 rolled-back]
         recorded                     → spawn genesis
         spawned                      → info node_started: pid=1 version=genesis
+                                     → tend backups
     "#]]);
 }
 
@@ -596,5 +597,22 @@ fn a_sigterm_that_could_not_be_sent_is_sent_again() {
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
+    "#]]);
+}
+
+#[test]
+fn the_new_binary_is_killed_while_it_is_tried_without_peers() {
+    let policy = Policy { validator: true, ..policy() };
+    let mut story = stopped(policy, v2(), false);
+    story.then(Input::Release).forget();
+    story.then(Input::Exit(Status::Signal(9))).check(&expect![[r#"
+        exited, signal 9             → warn node_exited: status="signal 9" after=0ns
+                                     → await release
+        release                      → warn unclean_stop: status="signal 9" the head may have gone back
+                                     → record [genesis StoppedUnclean | v2 Reverting attempt=1]
+        recorded                     → link genesis
+        linked                       → record [genesis StoppedUnclean]
+        recorded                     → error upgrade_put_off (history): name=v2 in=60s the new binary ended: signal 9; the old binary goes on until then
+                                     → await release
     "#]]);
 }

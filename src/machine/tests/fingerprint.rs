@@ -3,7 +3,7 @@
 use super::world::World;
 use super::*;
 use crate::machine::network::Network;
-use crate::machine::state::{AfterRecord, Cleared, Rested};
+use crate::machine::state::{AfterRecord, Cleared, Outgoing, Rested};
 use std::hash::{Hash, Hasher};
 
 /// Beyond this, how long ago something was makes no difference in the explored policies.
@@ -17,7 +17,7 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     } = world;
     let launch = record.launch;
     let unacknowledged = world.unacknowledged.as_ref().map(|r| (uncounted(r), r.launch.wrapping_sub(launch)));
-    (unacknowledged, world.unwritten, world.unsent).hash(&mut into);
+    (unacknowledged, world.unwritten, world.unsent, world.is_beside).hash(&mut into);
     let pending = pending.clone().map(uncounted_action);
     let launched = world.launched.map(|launched| launched.wrapping_sub(launch));
     let record = uncounted(record);
@@ -47,11 +47,11 @@ pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
     let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
     let record = uncounted(record);
     let heads = (heads.record(), heads.contradiction(), heads.doubt());
-    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, .. } = machine;
+    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, outgoing, .. } = machine;
     (link, unwritten, behind, put_off, machine.record.launch.wrapping_sub(launch)).hash(&mut into);
     (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
         .hash(&mut into);
-    (heads, unbound, unstuck, at_once).hash(&mut into);
+    (heads, unbound, unstuck, at_once, outgoing.as_ref().map(without_count)).hash(&mut into);
     into.finish()
 }
 
@@ -65,6 +65,11 @@ fn uncounted(record: &Record) -> (Record, bool) {
     }
     record.launch = 0;
     (record, last)
+}
+
+fn without_count(outgoing: &Outgoing) -> (Outgoing, bool) {
+    let (record, last) = uncounted(&outgoing.record);
+    (Outgoing { record, ..outgoing.clone() }, last)
 }
 
 fn uncounted_action(action: Action) -> Action {
@@ -164,9 +169,6 @@ fn of_state(state: &mut State) -> Vec<&mut Instant> {
 
 fn of_recorded(recorded: &mut AfterRecord) -> Vec<&mut Instant> {
     match recorded {
-        AfterRecord::Terminate(node) | AfterRecord::Run(node) | AfterRecord::Applied(node, _) => {
-            of_node(node)
-        }
         AfterRecord::Start(until) => until.iter_mut().collect(),
         AfterRecord::Upgrade | AfterRecord::Link(_) | AfterRecord::Spawn | AfterRecord::End { .. } => {
             Vec::new()

@@ -36,6 +36,8 @@ struct Trial {
     fork_height: Option<u64>,
     /// How often the new binary was executed.
     executed: u32,
+    /// Whether it had peers.
+    networked: bool,
     /// The head when it was executed first.
     floor: u64,
     /// The highest head it has made, and the highest while its engine was on.
@@ -95,7 +97,7 @@ impl Truth {
         require(rose || own_block, "the head record does not fall")
     }
 
-    pub(super) fn executed(&mut self, version: &Version, head: u64, now: Instant) {
+    pub(super) fn executed(&mut self, version: &Version, mode: Mode, head: u64, now: Instant) {
         (self.executed_at, self.stopping_since) = (Some(now), None);
         self.asked_to_restart = false;
         if let Some(trial) = self.trial.as_mut().filter(|t| t.to == version.target) {
@@ -103,6 +105,7 @@ impl Truth {
                 (trial.floor, trial.top, trial.sealed) = (head, head, head);
             }
             trial.executed += 1;
+            trial.networked |= mode != Mode::Dry;
         }
     }
 
@@ -122,9 +125,9 @@ impl Truth {
                 require(b.attempt >= executed, "no execution is forgotten")?;
             }
             (Some(a), None) => {
-                let put_off = self.trial.as_ref().is_none_or(|t| t.executed == 0);
+                let put_off = self.trial.as_ref().is_none_or(|t| !t.networked);
                 let is_over = a.phase == Phase::Stopping || new.ended(&a.name).is_some();
-                let law = "an upgrade that has begun comes to an end, or is put off before it has run";
+                let law = "an upgrade that has begun comes to an end, or is put off before it has had peers";
                 require(is_over || put_off, law)?;
             }
             (None, Some(b)) => {
@@ -135,7 +138,16 @@ impl Truth {
                 require(b.from == new.current, "an upgrade begins at what runs")?;
                 let (from, to) = (b.from.target.clone(), b.to.target.clone());
                 let fork_height = b.fork_height;
-                self.trial = Some(Trial { from, to, fork_height, executed: 0, floor: 0, top: 0, sealed: 0 });
+                self.trial = Some(Trial {
+                    from,
+                    to,
+                    fork_height,
+                    executed: 0,
+                    networked: false,
+                    floor: 0,
+                    top: 0,
+                    sealed: 0,
+                });
             }
             (None, None) => {}
         }
@@ -192,7 +204,8 @@ impl World {
             | Action::Identify
             | Action::StartSealing
             | Action::StopSealing
-            | Action::Unpeer => require(!down, "a node can be asked"),
+            | Action::Unpeer
+            | Action::Greet { .. } => require(!down, "a node can be asked"),
             Action::Tell(notice) => require(
                 notice.event != "unexpected_event",
                 &format!("as the loop keeps its contract: {notice:?}"),

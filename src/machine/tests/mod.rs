@@ -17,6 +17,7 @@ mod failures;
 mod operator;
 mod plans;
 mod random;
+mod recording;
 mod restarts;
 mod upgrades;
 

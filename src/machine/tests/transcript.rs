@@ -202,6 +202,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::KeepHead(record) => format!("keep head {}", record.block.height),
         Action::ForgetHead => "forget head".to_owned(),
         Action::Unpeer => "remove peers".to_owned(),
+        Action::Greet { turn } => format!("greet peer {turn}"),
         Action::Recall { height } => format!("recall {height}"),
         Action::StartSealing => "start sealing".to_owned(),
         Action::StopSealing => "stop sealing".to_owned(),

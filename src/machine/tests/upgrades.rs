@@ -357,6 +357,7 @@ fn a_home_that_has_it_already() {
         recorded                     → spawn upgrades/v2
         spawned                      → info node_started: pid=1 version=upgrades/v2
         (+1.0s) head 100             → record [upgrades/v2 Running]
-        recorded                     → info chain_bound: chain=1 genesis=0x00
+        recorded                     → confirm
+                                     → info chain_bound: chain=1 genesis=0x00
     "#]]);
 }

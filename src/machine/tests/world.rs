@@ -2,7 +2,8 @@
 //!
 //! What happens next is chosen from outside, one [`Input`] at a time, among what [`World::possible`] says.
 //! The supervisor's loop keeps its contract here: the outcome of a prompt action is delivered before
-//! anything else, and what the machine asks for is what it gets.
+//! anything else, that of a record which is written beside a node at any time, and what the machine asks for is what it
+//! gets.
 
 use super::laws::Truth;
 use super::transcript::is_routine;
@@ -110,8 +111,10 @@ pub(super) struct World {
     pub(super) epoch: Instant,
     /// `None` while the supervisor is dead.
     pub(super) machine: Option<Machine>,
-    /// The prompt action whose outcome is to come.
+    /// The prompt action, or the record, whose outcome is to come.
     pub(super) pending: Option<Action>,
+    /// Whether it is a record that was sent while a node ran: all else goes on meanwhile.
+    pub(super) is_beside: bool,
     /// Whether the machine waits for the locks.
     pub(super) awaiting: bool,
     pub(super) process: Option<Process>,
@@ -152,6 +155,7 @@ impl World {
             epoch: now,
             machine: None,
             pending: None,
+            is_beside: false,
             awaiting: false,
             process: None,
             launched: None,
@@ -165,7 +169,8 @@ impl World {
     /// Lets `input` happen. The error says which law the machine has broken.
     pub(super) fn step(&mut self, input: &Input) -> Result<(), String> {
         self.done.clear();
-        if matches!(input, Input::Head(_) | Input::Boot) {
+        // What was looked at when a record was sent was looked at for it.
+        if matches!(input, Input::Boot) || matches!(input, Input::Head(_)) && self.pending.is_none() {
             self.truth.inspected = None;
         }
         match input {
@@ -343,6 +348,10 @@ impl World {
             self.feed(event)?;
         }
         if self.end.is_some() {
+            // A supervisor ends when all is written.
+            if let Some(action) = self.pending.take() {
+                self.effect(&action)?;
+            }
             self.machine = None;
             self.awaiting = false;
             self.job = None;
@@ -356,6 +365,7 @@ impl World {
         match action {
             Action::Record(_) | Action::Link(_) | Action::Inspect(_) | Action::Spawn { .. } => {
                 self.pending = Some(action.clone());
+                self.is_beside = matches!(action, Action::Record(_)) && self.process.is_some();
             }
             Action::AwaitRelease => self.awaiting = true,
             Action::Reexec { .. } => {}
@@ -403,6 +413,7 @@ impl World {
             | Action::StartSealing
             | Action::StopSealing
             | Action::Unpeer
+            | Action::Greet { .. }
             | Action::Confirm
             | Action::Answer { .. }
             | Action::Tell(_)
@@ -432,11 +443,13 @@ impl World {
                 Event::Traced(Ok((*from..=*to).map(|height| self.told(height)).collect()))
             }
             Action::Unpeer => Event::Unpeered(Ok(3)),
+            Action::Greet { .. } => Event::Greeted(Ok(None)),
             Action::Terminate if self.unsent => {
                 Event::NotTerminated(Failure::new(Class::Environment, "it failed"))
             }
             Action::Terminate => Event::Terminated,
             Action::Confirm => Event::Head(self.told(self.head)),
+            Action::AfterUpgrade(_) => Event::PostHookEnded,
             _ => return None,
         })
     }
@@ -453,7 +466,7 @@ impl World {
             Action::Inspect(version) => self.truth.inspected = Some(version.target.clone()),
             Action::Spawn { version, mode, launch } => {
                 self.launched = Some(*launch);
-                self.truth.executed(version, self.head, self.now);
+                self.truth.executed(version, *mode, self.head, self.now);
                 let (target, mode) = (version.target.clone(), *mode);
                 self.process = Some(Process {
                     target,

@@ -171,6 +171,7 @@ impl Rig {
                         events.push(Event::Traced(Ok((*from..=*to).map(told).collect())));
                     }
                     Action::Unpeer => events.push(Event::Unpeered(Ok(3))),
+                    Action::Greet { .. } => events.push(Event::Greeted(Ok(Some("a".to_owned())))),
                     Action::KeepHead(record) => self.kept = Some(record.clone()),
                     _ => {}
                 }

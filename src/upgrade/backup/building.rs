@@ -11,8 +11,9 @@ use super::work::{Gauge, Work};
 use crate::config::BackupMethod;
 use crate::error::{Error, Kind, Result};
 use crate::home::beneath::Beneath;
+use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
-use crate::home::tree::{Item, ItemKind, Stamp};
+use crate::home::tree::{Item, ItemKind};
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +50,7 @@ struct Made {
     kind: ItemKind,
     mode: u32,
     /// Of the original, when it was brought.
-    stamp: Stamp,
+    stamp: LastingStamp,
     method: Method,
     /// The text of a link.
     text: Option<PathBuf>,

@@ -8,8 +8,8 @@
 use super::work::Gauge;
 use crate::error::{Error, Result};
 use crate::home::beneath::Beneath;
+use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
-use crate::home::tree::Stamp;
 use rustix::fs::{
     Advice, AtFlags, CWD, SeekFrom, Timespec, Timestamps, copy_file_range, fadvise, fchown, fgetxattr,
     flistxattr, flistxattr_query, fsetxattr, futimens, ioctl_ficlone, linkat, seek,
@@ -56,7 +56,7 @@ pub(super) struct Ways {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brought {
     /// It is there, as it was when it had this stamp.
-    There(Method, Stamp),
+    There(Method, LastingStamp),
     /// The original was removed.
     Gone,
     /// The original is not what it was a moment ago.
@@ -82,7 +82,7 @@ impl fmt::Display for Method {
 /// What is not as it was is not left at `to`.
 pub(super) fn bring(
     from: &mut Beneath,
-    (path, seen): (&Path, &Stamp),
+    (path, seen): (&Path, &LastingStamp),
     to: &Path,
     ways: Ways,
     gauge: &dyn Gauge,
@@ -94,7 +94,7 @@ pub(super) fn bring(
         Err(e) => return Err(Error::io("open", &from.full(path), e)),
     };
     let original = Original { source, meta, path: from.full(path) };
-    let stamp = Stamp::from(&original.meta);
+    let stamp = LastingStamp::from(&original.meta);
     if !stamp.has_content_of(seen) {
         return Ok(Brought::Changed);
     }
@@ -123,14 +123,14 @@ pub(super) fn catch_up(
     (path, known): (&Path, u64),
     to: &Path,
     gauge: &dyn Gauge,
-) -> Result<Option<Stamp>> {
+) -> Result<Option<LastingStamp>> {
     let Ok((source, meta)) = from.file(path) else { return Ok(None) };
     let original = Original { source, meta, path: from.full(path) };
     if original.meta.len() < known || !original.ends_like(to, known)? {
         return Ok(None);
     }
     original.copy(to, known, true, gauge)?;
-    Ok(original.is_unchanged()?.then_some(Stamp::from(&original.meta)))
+    Ok(original.is_unchanged()?.then_some(LastingStamp::from(&original.meta)))
 }
 
 fn is_another_kind(e: &io::Error) -> bool {
@@ -264,7 +264,7 @@ impl Original {
 
     fn is_unchanged(&self) -> Result<bool> {
         let now = self.source.metadata().map_err(|e| Error::io("inspect", &self.path, e))?;
-        Ok(Stamp::from(&now).has_content_of(&Stamp::from(&self.meta)))
+        Ok(LastingStamp::from(&now).has_content_of(&LastingStamp::from(&self.meta)))
     }
 
     /// Gives the copy what belongs to the original beside its bytes.

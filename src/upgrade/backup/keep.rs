@@ -36,6 +36,10 @@ pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now
 pub fn prune(work: &Work<'_>, needed: Option<&str>) -> Result<Vec<String>> {
     let outdated = outdated(&list(work.home)?, work.options, needed, SystemTime::now());
     outdated.iter().try_for_each(|name| remove(work.home, name))?;
+    if work.home.backups().is_dir() {
+        // A process that was killed may have removed some before that was durable.
+        durable::sync_dir(work.home.backups())?;
+    }
     Ok(outdated)
 }
 

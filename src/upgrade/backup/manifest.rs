@@ -7,6 +7,7 @@ use super::copy::Method;
 use super::names::is_key;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::busy;
 use crate::home::{Home, durable, regular};
 use crate::machine::Block;
 use crate::name::Name;
@@ -209,11 +210,7 @@ impl Backup {
         };
         match flock(&claim, how) {
             Ok(()) => Ok(claim),
-            Err(Errno::WOULDBLOCK) => {
-                Err(Error::new(Kind::Busy, "lock: another process works on this backup")
-                    .at(path.display())
-                    .hint("try again when it has ended"))
-            }
+            Err(Errno::WOULDBLOCK) => Err(busy(&path).hint("try again when it has ended")),
             Err(e) => Err(Error::io("lock", &path, e.into())),
         }
     }

@@ -4,8 +4,7 @@ use super::building::{Building, Source};
 use super::{Options, manifest};
 use crate::config::BackupMethod;
 use crate::error::{Error, Kind, Result};
-use crate::home::Home;
-use rustix::fs::statvfs;
+use crate::home::{Home, space};
 use std::path::Path;
 
 /// Space left free beyond the backup itself.
@@ -27,10 +26,9 @@ pub struct Need {
 pub(super) fn need(home: &Home, source: &Source, there: Option<&Building>) -> Result<Need> {
     let target = home.backups();
     let to_copy = source.to_copy(there);
-    let space = statvfs(target).map_err(|e| Error::io("look for free space on", target, e.into()))?;
     Ok(Need {
         bytes: to_copy + source.items.len() as u64 * BLOCK + RESERVE,
-        available: space.f_bavail.saturating_mul(space.f_frsize),
+        available: space::free(target)?,
         to_copy,
     })
 }

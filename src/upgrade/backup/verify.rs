@@ -6,9 +6,9 @@ use super::options::Options;
 use super::work::{Gauge, Work};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
-use crate::home::Home;
 use crate::home::beneath::Beneath;
 use crate::home::tree::{Item, ItemKind, walk};
+use crate::home::{Home, durable};
 use crate::upgrade::Cancel;
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,6 +47,8 @@ pub fn verify_with(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
 /// [`Kind::Verification`] if the backup is damaged; the manifest says so from then on.
 pub fn complete(work: &mut Work<'_>, mut backup: Backup) -> Result<Backup> {
     if backup.manifest.state() == State::Verified {
+        // A process that was killed may have left the manifest before it was durable.
+        durable::sync_dir(&work.home.backups().join(&backup.name))?;
         return verify_with(work, &backup).map(|()| backup);
     }
     let _claim = backup.claim(work.home, true)?;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How often progress is reported, and how long a worker is held back before it looks again whether it must end.
 const BEAT: Duration = Duration::from_millis(100);
+/// So much work is worth another thread: bytes, or tasks.
+const WORTH: (u64, usize) = (8 << 20, 256);
 /// More threads than this do not compete with a node for the disk.
 const IN_BACKGROUND: usize = 2;
 
@@ -54,7 +56,9 @@ impl Work<'_> {
         total: u64,
         one: &(dyn Fn(&T, &dyn Gauge) -> Result<R> + Sync),
     ) -> Result<Vec<R>> {
-        let workers = self.options.workers.min(tasks.len());
+        let worth =
+            usize::try_from(total / WORTH.0).unwrap_or(usize::MAX).saturating_add(tasks.len() / WORTH.1);
+        let workers = self.options.workers.min(tasks.len()).min(worth.saturating_add(1));
         if workers > 1 || self.background {
             return self.each_of_many(workers, tasks, total, one);
         }
@@ -192,7 +196,7 @@ mod tests {
         let cancel = Cancel::new().unwrap();
         let mut work =
             Work { home: &home, options: &options, background, cancel: &cancel, progress: &mut progress };
-        let result = work.each(&tasks, 50, one);
+        let result = work.each(&tasks, 1 << 30, one);
         (result, last)
     }
 
@@ -237,7 +241,7 @@ mod tests {
             progress: &mut progress,
         };
         // At one byte a second this would take an hour.
-        let result = work.each(&[1800, 1800], 3600, &|bytes, gauge| gauge.add(*bytes));
+        let result = work.each(&[1800, 1800], 1 << 30, &|bytes, gauge| gauge.add(*bytes));
         assert!(result.unwrap_err().to_string().contains("cancelled"));
         assert!(begun.elapsed() < Duration::from_secs(5));
     }

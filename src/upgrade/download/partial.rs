@@ -6,13 +6,16 @@
 //! put together from it is verified like everything else.
 
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::try_lock;
+use crate::home::space;
+use crate::home::stamp::is_same_file;
 use crate::home::{durable, regular};
 use crate::name::Name;
-use rustix::fs::{FlockOperation, OFlags, flock, fstatvfs};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -77,21 +80,20 @@ impl Claim {
         let path = Claim::path(dir, name);
         loop {
             let file = open(&path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_at(&file, &path) => return Ok(Some(Claim { _file: file })),
-                // A sweep has removed it since it was opened.
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(e) => return Err(Error::io("lock", &path, e.into())),
+            if !try_lock(&file, &path)? {
+                return Ok(None);
+            }
+            // A sweep may have removed it since it was opened.
+            if is_at(&file, &path) {
+                return Ok(Some(Claim { _file: file }));
             }
         }
     }
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    let (open, there) = (file.metadata().map(id), fs::symlink_metadata(path).map(id));
-    open.is_ok_and(|open| there.is_ok_and(|there| open == there))
+    let (open, there) = (file.metadata(), fs::symlink_metadata(path));
+    open.is_ok_and(|open| there.is_ok_and(|there| is_same_file(&open, &there)))
 }
 
 impl Note {
@@ -304,8 +306,7 @@ const RESERVE: u64 = 32 * 1024 * 1024;
 /// # Errors
 /// [`Kind::Io`] if it has not.
 pub(super) fn require_space(file: &File, path: &Path, bytes: u64) -> Result<()> {
-    let stat = fstatvfs(file).map_err(|e| Error::io("inspect the file system of", path, e.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = space::free_beside(file, path)?;
     if has_room(bytes, free) {
         return Ok(());
     }

@@ -258,3 +258,27 @@ fn over_plain_http_the_coinbase_is_the_address_of_the_node() {
     drop(node);
     server.join();
 }
+
+#[test]
+fn the_peers_to_which_a_node_has_connected_are_connected_anew_one_after_the_other() {
+    let server = IpcServer::start(vec![|mut stream: UnixStream| {
+        let peer = |id: &str, inbound: bool| {
+            json!({
+                "id": id, "enode": format!("enode://{id}@203.0.113.1:30303"), "name": "Gwemix/v1",
+                "network": { "remoteAddress": "203.0.113.1:30303", "inbound": inbound },
+            })
+        };
+        while let Some(line) = read_line(&mut stream) {
+            let request: Value = serde_json::from_str(&line).unwrap();
+            let answer = match request["method"].as_str().unwrap() {
+                "admin_peers" => json!([peer("cc", false), peer("aa", true), peer("bb", false)]),
+                "admin_removePeer" | "admin_addPeer" => json!(true),
+                other => panic!("{other}"),
+            };
+            write(&mut stream, result(&request["id"], &answer));
+        }
+    }]);
+    let mut node = Client::new(&server.endpoint(), PATIENT);
+    let turns: Vec<String> = (0..3).map(|turn| node.reconnect(turn).unwrap().unwrap().id).collect();
+    assert_eq!(turns, ["bb", "cc", "bb"]);
+}

@@ -26,6 +26,8 @@ pub(crate) struct Rig {
     dir: TempDir,
     /// `$DAEMON_HOME`.
     home: PathBuf,
+    /// The node's data, where they are not in the home.
+    data: Option<PathBuf>,
     /// More environment for every command.
     env: Vec<(String, String)>,
     /// The number of supervisors that were killed: the next one asks a node once more to stop, if that was not on record.
@@ -45,10 +47,22 @@ impl Rig {
 
     /// The same, with options built into version 1.
     pub(crate) fn with(options: &[(&str, &str)]) -> Rig {
-        let rig = Rig::empty();
-        let v1 = rig.binary("v1", options);
-        rig.ok(&["init", v1.to_str().unwrap()]);
-        rig
+        Rig::empty().laid_out(options)
+    }
+
+    /// The same, with the home of this one.
+    pub(crate) fn laid_out(self, options: &[(&str, &str)]) -> Rig {
+        let v1 = self.binary("v1", options);
+        self.ok(&["init", v1.to_str().unwrap()]);
+        self
+    }
+
+    /// The same with its home below another directory, and the node's data beside it.
+    pub(crate) fn on(mut self, dir: &Path) -> Rig {
+        self.home = dir.join("home");
+        self.data = Some(self.path().join("data"));
+        let data = self.data().to_str().unwrap().to_owned();
+        self.set("DAEMON_DATA_DIR", &data)
     }
 
     /// A directory with nothing in it yet.
@@ -57,6 +71,7 @@ impl Rig {
         let rig = Rig {
             home: dir.path().join("home"),
             dir,
+            data: None,
             env: Vec::new(),
             killed: Cell::new(0),
             broken: Cell::new(false),
@@ -99,7 +114,7 @@ impl Rig {
 
     /// The node's data directory.
     pub(crate) fn data(&self) -> PathBuf {
-        self.home().join("data")
+        self.data.clone().unwrap_or_else(|| self.home().join("data"))
     }
 
     /// What the nodes have left behind.
@@ -186,7 +201,7 @@ impl Rig {
 
     /// The home as the library knows it.
     pub(crate) fn as_home(&self) -> Home {
-        Home::new(self.home(), "simnode").unwrap()
+        Home::new(self.home(), "simnode").unwrap().with_data(self.data())
     }
 
     /// Says that the home is broken on purpose, so that it is not checked at the end.

@@ -19,6 +19,13 @@ pub(crate) struct Call {
     pub(crate) on: Vec<String>,
 }
 
+impl Call {
+    /// Whether it has this name and acts on a path that ends so.
+    pub(crate) fn is(&self, name: &str, on: &str) -> bool {
+        self.name == name && self.on.iter().any(|path| path.ends_with(on))
+    }
+}
+
 impl std::fmt::Display for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.name, self.on.join(" "))
@@ -151,7 +158,9 @@ fn counts(when: When, thread: Pid, args: [u64; 6]) -> bool {
         }
         OnFile(at) => {
             let target = target_of(thread, args[at]);
-            target.starts_with("std") || target.starts_with('/') && !target.starts_with("/dev/")
+            // The homes of the rigs may be in memory.
+            let is_device = target.starts_with("/dev/") && !target.starts_with("/dev/shm/");
+            target.starts_with("std") || target.starts_with('/') && !is_device
         }
         Locks => is_one_of(args[1], &[libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW]),
         // FICLONE and FICLONERANGE of ioctl_ficlonerange(2).

@@ -1,5 +1,6 @@
 //! The commands that write without a running node, each with the home that it begins with.
 
+use super::disk::Disk;
 use super::settings::Settings;
 use super::trace::{self, Fault, Outcome};
 use super::tree::{self, Tree};
@@ -84,9 +85,10 @@ const CASES: &[Case] = &[
 /// Does something with every case that is wanted, and collects what it returns. The cases of one start are one thread.
 pub(super) fn each_wanted(
     settings: &Settings,
+    ground: impl Fn(Start) -> Ground + Sync,
     act: impl Fn(&Stage<'_>) -> Vec<String> + Sync,
 ) -> Vec<String> {
-    let act = &act;
+    let (ground, act) = (&ground, &act);
     std::thread::scope(|scope| {
         let threads: Vec<_> = Start::ALL
             .into_iter()
@@ -97,7 +99,7 @@ pub(super) fn each_wanted(
             .filter(|(_, cases)| !cases.is_empty())
             .map(|(start, cases)| {
                 scope.spawn(move || {
-                    let ground = Ground::new(start);
+                    let ground = ground(start);
                     cases.into_iter().flat_map(|case| act(&ground.stage(case))).collect::<Vec<_>>()
                 })
             })
@@ -110,18 +112,29 @@ pub(super) fn each_wanted(
 }
 
 /// A home that commands begin with, and what they need beside it.
-struct Ground {
+pub(super) struct Ground {
     rig: Rig,
     /// The home that every run begins with.
     before: PathBuf,
     server: Server,
+    /// The disk of the home, where its power is to be cut. It is unmounted after the rig has looked at it once more.
+    disk: Option<Disk>,
 }
 
 impl Ground {
-    fn new(start: Start) -> Ground {
+    pub(super) fn new(start: Start) -> Ground {
+        Ground::of(start, Rig::empty(), None)
+    }
+
+    /// The same with the home on a disk.
+    pub(super) fn on_disk(start: Start) -> Ground {
+        let disk = Disk::new();
+        Ground::of(start, Rig::empty().on(&disk.mount()), Some(disk))
+    }
+
+    fn of(start: Start, rig: Rig, disk: Option<Disk>) -> Ground {
         let content = Content::new(program());
         let server = Server::start(move |asked, conn| content.serve(asked, conn));
-        let rig = Rig::empty();
         for (name, tail) in [("v1", 1), ("v2", 2), ("v3", 3)] {
             let path = rig.path().join(name);
             fs::write(&path, [program(), vec![tail]].concat()).unwrap();
@@ -130,7 +143,7 @@ impl Ground {
         start.lay_out(&rig);
         let before = rig.path().join("before");
         tree::copy(&rig.home(), &before);
-        Ground { rig, before, server }
+        Ground { rig, before, server, disk }
     }
 
     /// Runs a command without a fault.
@@ -176,12 +189,32 @@ impl Stage<'_> {
     pub(super) fn break_at(&self, fault: Fault) -> Run {
         let rig = self.rig();
         tree::copy(&self.ground.before, &rig.home());
+        if let Some(disk) = &self.ground.disk {
+            disk.sync();
+        }
         let (stdout, stderr) = (rig.path().join("stdout"), rig.path().join("stderr"));
         let create = |path: &Path| File::create(path).unwrap();
         let args = self.args();
         let command = rig.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let is_cut = matches!(fault, Fault::PowerCut { .. });
         let outcome = trace::start(&command, create(&stdout), create(&stderr), fault).end();
+        if let (true, Some(disk)) = (is_cut, &self.ground.disk) {
+            disk.restart();
+        }
         Run { outcome, stderr: String::from_utf8_lossy(&fs::read(stderr).unwrap()).into_owned() }
+    }
+
+    /// A power cut of the disk at a call.
+    pub(super) fn power_cut(&self, at: usize) -> Fault {
+        let disk = self.ground.disk.as_ref().expect("the home is on a disk");
+        Fault::PowerCut { at, plug: disk.plug(at), dir: self.rig().home() }
+    }
+
+    /// A power cut of the disk now.
+    pub(super) fn cut_power(&self) {
+        let disk = self.ground.disk.as_ref().expect("the home is on a disk");
+        disk.plug(1).pull();
+        disk.restart();
     }
 
     /// Runs the command once more, without a fault.
@@ -220,7 +253,7 @@ fn program() -> Vec<u8> {
 
 /// A home that commands begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
+pub(super) enum Start {
     Nothing,
     Cosmovisor,
     Bare,

@@ -260,7 +260,8 @@ fn no_node_is_started_beside_one_whose_name_is_damaged() {
     if !settings.wants("damaged-name") {
         return;
     }
-    let rig = Rig::new();
+    // In full this takes longer than the five minutes that a node of these tests lives.
+    let rig = Rig::with(&[("lifetime", "7200000")]);
     let mut visor = rig.run();
     visor.wait_node();
     visor.wait(&["event=chain_bound"]);

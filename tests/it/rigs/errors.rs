@@ -1,7 +1,7 @@
 //! The same commands with one failing system call: they succeed, or they fail with one line that names the file, and
 //! run again they end as if nothing had happened.
 
-use super::cases::{Run, Stage, each_wanted};
+use super::cases::{Ground, Run, Stage, each_wanted};
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
 use super::{ERRORS, is_documented};
@@ -17,7 +17,7 @@ fn a_failing_call_is_reported_and_its_command_can_be_run_again() {
     if !is_permitted() {
         return;
     }
-    let trouble = each_wanted(&settings, |stage| fails(&settings, stage));
+    let trouble = each_wanted(&settings, Ground::new, |stage| fails(&settings, stage));
     assert!(trouble.is_empty(), "{}", trouble.join("\n\n"));
 }
 
@@ -26,7 +26,7 @@ fn an_import_fails_where_the_manifest_of_another_version_cannot_be_written() {
     if !is_permitted() {
         return;
     }
-    let trouble = each_wanted(&Settings::only("import"), |stage| {
+    let trouble = each_wanted(&Settings::only("import"), Ground::new, |stage| {
         let is_it = |path: &String| path.ends_with("/genesis/manifest.json");
         let at = stage.whole.outcome.calls.iter().position(|call| call.on.iter().any(is_it)).unwrap() + 1;
         let run = stage.break_at(Fault::Fail { at, errno: Errno::EIO, lasting: false });
@@ -52,7 +52,7 @@ fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
     println!("{}: {count} calls, {} errors", case.name, faults.len());
     let failed_with = |(at, errno, lasting): (usize, Errno, bool)| {
         let run = stage.break_at(Fault::Fail { at, errno, lasting });
-        let mut trouble = answers(stage, &run);
+        let mut trouble = answers(stage, &run, errno);
         trouble.extend(recovers(stage, run.outcome.code));
         let hit = run.outcome.hits.first().map(ToString::to_string).unwrap_or_default();
         let what = || {
@@ -72,7 +72,7 @@ fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
 }
 
 /// The fault in the answer of the broken command.
-fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
+fn answers(stage: &Stage<'_>, run: &Run, errno: Errno) -> Vec<String> {
     let mut trouble = Vec::new();
     let code = run.outcome.code;
     if !is_documented(code) {
@@ -84,8 +84,12 @@ fn answers(stage: &Stage<'_>, run: &Run) -> Vec<String> {
     // Any of the calls that failed may be the one that could not be done without.
     let paths: Vec<_> = run.outcome.hits.iter().flat_map(|hit| &hit.on).collect();
     let is_printing = paths.iter().any(|path| path.starts_with("std"));
+    let home = stage.rig().home();
+    // A lock that cannot be had belongs to another process, which works on the home.
+    let is_held = errno == Errno::EAGAIN && run.outcome.hits.iter().any(|hit| hit.name == "flock");
     let is_named = |path: &&String| {
-        let parent = Path::new(path).parent().filter(|dir| dir.starts_with(stage.rig().home()));
+        let parent = Path::new(path).parent().filter(|dir| dir.starts_with(&home));
+        let parent = if is_held { Some(home.as_path()) } else { parent };
         run.stderr.contains(*path) || parent.is_some_and(|dir| run.stderr.contains(dir.to_str().unwrap()))
     };
     let warnings = stage.whole.messages();

@@ -11,6 +11,7 @@ use crate::rig::visor::{Rig, is_alive, working_on};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
+use wemixvisor::upgrade::journal::Journal;
 use wemixvisor::upgrade::sweep::sweep;
 
 /// Supervisors that are killed at the same time.
@@ -87,8 +88,9 @@ impl Run<'_> {
     /// Waits until an upgrade has ended, as the journal says, because a supervisor that comes after the last record
     /// logs nothing more of it.
     pub(super) fn has_upgraded(&self) -> bool {
-        let has_ended =
-            || self.scene.rig.journal()["ended"].as_array().is_some_and(|ended| !ended.is_empty());
+        // Without power nothing can be read.
+        let home = self.scene.rig.as_home();
+        let has_ended = || Journal::read(&home).is_ok_and(|read| !read.record.ended.is_empty());
         until("the end of an upgrade", || (self.traced.has_ended() || has_ended()).then_some(()));
         // Its node is the one to stop.
         self.has_logged(&[&["event=rpc_connected"]])
@@ -196,7 +198,7 @@ fn kill_at(flow: &Flow, at: usize, count: usize, settings: &Settings) {
 }
 
 /// The next supervisor ends what was begun.
-fn ends(flow: &Flow, scene: &Scene, with_node: bool, what: &str) {
+pub(super) fn ends(flow: &Flow, scene: &Scene, with_node: bool, what: &str) {
     let rig = &scene.rig;
     let mut visor = rig.run();
     visor.wait_status(what, |status| {

@@ -1,7 +1,7 @@
 //! Every command that writes without a node, killed before each call that changes something: run again, it ends as if
 //! nothing had happened.
 
-use super::cases::{Stage, each_wanted};
+use super::cases::{Ground, Stage, each_wanted};
 use super::is_documented;
 use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
@@ -15,7 +15,7 @@ fn a_killed_command_is_done_when_it_is_run_again() {
     if !is_permitted() {
         return;
     }
-    let trouble = each_wanted(&settings, |stage| kills(&settings, stage));
+    let trouble = each_wanted(&settings, Ground::new, |stage| kills(&settings, stage));
     assert!(trouble.is_empty(), "{}", trouble.join("\n\n"));
 }
 
@@ -42,7 +42,7 @@ fn kills(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
 }
 
 /// The fault of the home after the command has been run again.
-fn recovers(stage: &Stage<'_>) -> Vec<String> {
+pub(super) fn recovers(stage: &Stage<'_>) -> Vec<String> {
     let mut trouble = look_around(stage);
     let again = stage.again();
     let code = again.status.code().unwrap_or(-1);

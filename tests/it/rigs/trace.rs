@@ -8,6 +8,7 @@
 //! only (`__WNOTHREAD`): the other tests of this process have children of their own.
 
 use super::calls::{Call, mutating};
+use super::disk::Plug;
 use super::registers;
 use crate::rig::sim::PATIENCE;
 use crate::rig::visor::{send, working_on};
@@ -36,9 +37,16 @@ pub(crate) enum Fault {
     Kill { at: usize },
     /// It is killed before the call, and with it every process that works on this directory.
     KillAll { at: usize, dir: PathBuf },
+    /// The power is cut before the call: of its disk, and of every process that works on this directory.
+    PowerCut { at: usize, plug: Plug, dir: PathBuf },
     /// The call fails; where it is lasting, so does every later one of the same name.
     Fail { at: usize, errno: Errno, lasting: bool },
+    /// The first call of this name on a path that ends so is held at its entry, until the program sends a signal.
+    Hold { call: &'static str, on: &'static str },
 }
+
+/// The calls by which a signal is sent.
+pub(crate) const SIGNALS: [&str; 2] = ["pidfd_send_signal", "kill"];
 
 /// How a program ended, and what it did until then.
 #[derive(Debug)]
@@ -57,9 +65,15 @@ pub(crate) struct Traced {
     /// Its process id.
     pid: u32,
     is_armed: Arc<AtomicBool>,
+    is_holding: Arc<AtomicBool>,
 }
 
 impl Traced {
+    /// Whether a call is being held.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.is_holding.load(Ordering::SeqCst)
+    }
+
     /// From now on its calls count; until then none does.
     pub(crate) fn arm(&self) {
         self.is_armed.store(true, Ordering::SeqCst);
@@ -99,9 +113,10 @@ fn start_as(command: &Command, stdout: File, stderr: File, fault: Fault, is_arme
     let mut shell = held(command);
     shell.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
     let is_armed = Arc::new(AtomicBool::new(is_armed));
-    let (armed, (started, pid)) = (is_armed.clone(), channel());
-    let tracer = std::thread::spawn(move || trace(shell, fault, armed, &started));
-    Traced { pid: pid.recv().expect("the tracer has said why it failed"), tracer, is_armed }
+    let is_holding = Arc::new(AtomicBool::new(false));
+    let (flags, (started, pid)) = ([is_armed.clone(), is_holding.clone()], channel());
+    let tracer = std::thread::spawn(move || trace(shell, fault, flags, &started));
+    Traced { pid: pid.recv().expect("the tracer has said why it failed"), tracer, is_armed, is_holding }
 }
 
 /// Whether this process may trace its children. Where it may not, a rig proves nothing and says so.
@@ -145,7 +160,7 @@ fn held(command: &Command) -> Command {
 }
 
 #[expect(clippy::zombie_processes, reason = "the tracer waits for all that it traces")]
-fn trace(mut shell: Command, fault: Fault, is_armed: Arc<AtomicBool>, started: &Sender<u32>) -> Outcome {
+fn trace(mut shell: Command, fault: Fault, flags: [Arc<AtomicBool>; 2], started: &Sender<u32>) -> Outcome {
     let child = shell.spawn().unwrap();
     started.send(child.id()).expect("the thread that started this one waits");
     drop(shell);
@@ -160,7 +175,7 @@ fn trace(mut shell: Command, fault: Fault, is_armed: Arc<AtomicBool>, started: &
     let (is_over, over) = channel();
     let pid = child.id();
     let watchdog = std::thread::spawn(move || ends_in_time(pid, &over));
-    let outcome = Tracer::new(root, fault, is_armed).follow();
+    let outcome = Tracer::new(root, fault, flags).follow();
     drop(is_over);
     assert!(watchdog.join().unwrap(), "it did not end: {:?}", outcome.calls.last());
     outcome
@@ -185,6 +200,9 @@ struct Tracer {
     is_over: bool,
     /// Whether calls count.
     is_armed: Arc<AtomicBool>,
+    /// Whether a call is being held, and the thread that makes it.
+    is_holding: Arc<AtomicBool>,
+    held: Option<Pid>,
     threads: HashMap<Pid, Thread>,
     calls: Vec<Call>,
     hits: Vec<Call>,
@@ -201,7 +219,7 @@ struct Thread {
 }
 
 impl Tracer {
-    fn new(root: Pid, fault: Fault, is_armed: Arc<AtomicBool>) -> Tracer {
+    fn new(root: Pid, fault: Fault, [is_armed, is_holding]: [Arc<AtomicBool>; 2]) -> Tracer {
         let (has_begun, is_over, code) = (false, false, None);
         Tracer {
             root,
@@ -209,6 +227,8 @@ impl Tracer {
             has_begun,
             is_over,
             is_armed,
+            is_holding,
+            held: None,
             threads: HashMap::new(),
             calls: Vec::new(),
             hits: Vec::new(),
@@ -294,7 +314,9 @@ impl Tracer {
         } else if let Some(errno) = known.fails.take() {
             registers::set_error(thread, errno);
         }
-        self.go_on(thread, None);
+        if self.held != Some(thread) {
+            self.go_on(thread, None);
+        }
     }
 
     fn enters(&mut self, thread: Pid) {
@@ -314,9 +336,14 @@ impl Tracer {
                 self.hits.push(call);
                 let all = working_on(dir);
                 self.kill();
-                for pid in all {
-                    send(pid, rustix::process::Signal::KILL);
-                }
+                all.into_iter().for_each(|pid| send(pid, rustix::process::Signal::KILL));
+            }
+            Fault::PowerCut { at, plug, dir } if *at == now => {
+                self.hits.push(call);
+                plug.pull();
+                let all = working_on(dir);
+                self.kill();
+                all.into_iter().for_each(|pid| send(pid, rustix::process::Signal::KILL));
             }
             Fault::Fail { at, errno, lasting } => {
                 let is_again = *lasting && self.hits.iter().any(|hit| hit.number == number);
@@ -327,7 +354,22 @@ impl Tracer {
                     self.hits.push(call);
                 }
             }
-            Fault::None | Fault::Kill { .. } | Fault::KillAll { .. } => {}
+            Fault::Hold { .. } if SIGNALS.contains(&call.name) => {
+                if let Some(held) = self.held.take() {
+                    self.is_holding.store(false, Ordering::SeqCst);
+                    self.go_on(held, None);
+                }
+            }
+            Fault::Hold { call: name, on } if self.hits.is_empty() && call.is(name, on) => {
+                self.held = Some(thread);
+                self.is_holding.store(true, Ordering::SeqCst);
+                self.hits.push(call);
+            }
+            Fault::None
+            | Fault::Kill { .. }
+            | Fault::KillAll { .. }
+            | Fault::PowerCut { .. }
+            | Fault::Hold { .. } => {}
         }
     }
 

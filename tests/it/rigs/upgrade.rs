@@ -6,6 +6,7 @@ use crate::rig::server::{Content, Server};
 use crate::rig::visor::Rig;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 use wemixvisor::digest::Digest;
 
 /// Supervisors that `cargo test` kills.
@@ -16,7 +17,7 @@ const REDUCED_TWICE: usize = 2;
 /// The upgrade.
 pub(super) const UPGRADE: Flow = Flow {
     name: "upgrade",
-    scene: planned,
+    scene: || planned(Rig::empty()),
     words: None,
     drive: upgrades,
     is_done: is_applied,
@@ -36,15 +37,20 @@ fn nor_does_one_that_is_killed_again_while_it_recovers() {
 }
 
 /// A home that downloads version 2 of its node and upgrades to it at height 10, with a hook.
-fn planned() -> Scene {
-    let rig = Rig::with(&[("freeze", "10")]).set("DAEMON_ALLOW_DOWNLOAD_BINARIES", "true");
+pub(super) fn planned(rig: Rig) -> Scene {
+    let rig = rig.laid_out(&[("freeze", "10")]).set("DAEMON_ALLOW_DOWNLOAD_BINARIES", "true");
     let content = Content::new(fs::read(rig.binary("v2", &[])).unwrap());
     let digest = Digest::sha256(&content.body).hex();
     let server = Server::start(move |asked, conn| content.serve(asked, conn));
-    rig.hook("v2", "pre-upgrade", "echo $UPGRADE_RETRY >> hook.ran");
+    rig.hook("v2", "pre-upgrade", &format!("echo $UPGRADE_RETRY >> {}", hook_ran(&rig).display()));
     let url = server.url("/v2");
     rig.ok(&["upgrade", "schedule", "v2", "10", "--url", &url, "--sha256", &digest, "--force"]);
     Scene::with(rig, server)
+}
+
+/// What the hook leaves behind. It is not in the home, because a shell syncs nothing.
+fn hook_ran(rig: &Rig) -> PathBuf {
+    rig.path().join("hook.ran")
 }
 
 fn upgrades(run: &Run<'_>) {
@@ -65,7 +71,7 @@ fn has_upgraded(rig: &Rig, what: &str) {
     let versions = rig.versions();
     assert!(versions.is_sorted(), "{what}: the old binary ran after the new one: {versions:?}");
     assert_eq!(rig.backups().len(), 1, "{what}: {:?}", rig.backups());
-    let hooks = fs::read_to_string(rig.home().join("hook.ran")).unwrap_or_default();
+    let hooks = fs::read_to_string(hook_ran(rig)).unwrap_or_default();
     // It may have been killed before it had written anything.
     assert!(
         ["0\n", "0\n1\n", "1\n", "0\n1\n1\n"].contains(&hooks.as_str()),

@@ -27,6 +27,11 @@ use crate::machine::gates::Validator;
 use dice::Dice;
 use scenario::Scenario;
 use sim::Sim;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The networks are small, and the runs few, where nothing else is asked for.
 const LARGEST: u64 = 12;
@@ -52,34 +57,84 @@ fn run(seed: u64, tells: bool) -> Result<Sim, String> {
     }
 }
 
+/// The sum of what the runs showed.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    steps: u64,
+    /// The runs in which a person had to help.
+    helped: u64,
+    halted: usize,
+    unproven: u64,
+    /// The runs that broke a law, by their seeds.
+    failures: BTreeMap<u64, String>,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, outcome: Result<Sim, String>) {
+        match outcome {
+            Ok(sim) => {
+                self.runs += 1;
+                self.steps += sim.steps;
+                self.helped += u64::from(sim.helped > 0);
+                self.halted += sim.homes.iter().filter(|home| home.is_halted()).count();
+                self.unproven += sim.unproven;
+            }
+            Err(story) => {
+                self.failures.insert(seed, story);
+            }
+        }
+    }
+}
+
+/// Names the seed of a run that panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- seed {}", self.0);
+        }
+    }
+}
+
+/// Makes the runs of these seeds on all processors, until `most` have failed. The seeds are taken in their order, so
+/// that the first failure is the same with any number of processors.
+fn make(seeds: Range<u64>, most: usize) -> Tally {
+    let (next, tally) = (AtomicU64::new(seeds.start), Mutex::new(Tally::default()));
+    let work = || {
+        while tally.lock().expect("no thread panics while it adds").failures.len() < most {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                break;
+            }
+            let _named = Named(seed);
+            let outcome = run(seed, false);
+            tally.lock().expect("no thread panics while it adds").add(seed, outcome);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    tally.into_inner().expect("no thread panics while it adds")
+}
+
 #[test]
 fn a_fleet_of_machines_keeps_the_laws() {
     let first = number("FLEET_SEED").unwrap_or(0);
-    let (mut runs, mut helped, mut steps, mut halted, mut unproven) = (0, 0, 0, 0, 0);
-    let mut failures = Vec::new();
-    let began = std::time::Instant::now();
     let most = number("FLEET_FAILURES").unwrap_or(1) as usize;
-    for seed in first..first + number("FLEET_RUNS").unwrap_or(RUNS) {
-        match run(seed, false) {
-            Ok(sim) => {
-                runs += 1;
-                helped += u64::from(sim.helped > 0);
-                halted += sim.homes.iter().filter(|home| home.is_halted()).count();
-                steps += sim.steps;
-                unproven += sim.unproven;
-            }
-            Err(story) => failures.push(story),
-        }
-        if failures.len() >= most {
-            break;
-        }
-    }
+    let began = std::time::Instant::now();
+    let tally = make(first..first + number("FLEET_RUNS").unwrap_or(RUNS), most);
+    let Tally { runs, steps, helped, halted, unproven, failures } = tally;
     println!(
         "{runs} runs, {steps} steps in {:.1?}; {helped} needed a person, {halted} nodes halted",
         began.elapsed()
     );
-    if let Some(story) = failures.first() {
-        for other in &failures[1..] {
+    let mut stories = failures.into_values();
+    if let Some(story) = stories.next() {
+        for other in stories {
             println!("{}", other.lines().next().unwrap_or_default());
         }
         panic!("{story}");

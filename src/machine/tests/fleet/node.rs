@@ -164,6 +164,12 @@ impl Sim {
                 }
                 Event::SealingStopped(ok(answers))
             }
+            Question::Greet(turn) => {
+                if answers {
+                    self.greet(i, turn);
+                }
+                Event::Greeted(if answers { Ok(None) } else { Err(failure()) })
+            }
             Question::Unpeer => {
                 if answers {
                     self.unpeer(i, pid);

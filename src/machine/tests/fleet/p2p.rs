@@ -77,6 +77,17 @@ impl Sim {
         }
     }
 
+    /// The node connects to one of its peers anew, so that both learn of each other's head.
+    pub(super) fn greet(&mut self, i: usize, turn: u32) {
+        let peers: Vec<usize> = (0..self.homes.len()).filter(|j| self.is_connected(i, *j)).collect();
+        if let Some(at) = (turn as usize).checked_rem(peers.len()) {
+            let j = peers[at];
+            self.note(i, || format!("connects to {j} anew"));
+            self.greetings.insert((i.min(j), i.max(j)), self.now);
+            self.survey_peers();
+        }
+    }
+
     /// Whether it is a validator whose engine is off.
     fn is_silent(&self, i: usize) -> bool {
         let member = self.chain.set(self.chain.top() + 1).contains(&i);
@@ -184,7 +195,9 @@ impl Sim {
             .filter(|j| self.is_connected(i, *j) && self.homes[*j].head == best)
             .peekable();
         // What is in databases only comes back with the first round.
-        have.peek().is_none() || have.any(|j| self.homes[j].head_since <= greeted(i).max(greeted(j)))
+        let anew = |j: usize| self.greetings.get(&(i.min(j), i.max(j))).copied().unwrap_or(0);
+        have.peek().is_none()
+            || have.any(|j| self.homes[j].head_since <= greeted(i).max(greeted(j)).max(anew(j)))
     }
 
     /// The node has a new head.

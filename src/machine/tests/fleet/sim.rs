@@ -25,6 +25,7 @@ pub(super) enum Question {
     StartSealing,
     StopSealing,
     Unpeer,
+    Greet(u32),
 }
 
 /// What happens at a time, mostly to the node process of a number.
@@ -74,6 +75,8 @@ pub(super) struct Sim {
     pub(super) before: (Vec<usize>, u64),
     /// The nodes that have proposed the last block of all again, by its height.
     pub(super) stale: BTreeMap<u64, super::chain::Nodes>,
+    /// When two nodes connected anew at the will of one of them.
+    pub(super) greetings: BTreeMap<(usize, usize), u64>,
     /// The law that was broken.
     verdict: Option<String>,
     pub(super) over: bool,
@@ -113,6 +116,7 @@ impl Sim {
             rounds_done: BTreeMap::new(),
             before: (set, 0),
             stale: BTreeMap::new(),
+            greetings: BTreeMap::new(),
             verdict: None,
             over: false,
             tells,
@@ -167,11 +171,10 @@ impl Sim {
                 }
             }
             What::Written(i, boots, outcome) => {
-                if self.homes[i].boots == boots
-                    && let Some(heard) = self.homes[i].inbox.take()
-                {
+                if self.homes[i].boots == boots {
+                    let heard = self.homes[i].inbox.take();
                     self.feed(i, *outcome);
-                    heard.into_iter().for_each(|event| self.feed(i, event));
+                    heard.into_iter().flatten().for_each(|event| self.feed(i, event));
                 }
             }
             What::JobDone(i, job) => self.job_done(i, job),
@@ -332,6 +335,7 @@ impl Sim {
             Action::Recall { height } => self.ask(i, Question::Recall(height)),
             Action::StartSealing => self.ask(i, Question::StartSealing),
             Action::StopSealing => self.ask(i, Question::StopSealing),
+            Action::Greet { turn } => self.ask(i, Question::Greet(turn)),
             Action::Unpeer => {
                 self.check_stop(i);
                 self.ask(i, Question::Unpeer)
@@ -360,7 +364,8 @@ impl Sim {
                 self.note(i, || format!("answers {reply:?}"));
                 None
             }
-            Action::Strike { .. } | Action::AfterUpgrade(_) => None,
+            Action::AfterUpgrade(_) => Some(Event::PostHookEnded),
+            Action::Strike { .. } => None,
         }
     }
 
@@ -421,7 +426,10 @@ impl Sim {
             return Some(outcome);
         }
         let (boots, wait) = (self.homes[i].boots, self.dice.within(1, self.scenario.slow_disk));
-        self.homes[i].inbox = Some(VecDeque::new());
+        // A record is written beside a node that runs.
+        if outcome != Event::Recorded || self.homes[i].node.is_none() {
+            self.homes[i].inbox = Some(VecDeque::new());
+        }
         self.after(wait, What::Written(i, boots, Box::new(outcome)));
         None
     }

@@ -24,6 +24,10 @@ impl Sim {
             // A block that is lost before its voters have it is known to none of them: no rule can save that.
             return self.after(SPREADS, What::Fault(n));
         }
+        if matches!(fault, Fault::Foreign(i, _) if self.homes[i].record.chain.is_none()) {
+            // A home is bound to the chain of its first contact, whichever that is: no rule can know better.
+            return self.after(SPREADS, What::Fault(n));
+        }
         match fault {
             Fault::Crash(i) => {
                 self.note(i, || "its node is killed".to_owned());

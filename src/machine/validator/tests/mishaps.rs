@@ -413,3 +413,28 @@ fn after_a_retry_the_second_start_is_not_the_first() {
     rig.exits(Status::Code(0));
     assert!(rig.has_halted(), "the old binary runs again: {:?} {:?}", rig.outcome(), rig.modes());
 }
+
+/// It learns of a block that the others have beyond its own at a new connection only.
+#[test]
+fn while_a_quorum_stands_still_together_one_peer_after_the_other_is_connected_anew() {
+    let greeted = |rig: &Rig| rig.count(|a| matches!(a, Action::Greet { .. }));
+    let stand = |rig: &mut Rig, peers: &[u8], seconds: u64| {
+        for _ in 0..seconds {
+            rig.tick(1);
+            rig.surveyed(connected(95, peers));
+        }
+    };
+    let mut rig = running();
+    (92..=95).for_each(|height| rig.follow(height));
+    stand(&mut rig, &[2, 3], 59);
+    assert_eq!(greeted(&rig), 0);
+    stand(&mut rig, &[2, 3], 2);
+    assert_eq!(greeted(&rig), 1);
+    stand(&mut rig, &[2, 3], 62);
+    assert_eq!(rig.said.iter().filter(|a| **a == Action::Greet { turn: 1 }).count(), 1);
+
+    let mut rig = running();
+    (92..=95).for_each(|height| rig.follow(height));
+    stand(&mut rig, &[2], 90);
+    assert_eq!(greeted(&rig), 0, "too few are there to go on: the chain waits for them");
+}

@@ -1,0 +1,98 @@
+//! Which file it is, and whether it has changed, at the price of one stat(2).
+
+use crate::error::{Error, Result};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Tells a file apart from every other and from itself after a change, while the machine runs.
+///
+/// The change time cannot be set by a program. Taken before a full check and found equal later,
+/// a stamp means that the file is still the one that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp([i128; 5]);
+
+impl Stamp {
+    /// The stamp of the file at `path`, which must not be a link.
+    ///
+    /// # Errors
+    /// If it cannot be examined.
+    pub fn of(path: &Path) -> Result<Self> {
+        Ok(Stamp::from(&fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?))
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(meta: &Metadata) -> Self {
+        let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+        Stamp([
+            meta.dev().into(),
+            meta.ino().into(),
+            meta.len().into(),
+            nanos(meta.mtime(), meta.mtime_nsec()),
+            nanos(meta.ctime(), meta.ctime_nsec()),
+        ])
+    }
+}
+
+/// A stamp that outlives a boot, for files of one file system: the number of that may be another one then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastingStamp {
+    /// The inode number.
+    pub inode: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// When the content was written last, in seconds and nanoseconds. A program can set it.
+    pub modified: (i64, i64),
+    /// When anything of it was changed last, its names included: no write leaves it as it is.
+    pub changed: (i64, i64),
+}
+
+impl LastingStamp {
+    /// Whether inode, length and time of the content are the same. Another name of the file does not matter.
+    #[must_use]
+    pub fn has_content_of(&self, other: &LastingStamp) -> bool {
+        LastingStamp { changed: other.changed, ..*self } == *other
+    }
+}
+
+impl From<&Metadata> for LastingStamp {
+    fn from(meta: &Metadata) -> Self {
+        LastingStamp {
+            inode: meta.ino(),
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+/// Whether two looks were at one file, whatever it is called.
+#[must_use]
+pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_changes_with_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"one").unwrap();
+        let stamp = Stamp::of(&path).unwrap();
+        assert_eq!(Stamp::of(&path).unwrap(), stamp);
+        // Same size and same modification time, but another file.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::rename(&path, path.with_file_name("old")).unwrap();
+        fs::write(&path, b"two").unwrap();
+        fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_ne!(Stamp::of(&path).unwrap(), stamp);
+        let look = |name| fs::metadata(dir.path().join(name)).unwrap();
+        assert!(!is_same_file(&look("f"), &look("old")) && is_same_file(&look("old"), &look("old")));
+        fs::remove_file(&path).unwrap();
+        Stamp::of(&path).unwrap_err();
+    }
+}

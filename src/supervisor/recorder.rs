@@ -1,0 +1,228 @@
+//! The thread that writes what the loop has to say: the journal, the history, and a cancelled upgrade in the schedule.
+//! The loop hands it over and never waits for a disk while a node runs.
+//!
+//! Records come first, in order, and the outcome of each is reported. The rest is done when no record waits, one piece
+//! at a time: the second copy of a record at rest, lines of history, the schedule.
+
+use super::start_thread;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::machine::Record;
+use crate::name::Name;
+use crate::upgrade::agenda::Agenda;
+use crate::upgrade::history::{self, Entry};
+use crate::upgrade::journal::Journal;
+use crate::upgrade::planned::Planned;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long the end of the supervisor, and the program after us, wait for what is still to be written.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The wait before the second copy of a record is written again that could not be.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long the schedule may be locked by a command that changes it.
+const LOCKED: Duration = Duration::from_millis(250);
+
+/// The outcome of the write of a record.
+pub(super) type Written = Result<()>;
+
+/// The outcome of the cancellation of an upgrade.
+#[derive(Debug)]
+pub(super) struct Struck {
+    pub(super) name: Name,
+    /// The caller.
+    pub(super) reply_to: Option<u64>,
+    pub(super) result: Result<()>,
+}
+
+/// What is written when no record waits.
+#[derive(Debug)]
+enum Task {
+    Settle,
+    Note(Entry),
+    Strike {
+        name: Name,
+        heights: Vec<u64>,
+        reply_to: Option<u64>,
+    },
+    /// Report that all is written that was handed over before.
+    Report(Sender<()>),
+}
+
+enum Order {
+    Write(Box<Record>),
+    Later(Task),
+}
+
+/// The handle of the thread. Dropped, the thread ends when all is written.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    orders: Option<Sender<Order>>,
+    written: Receiver<Written>,
+    ended: Receiver<()>,
+    /// Whether a record was written since the last second copy.
+    unsettled: bool,
+}
+
+impl Recorder {
+    /// Starts the thread; outcomes go to `written`, whose receiving end is needed here as well, and to `struck`.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn start(
+        home: &Home,
+        journal: Journal,
+        written: (Sender<Written>, Receiver<Written>),
+        struck: Sender<Struck>,
+    ) -> Result<Self> {
+        let (orders, receiver) = unbounded();
+        let (ends, ended) = bounded(0);
+        let (outcomes, written) = written;
+        let desk = Desk {
+            home: home.clone(),
+            journal,
+            written: outcomes,
+            struck,
+            later: VecDeque::new(),
+            is_unsettled: false,
+        };
+        let body = move || {
+            desk.run(&receiver);
+            drop(ends);
+        };
+        start_thread("recorder", body)
+            .map_err(|e| Error::new(Kind::Io, "start the thread of the journal").because(e))?;
+        Ok(Recorder { orders: Some(orders), written, ended, unsettled: false })
+    }
+
+    /// Has a record made durable; the outcome is reported.
+    pub(super) fn write(&mut self, record: Record) {
+        self.unsettled = true;
+        self.order(Order::Write(Box::new(record)));
+    }
+
+    /// Waits for the outcome of the record that was handed over last. Nothing else may happen before it.
+    pub(super) fn wait(&self) -> Written {
+        self.written.recv().map_err(|e| Error::new(Kind::Bug, "wait for the journal").because(e))?
+    }
+
+    /// Has the second copy of a record at rest written, if there is one to write.
+    pub(super) fn settle(&mut self) {
+        if std::mem::take(&mut self.unsettled) {
+            self.order(Order::Later(Task::Settle));
+        }
+    }
+
+    /// Has a line added to the history.
+    pub(super) fn note(&self, entry: Entry) {
+        self.order(Order::Later(Task::Note(entry)));
+    }
+
+    /// Has an upgrade struck off the schedule; the outcome is reported.
+    pub(super) fn strike(&self, planned: &Planned, name: Name, reply_to: Option<u64>) {
+        let heights = planned.heights(&name);
+        self.order(Order::Later(Task::Strike { name, heights, reply_to }));
+    }
+
+    /// Waits until all is written that was handed over. Returns whether it was.
+    pub(super) fn drain(&self) -> bool {
+        let (report, reported) = bounded(1);
+        self.order(Order::Later(Task::Report(report)));
+        reported.recv_timeout(DRAIN).is_ok()
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // The thread lives as long as this handle.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.orders = None;
+        // It ends when all is written, or could not be.
+        let _ = self.ended.recv_timeout(DRAIN);
+    }
+}
+
+/// What the thread works with.
+struct Desk {
+    home: Home,
+    journal: Journal,
+    written: Sender<Written>,
+    struck: Sender<Struck>,
+    later: VecDeque<Task>,
+    /// Whether the second copy of a record at rest could not be written, so that this is logged once.
+    is_unsettled: bool,
+}
+
+impl Desk {
+    fn run(mut self, orders: &Receiver<Order>) {
+        loop {
+            match self.next(orders) {
+                Ok(Some(Order::Write(record))) => {
+                    // Who does not wait for the outcome any more has ended.
+                    let _ = self.written.send(self.journal.write(&record));
+                }
+                Ok(Some(Order::Later(task))) => self.later.push_back(task),
+                Ok(None) => {
+                    if let Some(task) = self.later.pop_front() {
+                        self.perform(task);
+                    }
+                }
+                Err(Ended) => return,
+            }
+        }
+    }
+
+    /// The next order; None where none waits and there is something else to do.
+    fn next(&self, orders: &Receiver<Order>) -> std::result::Result<Option<Order>, Ended> {
+        if !self.later.is_empty() {
+            return match orders.try_recv() {
+                Ok(order) => Ok(Some(order)),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(None),
+            };
+        }
+        if self.is_unsettled {
+            return match orders.recv_timeout(AGAIN) {
+                Ok(order) => Ok(Some(order)),
+                Err(RecvTimeoutError::Timeout) => Ok(Some(Order::Later(Task::Settle))),
+                Err(RecvTimeoutError::Disconnected) => Err(Ended),
+            };
+        }
+        orders.recv().map(Some).map_err(|_| Ended)
+    }
+
+    fn perform(&mut self, task: Task) {
+        match task {
+            Task::Settle => self.settle(),
+            Task::Note(entry) => {
+                if let Err(e) = history::append(&self.home, &entry) {
+                    log::warn!("event=history_not_written {e}");
+                }
+            }
+            Task::Strike { name, heights, reply_to } => {
+                let result = Agenda::edit_within(LOCKED, &self.home, |agenda| agenda.cancel(&name, &heights));
+                let _ = self.struck.send(Struck { name, reply_to, result });
+            }
+            Task::Report(to) => {
+                let _ = to.send(());
+            }
+        }
+    }
+
+    /// Writes the second copy of a record at rest.
+    fn settle(&mut self) {
+        let trouble = self.journal.settle().err();
+        if let Some(e) = trouble.as_ref().filter(|_| !self.is_unsettled) {
+            log::error!("event=journal_not_settled the newest record is in one slot only: {e}");
+        }
+        self.is_unsettled = trouble.is_some();
+    }
+}
+
+/// The supervisor has ended, and all is written.
+struct Ended;
