@@ -109,6 +109,9 @@ fn show(home: &Home, status: &Status) -> String {
         };
         line("upgrading", format!("{from} -> {to}: {}", stage(p)));
     }
+    if let Some(backup) = &view.backup {
+        line("backup", backup.clone());
+    }
     if let Some(reason) = &view.silent {
         line("silent", format!("the node does not sign until that is safe: {reason}"));
     }

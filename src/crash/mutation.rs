@@ -19,7 +19,7 @@ const KEPT: [(&str, &[Mutation], &str); 4] = [
     ),
     ("durable::mkdir: sync_dir(parent)", &[Mutation::Late], "as above"),
     (
-        "durable::promote: if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }",
+        "durable::publish: if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }",
         &[Mutation::Missing, Mutation::Late],
         "a file system whose renames are not one step in both directories may keep the old name as well",
     ),

@@ -35,17 +35,35 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// A stamp that outlives a boot, for files of one file system: the number of that may be another one then. No write,
-/// and no change of name or mode, leaves it as it is.
+/// A stamp that outlives a boot, for files of one file system: the number of that may be another one then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastingStamp {
-    inode: u64,
-    changed: (i64, i64),
+    /// The inode number.
+    pub inode: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// When the content was written last, in seconds and nanoseconds. A program can set it.
+    pub modified: (i64, i64),
+    /// When anything of it was changed last, its names included: no write leaves it as it is.
+    pub changed: (i64, i64),
+}
+
+impl LastingStamp {
+    /// Whether inode, length and time of the content are the same. Another name of the file does not matter.
+    #[must_use]
+    pub fn has_content_of(&self, other: &LastingStamp) -> bool {
+        LastingStamp { changed: other.changed, ..*self } == *other
+    }
 }
 
 impl From<&Metadata> for LastingStamp {
     fn from(meta: &Metadata) -> Self {
-        LastingStamp { inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()) }
+        LastingStamp {
+            inode: meta.ino(),
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
     }
 }
 

@@ -42,8 +42,10 @@
 //!
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
-//! binary is good, `probation`; whether there is a way back, `rollback`; the one that the operator orders, `back`; what to do after a crash, `recovery`; what to do without
-//! a record, `recording`; requests of the operator, `requests`; starts and ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`; what people see, `view`
+//! binary is good, `probation`; whether there is a way back, `rollback`; the one that the operator orders, `back`; what to
+//! do after a crash, `recovery`; what to do without a record, `recording`; requests of the operator, `requests`; starts and
+//! ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`;
+//! backups beside a running node, `backups`; what people see, `view`
 //! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
@@ -51,6 +53,7 @@
 
 mod adoption;
 mod back;
+mod backups;
 mod chain_check;
 mod event;
 pub mod gates;
@@ -86,8 +89,8 @@ mod view;
 mod tests;
 
 pub use event::{
-    Action, Alive, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Launched, Level,
-    Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
+    Action, Ahead, Alive, Ask, BackupMade, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd,
+    Launched, Level, Mode, Notice, OwnMark, Recollection, Request, Status, Survey, Tended,
 };
 pub use record::{
     Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target,
@@ -102,6 +105,7 @@ pub use upgrade::{Origin, Upgrade};
 pub use view::{Activity, BackView, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
 
 use crate::name::Name;
+use backups::Backups;
 use heads::{Heads, Hearing, Pace};
 use leaving::{Departure, LEAVE};
 use restart::Restarts;
@@ -137,6 +141,8 @@ pub struct Policy {
     pub probation_time: Duration,
     /// Whether the data is backed up before a switch.
     pub backup: bool,
+    /// Whether a backup is begun before the node is stopped.
+    pub backup_ahead: bool,
     /// How often a pre-upgrade hook may ask to be run again.
     pub hook_retries: u32,
     /// Whether this node seals blocks, so that a new binary may have signed.
@@ -165,6 +171,7 @@ impl Default for Policy {
             probation_blocks: 20,
             probation_time: Duration::from_secs(60),
             backup: true,
+            backup_ahead: true,
             hook_retries: 0,
             validator: false,
             shortest_period: Duration::from_secs(1),
@@ -220,6 +227,7 @@ pub struct Machine {
     /// An upgrade the operator wants now, whatever the height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
+    backups: Backups,
     worker: Worker,
     wish: Wish,
     /// How the last node ended; the record has `Running` from just before the next one is executed.
@@ -280,6 +288,7 @@ impl Machine {
             tried: 0,
             forced: None,
             prepared: BTreeMap::new(),
+            backups: Backups::default(),
             worker: Worker::Idle,
             wish: Wish::Run,
             restarts: Restarts::default(),
@@ -339,6 +348,7 @@ impl Machine {
             Event::SealingStopped(result) => self.sealing_stopped(result),
             Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
+            Event::BackupsToTend => self.tend_backups(now),
             Event::Greeted(result) => self.greeted(result),
             Event::PostHookEnded => self.post_hooks = self.post_hooks.saturating_sub(1),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
@@ -425,6 +435,7 @@ impl Machine {
             State::Working { .. } => self.drive_working(),
         }
         self.prepare(now);
+        self.mind_backups(now);
     }
 
     /// The record that survives a crash of ours, as it is on disk; with no node running, as it is just being made durable.

@@ -18,10 +18,14 @@ const CLOSE: usize = 16;
 impl Machine {
     /// Begins to prepare the next binary that is not ready, if nothing else is being done.
     pub(super) fn prepare(&mut self, now: Instant) {
-        if self.worker != Worker::Idle || !self.may_prepare() {
+        let is_free = matches!(self.worker, Worker::Idle | Worker::Aside);
+        if !is_free || !self.may_prepare() {
             return;
         }
         if let Some(upgrade) = self.wanted(now) {
+            if self.worker == Worker::Aside {
+                return self.end_work_aside();
+            }
             let failures = match self.prepared.get(&upgrade.name) {
                 Some(Preparation::Failed { failures, .. }) => *failures,
                 _ => 0,
@@ -61,7 +65,7 @@ impl Machine {
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        if self.worker != Worker::Idle || !self.may_prepare() {
+        if !matches!(self.worker, Worker::Idle | Worker::Aside) || !self.may_prepare() {
             return None;
         }
         let retry_at = |u: &Upgrade| match self.prepared.get(&u.name) {
