@@ -101,6 +101,10 @@ impl Machine {
 
     fn resume(&mut self, now: Instant, recovery: Recovery) {
         let was_running = std::mem::replace(&mut self.record.node, self.left) == NodeMark::Running;
+        if matches!(recovery, Recovery::Backup | Recovery::Hook | Recovery::Switch) {
+            // The end of the old node was not seen, or the head record is older than that.
+            self.leave_own_block_at_the_fork();
+        }
         match recovery {
             Recovery::Start
             | Recovery::Forget

@@ -441,3 +441,17 @@ fn while_a_quorum_stands_still_together_one_peer_after_the_other_is_connected_an
     stand(&mut rig, &[2], 90);
     assert_eq!(greeted(&rig), 0, "too few are there to go on: the chain waits for them");
 }
+
+/// The old binary has made a block of its own at the fork; power is lost after its stop was recorded and before its end
+/// was seen.
+#[test]
+fn an_own_block_at_the_fork_is_left_behind_where_the_end_of_the_old_node_was_not_seen() {
+    let mut rig = running_to(Some(H + 1));
+    rig.follow(H);
+    assert_eq!(rig.stops(), 1, "the next block needs the new binary");
+    let record = rig.record.clone();
+    let own = HeadRecord { block: block(H + 1), recent: vec![block(H)], ..rig.kept.clone().unwrap() };
+    let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(own));
+    rig.tick(60);
+    assert_eq!(rig.kept.as_ref().unwrap().block.height, H, "what the network decides there takes its place");
+}
