@@ -266,8 +266,11 @@ fn open_lock(path: &Path) -> Result<File> {
 /// If it cannot be opened or locked at all.
 pub fn claim_dir(path: &Path) -> Result<Option<File>> {
     let dir = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    Ok(try_lock(&dir, path)?.then_some(dir))
+    Ok(lock_within(NEWBORN, &dir, path)?.then_some(dir))
 }
+
+/// A child that another thread has just forked holds our locks as well, until its exec.
+const NEWBORN: Duration = Duration::from_millis(100);
 
 /// That another process works on a directory.
 pub(crate) fn busy(path: &Path) -> Error {

@@ -351,7 +351,10 @@ mod tests {
         });
         assert!(NodeLock::try_acquire(&rig.home).unwrap().is_none());
         let named = format!("process {} (sleep)", left(&rig).as_raw_pid());
-        assert!(holders(&rig.home.node_lock()).contains(&named));
+        // Until its exec it has the name of its shell.
+        while !holders(&rig.home.node_lock()).contains(&named) {
+            std::thread::yield_now();
+        }
         rustix::process::kill_process(left(&rig), rustix::process::Signal::KILL).unwrap();
         while NodeLock::try_acquire(&rig.home).unwrap().is_none() {
             std::thread::yield_now();
