@@ -227,7 +227,7 @@ fn an_old_binary_is_not_started_at_the_fork_that_was_planned_meanwhile() {
     visor.wait_status("block 9 to count", |status| (status["head_record"]["height"] == 9).then_some(()));
     assert_eq!(visor.stop(), 0);
     rig.stage("v2", &[]);
-    rig.ok(&["upgrade", "schedule", "v2", "5", "--fork-height", "10"]);
+    rig.ok(&["upgrade", "schedule", "v2", "5", "--fork-height", "10", "--now"]);
     let mut visor = rig.run();
     visor.wait(&["event=start_held", "fork at 10"]);
     visor.wait_outcome("v2", "applied");
