@@ -207,7 +207,10 @@ impl Machine {
     /// For a node that stops by itself: the upgrade that it has named in the trigger file. What others plan
     /// before that one waits for a height, which is not known.
     pub(super) fn triggered(&self) -> Option<&Upgrade> {
-        self.open().find(|upgrade| !self.policy.watch_height && upgrade.origin == Origin::TriggerFile)
+        if self.policy.watch_height {
+            return None;
+        }
+        self.open().find(|upgrade| upgrade.origin == Origin::TriggerFile)
     }
 
     pub(super) fn inspected(&mut self, now: Instant) {
