@@ -260,13 +260,26 @@ fn open_lock(path: &Path) -> Result<File> {
     regular::open_own(path).map_err(|e| Error::io("open lock", path, e))
 }
 
+/// How a directory is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// By one process alone, which changes it.
+    Alone,
+    /// By any number of processes that only read it.
+    Shared,
+}
+
 /// Claims a directory that is being worked on, for as long as the file is open; None while another process does.
 ///
 /// # Errors
 /// If it cannot be opened or locked at all.
-pub fn claim_dir(path: &Path) -> Result<Option<File>> {
+pub fn claim_dir(path: &Path, claim: Claim) -> Result<Option<File>> {
     let dir = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    Ok(lock_within(NEWBORN, &dir, path)?.then_some(dir))
+    let how = match claim {
+        Claim::Alone => FlockOperation::NonBlockingLockExclusive,
+        Claim::Shared => FlockOperation::NonBlockingLockShared,
+    };
+    Ok(within(NEWBORN, || flock_as(&dir, path, how))?.then_some(dir))
 }
 
 /// A child that another thread has just forked holds our locks as well, until its exec.
@@ -283,9 +296,13 @@ pub(crate) fn busy(path: &Path) -> Error {
 /// # Errors
 /// If it cannot be locked at all.
 pub fn lock_within(patience: Duration, file: &File, path: &Path) -> Result<bool> {
+    within(patience, || try_lock(file, path))
+}
+
+fn within(patience: Duration, mut take: impl FnMut() -> Result<bool>) -> Result<bool> {
     let until = Instant::now() + patience;
     loop {
-        let is_taken = try_lock(file, path)?;
+        let is_taken = take()?;
         if is_taken || Instant::now() >= until {
             return Ok(is_taken);
         }
@@ -298,7 +315,11 @@ pub fn lock_within(patience: Duration, file: &File, path: &Path) -> Result<bool>
 /// # Errors
 /// If it cannot be locked at all.
 pub fn try_lock(file: &File, path: &Path) -> Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+    flock_as(file, path, FlockOperation::NonBlockingLockExclusive)
+}
+
+fn flock_as(file: &File, path: &Path, how: FlockOperation) -> Result<bool> {
+    match flock(file, how) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(e) => Err(Error::io("lock", path, e.into())),

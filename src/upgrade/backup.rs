@@ -29,7 +29,7 @@ pub use verify::{complete, verify, verify_with};
 pub use work::Work;
 
 use crate::error::{Error, Kind, Result};
-use crate::home::lock::{busy, claim_dir};
+use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable};
@@ -120,7 +120,7 @@ impl Draft {
         sweep(home.backups());
         let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
         durable::mkdir(&path)?;
-        let claim = claim_dir(&path)?.ok_or_else(|| busy(&path))?;
+        let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
         let building = Building::new(path.join(DATA))?;
         Ok(Draft { path, building, _claim: claim })
     }
@@ -277,7 +277,7 @@ pub(super) fn sweep(dir: &Path) {
             durable::sweep(&entry.path());
         }
         let ours = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
-        if ours && let Ok(Some(_claim)) = claim_dir(&entry.path()) {
+        if ours && let Ok(Some(_claim)) = claim_dir(&entry.path(), Claim::Alone) {
             // If it cannot be removed, the check for space takes it into account.
             if fs::remove_dir_all(entry.path()).is_ok() {
                 note(Effect::Remove(&entry.path()));

@@ -11,7 +11,7 @@ use super::backup::verify::check_tree;
 use super::backup::{Backup, Content, Work};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::home::lock::{busy, claim_dir};
+use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::space;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
@@ -137,7 +137,7 @@ pub fn replaced(home: &Home) -> Vec<PathBuf> {
 /// replaced by earlier ones still is: that is for the operator to remove.
 pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     let Ok(places) = Places::of(home) else { return Vec::new() };
-    if let Ok(Some(_claim)) = claim_dir(&places.building) {
+    if let Ok(Some(_claim)) = claim_dir(&places.building, Claim::Alone) {
         // The next restore removes what cannot be removed now.
         if fs::remove_dir_all(&places.building).is_ok() {
             note(Effect::Remove(&places.building));
@@ -170,13 +170,13 @@ fn source(work: &Work<'_>, places: &Places, backup: &Backup) -> Result<Source> {
 }
 
 fn build(work: &mut Work<'_>, places: &Places, backup: &Backup) -> Result<()> {
-    let _in_use = backup.claim(work.home, false)?;
+    let _in_use = backup.claim(work.home, Claim::Shared)?;
     let source = source(work, places, backup)?;
     check_space(places, &source)?;
     let (to, options) = (&places.building, work.options);
     let mut building = Building::new(to.clone())?;
     // Held until the end: it is being worked on.
-    let _claim = claim_dir(to)?.ok_or_else(|| busy(to))?;
+    let _claim = claim_dir(to, Claim::Alone)?.ok_or_else(|| busy(to))?;
     durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
     building.fill_whole(&source, work)?;
     let counts = |path: &Path| path != Path::new(MARKER) && !options.left_out.is_key(path);

@@ -4,6 +4,7 @@ use super::manifest::{Backup, MadeBy, Manifest, State, list};
 use super::options::Options;
 use super::{PARTIAL, Work};
 use crate::error::{Error, Kind, Result};
+use crate::home::lock::Claim;
 use crate::home::trace::{Effect, note};
 use crate::home::{Home, durable};
 use crate::time::rfc3339;
@@ -51,7 +52,7 @@ pub fn remove(home: &Home, name: &str) -> Result<()> {
     let backup = super::load(home, name)?;
     let (path, hidden) =
         (home.backups().join(&backup.name), home.backups().join(format!("{PARTIAL}{}", backup.name)));
-    let _claim = backup.claim(home, true)?;
+    let _claim = backup.claim(home, Claim::Alone)?;
     fs::rename(&path, &hidden).map_err(|e| Error::io("remove", &path, e))?;
     note(Effect::Rename(&path, &hidden));
     durable::sync_dir(home.backups())?;

@@ -7,12 +7,10 @@ use super::copy::Method;
 use super::names::is_key;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::home::lock::busy;
+use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::{Home, durable, regular};
 use crate::machine::Block;
 use crate::name::Name;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
@@ -201,18 +199,10 @@ impl Backup {
     ///
     /// # Errors
     /// [`Kind::Busy`] if another process has claimed it.
-    pub(in crate::upgrade) fn claim(&self, home: &Home, alone: bool) -> Result<File> {
+    pub(in crate::upgrade) fn claim(&self, home: &Home, claim: Claim) -> Result<File> {
         let path = home.backups().join(&self.name);
-        let claim = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let how = match alone {
-            true => FlockOperation::NonBlockingLockExclusive,
-            false => FlockOperation::NonBlockingLockShared,
-        };
-        match flock(&claim, how) {
-            Ok(()) => Ok(claim),
-            Err(Errno::WOULDBLOCK) => Err(busy(&path).hint("try again when it has ended")),
-            Err(e) => Err(Error::io("lock", &path, e.into())),
-        }
+        let claim = claim_dir(&path, claim)?;
+        claim.ok_or_else(|| busy(&path).hint("try again when it has ended"))
     }
 
     /// Replaces the manifest durably.

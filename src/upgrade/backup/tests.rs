@@ -189,7 +189,7 @@ fn what_a_crash_left_is_no_backup_and_is_swept_unless_it_is_being_made() {
         fs::create_dir_all(rig.home.backups().join(name).join(DATA)).unwrap();
     }
     fs::create_dir(rig.home.backups().join("something else")).unwrap();
-    let _claim = claim_dir(&rig.home.backups().join(&live)).unwrap().unwrap();
+    let _claim = claim_dir(&rig.home.backups().join(&live), Claim::Alone).unwrap().unwrap();
     assert_eq!(list(&rig.home).unwrap(), [backup]);
     check(&rig.home, &Options::plain()).unwrap();
     let kept = |name: &str| rig.home.backups().join(name).exists();

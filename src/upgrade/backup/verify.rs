@@ -7,6 +7,7 @@ use super::work::{Gauge, Work};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::home::beneath::Beneath;
+use crate::home::lock::Claim;
 use crate::home::tree::{Item, ItemKind, walk};
 use crate::home::{Home, durable};
 use crate::upgrade::Cancel;
@@ -37,7 +38,7 @@ pub fn verify(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<()> {
 /// # Errors
 /// As [`verify`]; [`Kind::Busy`] if another process does.
 pub fn verify_with(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
-    let _claim = backup.claim(work.home, false)?;
+    let _claim = backup.claim(work.home, Claim::Shared)?;
     check_tree(work, &backup.data(work.home), &backup.manifest, &|_| true)
 }
 
@@ -51,7 +52,7 @@ pub fn complete(work: &mut Work<'_>, mut backup: Backup) -> Result<Backup> {
         durable::sync_dir(&work.home.backups().join(&backup.name))?;
         return verify_with(work, &backup).map(|()| backup);
     }
-    let _claim = backup.claim(work.home, true)?;
+    let _claim = backup.claim(work.home, Claim::Alone)?;
     match add_digests(work, &mut backup) {
         Ok(()) => Ok(backup),
         Err(e) if e.kind() == Kind::Verification => {
