@@ -92,7 +92,7 @@ impl Machine {
         seals && !order.force
     }
 
-    /// What a way back that was ordered waits for, in words.
+    /// The reason why a way back that was ordered has not begun, in words.
     pub(super) fn why_not_back_yet(&self) -> String {
         let Some(node) = self.node() else { return "it begins".to_owned() };
         match (&node.network.holds, &self.back) {

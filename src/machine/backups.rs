@@ -1,4 +1,4 @@
-//! Backups beside a node that runs: what can be brought before the stop, and what is left to do after the switch.
+//! Backups beside a node that runs: files copied before the stop, and the upkeep after the switch.
 //!
 //! As an upgrade nears, its backup is looked at every few minutes, and begun when the rest is due in about twice the time
 //! that it takes. So a lack of space is known hours before the stop, and holds the upgrade: the old node goes on,
@@ -18,10 +18,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(6 * 3600);
 const BEGIN: Duration = Duration::from_secs(600);
 /// The pauses between two looks: as a rule, and where the last one has failed or the backup is begun.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(60));
-/// How often people are told that a backup is not possible.
+/// The interval at which it is reported again that a backup is not possible.
 const REMIND: Duration = Duration::from_secs(3600);
 
-/// What is known about backups.
+/// The state of backups.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Backups {
@@ -47,7 +47,7 @@ struct Look {
     rest: Duration,
     /// Whether files were brought.
     brought: bool,
-    /// Why no backup can be made, and when people were told.
+    /// Why no backup can be made, and when that was reported.
     lack: Option<(Failure, Instant)>,
 }
 
@@ -75,7 +75,7 @@ impl Machine {
             self.backups.ahead = None;
             self.tend_backups(now);
         }
-        // What the disk has as the last record may be an upgrade under way, which needs its backup.
+        // The record on disk may still have an upgrade under way, which needs its backup.
         let is_settled = self.record.upgrade.is_none() && self.outgoing.is_none() && !self.behind;
         let is_quiet = self.worker == Worker::Idle && self.wish == Wish::Run && is_settled;
         if !is_quiet || !self.policy.backup {
@@ -156,7 +156,7 @@ impl Machine {
                     self.tell(Level::Info, "backup_possible", format!("name={name} again"), true);
                 }
             }
-            // What is done when it ends early is not lost.
+            // Files copied before it was cancelled are kept.
             Err(failure) if failure.class == Class::Cancelled => {}
             Err(failure) => {
                 let told = look.lack.as_ref().map(|(_, told)| *told);

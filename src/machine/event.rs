@@ -340,14 +340,14 @@ pub struct Ahead {
     pub rest: Duration,
 }
 
-/// What has become of backups after an upgrade.
+/// The outcome of [`Job::Tend`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tended {
     /// Those that have got their digests.
     pub verified: Vec<String>,
     /// Those that were removed.
     pub removed: Vec<String>,
-    /// What is wrong with others.
+    /// The damage found in others, one line for each.
     pub damaged: Vec<String>,
 }
 

@@ -139,7 +139,7 @@ impl Machine {
             && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
     }
 
-    /// What the gates say of a stop now.
+    /// The verdict of the gates on a stop now.
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
         let unknown =
             |missing: &str| Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }]);

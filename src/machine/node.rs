@@ -16,7 +16,7 @@ const UNHEARD: Duration = Duration::from_secs(1);
 pub(super) const RELEASE: &str = "wemixvisor upgrade release";
 /// How often a new binary is executed in vain, for want of something, before the old one runs again.
 const SPAWNS: u32 = 3;
-/// No program ends itself by this signal: somebody, or the kernel for want of memory, has killed it.
+/// No program ends itself by this signal: an operator, or the kernel for want of memory, has killed it.
 const SIGKILL: i32 = 9;
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
@@ -139,7 +139,7 @@ impl Machine {
     }
 
     /// Starts what the record says: first the mark that it runs, and the count of attempts, durably.
-    /// What must not be started without the operator's word rests instead.
+    /// A node that must not be started without the operator's order rests instead.
     pub(super) fn start(&mut self, now: Instant) {
         if self.goes_back() {
             return;
@@ -287,7 +287,7 @@ impl Machine {
     pub(super) fn exited(&mut self, now: Instant, ending: Ending) {
         match &self.state {
             State::Running(node) | State::Inspecting { node: Some(node), .. } => {
-                // What it has signed since the chain was last read is not known.
+                // Its signatures since the chain was last read are not known.
                 let ran = Ran::of(node, now);
                 let after = now.duration_since(ran.since);
                 self.warn("node_exited", format!("status=\"{}\" after={after:.0?}", ending.status));
@@ -461,7 +461,7 @@ impl Machine {
         }
     }
 
-    /// What a stop, by whatever order, means for the upgrade in the record.
+    /// The effect of a stop, by whatever order, on the upgrade in the record.
     fn after_the_stop_for_an_upgrade(&self, now: Instant, record: &mut Record, why: &Why, graceful: bool) {
         let Some(progress) = &mut record.upgrade else { return };
         match (progress.phase, why) {

@@ -116,7 +116,8 @@ impl Machine {
         }
     }
 
-    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork. What counts is the digest, since one file may be staged under many names.
+    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork.
+    /// Binaries are compared by digest, since one file may be staged under many names.
     pub(super) fn unfit(&self, ready: &Ready) -> Option<String> {
         let sha256 = &ready.version.sha256;
         let current = &self.record.current;

@@ -19,7 +19,7 @@ const MUTE_AFTER: u64 = 20;
 /// Clock skew tolerated when a block is said to be older than the new binary.
 const CLOCKS: Duration = Duration::from_secs(2);
 
-/// What the facts say about the new binary.
+/// The verdict of the facts on the new binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It has proved itself.

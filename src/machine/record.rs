@@ -211,7 +211,7 @@ pub struct Back {
     /// The backup to put in place of the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
-    /// Whether the operator knows better, so that neither a fork nor a gate holds it.
+    /// Whether the operator overrules objections, so that neither a fork nor a gate holds it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }

@@ -1,12 +1,12 @@
-//! Records: what follows when one is durable, and what happens when it cannot be written.
+//! Records: the steps after one is durable, and the ways on when it cannot be written.
 //!
-//! With a node running a record is written beside it: until it is durable the old one stands, nothing follows from the new
-//! one, and every event is taken as it comes. There is one such record at a time. If the node ends meanwhile, its end is
-//! judged by the record that stands when the disk has answered. If the record cannot be written, the node goes on, and
-//! what needs it waits.
+//! With a node running a record is written beside it: until it is durable the old one stands, no effect of the new one
+//! begins, and every event is handled as it comes. There is one such record at a time. If the node ends meanwhile, its
+//! end is judged by the record that stands when the disk has answered. If the record cannot be written, the node goes
+//! on, and every step that needs it waits.
 //!
-//! With no node running nothing else can be done, and a write is tried again for a moment. If that fails as well, what the last durable record names is started all the same: a node
-//! is never down for want of a record (I12). It is the binary that `current` leads to:
+//! With no node running nothing else can be done, and a write is tried again for a moment. If that fails as well, the
+//! binary that `current` leads to is started all the same: a node is never down for want of a record (I12).
 //!
 //! | `current` leads to | started is |
 //! |---|---|
@@ -88,7 +88,7 @@ impl Machine {
         }
         if old.chain.is_none() && self.record.chain.is_some() {
             self.unbound = None;
-            // What it has told before does not count, and while the chain stands still it tells no other head.
+            // Heads reported before do not count, and while the chain stands still no other is reported.
             if let Some(node) = self.node_mut() {
                 node.identity.known = true;
                 self.actions.push(Action::Confirm);

@@ -26,7 +26,7 @@ pub enum Decision {
     Rollback {
         /// To which, and how.
         order: Back,
-        /// What is known besides the record.
+        /// Facts that are not in the record.
         known: Known,
     },
     /// Forget the highest head that was ever known for sure.
@@ -35,7 +35,7 @@ pub enum Decision {
     Rebind,
     /// Put older data in place.
     Restore {
-        /// Whether the operator knows better.
+        /// Whether the operator overrules objections.
         force: bool,
         /// Whether the node must not seal until it is past everything that was final before.
         silent: bool,
@@ -177,7 +177,7 @@ fn rebind(mut record: Record) -> Result<Resolved, Refused> {
     Ok(Resolved { actions: vec![Action::ForgetHead, Action::Record(record)], said })
 }
 
-/// Nothing but the silence is recorded: where the head goes back to is for the node to tell, and the head record stays.
+/// Nothing but the silence is recorded: the node will report the head that it goes back to, and the head record stays.
 fn restore(mut record: Record, force: bool, silent: bool) -> Result<Resolved, Refused> {
     if let Some(attempt) = record.upgrade.as_ref().filter(|_| record.halted.is_none()) {
         let why = format!("upgrade {} is under way, and has a backup of its own to go back to", attempt.name);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// For how long a validator counts as there after it was a connected peer.
 const SEEN: Duration = Duration::from_secs(120);
 
-/// What a validator has seen of the network since its node was started, as far as signing depends on it.
+/// The network as a validator has seen it since its node was started, as far as signing depends on it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Returning {
     /// The head record when the node was started: what was final before.

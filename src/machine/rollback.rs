@@ -34,13 +34,13 @@ pub(super) struct Traces {
 pub struct Wanted {
     /// The version to go back to; None for the one before.
     pub to: Option<Version>,
-    /// Whether a backup is to take the place of the data in any case.
+    /// Whether a backup must take the place of the data in any case.
     pub restore: bool,
-    /// Whether the operator knows better.
+    /// Whether the operator overrules objections.
     pub force: bool,
 }
 
-/// What is known besides the record.
+/// Facts that are not in the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// The highest block that the chain can have by now, where that is known.
@@ -60,9 +60,9 @@ pub struct WayBack {
     pub leaves: Version,
     /// The upgrades that it undoes, oldest first.
     pub undoes: Vec<Name>,
-    /// What speaks against it, and is overruled.
+    /// Objections that the operator has overruled.
     pub overruled: Vec<String>,
-    /// What cannot be known, or comes with it.
+    /// Uncertainties and consequences.
     pub doubts: Vec<String>,
 }
 
@@ -170,7 +170,7 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
     })
 }
 
-/// The upgrades that have led to what runs now, or is to run next, oldest first.
+/// The upgrades that have led to the version that runs now, or runs next, oldest first.
 fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> {
     let applied = ended.iter().filter(|ended| ended.outcome == Outcome::Applied);
     let applied = applied.map(|ended| Step {
@@ -249,7 +249,7 @@ fn data(
     }
 }
 
-/// What cannot be known about a way back, and what the operator should know.
+/// Uncertainties of a way back, and consequences that the operator should know.
 fn doubts(order: &Back, leaves: &Version, undone: &[Step<'_>], known: &Known) -> Vec<String> {
     let (old, new) = (&order.to.target, &leaves.target);
     let has_run = undone.iter().any(|step| step.ran);

@@ -1,6 +1,6 @@
 //! How a validator comes back, and when it may sign: DESIGN 5, rule S.
 //!
-//! What a node has signed is known to its memory only, and its data may have gone back. So a node signs from its
+//! Only the memory of a node holds its signatures, and its data may have gone back. So a node signs from its
 //! start on only after a clean stop in turn, at a distance from its own proposals. Otherwise it starts silent and
 //! signs when it is beyond everything that was final, or when nothing can be final that it does not have: when
 //! all validators stand still at the same block. Where that cannot be proven, a person decides.
@@ -140,7 +140,7 @@ impl Machine {
         }
     }
 
-    /// What is missing for the rule of a chain that goes on: the node is beyond everything that was final, follows, and is
+    /// The condition that the rule of a chain that goes on still lacks: the node is beyond everything that was final, follows, and is
     /// connected to the others.
     fn not_beyond_the_record(&self, now: Instant, node: &Node, survey: &Survey) -> Option<String> {
         if let Some(reason) = self.behind(now, node, survey) {
@@ -197,7 +197,7 @@ impl Machine {
         None
     }
 
-    /// What is missing for the rule of a chain that stands still: all validators are there, and none has more.
+    /// The condition that the rule of a chain that stands still lacks: all validators are there, and none has more.
     fn not_all_still(&self, now: Instant, node: &Node, survey: &Survey) -> Option<String> {
         let missing = self.missing_for_all_still(now, node, survey);
         if missing.is_empty() { None } else { Some(missing.join("; ")) }
@@ -206,7 +206,7 @@ impl Machine {
     fn missing_for_all_still(&self, now: Instant, node: &Node, survey: &Survey) -> Vec<String> {
         let mut missing = Vec::new();
         let (head, record) = (node.head.as_ref().map(|head| &head.block), self.heads.block());
-        // What was final when the node was started stays so, also where the operator forgets the record.
+        // A block that was final when the node was started stays final, also where the operator forgets the record.
         let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
         match (head, record) {
             (Some(head), Some(record)) if head.height < record.height.max(goal) => {
@@ -245,7 +245,7 @@ impl Machine {
         missing
     }
 
-    /// What a silent validator does next: it signs where that is safe, and is started again where it is stuck.
+    /// The next step of a silent validator: it signs where that is safe, and is started again where it is stuck.
     pub(super) fn wait_to_seal(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         // The answer to the order may be lost.
         let ordered = node.network.returning.started;

@@ -24,7 +24,7 @@ pub(super) enum State {
     Born,
     /// No node of ours runs; waiting until nothing holds the previous one's locks.
     Clearing { since: Instant, reminded: bool, then: Cleared },
-    /// No node runs; a record is being made durable; `old` is the one on disk until then. `news` is true when it is.
+    /// No node runs; a record is being made durable; `old` is the one on disk until then. `news` is reported when it is durable.
     Recording { then: AfterRecord, old: Box<Record>, news: Option<Notice> },
     /// The node is being executed.
     Spawning { mode: Mode },
@@ -54,7 +54,7 @@ pub(super) enum State {
     Ended,
 }
 
-/// What follows when the locks are free.
+/// The step after the locks are free.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Cleared {
     /// Start what the record says.
@@ -70,13 +70,13 @@ pub(super) enum Cleared {
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Outgoing {
     pub(super) record: Record,
-    /// What follows when it is durable.
+    /// The step after it is durable.
     pub(super) then: Sent,
-    /// What is true then.
+    /// The news to report then.
     pub(super) news: Option<Notice>,
 }
 
-/// What follows when a record is durable beside which a node runs.
+/// The step after a record is durable that was written while a node ran.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum Sent {
@@ -88,7 +88,7 @@ pub(super) enum Sent {
     Stop,
 }
 
-/// What follows when a record is durable and no node runs.
+/// The step after a record is durable that was written with no node running.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum AfterRecord {
@@ -104,7 +104,7 @@ pub(super) enum AfterRecord {
     End { exit: Exit, node: Option<Status>, reason: String },
 }
 
-/// What follows a rest.
+/// The step after a rest.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum Rested {
@@ -112,9 +112,9 @@ pub(super) enum Rested {
     Start,
     /// Start what the record says, but not before: a silent node needs something to sync.
     Gap,
-    /// Start what the record says, as soon as it may be started; until then, tell people again.
+    /// Start what the record says, as soon as it may be started; until then, warn again.
     Held,
-    /// Try again to make this durable, then tell the news and go on.
+    /// Try again to make this durable, then report the news and go on.
     Record(Box<Record>, AfterRecord, Option<Notice>),
     /// Do the step of the upgrade again that has failed.
     GoOn,
@@ -147,7 +147,7 @@ pub(super) enum Why {
     Halt(String),
     /// The node is on another chain than this home.
     Refuse(String),
-    /// Nobody asked: it ended by itself.
+    /// It ended by itself, unasked.
     Crash,
 }
 
@@ -161,15 +161,15 @@ pub(super) struct Node {
     pub(super) mode: Mode,
     /// When it was executed.
     pub(super) since: Instant,
-    /// When it first told a head, and which.
+    /// When it first reported a head, and its height.
     pub(super) first_head: Option<(Instant, u64)>,
     /// The height of its first head that counted.
     pub(super) followed_from: Option<u64>,
     /// When its head last rose, and to what.
     pub(super) rose: Option<(Instant, u64)>,
-    /// The head that it told last.
+    /// The head that it reported last.
     pub(super) head: Option<Head>,
-    /// Since when it has told no other head than the last.
+    /// Since when it has reported no other head than the last.
     pub(super) still_since: Option<Instant>,
     /// How many heads in a row have come one by one in time, as those of a node do that follows the chain.
     pub(super) in_time: u32,
@@ -181,9 +181,9 @@ pub(super) struct Node {
     pub(super) identity: Identity,
     /// Until when nothing that needs a record is begun, because the last one could not be written.
     pub(super) not_before: Option<Instant>,
-    /// Whether people know that the new binary is overdue to prove itself.
+    /// Whether it was reported that the new binary is overdue to prove itself.
     pub(super) overdue: bool,
-    /// The upgrades of which people know that their height is there and their binary is not ready.
+    /// The upgrades reported as overdue: their height is there and their binary is not ready.
     pub(super) missed: Vec<Name>,
     /// When a restart was asked for.
     pub(super) restart_since: Option<Instant>,
@@ -209,7 +209,7 @@ pub(super) struct Identity {
     pub(super) repeated: bool,
 }
 
-/// What the operator wants of the node.
+/// The state of the node that the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wish {
     /// It should run.
@@ -220,7 +220,7 @@ pub(super) enum Wish {
     Stop,
 }
 
-/// What the worker thread does; it does one thing at a time.
+/// The state of the worker thread, which does one job at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Worker {
     /// Nothing.
@@ -233,7 +233,7 @@ pub(super) enum Worker {
     Ending,
 }
 
-/// What follows for a running node once all of its facts are looked at.
+/// The decision about a running node once all of its facts are looked at.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Next {
     /// It goes on running.
@@ -242,7 +242,7 @@ pub(super) enum Next {
     Stop(Why),
     /// The staged binary of an upgrade is looked at, then the node is stopped for it.
     Inspect(Box<Upgrade>, Ready),
-    /// A record is made durable, and its news told; with `applied` the upgrade is over.
+    /// A record is made durable, and its news reported; with `applied` the upgrade is over.
     Save { record: Box<Record>, news: Option<Notice>, applied: Option<Box<Attempt>> },
 }
 
@@ -309,18 +309,18 @@ impl Node {
         if self.rose.is_none_or(|(_, top)| height > top) || last.is_some_and(|last| height < last) {
             self.rose = Some((now, height));
         }
-        // The same block told again keeps the time at which it was first heard.
+        // The same block reported again keeps the time at which it was first heard.
         if self.head.as_ref().is_none_or(|known| known.block != head.block) {
             self.head = Some(head.clone());
         }
     }
 
-    /// The height that it told last.
+    /// The height that it reported last.
     pub(super) fn height(&self) -> Option<u64> {
         self.head.as_ref().map(|head| head.block.height)
     }
 
-    /// For how long it has told no new head.
+    /// For how long it has reported no new head.
     pub(super) fn still(&self, now: Instant) -> Duration {
         self.still_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -357,9 +357,9 @@ pub(super) struct Ran {
     pub(super) since: Instant,
     pub(super) ended: Instant,
     pub(super) mode: Mode,
-    /// The first head that it told, if it has answered over RPC.
+    /// The first head that it reported, if it has answered over RPC.
     pub(super) first: Option<u64>,
-    /// The head that it told last.
+    /// The head that it reported last.
     pub(super) head: Option<Block>,
     /// Whether the chain has proven, until it was asked to stop, that the new binary had signed nothing.
     pub(super) unsigned: bool,

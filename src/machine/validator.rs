@@ -1,4 +1,4 @@
-//! What is asked of the network while a node runs, and what the answers decide for a validator: when it may stop for
+//! The questions to the network while a node runs, and the decisions of a validator by the answers: when it may stop for
 //! an upgrade, whether a new binary seals, and whether another node signs with its key.
 //!
 //! The facts come as a [`Survey`], one at a time. The gates themselves are in [`gates`]; how a validator leaves and
@@ -206,7 +206,7 @@ impl Machine {
             })
     }
 
-    /// What the network's state decides at any time, whether an upgrade is due or not.
+    /// The decisions by the state of the network that do not depend on an upgrade being due.
     pub(super) fn attend(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         if !self.policy.validator {
             return None;
@@ -268,7 +268,7 @@ impl Machine {
         self.let_go(now, node, &format!("name={}", upgrade.name), verdict)
     }
 
-    /// Whether the gates let a node go, and tells people what they say; `what` names what it is stopped for.
+    /// Whether the gates let a node go; logs what they hold. `what` names the purpose of the stop.
     pub(super) fn let_go(&mut self, now: Instant, node: &mut Node, what: &str, verdict: Verdict) -> bool {
         match verdict {
             // The answer is on its way.

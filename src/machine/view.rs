@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Instant;
 
-/// What holds an upgrade for which no backup can be made, among the names of gates.
+/// The name, among those of gates, of the hold for an upgrade that cannot be backed up.
 const BACKUP: &str = "backup";
 
 /// A snapshot of everything worth knowing.
@@ -68,11 +68,11 @@ pub struct View {
 pub struct BackView {
     /// The version to go back to.
     pub to: Target,
-    /// What it waits for.
+    /// The conditions that it waits for.
     pub why: String,
 }
 
-/// What is being done with the node.
+/// The activity of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activity {

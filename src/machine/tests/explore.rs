@@ -1,6 +1,6 @@
 //! Everything that can happen, to a depth, in small worlds: every order of every event.
 //!
-//! What goes wrong is rationed, or there would be no end; what goes well is not. Worlds that are the same
+//! Faults are rationed, or there would be no end; inputs that go well are not. Worlds that are the same
 //! but for the time of day are explored once. After each step the laws hold ([`super::laws`]), and from
 //! each world in which the supervisor is dead all comes to rest if nothing more goes wrong.
 
@@ -20,7 +20,7 @@ struct Ration {
     asks: u8,
 }
 
-/// What an input takes from the ration.
+/// The part of the ration that an input takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cost {
     Free,
@@ -121,7 +121,7 @@ fn explore(scope: &Scope, expected: &[&str]) {
     }
 }
 
-/// What an action shows of how far an exploration has come.
+/// The progress of an exploration that an action shows.
 fn landmark(action: &Action) -> Option<String> {
     match action {
         Action::Tell(notice) => {
@@ -315,7 +315,7 @@ fn a_validator_at_the_fork() {
     let policy = Policy { validator: true, ..small() };
     let heads = &[100, 101];
     let scope = Scope { policy, schedule: forks_at(101), heads, ..Scope::default() };
-    // Nobody answers surveys here, so no validator's new binary proves itself.
+    // No survey is answered here, so no validator's new binary proves itself.
     explore(&scope, &["exit halted", "start_held"]);
 }
 

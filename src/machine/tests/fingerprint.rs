@@ -81,7 +81,7 @@ fn uncounted_action(action: Action) -> Action {
 }
 
 impl World {
-    /// What a supervisor finds when it starts, as a number.
+    /// The facts that a supervisor finds when it starts, as a number.
     pub(super) fn facts(&self) -> u64 {
         let mut into = Mixer(0);
         let process = self.process.as_ref().map(|p| (&p.target, p.terminated));
@@ -91,7 +91,7 @@ impl World {
     }
 }
 
-/// What a node says of its network is not explored, so it tells no worlds apart.
+/// Answers of a node about its network are not explored, so they do not distinguish worlds.
 impl Hash for Network {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }

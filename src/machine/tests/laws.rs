@@ -1,4 +1,4 @@
-//! What must hold whatever happens: the invariants of DESIGN section 3, as far as decisions can break them.
+//! The laws that hold whatever happens: the invariants of DESIGN section 3, as far as decisions can break them.
 //!
 //! They are stated over the world and over [`Truth`], which knows what the machine may not know, never over
 //! the machine's own state.
@@ -8,12 +8,12 @@ use super::*;
 use crate::exit::Exit;
 use std::collections::BTreeSet;
 
-/// What has really happened.
+/// The events as they really happened.
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Truth {
-    /// What was verified since it was last written.
+    /// The binaries verified since they were last written.
     pub(super) verified: BTreeSet<Target>,
-    /// What was durably applied.
+    /// The upgrades that were durably applied.
     applied: BTreeSet<Name>,
     /// When the node was asked to stop.
     pub(super) stopping_since: Option<Instant>,
@@ -28,7 +28,7 @@ pub(super) struct Truth {
     trial: Option<Trial>,
     /// When the node was executed.
     pub(super) executed_at: Option<Instant>,
-    /// Whose binary was looked at just now.
+    /// The upgrade whose binary was looked at just now.
     pub(super) inspected: Option<Target>,
 }
 
@@ -389,7 +389,7 @@ impl World {
         match exit {
             Exit::Ok => {
                 let switched = !self.policy.restart_after_upgrade && trying;
-                require(self.truth.asked_to_stop || switched, "nobody asked for the end")
+                require(self.truth.asked_to_stop || switched, "the end was not asked for")
             }
             Exit::Failed => require(!self.policy.restart_on_failure, "failures are to be tried again"),
             Exit::Halted => Ok(()),
@@ -397,7 +397,7 @@ impl World {
         }
     }
 
-    /// What holds between any two steps.
+    /// The laws that hold between any two steps.
     pub(super) fn look(&self) -> Result<(), String> {
         let Some(machine) = &self.machine else { return Ok(()) };
         let deadline = machine.deadline();

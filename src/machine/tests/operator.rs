@@ -1,4 +1,4 @@
-//! What the operator asks for, at convenient and at inconvenient times.
+//! Requests of the operator, at convenient and at inconvenient times.
 
 use super::transcript::{CLEAN, Story, after, secs};
 use super::world::Input;

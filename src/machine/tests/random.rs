@@ -42,7 +42,7 @@ fn any_upgrade() -> impl Strategy<Value = Upgrade> {
     )
 }
 
-/// As everybody who plans has agreed on: by height, no name and no height twice.
+/// As all sources of plans agree: by height, no name and no height twice.
 fn any_schedule() -> impl Strategy<Value = Vec<Upgrade>> {
     prop::collection::vec(any_upgrade(), 0..4).prop_map(|all| merge(all, &[], &[]).upgrades)
 }

@@ -162,7 +162,7 @@ impl Story {
     }
 }
 
-/// What is done at any time while a node runs, and would drown a story.
+/// Whether an action is done at any time while a node runs, and would drown a story.
 pub(super) fn is_routine(action: &Action) -> bool {
     match action {
         Action::Identify

@@ -37,11 +37,11 @@ struct Row {
     top: u64,
     restore: bool,
     force: bool,
-    /// What is expected before the new binary has run, and after it has.
+    /// The expectations before the new binary has run, and after it has.
     expected: [Expected; 2],
 }
 
-/// What comes of the order.
+/// The outcome of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     /// The old binary runs, on the data as it is.
@@ -109,7 +109,7 @@ fn genesis() -> Version {
 }
 
 impl Row {
-    /// What is expected at a point: what an applied upgrade's old node left is proven by the new one's health.
+    /// The expectation at a point: the health of an applied binary proves the data that the old node has left.
     fn expects(&self, at: At) -> Expected {
         let [before, after] = self.expected;
         match at {

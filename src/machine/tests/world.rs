@@ -1,6 +1,6 @@
 //! A toy world: a disk, a node process, a worker and a clock, on which actions are performed at once.
 //!
-//! What happens next is chosen from outside, one [`Input`] at a time, among what [`World::possible`] says.
+//! The next input is chosen from outside, one [`Input`] at a time, among what [`World::possible`] says.
 //! The supervisor's loop keeps its contract here: the outcome of a prompt action is delivered before
 //! anything else, that of a record which is written beside a node at any time, and what the machine asks for is what it
 //! gets.
@@ -57,7 +57,7 @@ pub(super) enum Input {
     Boot,
 }
 
-/// What becomes of a node whose supervisor is killed.
+/// The fate of a node whose supervisor is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It dies at once.
@@ -125,7 +125,7 @@ pub(super) struct World {
     /// How the supervisor has ended, if it has.
     pub(super) end: Option<(Exit, String)>,
     pub(super) truth: Truth,
-    /// What the last step did, for transcripts.
+    /// The actions of the last step, for transcripts.
     pub(super) done: Vec<Action>,
 }
 
@@ -169,7 +169,7 @@ impl World {
     /// Lets `input` happen. The error says which law the machine has broken.
     pub(super) fn step(&mut self, input: &Input) -> Result<(), String> {
         self.done.clear();
-        // What was looked at when a record was sent was looked at for it.
+        // A binary that was looked at before a record was sent was looked at for it.
         if matches!(input, Input::Boot) || matches!(input, Input::Head(_)) && self.pending.is_none() {
             self.truth.inspected = None;
         }
@@ -290,7 +290,7 @@ impl World {
         Ok(machine.held().is_some() || machine.is_fork_reached(self.now))
     }
 
-    /// What all has come to, in a word.
+    /// The state of the world, in a word.
     pub(super) fn outcome_in_a_word(&self) -> String {
         match (&self.end, &self.process) {
             (Some((exit, _)), _) => format!("{exit:?}").to_lowercase(),
@@ -430,7 +430,7 @@ impl World {
         Head { block, parent: head.parent.map(on_its_chain), ..head }
     }
 
-    /// What the node answers at once. No survey is answered here.
+    /// The answers that the node gives at once. No survey is answered here.
     fn answer(&self, action: &Action) -> Option<Event> {
         Some(match action {
             Action::Identify => Event::Identified(Ok(chain())),

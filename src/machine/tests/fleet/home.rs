@@ -8,7 +8,7 @@ use crate::exit::Exit;
 pub(super) struct Home {
     pub(super) address: Validator,
     pub(super) policy: Policy,
-    /// What its operator has planned.
+    /// The plans of its operator.
     pub(super) plan: Vec<Upgrade>,
     /// The binary of each version, the first being the old one.
     pub(super) binaries: Vec<Binary>,

@@ -1,4 +1,4 @@
-//! What must hold after each event: DESIGN section 3, as far as a fleet can break it.
+//! The laws that hold after each event: DESIGN section 3, as far as a fleet can break it.
 //!
 //! The laws are stated over the true chain and the disks, never over the machine's own state.
 

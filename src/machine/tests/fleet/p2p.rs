@@ -194,7 +194,7 @@ impl Sim {
         let mut have = (0..self.homes.len())
             .filter(|j| self.is_connected(i, *j) && self.homes[*j].head == best)
             .peekable();
-        // What is in databases only comes back with the first round.
+        // Blocks that are in databases only come back with the first round.
         let anew = |j: usize| self.greetings.get(&(i.min(j), i.max(j))).copied().unwrap_or(0);
         have.peek().is_none()
             || have.any(|j| self.homes[j].head_since <= greeted(i).max(greeted(j)).max(anew(j)))

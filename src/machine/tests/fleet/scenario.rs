@@ -1,4 +1,4 @@
-//! What kind of network, what its operators plan, and what goes wrong: all of it decided by the seed before a run begins.
+//! The kind of network, the plans of its operators and the faults: all of it decided by the seed before a run begins.
 
 use super::dice::Dice;
 use crate::machine::gates::{self, room_needed};
@@ -35,7 +35,7 @@ pub(super) struct Scenario {
     /// The chance in percent that a binary is downloaded late, and that a download fails.
     pub(super) late: u64,
     pub(super) failing: u64,
-    /// What goes wrong, and when, in milliseconds.
+    /// The faults, and their times in milliseconds.
     pub(super) faults: Vec<(u64, Fault)>,
 }
 

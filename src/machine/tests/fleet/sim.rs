@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The events that are shown of a run that broke a law.
 const STORY: usize = 60;
 
-/// What is asked of a node.
+/// A question to a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question {
     Confirm,
@@ -28,7 +28,7 @@ pub(super) enum Question {
     Greet(u32),
 }
 
-/// What happens at a time, mostly to the node process of a number.
+/// An event at a time, mostly of the node process of a number.
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Boot(usize),
@@ -286,7 +286,7 @@ impl Sim {
                 self.homes[i].launched = Some(launch);
                 Some(Event::Spawned { pid: self.execute(i, &version.target, mode) })
             }
-            Action::Reexec { .. } => unreachable!("nobody asks for it"),
+            Action::Reexec { .. } => unreachable!("no scenario asks for it"),
             Action::Adopt => {
                 let home = &mut self.homes[i];
                 let node = home.node.as_mut().expect("it runs");

@@ -153,7 +153,7 @@ impl Sim {
         self.after(LOOK, What::Look);
     }
 
-    /// A lone validator may have decided a block that nobody else has, and that another one has decided anew: its operator
+    /// A lone validator may have decided a block that no other node has, and that another one has decided anew: its operator
     /// reads that in its status.
     fn forget_lost_blocks(&mut self) {
         for i in 0..self.homes.len() {
@@ -183,7 +183,7 @@ impl Sim {
         able.count() < quorum(set.len())
     }
 
-    /// What is wrong with a node, if anything.
+    /// The fault of a node, if it has one.
     fn ill(&self, i: usize) -> Option<String> {
         let home = &self.homes[i];
         if home.dead || home.is_halted() {

@@ -1,4 +1,4 @@
-//! What puts an upgrade off, and what a flood of false heads costs.
+//! Faults that put an upgrade off, and the cost of a flood of false heads.
 
 use super::*;
 
