@@ -30,12 +30,12 @@ const REMEMBERED: usize = 32;
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Heads {
     record: Option<HeadRecord>,
-    /// The time that the chain has had and has not used up for counted blocks, when it was reckoned last.
-    credit: Option<(Instant, Duration)>,
-    /// The time that has passed since the record's block, as it was reckoned last, and when that was.
-    since: Option<(Instant, Duration)>,
-    /// Our wall clock, in seconds since the epoch, at the newest head that was judged.
-    clock: Option<u64>,
+    /// When a head was judged last, and our wall clock then, as the time since the epoch.
+    judged: Option<(Instant, Duration)>,
+    /// The time from the record's block to then, as far as it was reckoned.
+    since: Duration,
+    /// The time that the chain has had until then and has not used up for counted blocks.
+    credit: Option<Duration>,
     /// The head of the first contact, until another answer is linked to it.
     first: Option<First>,
     /// A head above the record whose link to it was asked for, and when.
@@ -267,7 +267,7 @@ impl Heads {
 
     /// Judges a reported head.
     pub(super) fn hear(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
-        let jump = self.jump(now, head.heard_at);
+        let passed = self.pass(now, head.heard_at);
         let Some(record) = &self.record else { return self.meet(now, head, pace) };
         let since_record = match (head.heard_at, record.timestamp) {
             (heard, Some(then)) => Duration::from_secs(heard.saturating_sub(then)),
@@ -276,21 +276,12 @@ impl Heads {
         };
         // By the clock that is further on: a wall clock that was set back must not hold the record, and the same head may be
         // judged again much later.
-        let passed = self.since.map_or(Duration::ZERO, |(at, since)| {
-            since.saturating_add(now.saturating_duration_since(at)).saturating_add(jump)
-        });
-        let since = since_record.max(passed);
-        self.since = Some((now, since));
-        let possible = since.saturating_add(pace.shortest.saturating_mul(SLACK));
-        let credit = match self.credit {
-            // Heads that have waited come all at once, and the first of them must not use up the time of the others.
-            Some((at, credit)) => {
-                let passed = now.saturating_duration_since(at).saturating_add(jump);
-                credit.saturating_add(passed).min(possible).max(credit)
-            }
-            None => possible,
-        };
-        self.credit = Some((now, credit));
+        self.since = since_record.max(self.since.saturating_add(passed));
+        let possible = self.since.saturating_add(pace.shortest.saturating_mul(SLACK));
+        // Heads that have waited come all at once, and the first of them must not use up the time of the others.
+        let grown = |credit: Duration| credit.saturating_add(passed).min(possible).max(credit);
+        let credit = self.credit.map_or(possible, grown);
+        self.credit = Some(credit);
         let (height, known) = (head.block.height, record.block.clone());
         let follows = is_child(head, &known);
         if !follows && let Some(from) = self.follow_other(head, pace) {
@@ -326,13 +317,17 @@ impl Heads {
         Hearing::Trace { from: known.height, to: height - 1 }
     }
 
-    /// The time that our wall clock has gone on beyond the other one since the last head was judged: the chain has had
-    /// it as well. It is our own clock, so that no node can claim it.
-    fn jump(&mut self, now: Instant, heard_at: u64) -> Duration {
-        let before = self.clock.replace(self.clock.map_or(heard_at, |clock| clock.max(heard_at)));
-        let wall = Duration::from_secs(heard_at.saturating_sub(before.unwrap_or(heard_at)));
-        let passed = self.credit.map_or(wall, |(at, _)| now.saturating_duration_since(at));
-        wall.checked_sub(passed).filter(|jump| *jump >= JUMP).unwrap_or_default()
+    /// The time that has passed since a head was judged last. Where our wall clock has gone on beyond the other one, the
+    /// chain has had that time as well. It is our own clock, so that no node can claim it.
+    fn pass(&mut self, now: Instant, heard_at: u64) -> Duration {
+        let wall = Duration::from_secs(heard_at);
+        let (at, clock) = self.judged.unwrap_or((now, wall));
+        let passed = now.saturating_duration_since(at);
+        // A head that is judged again was heard earlier, and the wall clock has gone on since.
+        let expected = clock.saturating_add(passed);
+        self.judged = Some((now, wall.max(expected)));
+        let jump = wall.saturating_sub(expected);
+        if jump >= JUMP { passed.saturating_add(jump) } else { passed }
     }
 
     /// The headers that were asked for by [`Hearing::Trace`]; whether the open head counts now.
@@ -415,8 +410,9 @@ impl Heads {
             first.head = head.clone();
             return Hearing::Nothing;
         }
-        (self.record, self.first, self.since) =
-            (Some(HeadRecord::of(head)), None, Some((now, Duration::ZERO)));
+        (self.record, self.first) = (Some(HeadRecord::of(head)), None);
+        // Another record: its time begins now.
+        (self.since, self.credit) = (Duration::ZERO, None);
         Hearing::Counted
     }
 
@@ -475,15 +471,14 @@ impl Heads {
     fn count(&mut self, heard: Instant, links: &[Head], pace: Pace) {
         let Some(head) = links.last() else { return };
         let cost = self.cost(head.block.height, pace);
-        if let Some((_, credit)) = &mut self.credit {
-            *credit = credit.saturating_sub(cost);
-        }
+        self.credit = self.credit.map(|credit| credit.saturating_sub(cost));
+        self.since = self.judged.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(heard));
         let mut record = HeadRecord::of(head);
         if let Some(old) = self.record.take() {
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
             record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();
         }
-        (self.record, self.since) = (Some(record), Some((heard, Duration::ZERO)));
+        self.record = Some(record);
         (self.open, self.other, self.doubt, self.contradiction) = (None, None, None, None);
     }
 

@@ -550,6 +550,21 @@ fn after_a_pause_of_the_machine_the_chain_has_had_that_time() {
 }
 
 #[test]
+fn a_head_that_is_judged_again_and_again_gives_the_chain_no_time_twice() {
+    let mut rig = Rig::at_100(VALIDATOR);
+    let told = head(0, 101);
+    assert_eq!(rig.hear(&told), Hearing::Counted);
+    for _ in 0..6 {
+        rig.wait(10);
+        assert_eq!(rig.hear(&told), Hearing::Nothing);
+    }
+    rig.wait(1);
+    let risen = |height| Head { heard_at: GENESIS + 162, ..head(0, height) };
+    assert_eq!(rig.hear(&risen(101 + 61 + 20)), Hearing::Nothing, "81 blocks in 61 s");
+    assert_eq!(rig.hear(&risen(101 + 61)), Hearing::Trace { from: 101, to: 161 });
+}
+
+#[test]
 fn a_wall_clock_that_is_set_right_after_the_first_head_gives_the_chain_its_time() {
     let mut rig = Rig::at_100(VALIDATOR);
     // Ten minutes after a power cut: until NTP has set it the clock is an hour behind.
