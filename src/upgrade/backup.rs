@@ -25,7 +25,7 @@ pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, Share, State, list,
 pub use names::{LeftOut, is_key};
 pub use options::Options;
 pub use space::Need;
-pub use verify::{complete, verify, verify_with};
+pub use verify::{complete, verify};
 pub use work::Work;
 
 use crate::error::{Error, Kind, Result};

@@ -78,7 +78,7 @@ fn timeless(mut backup: Backup) -> Backup {
 fn listed(home: &Home) -> Result<Vec<Backup>, String> {
     let backups: Vec<_> = backup::list(home).map_err(text)?.into_iter().map(timeless).collect();
     for backup in &backups {
-        with(home, |work| backup::verify_with(work, backup))?;
+        with(home, |work| backup::verify(work, backup))?;
         let is = |(path, number): &(&str, usize)| {
             fs::read(backup.data(home).join(path)).ok() == Some(super::bytes(*number))
         };

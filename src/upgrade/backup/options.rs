@@ -1,4 +1,4 @@
-//! How backups are made, as configured.
+//! The configuration of backups.
 
 use super::names::LeftOut;
 use crate::config::{BackupMethod, Config};
@@ -12,22 +12,22 @@ const WORKERS: usize = 4;
 /// The configuration of backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How files get into a backup.
+    /// The method by which files are brought into a backup.
     pub method: BackupMethod,
-    /// What is left out.
+    /// The files that are left out.
     pub left_out: LeftOut,
     /// The number of threads that copy or read; with one, the calling thread does it.
     pub workers: usize,
-    /// How many bytes a second are copied or read while a node runs.
+    /// The number of bytes a second that are copied or read while a node runs.
     pub rate: u64,
-    /// How many backups of upgrades are kept.
+    /// The number of backups of upgrades that are kept.
     pub keep: usize,
-    /// How old they may get.
+    /// The age at which backups of upgrades are removed; None for no limit.
     pub max_age: Option<Duration>,
 }
 
 impl Options {
-    /// As the operator has configured it.
+    /// The options that the operator has configured.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Options {
@@ -37,18 +37,6 @@ impl Options {
             rate: config.daemon_backup_rate.0,
             keep: usize::try_from(config.daemon_backup_keep).unwrap_or(usize::MAX),
             max_age: config.daemon_backup_max_age,
-        }
-    }
-
-    /// With which what is there is read, by one thread.
-    pub(super) fn for_reading() -> Self {
-        Options {
-            method: BackupMethod::Auto,
-            left_out: LeftOut::default(),
-            workers: 1,
-            rate: u64::MAX,
-            keep: usize::MAX,
-            max_age: None,
         }
     }
 
@@ -63,12 +51,19 @@ impl Options {
 impl Options {
     /// One thread, any method.
     pub(crate) fn plain() -> Self {
-        Options { keep: 2, ..Options::for_reading() }
+        Options {
+            method: BackupMethod::Auto,
+            left_out: LeftOut::default(),
+            workers: 1,
+            rate: u64::MAX,
+            keep: 2,
+            max_age: None,
+        }
     }
 }
 
 impl BackupMethod {
-    /// The method by which a backup gets back: where it may be shared, as far as that is possible.
+    /// The method by which a backup is restored: blocks are shared where possible, unless the operator wants copies.
     pub(in crate::upgrade) fn for_restore(self) -> BackupMethod {
         match self {
             BackupMethod::Copy => BackupMethod::Copy,

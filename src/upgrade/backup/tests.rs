@@ -66,12 +66,18 @@ impl Rig {
     }
 
     fn verify(&self, backup: &Backup) -> Result<()> {
-        verify(&self.home, backup, &Cancel::new().unwrap())
+        verify_in(&self.home, backup)
     }
 
     fn left_behind(&self) -> Vec<PathBuf> {
         walk(self.home.backups(), &|_| true).unwrap().into_iter().map(|i| i.path).collect()
     }
+}
+
+fn verify_in(home: &Home, backup: &Backup) -> Result<()> {
+    let (options, cancel) = (Options::plain(), Cancel::new().unwrap());
+    let progress = &mut |_, _| {};
+    verify(&mut Work { home, options: &options, background: false, cancel: &cancel, progress }, backup)
 }
 
 fn purpose(name: &str) -> Purpose {
@@ -325,7 +331,7 @@ fn clones_that_are_wanted_and_impossible_are_refused_before_the_stop() {
     rig.write("geth/chaindata/MANIFEST-000001", "tables");
     let made = make_in(&home, "v2", &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
     assert_eq!(made.manifest.method(), "copy");
-    verify(&home, &made, &Cancel::new().unwrap()).unwrap();
+    verify_in(&home, &made).unwrap();
 }
 
 #[test]
@@ -385,6 +391,38 @@ fn digests_come_later_and_until_then_a_backup_is_unverified() {
     assert!(damaged.kind() == Kind::Verification && damaged.to_string().contains("big"), "{damaged}");
     assert_eq!(load(&rig.home, &backup.name).unwrap().manifest.state(), State::Damaged);
     assert_ne!(rig.make().unwrap().name, backup.name);
+}
+
+#[test]
+fn a_file_that_changes_while_digests_are_added_makes_the_backup_damaged() {
+    let rig = with_database();
+    let backup = rig.make().unwrap();
+    let file = backup.data(&rig.home).join("big");
+    let (options, cancel) = (Options::plain(), Cancel::new().unwrap());
+    let mut once = Some("x".repeat(3 << 20));
+    let progress = &mut |_, _| {
+        if let Some(same_size) = once.take() {
+            fs::write(&file, same_size.replace('x', "y")).unwrap();
+        }
+    };
+    let mut work =
+        Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
+    let refused = complete(&mut work, backup.clone()).unwrap_err();
+    assert!(refused.kind() == Kind::Verification && refused.to_string().contains("big"), "{refused}");
+    assert_eq!(load(&rig.home, &backup.name).unwrap().manifest.state(), State::Damaged);
+}
+
+#[test]
+fn damage_that_is_found_after_the_digests_is_recorded_and_stays() {
+    let rig = with_database();
+    let done = rig.with(&Options::plain(), |work| complete(work, rig.make().unwrap())).unwrap();
+    fs::write(done.data(&rig.home).join("geth/chaindata/000001.ldb"), "blockz").unwrap();
+    for _ in 0..2 {
+        let now = load(&rig.home, &done.name).unwrap();
+        let refused = rig.with(&Options::plain(), |work| complete(work, now)).unwrap_err();
+        assert!(refused.kind() == Kind::Verification && refused.to_string().contains("000001"), "{refused}");
+        assert_eq!(load(&rig.home, &done.name).unwrap().manifest.state(), State::Damaged);
+    }
 }
 
 #[test]

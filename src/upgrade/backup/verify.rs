@@ -1,16 +1,14 @@
-//! Holding a backup against its manifest, and completing the manifest by the digests that were not known at first.
+//! Verification of a backup against its manifest, and the digests that are added to the manifest later.
 
 use super::Backup;
 use super::manifest::{Content, Entry, Manifest, State};
-use super::options::Options;
 use super::work::{Gauge, Work};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::lock::Claim;
 use crate::home::tree::{Item, ItemKind, walk};
-use crate::home::{Home, durable};
-use crate::upgrade::Cancel;
+use crate::home::durable;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
@@ -18,55 +16,65 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const CHUNK: usize = 1024 * 1024;
-/// Digests are kept at least this often, so that little is read again after an interruption.
+/// The interval at which new digests are saved, so that little is read again after an interruption.
 const SAVE: Duration = Duration::from_secs(60);
 /// The number of files that are read between two looks at the clock.
 const BATCH: usize = 64;
 
-/// Checks every byte of a backup against its manifest, as far as that has digests.
+/// Checks every byte of a backup against its manifest, as far as that has digests, while no other process changes it.
 ///
 /// # Errors
-/// [`Kind::Verification`] with the first entry that is missing, different or too many.
-pub fn verify(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<()> {
-    let options = Options::for_reading();
-    let mut work = Work { home, options: &options, background: false, cancel, progress: &mut |_, _| {} };
-    check_tree(&mut work, &backup.data(home), &backup.manifest, &|_| true)
-}
-
-/// The same, in given circumstances, and while no other process works on it.
-///
-/// # Errors
-/// As [`verify`]; [`Kind::Busy`] if another process does.
-pub fn verify_with(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
+/// [`Kind::Verification`] with the first entry that is missing, different or superfluous; [`Kind::Busy`] if another
+/// process changes the backup.
+pub fn verify(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
     let _claim = backup.claim(work.home, Claim::Shared)?;
     check_tree(work, &backup.data(work.home), &backup.manifest, &|_| true)
 }
 
-/// Adds the digests that the manifest of a backup lacks, durably, and checks all others.
+/// Adds the digests that the manifest of a backup lacks, durably. A backup that has all its digests is checked against
+/// them instead.
 ///
 /// # Errors
-/// [`Kind::Verification`] if the backup is damaged; the manifest says so from then on.
+/// [`Kind::Verification`] if the backup is damaged. The manifest records the damage, unless another process reads the
+/// backup at that moment.
 pub fn complete(work: &mut Work<'_>, mut backup: Backup) -> Result<Backup> {
-    if backup.manifest.state() == State::Verified {
-        // A process that was killed may have left the manifest before it was durable.
-        durable::sync_dir(&work.home.backups().join(&backup.name))?;
-        return verify_with(work, &backup).map(|()| backup);
-    }
-    let _claim = backup.claim(work.home, Claim::Alone)?;
-    match add_digests(work, &mut backup) {
-        Ok(()) => Ok(backup),
-        Err(e) if e.kind() == Kind::Verification => {
-            backup.manifest.damaged = Some(e.to_string());
-            backup.save(work.home)?;
-            Err(e)
+    let (claim, checked) = match backup.manifest.state() {
+        State::Verified => {
+            // A process that was killed may have left the manifest before it was durable.
+            durable::sync_dir(&work.home.backups().join(&backup.name))?;
+            (None, verify(work, &backup))
         }
-        Err(e) => Err(e),
+        State::Unverified => {
+            let claim = backup.claim(work.home, Claim::Alone)?;
+            (Some(claim), add_digests(work, &mut backup))
+        }
+        State::Damaged => {
+            let damage = backup.manifest.damaged.unwrap_or_default();
+            return Err(Error::new(Kind::Verification, damage));
+        }
+    };
+    let Err(e) = checked else { return Ok(backup) };
+    if e.kind() == Kind::Verification
+        && let Ok(_claim) = claim.map_or_else(|| backup.claim(work.home, Claim::Alone), Ok)
+    {
+        backup.manifest.damaged = Some(e.to_string());
+        backup.save(work.home)?;
     }
+    Err(e)
+}
+
+/// The files whose time of content must be that of the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timed {
+    /// Those without a digest: with one the time adds nothing.
+    WithoutDigest,
+    /// All, while digests are added: a digest is worth only as much as the file that it was taken of.
+    All,
 }
 
 fn add_digests(work: &mut Work<'_>, backup: &mut Backup) -> Result<()> {
     let root = backup.data(work.home);
-    check_shape(&root, &backup.manifest, &|_| true)?;
+    check_shape(&root, &backup.manifest, &|_| true, Timed::All)?;
     let lacking: Vec<usize> = (0..backup.manifest.entries.len())
         .filter(|at| matches!(backup.manifest.entries[*at].content, Content::File { sha256: None, .. }))
         .collect();
@@ -76,7 +84,7 @@ fn add_digests(work: &mut Work<'_>, backup: &mut Backup) -> Result<()> {
         let entries: Vec<&Entry> = batch.iter().map(|at| &backup.manifest.entries[*at]).collect();
         let found = hash_all(work, &root, &entries, (done, backup.manifest.bytes));
         if found.is_err() && done > 0 {
-            // What was read is not read again.
+            // Keeps the digests that are known: their files need not be read again.
             backup.save(work.home)?;
         }
         done += entries.iter().map(|entry| entry.size()).sum::<u64>();
@@ -90,9 +98,8 @@ fn add_digests(work: &mut Work<'_>, backup: &mut Backup) -> Result<()> {
             backup.save(work.home)?;
         }
     }
-    // Only now the sizes and times say that what was read is what was written.
-    check_shape(&root, &backup.manifest, &|_| true)?;
-    backup.manifest.damaged = None;
+    // Sizes and times that are still those of the manifest show that no file changed before it was read.
+    check_shape(&root, &backup.manifest, &|_| true, Timed::All)?;
     backup.save(work.home)
 }
 
@@ -106,7 +113,7 @@ pub(in crate::upgrade) fn check_tree(
     manifest: &Manifest,
     counts: &dyn Fn(&Path) -> bool,
 ) -> Result<()> {
-    check_shape(root, manifest, counts)?;
+    check_shape(root, manifest, counts, Timed::WithoutDigest)?;
     let has_digest =
         |e: &&Entry| counts(Path::new(&e.path)) && matches!(e.content, Content::File { sha256: Some(_), .. });
     let entries: Vec<&Entry> = manifest.entries.iter().filter(has_digest).collect();
@@ -121,8 +128,8 @@ pub(in crate::upgrade) fn check_tree(
     }
 }
 
-/// Everything but the bytes: what is there, its kinds, sizes and times.
-fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool) -> Result<()> {
+/// Checks everything but the bytes: the entries, their kinds, sizes and times.
+fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool, timed: Timed) -> Result<()> {
     let items = walk(root, counts)?;
     let mut found: BTreeMap<&Path, &Item> = items.iter().map(|item| (&*item.path, item)).collect();
     for entry in manifest.entries.iter().filter(|entry| counts(Path::new(&entry.path))) {
@@ -133,10 +140,10 @@ fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool)
         let is_right = match &entry.content {
             Content::Dir => item.kind == ItemKind::Dir,
             Content::Link { to } => fs::read_link(&path).is_ok_and(|text| text == Path::new(to)),
-            // With a digest the time says nothing more.
             Content::File { size, modified, sha256, .. } => {
+                let is_timed = timed == Timed::All || sha256.is_none();
                 let is_of_time = modified.is_none_or(|modified| modified == item.stamp.modified);
-                item.kind == ItemKind::File && item.len() == *size && (sha256.is_some() || is_of_time)
+                item.kind == ItemKind::File && item.len() == *size && (is_of_time || !is_timed)
             }
         };
         if !is_right {
@@ -149,7 +156,7 @@ fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool)
         .map_or(Ok(()), |extra| Err(damaged(&root.join(extra), "the manifest does not know this")))
 }
 
-/// The digests of these files. `whole` has the bytes that were done before and those of everything, for the progress.
+/// The digests of these files. For the progress, `whole` has the number of bytes that were read before and the total.
 fn hash_all(work: &mut Work<'_>, root: &Path, entries: &[&Entry], whole: (u64, u64)) -> Result<Vec<Digest>> {
     let total = entries.iter().map(|entry| entry.size()).sum();
     let hash = |entry: &&Entry, gauge: &dyn Gauge| {

@@ -1,4 +1,4 @@
-//! Long work on many files: several threads, one account of what is done, an end within a moment of being cancelled.
+//! Long work on many files: several threads, one count of the bytes done, a prompt end when it is cancelled.
 //!
 //! While a node runs the work is background: it has the idle priority of the disk and a rate. While a node is down for
 //! it, nothing holds it back. With one worker the calling thread does it, as the tests of crash states need it.
@@ -15,11 +15,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often progress is reported, and how long a worker is held back before it looks again whether it must end.
+/// The interval between reports of progress, and between the checks of a throttled worker whether it must end.
 const BEAT: Duration = Duration::from_millis(100);
-/// So much work is worth another thread: bytes, or tasks.
+/// The amount of work that is worth another thread: bytes, or tasks.
 const WORTH: (u64, usize) = (8 << 20, 256);
-/// More threads than this do not compete with a node for the disk.
+/// The largest number of threads that compete with a running node for the disk.
 const IN_BACKGROUND: usize = 2;
 
 /// The circumstances of long work.
@@ -28,17 +28,17 @@ pub struct Work<'a> {
     pub home: &'a Home,
     /// The configuration of backups.
     pub options: &'a Options,
-    /// Whether a node runs meanwhile, which must not be disturbed.
+    /// Whether a node runs at the same time, which must not be disturbed.
     pub background: bool,
     /// Ends the work.
     pub cancel: &'a Cancel,
-    /// Is told the bytes done, and in all.
+    /// Receives the number of bytes done, and the total.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
 
-/// The account of one worker: it holds the worker back, and ends it.
+/// The meter of a worker: it counts bytes, throttles the worker, and ends it.
 pub(super) trait Gauge {
-    /// Takes note of bytes that are done.
+    /// Counts bytes that are done.
     ///
     /// # Errors
     /// If the work must end.
@@ -49,7 +49,7 @@ impl Work<'_> {
     /// Does `one` with each of `tasks`, whose sizes are `total` together. The results are in the order of the tasks.
     ///
     /// # Errors
-    /// The first failure; the other workers end at once then.
+    /// The first failure; the other workers then end at once.
     pub(super) fn each<T: Sync, R: Send>(
         &mut self,
         tasks: &[T],
@@ -104,25 +104,30 @@ impl Work<'_> {
             }
         };
         let workers = if background { workers.min(IN_BACKGROUND) } else { workers };
-        thread::scope(|scope| {
-            let (working, finished) = bounded::<()>(0);
-            for _ in 0..workers {
-                let working = working.clone();
-                scope.spawn(|| {
-                    let _until_the_end = working;
-                    body();
-                });
-            }
-            drop(working);
-            while finished.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-                (self.progress)(crowd.done.load(Ordering::Relaxed), total);
-            }
-        });
-        (self.progress)(crowd.done.load(Ordering::Relaxed), total);
+        in_threads(workers, &body, &mut || (self.progress)(crowd.done.load(Ordering::Relaxed), total));
         let (mut results, failure) = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_unstable_by_key(|(at, _)| *at);
         failure.map_or_else(|| Ok(results.into_iter().map(|(_, result)| result).collect()), Err)
     }
+}
+
+/// Runs `body` in a number of threads. Calls `beat` regularly until all of them have ended, and once after that.
+fn in_threads(number: usize, body: &(dyn Fn() + Sync), beat: &mut dyn FnMut()) {
+    thread::scope(|scope| {
+        let (working, finished) = bounded::<()>(0);
+        for _ in 0..number {
+            let working = working.clone();
+            scope.spawn(move || {
+                let _until_the_end = working;
+                body();
+            });
+        }
+        drop(working);
+        while finished.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            beat();
+        }
+    });
+    beat();
 }
 
 /// The calling thread is the only worker.
@@ -148,7 +153,7 @@ struct Crowd<'a> {
     cancel: &'a Cancel,
     has_failed: AtomicBool,
     done: AtomicU64,
-    /// Bytes a second.
+    /// The limit in bytes a second.
     rate: Option<u64>,
     begun: Instant,
 }
