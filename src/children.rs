@@ -47,7 +47,7 @@ pub struct Owned {
 /// As [`Command::spawn`].
 pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     let mut registry = registry();
-    // Keeps a place in the table of descriptors for the one of the process.
+    // Reserves a descriptor for the process.
     let place = fcntl_dupfd_cloexec(std::io::stderr(), 3);
     let child = spawn_when_closed(command)?;
     let pid = Pid::from_child(&child);

@@ -203,8 +203,8 @@ pub fn zone_at(time: i64) -> Option<(String, i64)> {
     Some((zone.to_string_lossy().into_owned(), tm.gmtoff))
 }
 
-/// Has the calling thread wait for the disk until no other process wants it, where the scheduler of the disk knows
-/// priorities, and for the processor nearly so (ioprio_set(2), setpriority(2)).
+/// Gives the calling thread the idle priority for the disk, where the disk's scheduler knows priorities, and a low one for
+/// the processor (ioprio_set(2), setpriority(2)).
 pub fn yield_disk() {
     /// The number of ioprio_set(2); None on platforms that we do not know.
     const IOPRIO_SET: Option<c_long> = if cfg!(target_arch = "x86_64") {
@@ -224,7 +224,7 @@ pub fn yield_disk() {
         // SAFETY: the number is that of ioprio_set(2) on this platform, which takes three integers and touches no memory.
         unsafe { syscall(number, WHO_PROCESS, calling_thread, IDLE) };
     }
-    // Both are courtesies: without them the work is only less polite.
+    // Where either fails, the work only competes more with other processes.
     let _ = setpriority_process(None, 10);
 }
 

@@ -5,7 +5,10 @@
 
 mod backup;
 mod misuse;
+mod own;
 mod plan;
+mod upgrade;
+mod values;
 
 pub(crate) use backup::{BackupCommand, Prune};
 pub(crate) use plan::{NewPlan, PlanCommand};
@@ -14,21 +17,18 @@ use super::help::COMMANDS;
 use super::rollback::Options as Rollback;
 use super::stage::New;
 use crate::batch::Entry;
-use crate::config::keys;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::machine::{Block, Target};
+use crate::machine::Block;
 use crate::name::Name;
-use crate::time::parse_duration;
-use crate::url::{check, redact};
-use crate::wbft::Hash;
 use misuse::{misused, superfluous, unknown, usage_error};
+use own::Ours;
 use pico_args::Arguments;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::iter::Peekable;
 use std::path::PathBuf;
 use std::time::Duration;
+use upgrade::entry;
+use values::{block, height, name, timeout, version};
 
 /// Everything a command line says.
 #[derive(Debug, PartialEq)]
@@ -137,7 +137,7 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     let word = word.to_string_lossy().into_owned();
     if word == "run" {
         let mut args = ours.take_leading(rest)?;
-        // Who wants the node's own help puts `--` before it.
+        // The node's own help is asked for behind `--`.
         if args.first().is_some_and(|a| a == "--help" || a == "-h") {
             return Ok(ours.invoke(Command::Help(Some(word))));
         }
@@ -191,7 +191,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "restart" => Command::Restart,
         "detach" => Command::Detach,
         "reexec" => Command::Reexec,
-        "upgrade" => upgrade(args)?,
+        "upgrade" => upgrade::upgrade(args)?,
         "plan" => Command::Plan(plan::plan(args)?),
         "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
@@ -241,173 +241,6 @@ fn topic(args: &mut Arguments) -> Result<Option<String>> {
     }
 }
 
-fn upgrade(args: &mut Arguments) -> Result<Command> {
-    let sub = subcommand(args, "upgrade")?;
-    let word = format!("upgrade {sub}");
-    Ok(match sub.as_str() {
-        "schedule" => {
-            let (now, force) = (args.contains("--now"), args.contains("--force"));
-            let entry = entry(args, &word, |args| {
-                let name = free(args, &word, "NAME", name)?;
-                Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
-            })?;
-            Command::Schedule { entry: Box::new(entry), now, force }
-        }
-        "list" => Command::List { json: args.contains("--json") },
-        "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
-        "hold" => Command::Hold(free(args, &word, "NAME", name)?),
-        "release" => Command::Release(free(args, &word, "NAME", name)?),
-        "add" => {
-            // Their values may look like flags of ours.
-            let add_args = every(args, &word, "--add-arg")?;
-            let drop_args = every(args, &word, "--drop-arg")?;
-            let file = opt(args, &word, "--args", |text| Ok(PathBuf::from(text)))?;
-            let force = args.contains("--force");
-            let name = free(args, &word, "NAME", name)?;
-            let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
-            Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
-        }
-        "show" => Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? },
-        "fetch" => Command::Fetch {
-            url: opt(args, &word, "--url", url)?,
-            digest: opt(args, &word, "--sha256", digest)?,
-            json: args.contains("--json"),
-            name: free(args, &word, "NAME", name)?,
-        },
-        "now" => Command::Now(free(args, &word, "NAME", name)?),
-        _ => return Err(unknown(&word)),
-    })
-}
-
-/// The values of an option that may be given many times.
-fn every(args: &mut Arguments, word: &str, flag: &'static str) -> Result<Vec<String>> {
-    let mut values = Vec::new();
-    while let Some(value) = opt(args, word, flag, |text| Ok(text.to_owned()))? {
-        values.push(value);
-    }
-    Ok(values)
-}
-
-/// An upgrade with everything that options can say of it; `read` takes its name and height.
-fn entry(
-    args: &mut Arguments,
-    word: &str,
-    read: impl FnOnce(&mut Arguments) -> Result<Entry>,
-) -> Result<Entry> {
-    let fork_height = opt(args, word, "--fork-height", height)?;
-    let deadline_height = opt(args, word, "--deadline-height", height)?;
-    let data_incompatible = args.contains("--data-incompatible");
-    let sha256 = opt(args, word, "--sha256", |text| digest_by(Algorithm::Sha256, text))?;
-    let sha512 = opt(args, word, "--sha512", |text| digest_by(Algorithm::Sha512, text))?;
-    let mut binaries = BTreeMap::new();
-    while let Some((platform, url)) = opt(args, word, "--url", place)? {
-        if binaries.insert(platform.clone(), url).is_some() {
-            return Err(misused(word, &format!("--url: there are two for {platform}")));
-        }
-    }
-    let info = opt(args, word, "--info", |s| Ok(s.to_owned()))?;
-    if sha256.is_some() && sha512.is_some() {
-        return Err(misused(word, "give --sha256 or --sha512, not both"));
-    }
-    let mut entry = read(args)?;
-    entry.fork_height = fork_height;
-    entry.deadline_height = deadline_height;
-    entry.data_compat = data_incompatible.then_some(false);
-    entry.digest = sha256.or(sha512);
-    entry.binaries = binaries;
-    entry.info = info.map(|text| serde_json::Value::from(text).into());
-    Ok(entry)
-}
-
-/// The flags of ours that were found so far.
-#[derive(Debug, Default)]
-struct Ours {
-    config: Option<PathBuf>,
-    flags: Vec<(String, String)>,
-}
-
-impl Ours {
-    /// Takes flags of ours from the front, up to the first argument that is none.
-    fn take_leading(&mut self, argv: Vec<OsString>) -> Result<Vec<OsString>> {
-        let mut rest = argv.into_iter().peekable();
-        while let Some(flag) = rest.peek().and_then(|arg| Flag::find(arg.to_str()?)) {
-            rest.next();
-            self.take(flag, &mut rest)?;
-        }
-        Ok(rest.collect())
-    }
-
-    /// Takes flags of ours from wherever they stand before `--`.
-    fn take_anywhere(&mut self, argv: Vec<OsString>) -> Result<Vec<OsString>> {
-        let mut rest = argv.into_iter().peekable();
-        let mut others = Vec::new();
-        while let Some(arg) = rest.next() {
-            if arg == "--" {
-                others.extend(rest.by_ref());
-            } else if let Some(flag) = arg.to_str().and_then(Flag::find) {
-                self.take(flag, &mut rest)?;
-            } else {
-                others.push(arg);
-            }
-        }
-        Ok(others)
-    }
-
-    fn take(&mut self, flag: Flag, rest: &mut Peekable<impl Iterator<Item = OsString>>) -> Result<()> {
-        let value = match flag.value {
-            Some(value) => value,
-            // A word that would turn it off must not turn it on, and go to the node besides.
-            None if flag.switch => match rest.next_if(|next| next == "true" || next == "false") {
-                Some(word) => word.to_string_lossy().into_owned(),
-                None => "true".to_owned(),
-            },
-            None => {
-                let value = rest.next().ok_or_else(|| usage_error(format!("{} needs a value", flag.name)))?;
-                value.into_string().map_err(|v| usage_error(format!("{}: {v:?} is not UTF-8", flag.name)))?
-            }
-        };
-        if flag.name == "--config" {
-            if value.is_empty() {
-                return Err(usage_error("--config needs a value".to_owned()));
-            }
-            if self.config.replace(PathBuf::from(value)).is_some() {
-                return Err(usage_error("--config is given twice".to_owned()));
-            }
-        } else {
-            self.flags.push((flag.name, value));
-        }
-        Ok(())
-    }
-
-    fn invoke(self, command: Command) -> Invocation {
-        Invocation { command, config: self.config, flags: self.flags }
-    }
-}
-
-/// A flag of ours as it was written.
-struct Flag {
-    name: String,
-    value: Option<String>,
-    /// Whether it may stand without a value.
-    switch: bool,
-}
-
-impl Flag {
-    fn find(arg: &str) -> Option<Flag> {
-        let (name, value) = match arg.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (arg, None),
-        };
-        let switch = match keys::flag(name) {
-            Some(key) => key.is_switch(),
-            None if name == "--config" => false,
-            // Not the node's: the configuration explains why it is gone.
-            None => keys::Dropped::of_flag(name).filter(|_| name.starts_with("--"))?.is_switch,
-        };
-        Some(Flag { name: name.to_owned(), value, switch })
-    }
-}
-
 fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
     match args.subcommand() {
         Ok(Some(sub)) => Ok(sub),
@@ -454,70 +287,11 @@ fn opt<T>(
     text.map(|text| read(&text).map_err(|e| misused(word, &format!("{flag}: {e}")))).transpose()
 }
 
-fn name(text: &str) -> Result<Name, String> {
-    text.parse::<Name>().map_err(|e| e.to_string())
-}
-
-/// A version: the name of an upgrade, or `genesis`.
-fn version(text: &str) -> Result<Target, String> {
-    text.parse::<Target>().or_else(|_| name(text).map(Target::Upgrade))
-}
-
-fn digest(text: &str) -> Result<Digest, String> {
-    text.parse::<Digest>().map_err(|e| e.to_string())
-}
-
-fn digest_by(algorithm: Algorithm, text: &str) -> Result<Digest, String> {
-    match digest(text)? {
-        digest if digest.algorithm() == algorithm => Ok(digest),
-        digest => Err(format!("{} is a {}, not a {algorithm}", digest.hex(), digest.algorithm())),
-    }
-}
-
-/// Reads `URL` or `OS/ARCH=URL`.
-fn place(text: &str) -> Result<(String, String), String> {
-    let is_platform = |word: &&str| word.split('/').count() == 2 && !word.contains(':');
-    let (platform, url) = match text.split_once('=').filter(|(left, _)| is_platform(left)) {
-        Some((platform, _)) if platform.split('/').any(str::is_empty) => {
-            return Err(format!("{platform:?} is not a platform, as linux/amd64 is one"));
-        }
-        Some((platform, url)) => (platform, url),
-        None => ("any", text),
-    };
-    Ok((platform.to_owned(), self::url(url)?))
-}
-
-fn url(text: &str) -> Result<String, String> {
-    match check(text, &["http", "https"]) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(why) => Err(format!("{:?} is not a URL: {why}", redact(text))),
-    }
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|e| e.to_string())
-}
-
-/// A block as `HEIGHT:HASH`.
-fn block(text: &str) -> Result<Block, String> {
-    let (number, hash) = text.split_once(':').ok_or("a block is HEIGHT:HASH, with the hash as 0x…")?;
-    let height = height(number)?;
-    let hash: Hash = hash.parse().map_err(|e| format!("{hash:?}: {e}"))?;
-    Ok(Block { height, hash: Some(hash.to_string()) })
-}
-
-fn height(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
-        let start: String = text.chars().take(40).collect();
-        format!("{start:?} is not a height: a whole number from 1 on")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::machine::Target;
 
     fn read(line: &str) -> Result<Invocation> {
         parse(line.split_whitespace().map(OsString::from).collect())
@@ -557,13 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_of_a_version_may_look_like_flags_of_a_command() {
-        let line = "upgrade add v2 b --add-arg --force --drop-arg --mine --add-arg --x=1";
-        let Command::Add(new) = read(line).unwrap().command else { panic!() };
-        assert_eq!(
-            (new.force, &new.add_args[..], &new.drop_args[..]),
-            (false, &["--force".to_owned(), "--x=1".to_owned()][..], &["--mine".to_owned()][..],)
-        );
+    fn the_way_back_may_lead_to_a_version_or_to_genesis() {
         let Command::Rollback(back) = read("rollback --to genesis --yes").unwrap().command else { panic!() };
         assert_eq!((back.to, back.yes, back.wait), (Some(Target::Genesis), true, false));
         let Command::Rollback(back) = read("rollback --to v1").unwrap().command else { panic!() };

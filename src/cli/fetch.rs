@@ -30,7 +30,7 @@ pub(super) struct Wanted {
 pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool) -> Result<()> {
     let mut config = config.clone();
     if wanted.url.is_some() {
-        // Who names a place wants to know whether it is good, and not what else there is.
+        // An operator who names a place asks about that place, not about other ones.
         config.download_urls = DownloadUrls::default();
     }
     let upgrade = upgrade(home, wanted);

@@ -126,6 +126,15 @@ fn ask_status(home: &Home) -> Result<Status> {
     }
 }
 
+/// The state of the supervisor, where one runs.
+pub(super) fn running_status(home: &Home) -> Result<Option<Status>> {
+    match ask_status(home) {
+        Ok(status) => Ok(Some(status)),
+        Err(e) if e.kind() == Kind::NoSupervisor => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 pub(super) fn restart(home: &Home) -> Result<()> {
     print(&format!("{}\n", accepted(&ask(home, &Request::Restart)?.reply)?))
 }

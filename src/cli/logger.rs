@@ -154,7 +154,8 @@ fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}
             count => {
-                let text = format_args!("event=log_lines_lost count={count} nobody read them in time");
+                let text =
+                    format_args!("event=log_lines_lost count={count} the reader of the log was too slow");
                 let record = Record::builder().level(Level::Warn).args(text).build();
                 let _ = if json {
                     write_json(&mut stderr, &record)
@@ -176,7 +177,7 @@ fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Re
     };
     let reset = if colour { "\x1b[0m" } else { "" };
     let time = rfc3339(SystemTime::now());
-    // What others have written must not look like lines of ours.
+    // Lines of other programs must not look like ours.
     let message = printable(&record.args().to_string());
     writeln!(out, "{time} {paint}{:<5}{reset} wemixvisor {message}", record.level())
 }

@@ -35,7 +35,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     hand.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
 }
 
-/// Lets the next run go back to the old binary: what `rollback` does at any time, after a halt.
+/// Lets the next run go back to the old binary after a halt, by the rules of `rollback`.
 pub(super) fn rollback(config: &Config, home: &Home, force: bool) -> Result<()> {
     // A supervisor that runs has not halted, and holds the home.
     drop(Hand::take(home)?);
@@ -111,16 +111,16 @@ impl Hand<'_> {
         &self.record
     }
 
-    /// Carries a decision out and says what it leads to.
+    /// Carries a decision out and prints its effect.
     fn carry_out(&mut self, decision: Decision) -> Result<()> {
         let said = self.decide(decision)?;
         print(&format!("{said}\n"))
     }
 
-    /// Carries a decision out, step by step. Returns what it leads to.
+    /// Carries a decision out, step by step, and returns its effect in words.
     pub(super) fn decide(&mut self, decision: Decision) -> Result<String> {
         let highest = match (head::read(self.home), &decision) {
-            // A damaged one is what there is to forget.
+            // These decisions are the remedy for a damaged head record.
             (Err(e), Decision::ForgetHead | Decision::Rebind) if e.kind() == Kind::Halted => None,
             (read, _) => read?.map(|record| record.block.height),
         };

@@ -3,7 +3,7 @@
 //! The way back is decided here on the record as it is, shown, and ordered. A supervisor that runs decides it again by
 //! what it knows, and takes it; without one it is on record for the next `run`.
 
-use super::home::accepted;
+use super::home::{accepted, running_status};
 use super::resolve::{carry_out, not_met};
 use super::{print, tell};
 use crate::config::Config;
@@ -19,19 +19,17 @@ use std::time::{Duration, SystemTime};
 
 /// How often the supervisor is asked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
-/// The blocks that may have come unseen since the head record was written.
-const UNSEEN: u64 = 2;
 
-/// What the operator wants.
+/// The operator's wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The version to go back to; None for the one before.
     pub(crate) to: Option<Target>,
-    /// Whether a backup is to take the place of the data in any case.
+    /// Whether a backup takes the place of the data in any case.
     pub(crate) restore: bool,
-    /// Whether the operator knows better.
+    /// Whether the operator overrules the objections that can be overruled.
     pub(crate) force: bool,
-    /// Whether nothing is to be asked.
+    /// Whether the operator has consented already, so that nothing is asked.
     pub(crate) yes: bool,
     /// Whether to wait until the earlier version runs.
     pub(crate) wait: bool,
@@ -40,10 +38,10 @@ pub(crate) struct Options {
 /// Goes back, or has the next `run` do it.
 ///
 /// # Errors
-/// [`Kind::NotMet`] if there is no way back, it may hurt, or is not wanted; [`Kind::Verification`] if the earlier binary is
-/// not what it was.
+/// [`Kind::NotMet`] if there is no way back, it may hurt, or the operator declines; [`Kind::Verification`] if the earlier
+/// binary has changed.
 pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Result<()> {
-    let status = supervisor(home)?;
+    let status = running_status(home)?;
     let record = Journal::read(home)?.record;
     let to = options.to.as_ref().map(|to| verified(home, to)).transpose()?;
     let wanted = Wanted { to, restore: options.restore, force: options.force };
@@ -51,14 +49,15 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     let way = way_back(&record, &wanted, &known).map_err(not_met)?;
     let to = &way.order.to;
     if verified(home, &to.target)?.sha256 != to.sha256 {
-        let what = format!("the binary of {} is not the one that has run", to.target);
+        let what = format!("the binary of {} is not the one that has run here", to.target);
         return Err(Error::new(Kind::Verification, what).at(home.binary(&to.target).display()));
     }
     if status.is_none()
         && let Some(node) = launch::last(home)?.and_then(|last| last.process)
     {
         let what = format!("the node runs without a supervisor, as process {}", node.pid.as_raw_pid());
-        return Err(Error::new(Kind::Busy, what).hint("`wemixvisor run` takes it over, and can go back then"));
+        return Err(Error::new(Kind::Busy, what)
+            .hint("start `wemixvisor run`, which takes it over, and repeat the rollback"));
     }
     tell(shown(&way, status.is_some()));
     if !options.yes && !is_wanted()? {
@@ -81,41 +80,26 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     if options.wait { wait(home, to) } else { Ok(()) }
 }
 
-/// The state of the supervisor, where one runs.
-fn supervisor(home: &Home) -> Result<Option<Status>> {
-    match ask(home, &Request::Status) {
-        Ok(answered) => match answered.reply {
-            Reply::Status(status) => Ok(Some(status)),
-            other => Err(super::home::unasked(&other)),
-        },
-        Err(e) if e.kind() == Kind::NoSupervisor => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// A version whose binary is what was staged.
+/// A version, after a check that its binary is the staged one.
 fn verified(home: &Home, target: &Target) -> Result<Version> {
     let manifest = install::verify(home, target, None)?;
     Ok(Version { target: target.clone(), sha256: manifest.sha256 })
 }
 
-/// What is known besides the record: how high the chain can be by now, and the backups.
+/// Facts besides the record: the highest block that the chain can have by now, and the backups.
 fn known(config: &Config, home: &Home, status: Option<&Status>) -> Result<Known> {
     let highest = match status {
         Some(Status { view, .. }) => view.head.iter().chain(&view.head_record).map(|b| b.height).max(),
-        None => head::read(home)?.and_then(|record| {
-            let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            let age = Duration::from_secs(age.saturating_sub(record.timestamp?));
-            let blocks = age.as_millis() / config.block_period.as_millis().max(1);
-            let blocks = u64::try_from(blocks).unwrap_or(u64::MAX);
-            Some(record.block.height.saturating_add(blocks).saturating_add(UNSEEN))
-        }),
+        None => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            head::read(home)?.and_then(|record| record.highest_possible(now, config.block_period))
+        }
     };
     let backups = backup::list(home)?.into_iter().map(|backup| backup.name).collect();
     Ok(Known { highest, backups, validator: config.validator_mode })
 }
 
-/// What is going to be done, and what cannot be known.
+/// The steps of the way back and its doubts, as the operator reads them.
 fn shown(way: &WayBack, runs: bool) -> String {
     let undoes: Vec<String> = way.undoes.iter().map(ToString::to_string).collect();
     let mut lines =
@@ -136,7 +120,7 @@ fn is_wanted() -> Result<bool> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         let what = "nothing was done: there is no terminal to ask on";
-        return Err(Error::new(Kind::NotMet, what).hint("if that is wanted, add --yes"));
+        return Err(Error::new(Kind::NotMet, what).hint("to go back without being asked, add --yes"));
     }
     tell("go back? [y/N]");
     let mut answer = String::new();
@@ -149,14 +133,14 @@ fn is_wanted() -> Result<bool> {
 fn wait(home: &Home, to: &Version) -> Result<()> {
     let mut last = String::new();
     loop {
-        let Some(Status { view, .. }) = supervisor(home)? else { return Err(ended(home)) };
+        let Some(Status { view, .. }) = running_status(home)? else { return Err(ended(home)) };
         if view.back.is_none() && view.upgrade.is_none() {
             let runs = view.version == *to && view.node.is_some();
             if runs {
                 return print(&format!("{} runs\n", to.target));
             }
             if view.version != *to {
-                let what = format!("it was not gone back: {} is what runs", view.version.target);
+                let what = format!("the rollback was refused: {} still runs", view.version.target);
                 return Err(Error::new(Kind::Failed, what).hint("the log says why: event=rollback_refused"));
             }
         }
@@ -176,11 +160,11 @@ fn progress(view: &View) -> String {
     }
 }
 
-/// Why nothing more will happen.
+/// The reason why nothing more will happen.
 fn ended(home: &Home) -> Error {
     match Journal::read(home).map(|found| found.record.halted) {
         Ok(Some(reason)) => Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`"),
-        Ok(None) | Err(_) => Error::new(Kind::NoSupervisor, "the supervisor has ended meanwhile")
+        Ok(None) | Err(_) => Error::new(Kind::NoSupervisor, "the supervisor has ended before it was done")
             .hint("the way back goes on with the next `wemixvisor run`"),
     }
 }

@@ -2,15 +2,16 @@
 
 use super::args::Format;
 use super::forecast::{Now, grouped};
+use super::home::running_status;
 use super::stage::told_by;
 use super::{metrics, print, print_json};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::home::{Home, launch};
 use crate::machine::{Activity, Attempt, NodeView, Phase, Plan, Target, View};
 use crate::name::Name;
 use crate::printable::printable;
-use crate::supervisor::{Reply, Request, Status, ask};
+use crate::supervisor::Status;
 use crate::time::show_duration;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::head;
@@ -23,13 +24,9 @@ use std::time::{Duration, SystemTime};
 const TURNS: usize = 5;
 
 pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
-    let (status, exit) = match ask(home, &Request::Status) {
-        Ok(answered) => match answered.reply {
-            Reply::Status(status) => (status, Exit::Ok),
-            other => return super::home::accepted(&other).map(|_| Exit::Ok.code()),
-        },
-        Err(e) if e.kind() == Kind::NoSupervisor => (at_rest(home)?, Exit::NoSupervisor),
-        Err(e) => return Err(e),
+    let (status, exit) = match running_status(home)? {
+        Some(status) => (status, Exit::Ok),
+        None => (at_rest(home)?, Exit::NoSupervisor),
     };
     match format {
         Format::Text => print(&show(home, &status))?,
@@ -69,7 +66,7 @@ fn at_rest(home: &Home) -> Result<Status> {
 fn show(home: &Home, status: &Status) -> String {
     let view = &status.view;
     let mut text = String::new();
-    // What nodes and files say goes to a terminal here.
+    // Text of nodes and files goes to a terminal here.
     let mut line = |label: &str, what: String| {
         let _ = writeln!(text, "{label:<12}{}", printable(&what));
     };
@@ -174,7 +171,7 @@ fn alarm(plan: &Plan, head: u64) -> String {
     format!("{} has missed its deadline {deadline}, the head is {}{fork}: {why}", plan.name, grouped(head))
 }
 
-/// Planned and past upgrades as a table; `told` is the version that a binary tells.
+/// Planned and past upgrades as a table; `told` is the version that a binary reports.
 pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> String {
     let mut rows =
         vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];

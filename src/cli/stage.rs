@@ -1,6 +1,6 @@
-//! `upgrade add` and `upgrade show`: the binary of an upgrade, what it says of itself, and the arguments that it needs.
+//! `upgrade add` and `upgrade show`: the binary of an upgrade, the version that it reports, and the arguments that it needs.
 
-use super::home::accepted;
+use super::home::running_status;
 use super::upgrade::refresh;
 use super::{print, print_json, show, tell};
 use crate::config::Config;
@@ -8,7 +8,6 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest, binary};
 use crate::machine::{Plan, Target, Version, View};
 use crate::name::Name;
-use crate::supervisor::{Reply, Request, ask};
 use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
@@ -22,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct New {
     pub(crate) name: Name,
     pub(crate) binary: PathBuf,
-    /// Whether it may take the place of another one, or be the one that runs.
+    /// Whether it may replace a staged binary, or equal the running one.
     pub(crate) force: bool,
     /// The file with the arguments of the version.
     pub(crate) args: Option<PathBuf>,
@@ -34,7 +33,7 @@ pub(crate) struct New {
 /// Stages the binary of an upgrade, and with it the arguments that it needs.
 ///
 /// # Errors
-/// [`Kind::NotMet`] if it is the binary that runs, by its digest or by the version that it tells, and is not forced; as
+/// [`Kind::NotMet`] if it is the binary that runs, by its digest or by the version that it reports, and is not forced; as
 /// [`install::add`].
 pub(super) fn add(config: &Config, home: &Home, new: &New) -> Result<()> {
     let target = Target::Upgrade(new.name.clone());
@@ -62,7 +61,7 @@ pub(super) fn add(config: &Config, home: &Home, new: &New) -> Result<()> {
 }
 
 impl New {
-    /// The changes of arguments that are wanted, if any are.
+    /// The changes of arguments that the command line asks for, if any.
     fn changes(&self, home: &Home, target: &Target) -> Result<Option<Changes>> {
         if self.args.is_none() && self.add_args.is_empty() && self.drop_args.is_empty() {
             return Ok(None);
@@ -71,18 +70,19 @@ impl New {
             Some(file) => Changes::load(file)?,
             None => Changes::of(home, target)?,
         };
-        changes.add.extend(
-            self.add_args.iter().filter(|arg| !changes.add.contains(arg)).cloned().collect::<Vec<_>>(),
-        );
-        changes.drop.extend(
-            self.drop_args.iter().filter(|arg| !changes.drop.contains(arg)).cloned().collect::<Vec<_>>(),
-        );
+        for (list, given) in [(&mut changes.add, &self.add_args), (&mut changes.drop, &self.drop_args)] {
+            for arg in given {
+                if !list.contains(arg) {
+                    list.push(arg.clone());
+                }
+            }
+        }
         changes.check().map_err(|why| Error::new(Kind::BadInput, why))?;
         Ok(Some(changes))
     }
 }
 
-/// The version that a binary tells.
+/// The version that a binary reports.
 fn told(config: &Config, home: &Home, binary: &Path) -> Option<String> {
     let path = fs::canonicalize(binary).unwrap_or_else(|_| binary.to_owned());
     let failed = |e| Error::new(Kind::Io, "make a pipe").because(e);
@@ -98,7 +98,7 @@ fn told(config: &Config, home: &Home, binary: &Path) -> Option<String> {
     }
 }
 
-/// Refuses the binary that runs as one to upgrade to, unless that is forced. Returns whether the operator insists on it.
+/// Refuses to upgrade to the binary that runs, unless that is forced. Returns whether the operator insists on it.
 fn is_what_runs(config: &Config, home: &Home, new: &New, version: Option<&str>) -> Result<bool> {
     let Some(running) = running(home)?.filter(|running| !running.target.is(&new.name)) else {
         return Ok(false);
@@ -110,7 +110,7 @@ fn is_what_runs(config: &Config, home: &Home, new: &New, version: Option<&str>) 
     let what = match version {
         _ if is_same => format!("this is the binary of {}, which runs", running.target),
         Some(version) if runs().as_deref() == Some(version) => {
-            format!("it tells the version {version}, as {} does, which runs", running.target)
+            format!("it reports the version {version}, as {} does, which runs", running.target)
         }
         Some(_) | None => return Ok(false),
     };
@@ -122,7 +122,7 @@ fn is_what_runs(config: &Config, home: &Home, new: &New, version: Option<&str>) 
     Ok(is_same)
 }
 
-/// The version that runs, or would.
+/// The version that runs, or that the next `run` starts.
 fn running(home: &Home) -> Result<Option<Version>> {
     if !Journal::exists(home)? {
         return Ok(None);
@@ -132,7 +132,7 @@ fn running(home: &Home) -> Result<Option<Version>> {
     Ok(Some(new.unwrap_or(record.current)))
 }
 
-/// The version that a staged binary told when it was tried.
+/// The version that a staged binary reported when it was tried.
 pub(super) fn told_by(home: &Home, target: &Target) -> Option<String> {
     Manifest::load(&home.manifest(target)).ok().flatten()?.told
 }
@@ -188,16 +188,10 @@ fn planned(plan: &Plan) -> String {
     format!("for height {} by {}: {}", plan.height, plan.origin, plan.why)
 }
 
-/// The state of the supervisor, or the one that the disk has.
+/// The state of the supervisor, otherwise the one on disk.
 fn view(home: &Home) -> Result<View> {
-    match ask(home, &Request::Status) {
-        Ok(answered) => match answered.reply {
-            Reply::Status(status) => Ok(status.view),
-            other => Err(accepted(&other).err().unwrap_or_else(|| super::home::unasked(&other))),
-        },
-        Err(e) if e.kind() == Kind::NoSupervisor => {
-            Ok(super::upgrade::view_at_rest(home, Journal::read(home)?.record).0)
-        }
-        Err(e) => Err(e),
+    match running_status(home)? {
+        Some(status) => Ok(status.view),
+        None => Ok(super::upgrade::view_at_rest(home, Journal::read(home)?.record).0),
     }
 }

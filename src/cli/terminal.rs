@@ -45,7 +45,7 @@ pub(super) fn signals() -> Result<Receiver<i32>> {
     Ok(receiver)
 }
 
-/// Waits before something that is watched is looked at again; says whether anybody still wants that.
+/// Waits before something that is watched is looked at again; returns whether the output still has a reader.
 pub(super) fn goes_on(signals: &Receiver<i32>, pause: Duration) -> bool {
     match signals.recv_timeout(pause) {
         Ok(SIGWINCH) | Err(_) => !reader_is_gone(),

@@ -1,6 +1,6 @@
-//! Commands about upgrades: schedule, list, cancel, add, now.
+//! Commands about upgrades: schedule, list, cancel, hold, release, now.
 
-use super::home::accepted;
+use super::home::{accepted, running_status};
 use super::stage::told_by;
 use super::{network, print, print_json, show, tell};
 use crate::batch::Entry;
@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::machine::gates::room;
 use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
 use crate::name::Name;
-use crate::supervisor::{Reply, Request, ask};
+use crate::supervisor::{Request, ask};
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::{Planned, Reader};
@@ -21,7 +21,7 @@ use serde_json::json;
 /// The warning where no node reports the set of validators.
 const UNKNOWN_ROOM: &str = "not checked: the room for the turns of all validators before the fork";
 
-/// What the operator consents to.
+/// The consequences that the operator consents to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Consent {
     /// The height has passed, so the upgrade is due at once.
@@ -40,7 +40,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
     let mut planned = Reader::new(home).read();
     // Scheduling what was cancelled is a change of mind.
     planned.cancelled.retain(|c| *c != (name.clone(), height));
-    // What it says of this one itself is answered below, with what to do.
+    // A conflict about this upgrade itself is reported below, with the next step.
     planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
     let is_known = Agenda::load(home)?.by_hand().iter().any(|u| u.name == name && u.height == height);
     planned.upgrades.push(upgrade.clone());
@@ -55,7 +55,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
         );
     }
     if !is_known {
-        let hint = "if that is wanted, add --now";
+        let hint = "to have it done at once, add --now";
         mind(has_passed(config, home, height)?, consent.now, hint)?;
         mind(lacks_room(config, home, &upgrade), consent.force, "to schedule it all the same, add --force")?;
     }
@@ -63,7 +63,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
     refresh(home, None);
     let missing = if install::staged(home)?.contains(&name) {
         let told = told_by(home, &Target::Upgrade(name.clone()));
-        told.map(|told| format!(", its binary tells version {told}")).unwrap_or_default()
+        told.map(|told| format!(", its binary reports version {told}")).unwrap_or_default()
     } else {
         format!(
             "; its binary is not here: `wemixvisor upgrade add {name} BINARY` stages it, `wemixvisor upgrade fetch {name}` downloads it"
@@ -72,7 +72,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
     print(&format!("{name} is scheduled at height {height}{missing}\n"))
 }
 
-/// Refuses what speaks against an upgrade, or tells it to an operator who has consented.
+/// Refuses an upgrade for an objection, or warns of it where the operator has consented.
 fn mind(objection: Option<String>, consents: bool, hint: &'static str) -> Result<()> {
     match objection {
         Some(objection) if !consents => Err(Error::new(Kind::NotMet, objection).hint(hint)),
@@ -112,16 +112,12 @@ fn lacks_room(config: &Config, home: &Home, upgrade: &Upgrade) -> Option<String>
 
 pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     let damaged = Agenda::load(home).err();
-    let (view, mut problems, running) = match ask(home, &Request::Status) {
-        Ok(answered) => match answered.reply {
-            Reply::Status(status) => (status.view, status.problems, true),
-            other => return accepted(&other).map(drop),
-        },
-        Err(e) if e.kind() == Kind::NoSupervisor => {
+    let (view, mut problems, running) = match running_status(home)? {
+        Some(status) => (status.view, status.problems, true),
+        None => {
             let (view, problems) = view_at_rest(home, Journal::read(home)?.record);
             (view, problems, false)
         }
-        Err(e) => return Err(e),
     };
     // It is reported last, as the error that it is.
     problems.retain(|problem| damaged.as_ref().is_none_or(|damaged| *problem != damaged.to_string()));
@@ -155,7 +151,7 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
     }
 }
 
-/// Puts an upgrade on hold, whoever plans it: it stays planned, and does not happen.
+/// Puts an upgrade on hold, from whatever source it is planned: it stays planned, and does not happen.
 pub(super) fn hold(home: &Home, name: &Name) -> Result<()> {
     let begun = || Error::new(Kind::Failed, format!("upgrade {name} has begun and cannot be held"));
     let is_under_way =

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// For how long neither a supervisor nor a node may answer: at first, since a script that has just started a
 /// supervisor need not wait for it; and later, since a supervisor or a node is started again.
-const NOBODY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How often to ask, at least and at most.
 const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// The same about a plan, for which more has to be looked at.
@@ -50,12 +50,12 @@ struct Heard {
 }
 
 impl Heard {
-    fn nobody_yet() -> Self {
-        Heard { last: Instant::now(), patience: NOBODY.0 }
+    fn nothing_yet() -> Self {
+        Heard { last: Instant::now(), patience: PATIENCE.0 }
     }
 
-    fn somebody() -> Self {
-        Heard { last: Instant::now(), patience: NOBODY.1 }
+    fn now() -> Self {
+        Heard { last: Instant::now(), patience: PATIENCE.1 }
     }
 
     fn is_too_long_ago(&self) -> bool {
@@ -69,22 +69,22 @@ impl Heard {
 /// [`Kind::NotMet`] when the time is over, [`Kind::Unreachable`] if neither supervisor nor node answers.
 pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
-    let mut heard = Heard::nobody_yet();
+    let mut heard = Heard::nothing_yet();
     let mut last = None;
     loop {
         let mut pause = ASK.0;
         match told(home) {
             Ok(Some((head, period))) => {
-                (heard, last) = (Heard::somebody(), Some(head));
+                (heard, last) = (Heard::now(), Some(head));
                 let blocks = u32::try_from(height.saturating_sub(head)).unwrap_or(u32::MAX);
                 pause = (period.saturating_mul(blocks) / 2).clamp(ASK.0, ASK.1);
             }
             // One that runs without watching heights knows none; then, as without one, the node is asked.
             nothing => {
-                let tell = |head| (heard, last) = (Heard::somebody(), Some(head));
+                let tell = |head| (heard, last) = (Heard::now(), Some(head));
                 match told_by_node(endpoints(config, home), height, &deadline, tell) {
                     Ok(()) => {}
-                    Err(_) if nothing.is_ok() => heard = Heard::somebody(),
+                    Err(_) if nothing.is_ok() => heard = Heard::now(),
                     Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
                     Err(_) => {}
                 }
@@ -148,7 +148,7 @@ fn told_by_node(
 /// followed; [`Kind::Unreachable`] if nothing will happen because no supervisor runs.
 pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Duration>) -> Result<()> {
     let deadline = Deadline::after(timeout);
-    let mut heard = Heard::nobody_yet();
+    let mut heard = Heard::nothing_yet();
     loop {
         let stored = plan::plans(home).load(name)?;
         match Situation::look(config, home) {
@@ -175,9 +175,9 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
                     Activation::Active | Activation::Paused => {}
                 }
                 if situation.running {
-                    heard = Heard::somebody();
+                    heard = Heard::now();
                 } else if heard.is_too_long_ago() || deadline.has_passed() {
-                    return Err(nobody(home));
+                    return Err(unanswered(home));
                 }
                 if deadline.has_passed() {
                     let what = format!("plan {name}: {done} of {all} done, {} to come", status.pending);
@@ -193,7 +193,7 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
 }
 
 /// Why nothing will happen.
-fn nobody(home: &Home) -> Error {
+fn unanswered(home: &Home) -> Error {
     match Journal::read(home).map(|found| found.record.halted) {
         Ok(Some(reason)) => {
             Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`, then run again")

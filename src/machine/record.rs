@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// How many characters are kept of why an upgrade ended: the journal is not a log.
 const DETAIL: usize = 500;
@@ -442,6 +443,20 @@ pub struct HeadRecord {
     pub recent: Vec<Block>,
 }
 
+/// Blocks that the chain may have gained before the head record was written.
+const UNSEEN: u64 = 2;
+
+impl HeadRecord {
+    /// The highest block that the chain can have at a time since the epoch, where nothing has watched it since this record.
+    /// None where the record has no time.
+    #[must_use]
+    pub fn highest_possible(&self, now: Duration, period: Duration) -> Option<u64> {
+        let age = now.saturating_sub(Duration::from_secs(self.timestamp?));
+        let blocks = u64::try_from(age.as_millis() / period.as_millis().max(1)).unwrap_or(u64::MAX);
+        Some(self.block.height.saturating_add(blocks).saturating_add(UNSEEN))
+    }
+}
+
 /// How far our next own proposals are from a head and from the block before it; None for a validator that proposes
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -465,4 +480,26 @@ pub struct Ready {
     pub hook: bool,
     /// Whether the operator has staged it although it is what runs.
     pub insisted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unwatched_chain_may_have_grown_since_its_head_record() {
+        let record = HeadRecord {
+            block: Block { height: 100, hash: None },
+            timestamp: Some(1_000),
+            binary: None,
+            turns: None,
+            recent: Vec::new(),
+        };
+        let at = |seconds| record.highest_possible(Duration::from_secs(seconds), Duration::from_secs(3));
+        // The clock may have been set back since.
+        assert_eq!((at(1_031), at(1_000), at(0)), (Some(112), Some(102), Some(102)));
+        assert_eq!(record.highest_possible(Duration::from_secs(1_031), Duration::ZERO), Some(31_102));
+        let undated = HeadRecord { timestamp: None, ..record.clone() };
+        assert_eq!(undated.highest_possible(Duration::ZERO, Duration::from_secs(1)), None);
+    }
 }

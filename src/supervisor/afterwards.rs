@@ -27,7 +27,7 @@ impl Afterwards {
 
     /// Runs the post-upgrade hook of an upgrade. Where there is none it has ended at once.
     pub(super) fn begin(&mut self, context: Context, progress: Attempt) {
-        // Reported however the thread comes to its end, or does not begin.
+        // Reports the end in every case, also where the thread cannot be started.
         let end = End(self.ended.clone());
         let Some(program) = hook::post_upgrade(&context.home, &progress.name) else { return };
         self.running.retain(|(_, thread)| !thread.is_finished());

@@ -1,4 +1,4 @@
-//! What a node wrote last before it ended, where it was tried without peers.
+//! The last lines of a node that ended while it was tried without peers.
 //!
 //! A node's output never passes through us. The stderr of a short try goes to a file instead, which nothing waits for and
 //! which outlives us as the node does; when the try has ended it is handed on to our stderr, and its last lines become
@@ -9,9 +9,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// No more than this is handed on, from the end.
+/// Upper bound on the bytes handed on, from the end.
 const KEPT: u64 = 64 * 1024;
-/// The last lines that are reported, and their length together.
+/// The number of last lines that are reported, and their total length in characters.
 const LINES: usize = 3;
 const LONGEST: usize = 300;
 
@@ -25,18 +25,18 @@ pub(super) fn create(home: &Home) -> io::Result<File> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Ok(()) | Err(_) => {}
     }
-    // Appending, each line stays whole whoever writes.
+    // In append mode lines of several processes stay whole.
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Hands on what the last try has written, if there was one, and returns its last lines.
+/// Hands the output of the last try on to our stderr, if there was a try, and returns its last lines.
 pub(super) fn take(home: &Home) -> Option<String> {
     let path = home.last_words();
     let (mut file, meta) = regular::open(&path).ok()?;
     let mut written = Vec::new();
     file.seek(SeekFrom::Start(meta.len().saturating_sub(KEPT))).ok()?;
     file.take(KEPT).read_to_end(&mut written).ok()?;
-    // It is not waited for: a log that is missing harms nobody.
+    // Not made durable: a lost log does no harm.
     let _ = fs::remove_file(&path);
     let _ = io::stderr().lock().write_all(&written);
     last_lines(&String::from_utf8_lossy(&written))

@@ -13,7 +13,7 @@
 //! thread has a file of its own. A bug in any of them ends the process (`cli::bug`); the node goes on.
 //!
 //! The journal is the `recorder`'s, a thread. While a node runs the loop does not wait for it: signals, the end of the
-//! node and requests are handled while a disk takes its time. With no node running nothing else could be done, and
+//! node and requests are handled while the disk is slow. With no node running nothing else could be done, and
 //! the loop waits, so that nothing comes between a record and the start that it allows.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
@@ -264,7 +264,7 @@ struct Supervisor {
     /// When the node was last executed.
     spawned: Instant,
     planned: Planned,
-    /// How many upgrades are just being cancelled.
+    /// The number of cancellations that are on their way to the disk.
     striking: usize,
     conflicts: BTreeSet<String>,
     /// The schedule that was logged last.
@@ -290,7 +290,7 @@ impl Supervisor {
         // First what is planned, then the start: an old binary must not be started at the fork of the next.
         self.learn_plans(channels);
         self.feed(Event::Boot(facts));
-        // An earlier supervisor may have ended before it came to that.
+        // An earlier supervisor may have ended before it tended them.
         self.feed(Event::BackupsToTend);
         loop {
             if let Some(end) = self.end.take() {
@@ -331,7 +331,7 @@ impl Supervisor {
                 events.extend(self.perform(action));
             }
         }
-        // When the machine is done with its turn: never before a start.
+        // After the machine's turn, so that it never delays a start.
         self.recorder.settle();
         self.poller.pace(self.machine.pace());
         self.write_history();
@@ -449,7 +449,7 @@ impl Supervisor {
     }
 
     fn told(&mut self, told: poller::Told) {
-        // What the previous process said is of no interest any more.
+        // Reports about the previous process no longer count.
         if self.child.as_ref().is_none_or(|c| c.pid() != told.pid) {
             return;
         }

@@ -28,7 +28,7 @@ impl Supervisor {
         }
     }
 
-    /// Has an upgrade cancelled durably. What the watcher reads until that is done does not count.
+    /// Orders an upgrade to be cancelled durably. Until that is done, plans that the watcher reads do not count.
     pub(super) fn strike(&mut self, name: Name, reply_to: Option<u64>) {
         self.striking += 1;
         self.recorder.strike(&self.planned, name, reply_to);
@@ -61,7 +61,7 @@ impl Supervisor {
             log::warn!("event=plan_unreadable {problem}");
         }
         self.planned = seen.planned;
-        // What ended otherwise than well may still be wanted by the operator, so only the machine leaves it out.
+        // The operator may still want an upgrade that was not applied, so only the machine leaves it out.
         let ended = &self.machine.record().ended;
         let applied: Vec<_> =
             ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();

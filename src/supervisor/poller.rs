@@ -42,7 +42,7 @@ const SILENT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_se
 /// earlier: the usual port may belong to another node on this machine.
 const SOCKET_COMES: Duration = Duration::from_secs(10);
 /// How long a node that tells heads by itself may tell none before it is asked. The chain may stand still, or the
-/// subscription may be dead without anybody having closed it.
+/// subscription may be dead without either end having closed it.
 const QUIET: Duration = Duration::from_secs(30);
 
 impl Options {

@@ -1,5 +1,5 @@
-//! The thread that writes what the loop has to say: the journal, the history, and a cancelled upgrade in the schedule.
-//! The loop hands it over and never waits for a disk while a node runs.
+//! The thread that writes for the loop: the journal, the history, and a cancelled upgrade in the schedule. While a node
+//! runs the loop never waits for a disk.
 //!
 //! Records come first, in order, and the outcome of each is reported. The rest is done when no record waits, one piece
 //! at a time: the second copy of a record at rest, lines of history, the schedule.
@@ -17,9 +17,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long the end of the supervisor, and the program after us, wait for what is still to be written.
+/// How long the end of the supervisor, and a `reexec`, wait for writes that are still queued.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The wait before the second copy of a record is written again that could not be.
+/// The wait before a failed write of the second copy of a record is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long the schedule may be locked by a command that changes it.
 const LOCKED: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ pub(super) struct Struck {
     pub(super) result: Result<()>,
 }
 
-/// What is written when no record waits.
+/// Work that is done when no record waits.
 #[derive(Debug)]
 enum Task {
     Settle,
@@ -46,7 +46,7 @@ enum Task {
         heights: Vec<u64>,
         reply_to: Option<u64>,
     },
-    /// Report that all is written that was handed over before.
+    /// Report that all earlier orders are carried out.
     Report(Sender<()>),
 }
 
@@ -96,36 +96,36 @@ impl Recorder {
         Ok(Recorder { orders: Some(orders), written, ended, unsettled: false })
     }
 
-    /// Has a record made durable; the outcome is reported.
+    /// Orders a record to be made durable; the outcome is reported.
     pub(super) fn write(&mut self, record: Record) {
         self.unsettled = true;
         self.order(Order::Write(Box::new(record)));
     }
 
-    /// Waits for the outcome of the record that was handed over last. Nothing else may happen before it.
+    /// Waits for the outcome of the only record that is on its way. The machine has no second one then.
     pub(super) fn wait(&self) -> Written {
         self.written.recv().map_err(|e| Error::new(Kind::Bug, "wait for the journal").because(e))?
     }
 
-    /// Has the second copy of a record at rest written, if there is one to write.
+    /// Orders the second copy of a record at rest, if a record was written since the last one.
     pub(super) fn settle(&mut self) {
         if std::mem::take(&mut self.unsettled) {
             self.order(Order::Later(Task::Settle));
         }
     }
 
-    /// Has a line added to the history.
+    /// Orders a line of the history.
     pub(super) fn note(&self, entry: Entry) {
         self.order(Order::Later(Task::Note(entry)));
     }
 
-    /// Has an upgrade struck off the schedule; the outcome is reported.
+    /// Orders an upgrade to be struck off the schedule; the outcome is reported.
     pub(super) fn strike(&self, planned: &Planned, name: Name, reply_to: Option<u64>) {
         let heights = planned.heights(&name);
         self.order(Order::Later(Task::Strike { name, heights, reply_to }));
     }
 
-    /// Waits until all is written that was handed over. Returns whether it was.
+    /// Waits until all orders are carried out, within [`DRAIN`]. Returns whether they are.
     pub(super) fn drain(&self) -> bool {
         let (report, reported) = bounded(1);
         self.order(Order::Later(Task::Report(report)));
@@ -143,12 +143,12 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.orders = None;
-        // It ends when all is written, or could not be.
+        // The thread ends when every order was carried out or has failed.
         let _ = self.ended.recv_timeout(DRAIN);
     }
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Desk {
     home: Home,
     journal: Journal,
@@ -164,7 +164,7 @@ impl Desk {
         loop {
             match self.next(orders) {
                 Ok(Some(Order::Write(record))) => {
-                    // Who does not wait for the outcome any more has ended.
+                    // No receiver: the supervisor has ended.
                     let _ = self.written.send(self.journal.write(&record));
                 }
                 Ok(Some(Order::Later(task))) => self.later.push_back(task),
@@ -178,7 +178,7 @@ impl Desk {
         }
     }
 
-    /// The next order; None where none waits and there is something else to do.
+    /// The next order; None where none waits and another task is due.
     fn next(&self, orders: &Receiver<Order>) -> std::result::Result<Option<Order>, Ended> {
         if !self.later.is_empty() {
             return match orders.try_recv() {

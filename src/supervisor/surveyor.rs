@@ -94,7 +94,7 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
             }
             Order::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
             Order::Greet { validators, turn } => {
-                // Asked at another address, it adds the peer that it has removed.
+                // Repeated at another endpoint, the order adds the peer that it has removed at the first.
                 let mut chosen = None;
                 Event::Greeted(node.ask(&endpoints, |observer| {
                     greet(observer.client(), &mut chosen, |peers| dialled(peers, &validators, turn))
@@ -186,7 +186,7 @@ fn unpeer(observer: &mut Observer) -> Result<usize, RpcError> {
     Ok(peers.len())
 }
 
-/// Disconnects the peer that is chosen, and connects to it anew; its address on the network.
+/// Removes the chosen peer and adds it again; returns its network address.
 fn greet(
     client: &mut Client,
     chosen: &mut Option<Peer>,
@@ -201,8 +201,8 @@ fn greet(
     Ok(Some(printable(&peer.remote)))
 }
 
-/// One of the validators to which the node has connected; `turn` counts through them. One that has connected to us is not
-/// at the address from which it did.
+/// One of the validators to which the node has connected; `turn` counts through them. A peer that has connected to us does
+/// not listen at the address from which it did.
 fn dialled(mut peers: Vec<Peer>, validators: &[[u8; 20]], turn: u32) -> Option<Peer> {
     let is_member = |peer: &Peer| peer.address().is_some_and(|address| validators.contains(&address.0));
     peers.retain(|peer| !peer.inbound && is_member(peer));

@@ -1,4 +1,4 @@
-//! What the loop is about: one [`Turn`] at a time, the most urgent first.
+//! The events of the loop: one [`Turn`] at a time, the most urgent first.
 
 use super::control::Call;
 use super::recorder::{Struck, Written};
@@ -14,7 +14,7 @@ use std::time::Instant;
 pub(super) enum Turn {
     /// A signal has come, or a child has ended.
     Signal(Signal),
-    /// A record is durable that was written beside the node, or cannot be written.
+    /// A record that was written beside the node is durable, or cannot be written.
     Written(Written),
     /// Nothing holds a lock of the previous node.
     Released,
@@ -68,8 +68,8 @@ impl Channels {
         }
     }
 
-    /// Waits for the next turn: signals and the child come first, then what the node waits for, requests, plans, heads,
-    /// answers, and the clock. None is ever the last one, since a sender of each channel is kept here.
+    /// Waits for the next turn: signals and the child come first, then records, locks and jobs that the node waits for, requests, plans, heads,
+    /// answers, and the clock. No channel is ever disconnected, since a sender of each is kept here.
     pub(super) fn next(&self, deadline: Option<Instant>) -> Turn {
         let timer = deadline.map_or_else(never, at);
         let turn = select_biased! {

@@ -84,14 +84,14 @@ fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
 struct Begun(Option<(Name, Draft)>);
 
 impl Begun {
-    /// Gives up what was begun for another upgrade than this.
+    /// Removes a backup that was begun for another upgrade.
     fn keep(&mut self, name: Option<&Name>) {
         if let Some((_, other)) = self.0.take_if(|(own, _)| Some(&*own) != name) {
             other.remove();
         }
     }
 
-    /// Looks whether a backup for `name` is possible, and goes on with it if `bring` says so.
+    /// Checks whether a backup for `name` is possible; with `bring`, copies its part that can be copied while the node runs.
     fn ahead(&mut self, name: &Name, bring: bool, work: &mut Work<'_>) -> Result<Ahead> {
         self.keep(Some(name));
         if bring {
@@ -114,7 +114,7 @@ impl Begun {
     }
 }
 
-/// Adds digests to the backups that lack them, and removes those that are too many.
+/// Adds digests to the backups that lack them, and removes those beyond the configured number and age.
 fn tend(work: &mut Work<'_>) -> Result<Tended> {
     let mut tended = Tended::default();
     for backup in backup::list(work.home)? {
@@ -195,7 +195,7 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> 
     }
 }
 
-/// What the backup of an upgrade says about itself.
+/// The description of an upgrade's backup in its manifest.
 fn purpose(attempt: &Attempt) -> Purpose {
     Purpose {
         name: attempt.name.clone(),

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::Duration;
 
-/// More is not read of the file, and does not make sense then.
+/// Upper bound on the size of the file; no schedule comes near it.
 const LIMIT: u64 = 16 * 1024 * 1024;
 /// The text before and behind the digits of the checksum.
 const HEAD: &str = "{\"crc32\":\"";
@@ -50,7 +50,7 @@ pub struct Agenda {
     cancelled: Vec<Cancelled>,
     #[serde(default)]
     plans: Vec<ActivePlan>,
-    /// Upgrades that do not happen for now, whoever plans them.
+    /// Upgrades on hold, from whatever source they are planned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     on_hold: Vec<Name>,
 }
@@ -316,7 +316,7 @@ impl Agenda {
         Ok(())
     }
 
-    /// Puts an upgrade on hold, whoever plans it, at whatever height.
+    /// Puts an upgrade on hold, from whatever source and at whatever height it is planned.
     pub fn hold(&mut self, name: &Name) {
         if !self.on_hold.contains(name) {
             self.on_hold.push(name.clone());

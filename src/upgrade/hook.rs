@@ -109,7 +109,7 @@ fn alone(
     let program =
         Program { path: hook, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
     let ran = run(&program, wait.cancel)?;
-    // A run that succeeded is followed by another one only if we die before the journal has it: that one must know.
+    // A successful run is repeated only if we die before the journal has it; the repetition must know.
     let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
     if when == When::Before && is_over {
         // The hook has ended all the same; at worst a later run gets UPGRADE_RETRY=1 without a reason.
@@ -206,7 +206,7 @@ fn check(hook: &Path) -> Result<()> {
     match meta.mode() {
         _ if !meta.is_file() => bad("the hook is not a file", "replace it"),
         mode if mode & 0o111 == 0 => bad("the hook is not executable", "chmod 0700 it, or remove it"),
-        mode if mode & 0o002 != 0 => bad("everybody can change the hook", "chmod o-w it"),
+        mode if mode & 0o002 != 0 => bad("every user can change the hook", "chmod o-w it"),
         _ => Ok(()),
     }
 }
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(rig.call(), told("0"), "its end was seen");
         // The supervisor was killed.
         let begin = |whose| {
-            // What another test is just starting may have a copy, until its own exec.
+            // A process that another test is starting may have a copy, until its own exec.
             let lock = std::iter::repeat_with(|| HookLock::try_acquire(&rig.home).unwrap()).flatten().next();
             lock.unwrap().begin(whose).unwrap()
         };
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_hook_that_cannot_or_must_not_run_is_not_passed_over() {
         Rig::new("exit 0", 0o600).fails_with("not executable");
-        Rig::new("exit 0", 0o702).fails_with("everybody can change");
+        Rig::new("exit 0", 0o702).fails_with("every user can change");
         let rig = Rig::new("", 0o700);
         fs::remove_file(rig.home.pre_upgrade(&rig.name)).unwrap();
         std::os::unix::fs::symlink("gone", rig.home.pre_upgrade(&rig.name)).unwrap();

@@ -145,7 +145,7 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
     match (Manifest::load(&manifest_path)?, pinned) {
         (Some(manifest), pinned) => {
             manifest.check(&path)?;
-            // What was downloaded may be an archive, and then the pin is the archive's.
+            // The download may be an archive, and then the pin is the archive's.
             match pinned {
                 Some(pin) if manifest.pinned != Some(*pin) => check_pin(&path, pin).map(|()| manifest),
                 _ => Ok(manifest),
@@ -160,14 +160,14 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
             Ok(manifest)
         }
         (None, None) => {
-            Err(Error::new(Kind::Verification, "the binary has no manifest, so nobody vouches for it")
+            Err(Error::new(Kind::Verification, "the binary has no manifest, so its digest is unknown")
                 .at(path.display())
                 .hint(hint(target)))
         }
     }
 }
 
-/// Notes in the manifest of a staged binary which version it told, and whether the operator insists on it.
+/// Notes in the manifest of a staged binary the version that it reported, and whether the operator insists on it.
 ///
 /// # Errors
 /// If it has no manifest, or that cannot be written.

@@ -1,8 +1,8 @@
-//! `upgrades/NAME/args`: how the arguments of the node differ for one version, since a flag may be known to that alone.
+//! `upgrades/NAME/args`: differences of the node's arguments for one version, since other versions may not know a flag.
 //!
 //! One argument per line, which is added behind those of `run`. A line that begins with `!` takes one of these away:
-//! `!--flag` takes `--flag` and `--flag=VALUE`, and `!--flag VALUE` both words. Lines that are empty, or begin with `#`, are
-//! for people. Nothing is guessed about which flags take a value.
+//! `!--flag` takes `--flag` and `--flag=VALUE`, and `!--flag VALUE` both words. Empty lines and lines that begin with `#`
+//! are ignored. Nothing is guessed about which flags take a value.
 
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, durable, regular};
@@ -11,12 +11,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
-/// More is not read of the file, and does not make sense then.
+/// Upper bound on the size of the file.
 const LIMIT: u64 = 64 * 1024;
-/// Flags that say which data the node works on, in the notation of Go: all versions have the same.
+/// Flags that name the node's data and key, which all versions share; without hyphens, as Go reads them.
 const FIXED: [&str; 3] = ["datadir", "datadir.ancient", "nodekey"];
 
-/// How the arguments of a version differ from those of `run`.
+/// The differences of a version's arguments from those of `run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Arguments that are taken away.
@@ -29,7 +29,7 @@ impl Changes {
     /// The changes for a version; none where there is no file.
     ///
     /// # Errors
-    /// [`Kind::BadInput`] if it is no such file.
+    /// [`Kind::BadInput`] if the file is not in this format.
     pub fn of(home: &Home, target: &Target) -> Result<Changes> {
         let path = home.args(target);
         match regular::read(&path, LIMIT) {
@@ -71,7 +71,9 @@ impl Changes {
     /// The problem, in words.
     pub fn check(&self) -> std::result::Result<(), String> {
         if let Some(argument) = self.add.iter().find(|argument| argument.starts_with(['!', '#'])) {
-            return Err(format!("{argument:?} is no argument of a node"));
+            return Err(format!(
+                "{argument:?} is not an argument of a node: a line of the file that begins so has another meaning"
+            ));
         }
         for argument in self.add.iter().chain(&self.drop) {
             if argument.is_empty() || argument.contains(['\0', '\n', '\r']) {
@@ -117,7 +119,7 @@ impl Changes {
     }
 }
 
-/// As it is shown: `-` before what is taken away, `+` before what is added.
+/// As operators read it: `without --old, with --new`.
 impl std::fmt::Display for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let dropped = self.drop.iter().map(|argument| format!("without {argument}"));
@@ -126,14 +128,14 @@ impl std::fmt::Display for Changes {
     }
 }
 
-/// Whether one word is what is dropped: the very word, or a flag of that name with its value after `=`.
+/// Whether one word is dropped: it is equal, or a flag of that name with its value after `=`.
 fn is_dropped(dropped: &str, arg: &OsStr) -> bool {
     let Some(arg) = arg.to_str() else { return false };
     let name = arg.split_once('=').map_or(arg, |(name, _)| name);
     arg == dropped || arg.starts_with('-') && dropped.starts_with('-') && flag(name) == flag(dropped)
 }
 
-/// Whether two words in a row are what is dropped.
+/// Whether two words in a row, a flag and its value, are dropped.
 fn is_pair(dropped: &str, arg: &OsStr, next: &OsStr) -> bool {
     let Some((name, value)) = dropped.split_once(' ') else { return false };
     let has_value = arg.as_encoded_bytes().contains(&b'=');

@@ -1,7 +1,7 @@
 //! New heads as they come, without polling.
 //!
 //! A subscription has a connection of its own, so that waiting for a head never delays a call. It
-//! does not reconnect: whoever waits must learn that heads may have been missed.
+//! does not reconnect: the caller must learn that heads may have been missed.
 
 use super::endpoint::Endpoint;
 use super::fault::{Fault, RpcError};

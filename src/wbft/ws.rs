@@ -213,7 +213,7 @@ fn check_upgrade(head: &[u8], key: &str) -> Result<(), Fault> {
     let accepted = lines
         .filter_map(|line| line.split_once(':'))
         .any(|(name, value)| name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == wanted);
-    if accepted { Ok(()) } else { Err(Fault::nonsense("an answer to somebody else's WebSocket request")) }
+    if accepted { Ok(()) } else { Err(Fault::nonsense("an answer to another WebSocket request")) }
 }
 
 /// The `Sec-WebSocket-Accept` of a server for the client with this key.

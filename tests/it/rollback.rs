@@ -75,7 +75,7 @@ fn the_same_file_is_the_same_binary_under_whatever_name() {
     // Another build that tells the same version.
     let like_v2 = rig.binary("other", &[("version", "v2"), ("freeze", "100000")]);
     let other = ["upgrade", "add", "v3", like_v2.to_str().unwrap()];
-    assert!(rig.fails(5, &other).contains("it tells the version 2-stable"));
+    assert!(rig.fails(5, &other).contains("it reports the version 2-stable"));
     let staged = rig.ok(&[&again[..], &["--force"]].concat());
     assert!(staged.contains("v3 is staged, version 2-stable"), "{staged}");
     assert!(rig.fails(5, &["rollback", "--to", "v3", "--yes"]).contains("the same binary as upgrades/v2"));

@@ -50,7 +50,7 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: bool) ->
         tell(format_args!("wemixvisor: {unchecked}"));
     }
     Agenda::edit(home, |agenda| {
-        // Who was slower must not undo what another has just activated of a newer file.
+        // The slower of two commands must not undo the activation of a newer file.
         plans(home).unchanged(name, &stored.sha256)?;
         agenda.activate(name, stored.sha256);
         Ok(())

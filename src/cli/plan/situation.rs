@@ -3,14 +3,14 @@
 use crate::batch::{
     Activation, Binary, Context, Entry, Facts, Plan, Report, Severity, Stage, Status, Stored, validate,
 };
-use crate::cli::home::unasked;
+use crate::cli::home::running_status;
 use crate::cli::network;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::machine::{self, Activity, BinaryState, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
-use crate::supervisor::{Reply, Request, ask, endpoints};
+use crate::supervisor::endpoints;
 use crate::upgrade::agenda::{ActivePlan, Agenda};
 use crate::upgrade::download;
 use crate::upgrade::install;
@@ -38,16 +38,12 @@ impl<'a> Situation<'a> {
     /// # Errors
     /// If the supervisor does not answer, or without one the journal cannot be read.
     pub(in crate::cli) fn look(config: &'a Config, home: &Home) -> Result<Self> {
-        let (view, running) = match ask(home, &Request::Status) {
-            Ok(answered) => match answered.reply {
-                Reply::Status(status) => (status.view, true),
-                other => return Err(unasked(&other)),
-            },
-            Err(e) if e.kind() == Kind::NoSupervisor => {
+        let (view, running) = match running_status(home)? {
+            Some(status) => (status.view, true),
+            None => {
                 let record = Journal::read(home)?.record;
                 (machine::Machine::at_rest(record, Vec::new()).view(), false)
             }
-            Err(e) => return Err(e),
         };
         let planned = Reader::new(home).read();
         let applied: Vec<_> = view.ended.iter().filter(|e| e.outcome == Outcome::Applied).cloned().collect();

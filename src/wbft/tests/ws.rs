@@ -202,8 +202,11 @@ fn a_close_is_answered_and_means_unreachable() {
 fn who_does_not_agree_to_websocket_is_told() {
     for (answer, why) in [
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nForbidden\n".to_owned(), "403 Forbidden"),
-        ("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n".to_owned(), "somebody else's"),
-        ("HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), "somebody else's"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n".to_owned(),
+            "another WebSocket request",
+        ),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), "another WebSocket request"),
         ("x".repeat(20_000), "endless"),
     ] {
         let (endpoint, thread) = serve_raw(move |mut stream| {

@@ -1,0 +1,118 @@
+//! The part of the command line that is about upgrades.
+
+use super::values::{digest, digest_by, height, name, place, url};
+use super::{Command, binary, free, misused, opt, subcommand, unknown};
+use crate::batch::Entry;
+use crate::cli::stage::New;
+use crate::digest::Algorithm;
+use crate::error::Result;
+use pico_args::Arguments;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Reads a command about upgrades.
+pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
+    let sub = subcommand(args, "upgrade")?;
+    let word = format!("upgrade {sub}");
+    Ok(match sub.as_str() {
+        "schedule" => {
+            let (now, force) = (args.contains("--now"), args.contains("--force"));
+            let entry = entry(args, &word, |args| {
+                let name = free(args, &word, "NAME", name)?;
+                Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
+            })?;
+            Command::Schedule { entry: Box::new(entry), now, force }
+        }
+        "list" => Command::List { json: args.contains("--json") },
+        "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
+        "hold" => Command::Hold(free(args, &word, "NAME", name)?),
+        "release" => Command::Release(free(args, &word, "NAME", name)?),
+        "add" => {
+            // Their values may look like flags of ours.
+            let add_args = every(args, &word, "--add-arg")?;
+            let drop_args = every(args, &word, "--drop-arg")?;
+            let file = opt(args, &word, "--args", |text| Ok(PathBuf::from(text)))?;
+            let force = args.contains("--force");
+            let name = free(args, &word, "NAME", name)?;
+            let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
+            Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
+        }
+        "show" => Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? },
+        "fetch" => Command::Fetch {
+            url: opt(args, &word, "--url", url)?,
+            digest: opt(args, &word, "--sha256", digest)?,
+            json: args.contains("--json"),
+            name: free(args, &word, "NAME", name)?,
+        },
+        "now" => Command::Now(free(args, &word, "NAME", name)?),
+        _ => return Err(unknown(&word)),
+    })
+}
+
+/// The values of an option that may be given many times.
+fn every(args: &mut Arguments, word: &str, flag: &'static str) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    while let Some(value) = opt(args, word, flag, |text| Ok(text.to_owned()))? {
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// An upgrade with all its options; `read` takes its name and height.
+pub(super) fn entry(
+    args: &mut Arguments,
+    word: &str,
+    read: impl FnOnce(&mut Arguments) -> Result<Entry>,
+) -> Result<Entry> {
+    let fork_height = opt(args, word, "--fork-height", height)?;
+    let deadline_height = opt(args, word, "--deadline-height", height)?;
+    let data_incompatible = args.contains("--data-incompatible");
+    let sha256 = opt(args, word, "--sha256", |text| digest_by(Algorithm::Sha256, text))?;
+    let sha512 = opt(args, word, "--sha512", |text| digest_by(Algorithm::Sha512, text))?;
+    let mut binaries = BTreeMap::new();
+    while let Some((platform, url)) = opt(args, word, "--url", place)? {
+        if binaries.insert(platform.clone(), url).is_some() {
+            return Err(misused(word, &format!("--url: there are two for {platform}")));
+        }
+    }
+    let info = opt(args, word, "--info", |s| Ok(s.to_owned()))?;
+    if sha256.is_some() && sha512.is_some() {
+        return Err(misused(word, "give --sha256 or --sha512, not both"));
+    }
+    let mut entry = read(args)?;
+    entry.fork_height = fork_height;
+    entry.deadline_height = deadline_height;
+    entry.data_compat = data_incompatible.then_some(false);
+    entry.digest = sha256.or(sha512);
+    entry.binaries = binaries;
+    entry.info = info.map(|text| serde_json::Value::from(text).into());
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    #[test]
+    fn arguments_of_a_version_may_look_like_flags_of_a_command() {
+        let line = "upgrade add v2 b --add-arg --force --drop-arg --mine --add-arg --x=1";
+        let Command::Add(new) = parse(line.split_whitespace().map(Into::into).collect()).unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (new.force, &new.add_args[..], &new.drop_args[..]),
+            (false, &["--force".to_owned(), "--x=1".to_owned()][..], &["--mine".to_owned()][..],)
+        );
+        // The node has a flag of this name as well as we.
+        let line = "upgrade add v2 b --add-arg --config=n.toml --drop-arg --home --add-arg=--config";
+        let invocation = parse(line.split_whitespace().map(Into::into).collect()).unwrap();
+        let Command::Add(new) = invocation.command else { panic!() };
+        assert_eq!((invocation.config, invocation.flags), (None, Vec::new()));
+        assert_eq!(
+            (new.add_args, new.drop_args),
+            (vec!["--config=n.toml".to_owned(), "--config".to_owned()], vec!["--home".to_owned()])
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! The values of arguments, each read from its text; the error is the reason, in words.
+
+use crate::digest::{Algorithm, Digest};
+use crate::machine::{Block, Target};
+use crate::name::Name;
+use crate::time::parse_duration;
+use crate::url::{check, redact};
+use crate::wbft::Hash;
+use std::time::Duration;
+
+/// The name of an upgrade, a plan or a backup.
+pub(super) fn name(text: &str) -> Result<Name, String> {
+    text.parse::<Name>().map_err(|e| e.to_string())
+}
+
+/// A version: the name of an upgrade, or `genesis`.
+pub(super) fn version(text: &str) -> Result<Target, String> {
+    text.parse::<Target>().or_else(|_| name(text).map(Target::Upgrade))
+}
+
+pub(super) fn digest(text: &str) -> Result<Digest, String> {
+    text.parse::<Digest>().map_err(|e| e.to_string())
+}
+
+pub(super) fn digest_by(algorithm: Algorithm, text: &str) -> Result<Digest, String> {
+    match digest(text)? {
+        digest if digest.algorithm() == algorithm => Ok(digest),
+        digest => Err(format!("{} is a {}, not a {algorithm}", digest.hex(), digest.algorithm())),
+    }
+}
+
+/// Reads `URL` or `OS/ARCH=URL`.
+pub(super) fn place(text: &str) -> Result<(String, String), String> {
+    let is_platform = |word: &&str| word.split('/').count() == 2 && !word.contains(':');
+    let (platform, url) = match text.split_once('=').filter(|(left, _)| is_platform(left)) {
+        Some((platform, _)) if platform.split('/').any(str::is_empty) => {
+            return Err(format!("{platform:?} is not a platform, as linux/amd64 is one"));
+        }
+        Some((platform, url)) => (platform, url),
+        None => ("any", text),
+    };
+    Ok((platform.to_owned(), self::url(url)?))
+}
+
+pub(super) fn url(text: &str) -> Result<String, String> {
+    match check(text, &["http", "https"]) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(why) => Err(format!("{:?} is not a URL: {why}", redact(text))),
+    }
+}
+
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|e| e.to_string())
+}
+
+/// A block as `HEIGHT:HASH`.
+pub(super) fn block(text: &str) -> Result<Block, String> {
+    let (number, hash) = text.split_once(':').ok_or("a block is HEIGHT:HASH, with the hash as 0x…")?;
+    let height = height(number)?;
+    let hash: Hash = hash.parse().map_err(|e| format!("{hash:?}: {e}"))?;
+    Ok(Block { height, hash: Some(hash.to_string()) })
+}
+
+pub(super) fn height(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
+        let start: String = text.chars().take(40).collect();
+        format!("{start:?} is not a height: a whole number from 1 on")
+    })
+}
