@@ -68,8 +68,8 @@ impl Channels {
         }
     }
 
-    /// Waits for the next turn: signals and the child come first, then records, locks and jobs that the node waits for, requests, plans, heads,
-    /// answers, and the clock. No channel is ever disconnected, since a sender of each is kept here.
+    /// Waits for the next turn: signals and the child come first, then records, locks and jobs that the node waits for,
+    /// requests, plans, heads, answers, and the clock. No channel is ever disconnected, since a sender of each is kept here.
     pub(super) fn next(&self, deadline: Option<Instant>) -> Turn {
         let timer = deadline.map_or_else(never, at);
         let turn = select_biased! {

@@ -405,8 +405,7 @@ fn a_file_that_changes_while_digests_are_added_makes_the_backup_damaged() {
             fs::write(&file, same_size.replace('x', "y")).unwrap();
         }
     };
-    let mut work =
-        Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
+    let mut work = Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
     let refused = complete(&mut work, backup.clone()).unwrap_err();
     assert!(refused.kind() == Kind::Verification && refused.to_string().contains("big"), "{refused}");
     assert_eq!(load(&rig.home, &backup.name).unwrap().manifest.state(), State::Damaged);

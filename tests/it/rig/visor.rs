@@ -14,12 +14,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use tempfile::TempDir;
+use wemixvisor::config::Config;
 use wemixvisor::home::Home;
 use wemixvisor::supervisor::{Reply, Request, ask};
 use wemixvisor::sys::{Birth, at_birth};
+use wemixvisor::upgrade::Cancel;
+use wemixvisor::upgrade::backup::{self, Options, Work};
 use wemixvisor::upgrade::install::digest_of;
 use wemixvisor::upgrade::journal::Journal;
-use wemixvisor::upgrade::{Cancel, backup};
 
 /// A home and the binaries for it.
 pub(crate) struct Rig {
@@ -232,7 +234,11 @@ impl Rig {
         );
         // I6.
         for listed in backup::list(&home).unwrap_or_default() {
-            backup::verify(&home, &listed, &Cancel::new().unwrap()).unwrap();
+            let (options, cancel) = (Options::new(&Config::defaults(home.root())), Cancel::new().unwrap());
+            let progress = &mut |_, _| {};
+            let mut work =
+                Work { home: &home, options: &options, background: false, cancel: &cancel, progress };
+            backup::verify(&mut work, &listed).unwrap();
         }
     }
 
