@@ -8,7 +8,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, pwrite, read};
 use rustix::ioctl;
 use rustix::process::{
-    Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setsid, umask,
+    Signal, getpid, getppid, kill_process, set_parent_process_death_signal, setpriority_process, setsid,
+    umask,
 };
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
 use std::io;
@@ -200,6 +201,32 @@ pub fn zone_at(time: i64) -> Option<(String, i64)> {
     // process lives, or until the next call changes the zone; it is copied here.
     let zone = unsafe { CStr::from_ptr(tm.zone) };
     Some((zone.to_string_lossy().into_owned(), tm.gmtoff))
+}
+
+/// Has the calling thread, and what it starts from now on, wait for the disk until no other process wants it, where the
+/// scheduler of the disk knows priorities, and for the processor nearly so (ioprio_set(2), setpriority(2)).
+pub fn yield_disk() {
+    /// The number of ioprio_set(2); None on platforms that we do not know.
+    const IOPRIO_SET: Option<c_long> = if cfg!(target_arch = "x86_64") {
+        Some(251)
+    } else if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
+        Some(30)
+    } else {
+        None
+    };
+    const WHO_PROCESS: c_int = 1;
+    const IDLE: c_int = 3 << 13;
+    const LOWEST: i32 = 19;
+    unsafe extern "C" {
+        fn syscall(number: c_long, ...) -> c_long;
+    }
+    if let Some(number) = IOPRIO_SET {
+        let calling_thread: c_int = 0;
+        // SAFETY: the number is that of ioprio_set(2) on this platform, which takes three integers and touches no memory.
+        unsafe { syscall(number, WHO_PROCESS, calling_thread, IDLE) };
+    }
+    // Both are courtesies: without them the work is only less polite.
+    let _ = setpriority_process(None, LOWEST);
 }
 
 #[cfg(test)]

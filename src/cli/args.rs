@@ -9,6 +9,7 @@ mod plan;
 pub(crate) use plan::{NewPlan, PlanCommand};
 
 use super::help::COMMANDS;
+use super::rehearse::Wanted;
 use crate::batch::Entry;
 use crate::config::keys;
 use crate::digest::{Algorithm, Digest};
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::machine::Block;
 use crate::name::Name;
 use crate::time::parse_duration;
+use crate::upgrade::rehearse::BLOCKS;
 use crate::url::{check, redact};
 use crate::wbft::Hash;
 use misuse::{misused, superfluous, unknown, usage_error};
@@ -65,6 +67,7 @@ pub(crate) enum Command {
         force: bool,
     },
     Now(Name),
+    Rehearse(Wanted),
     Fetch {
         name: Name,
         url: Option<String>,
@@ -183,6 +186,13 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "detach" => Command::Detach,
         "reexec" => Command::Reexec,
         "upgrade" => upgrade(args)?,
+        "rehearse" => Command::Rehearse(Wanted {
+            keep: args.contains("--keep"),
+            force: args.contains("--force"),
+            json: args.contains("--json"),
+            blocks: opt(args, word, "--blocks", blocks)?.unwrap_or(BLOCKS),
+            name: free(args, word, "NAME", name)?,
+        }),
         "plan" => Command::Plan(plan::plan(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
         "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
@@ -469,10 +479,18 @@ fn block(text: &str) -> Result<Block, String> {
 }
 
 fn height(text: &str) -> Result<u64, String> {
+    positive(text, "a height")
+}
+
+fn blocks(text: &str) -> Result<u64, String> {
+    positive(text, "a number of blocks")
+}
+
+fn positive(text: &str, what: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
+    text.parse().ok().filter(|number| digits && *number > 0).ok_or_else(|| {
         let start: String = text.chars().take(40).collect();
-        format!("{start:?} is not a height: a whole number from 1 on")
+        format!("{start:?} is not {what}: a whole number from 1 on")
     })
 }
 
@@ -516,6 +534,19 @@ mod tests {
         let check = |next, json| Command::Check { next, json };
         assert_eq!(read("check").unwrap().command, check(false, false));
         assert_eq!(read("check --json --next").unwrap().command, check(true, true));
+    }
+
+    #[test]
+    fn a_rehearsal_has_a_hundred_blocks_unless_told_otherwise() {
+        let wanted = |line: &str| match read(line).unwrap().command {
+            Command::Rehearse(wanted) => wanted,
+            other => panic!("{other:?}"),
+        };
+        let plain = wanted("rehearse v2");
+        assert_eq!((plain.blocks, plain.keep, plain.force, plain.json), (100, false, false, false));
+        let all = wanted("rehearse --keep v2 --blocks 7 --json");
+        assert_eq!((all.blocks, all.keep, all.json, all.name.as_str()), (7, true, true, "v2"));
+        assert!(wanted("rehearse v2 --force").force);
     }
 
     #[test]
@@ -591,6 +622,9 @@ mod tests {
             "--home",
             "init a b",
             "resolve maybe",
+            "rehearse",
+            "rehearse v2 --blocks 0",
+            "rehearse v2 v3",
             "help frobnicate",
             "--help extra",
         ] {

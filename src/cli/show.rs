@@ -171,7 +171,8 @@ pub(super) fn upgrades(view: &View, running: bool) -> String {
             _ => "planned".to_owned(),
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
-        let binary = download.unwrap_or_else(|| plan.binary.to_string());
+        let rehearsal = plan.rehearsal.map(|rehearsal| format!("{}, {rehearsal}", plan.binary));
+        let binary = download.or(rehearsal).unwrap_or_else(|| plan.binary.to_string());
         let why = if running { plan.why.clone() } else { "no supervisor is running".to_owned() };
         rows.push([plan.name.to_string(), plan.height.to_string(), when, plan.origin.clone(), binary, why]);
     }

@@ -45,4 +45,6 @@ pub use keys::{Config, KEYS, Key};
 pub use load::{Loaded, Origin, Sources};
 pub use problem::{Problem, Problems};
 pub use show::Row;
-pub use value::{HeightSource, LogColor, LogFormat, LogLevel, SignAfterUnclean, Size, StopTimeoutAction};
+pub use value::{
+    HeightSource, LogColor, LogFormat, LogLevel, Rehearse, SignAfterUnclean, Size, StopTimeoutAction,
+};

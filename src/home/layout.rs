@@ -156,6 +156,12 @@ impl Home {
         self.target(target).join("manifest.json")
     }
 
+    /// The report of the last rehearsal of an upgrade.
+    #[must_use]
+    pub fn rehearsal(&self, name: &Name) -> PathBuf {
+        self.upgrade(name).join("rehearsal.json")
+    }
+
     /// The hook that runs while the node is down, before the switch.
     #[must_use]
     pub fn pre_upgrade(&self, name: &Name) -> PathBuf {
@@ -244,6 +250,18 @@ impl Home {
     #[must_use]
     pub fn hook_lock(&self) -> PathBuf {
         self.state().join("hook.lock")
+    }
+
+    /// The lock that a rehearsal and its shadow hold.
+    #[must_use]
+    pub fn rehearsal_lock(&self) -> PathBuf {
+        self.state().join("rehearsal.lock")
+    }
+
+    /// The directory of a rehearsal that is going on: the clone of the data, and what belongs to the shadow.
+    #[must_use]
+    pub fn rehearsal_dir(&self) -> PathBuf {
+        self.backups.join(".wemixvisor-rehearsal")
     }
 
     /// The lock that a supervisor holds for life.

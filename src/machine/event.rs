@@ -6,7 +6,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Target, Version};
+use super::record::{Attempt, Block, Chain, HeadRecord, Ready, Record, Rehearsal, Target, Version};
 use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::exit::Exit;
@@ -292,6 +292,8 @@ pub enum Job {
     },
     /// Put the backup of this upgrade in place of the data.
     Restore(Attempt),
+    /// Try the binary of an upgrade on a clone of the data, beside the node.
+    Rehearse(Upgrade),
 }
 
 /// How a [`Job`] ended.
@@ -305,6 +307,8 @@ pub enum JobEnd {
     Hooked(HookEnd),
     /// Of [`Job::Restore`].
     Restored(Result<(), Failure>),
+    /// Of [`Job::Rehearse`]. A failure says that none could be held.
+    Rehearsed(Name, Result<Rehearsal, Failure>),
 }
 
 /// The answer of the pre-upgrade hook.

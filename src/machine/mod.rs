@@ -64,6 +64,7 @@ pub mod quorum;
 mod record;
 mod recording;
 mod recovery;
+mod rehearsal;
 mod requests;
 mod resolve;
 mod restart;
@@ -87,14 +88,15 @@ pub use event::{
     Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
 };
 pub use record::{
-    Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Target, Turns, Version,
+    Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal, Target,
+    Turns, Version,
 };
 pub use recovery::{Recovery, recover};
 pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
 pub use restart::backoff;
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Activity, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
+pub use view::{Activity, BinaryState, Download, NodeView, Plan, RehearsalView, SymptomView, TurnView, View};
 
 use crate::name::Name;
 use heads::{Heads, Hearing, Pace};
@@ -142,6 +144,8 @@ pub struct Policy {
     pub silent_after_unclean: bool,
     /// How long that may take before it is logged.
     pub sign_wait: Duration,
+    /// Whether a new binary is rehearsed when it is ready.
+    pub rehearse: bool,
 }
 
 impl Default for Policy {
@@ -165,6 +169,7 @@ impl Default for Policy {
             shortest_period: Duration::from_secs(1),
             silent_after_unclean: true,
             sign_wait: Duration::from_secs(600),
+            rehearse: false,
         }
     }
 }
@@ -250,6 +255,10 @@ pub struct Machine {
     behind: bool,
     /// The upgrade that was put off last, and how often in a row.
     put_off: Option<(Name, u32)>,
+    /// The upgrade whose rehearsal the worker holds.
+    rehearsing: Option<Name>,
+    /// The upgrades whose rehearsal could not be held: how often, and when it is tried again.
+    unheld: BTreeMap<Name, (u32, Instant)>,
     actions: Vec<Action>,
 }
 
@@ -287,6 +296,8 @@ impl Machine {
             unwritten: 0,
             behind: false,
             put_off: None,
+            rehearsing: None,
+            unheld: BTreeMap::new(),
             actions: Vec::new(),
         }
     }
@@ -361,7 +372,8 @@ impl Machine {
             }
         };
         let retry = self.retry_at().map(|at| (at, "prepare again"));
-        [own, retry].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+        let rehearse = self.rehearse_at().map(|at| (at, "rehearse again"));
+        [own, retry, rehearse].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
     }
 
     /// How often the head should be asked for where it does not come by itself.
@@ -410,6 +422,7 @@ impl Machine {
             State::Working { .. } => self.drive_working(),
         }
         self.prepare(now);
+        self.rehearse(now);
     }
 
     /// The record that survives a crash of ours, as it is on disk or is just being made durable.

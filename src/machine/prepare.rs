@@ -12,7 +12,7 @@ use crate::name::Name;
 use std::time::Instant;
 
 /// The number of the next upgrades that are tried again until their binaries are ready.
-const CLOSE: usize = 16;
+pub(super) const CLOSE: usize = 16;
 
 impl Machine {
     /// Begins to prepare the next binary that is not ready, if nothing else is being done.
@@ -57,6 +57,11 @@ impl Machine {
     /// and again only when their turn nears: a long plan must not keep us busy with what is missing.
     fn close(&self) -> impl Iterator<Item = &Upgrade> {
         self.forced.iter().chain(self.open().take(CLOSE))
+    }
+
+    /// Whether a binary waits for the work that is going on to end.
+    pub(super) fn has_to_prepare(&mut self, now: Instant) -> bool {
+        self.may_prepare() && self.wanted(now).is_some()
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
@@ -111,7 +116,10 @@ impl Machine {
     /// Drops what is known of an upgrade's binary, and ends the work on it; what comes of that is ignored.
     pub(super) fn forget(&mut self, name: &Name) {
         self.tried = 0;
-        if let Some(Preparation::Working { .. }) = self.prepared.remove(name) {
+        self.unheld.remove(name);
+        let was_prepared = self.prepared.remove(name);
+        if matches!(was_prepared, Some(Preparation::Working { .. })) || self.rehearsing.as_ref() == Some(name)
+        {
             self.cancel_job();
         }
     }

@@ -419,4 +419,28 @@ pub struct Ready {
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
+    /// What the rehearsal of this binary has shown.
+    pub rehearsal: Rehearsal,
+    /// Whether the operator lets the upgrade happen although that has failed.
+    pub accepted: bool,
+}
+
+impl Ready {
+    /// A binary of which nothing more is known.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        Ready { version, promised: None, hook: false, rehearsal: Rehearsal::None, accepted: false }
+    }
+}
+
+/// What the rehearsal of a binary has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Rehearsal {
+    /// There was none.
+    #[default]
+    None,
+    /// Nothing that speaks against it.
+    Passed,
+    /// This.
+    Failed(String),
 }

@@ -2,7 +2,7 @@
 
 use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
 use super::probation::Judgement;
-use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
+use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Rehearsal, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
 use super::state::{AfterRecord, Next, Node, Preparation, Rested, State, Why, Wish, Worker};
@@ -141,15 +141,18 @@ impl Machine {
     /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let failed = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }));
-        let missed = self.open().take_while(|u| u.height <= head).filter(failed);
-        let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
-        for Upgrade { name, height, .. } in missed {
-            if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name)
-                && !self.is_put_off(&name)
-            {
-                let text =
-                    format!("name={name} height={height} head={head} the old binary goes on: {detail}");
+        let obstacle = |u: &Upgrade| match self.prepared.get(&u.name)? {
+            Preparation::Failed { detail, .. } => Some(detail.clone()),
+            Preparation::Ready(ready) => {
+                Some(format!("its rehearsal has failed: {}", self.held_by_rehearsal(u, ready)?))
+            }
+            Preparation::Working { .. } => None,
+        };
+        let missed = self.open().take_while(|u| u.height <= head).filter(|u| !node.missed.contains(&u.name));
+        let missed: Vec<_> = missed.filter_map(|u| Some((u.name.clone(), u.height, obstacle(u)?))).collect();
+        for (name, height, why) in missed {
+            if !self.is_put_off(&name) {
+                let text = format!("name={name} height={height} head={head} the old binary goes on: {why}");
                 self.tell(Level::Error, "upgrade_overdue", text, true);
             }
             node.missed.push(name);
@@ -168,6 +171,7 @@ impl Machine {
     pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height);
         let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
+            Preparation::Ready(ready) if self.held_by_rehearsal(upgrade, ready).is_some() => None,
             Preparation::Ready(ready) => Some((upgrade.clone(), ready.clone())),
             Preparation::Working { .. } | Preparation::Failed { .. } => None,
         };
@@ -266,7 +270,7 @@ impl Machine {
             phase,
             attempt: 0,
             forgiven: 0,
-            dry_run: false,
+            dry_run: ready.rehearsal == Rehearsal::Passed,
             sealing: 0,
             own: None,
             asked: false,
@@ -333,9 +337,11 @@ impl Machine {
 
     pub(super) fn job_done(&mut self, now: Instant, end: JobEnd) {
         self.worker = Worker::Idle;
-        if let JobEnd::Prepared(name, result) = end {
-            return self.prepared(now, name, result);
-        }
+        let end = match end {
+            JobEnd::Prepared(name, result) => return self.prepared(now, name, result),
+            JobEnd::Rehearsed(name, result) => return self.rehearsed(now, &name, result),
+            end => end,
+        };
         let State::Working { job, begun: true, .. } = &self.state else { return self.unexpected("job_done") };
         if self.wish == Wish::Stop {
             // A backup, hook or restore cut short is done again from its beginning.
@@ -367,7 +373,7 @@ impl Machine {
             (Job::Restore(_), JobEnd::Restored(Err(failure))) => {
                 self.halt(format!("the backup cannot be restored: {failure}"));
             }
-            (Job::Prepare(_) | Job::Backup(_) | Job::Hook { .. } | Job::Restore(_), _) => {
+            (Job::Prepare(_) | Job::Backup(_) | Job::Hook { .. } | Job::Restore(_) | Job::Rehearse(_), _) => {
                 self.unexpected("job_done")
             }
         }

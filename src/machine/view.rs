@@ -2,7 +2,7 @@
 
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
-use super::record::{Attempt, Block, Ended, Version};
+use super::record::{Attempt, Block, Ended, Rehearsal, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Upgrade};
@@ -164,6 +164,21 @@ pub struct Plan {
     pub gates: Vec<String>,
     /// Why it does not happen though it is due, or why its binary is not ready.
     pub hold: Option<String>,
+    /// How its rehearsal went, where there is one.
+    #[serde(default)]
+    pub rehearsal: Option<RehearsalView>,
+}
+
+/// How a rehearsal went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RehearsalView {
+    /// It is going on.
+    Running,
+    /// Nothing speaks against the binary.
+    Passed,
+    /// Something does.
+    Failed,
 }
 
 /// How far a download is.
@@ -191,6 +206,16 @@ impl fmt::Display for Activity {
             Activity::Held => "held",
             Activity::BackingOff => "backing-off",
             Activity::Ended => "ended",
+        })
+    }
+}
+
+impl fmt::Display for RehearsalView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RehearsalView::Running => "rehearsing",
+            RehearsalView::Passed => "rehearsed",
+            RehearsalView::Failed => "rehearsal failed",
         })
     }
 }
@@ -291,7 +316,10 @@ impl Machine {
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
             None => (BinaryState::Waiting, None),
             Some(Preparation::Working { .. }) => (BinaryState::Preparing, None),
-            Some(Preparation::Ready(_)) => (BinaryState::Ready, None),
+            Some(Preparation::Ready(ready)) => {
+                let held = self.held_by_rehearsal(upgrade, ready);
+                (BinaryState::Ready, held.map(|why| format!("its rehearsal has failed: {why}")))
+            }
             Some(Preparation::Failed { detail, .. }) => (BinaryState::Failed, Some(detail.clone())),
         };
         let hold = self.hold(upgrade);
@@ -315,6 +343,21 @@ impl Machine {
             download: None,
             gates,
             hold: trouble.or(hold),
+            rehearsal: self.rehearsal_view(&upgrade.name),
+        }
+    }
+
+    fn rehearsal_view(&self, name: &Name) -> Option<RehearsalView> {
+        if self.rehearsing.as_ref() == Some(name) {
+            return Some(RehearsalView::Running);
+        }
+        match self.prepared.get(name) {
+            Some(Preparation::Ready(ready)) => match &ready.rehearsal {
+                Rehearsal::None => None,
+                Rehearsal::Passed => Some(RehearsalView::Passed),
+                Rehearsal::Failed(_) => Some(RehearsalView::Failed),
+            },
+            Some(Preparation::Working { .. } | Preparation::Failed { .. }) | None => None,
         }
     }
 
@@ -356,6 +399,9 @@ impl Machine {
         if let Some(trouble) = trouble {
             if self.is_put_off(&upgrade.name) {
                 return format!("it is put off for a while: {trouble}");
+            }
+            if binary == BinaryState::Ready {
+                return trouble.to_owned();
             }
             return format!("its binary is not ready: {trouble}");
         }

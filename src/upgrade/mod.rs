@@ -13,6 +13,7 @@ pub mod install;
 pub mod journal;
 pub mod planned;
 pub mod prepare;
+pub mod rehearse;
 pub mod restore;
 pub mod run;
 pub mod smoke;

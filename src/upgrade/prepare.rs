@@ -7,12 +7,13 @@
 use super::download::progress::Meter;
 use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
 use super::install::{self, Stamp};
+use super::rehearse::Report;
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest, binary};
-use crate::machine::{Download, Ready, Target, Upgrade, Version};
+use crate::machine::{Download, Ready, Rehearsal, Target, Upgrade, Version};
 use crate::name::Name;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -55,7 +56,9 @@ pub fn prepare(
     let said = smoke::test(&home.binary(&target), &config.daemon_smoke_args, home.root(), cancel)?;
     log::info!("event=smoke_tested name={} said={:?}", upgrade.name, said.line);
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
-    Ok(Ready { version, promised: said.version, hook })
+    let report = Report::of(home, &upgrade.name, &version.sha256);
+    let (rehearsal, accepted) = report.map_or((Rehearsal::None, false), |report| report.verdict());
+    Ok(Ready { version, promised: said.version, hook, rehearsal, accepted })
 }
 
 /// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is

@@ -16,6 +16,7 @@ mod failures;
 mod operator;
 mod plans;
 mod random;
+mod rehearsals;
 mod restarts;
 mod upgrades;
 

@@ -190,6 +190,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Start(Job::Backup(_)) => "back up".to_owned(),
         Action::Start(Job::Hook { retries, .. }) => format!("run hook, retries={retries}"),
         Action::Start(Job::Restore(_)) => "restore".to_owned(),
+        Action::Start(Job::Rehearse(upgrade)) => format!("rehearse {}", upgrade.name),
         Action::AfterUpgrade(progress) => format!("after the upgrade to {}", progress.name),
         Action::CancelJob => "cancel job".to_owned(),
         Action::Confirm => "confirm".to_owned(),

@@ -537,11 +537,18 @@ impl World {
                 if result.is_ok() {
                     self.truth.verified.insert(target.clone());
                 }
-                let ready = Ready { version: version(&target), promised: None, hook: self.hook };
+                let ready = Ready { hook: self.hook, ..Ready::new(version(&target)) };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
             Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),
             Job::Restore(_) => JobEnd::Restored(result),
+            Job::Rehearse(upgrade) => {
+                let verdict = match input {
+                    Input::Abort => Rehearsal::Failed("it does not stop".to_owned()),
+                    _ => Rehearsal::Passed,
+                };
+                JobEnd::Rehearsed(upgrade.name.clone(), result.map(|()| verdict))
+            }
             Job::Hook { .. } => JobEnd::Hooked(match (input, result) {
                 (Input::Abort, _) => HookEnd::Abort("not now".to_owned()),
                 (Input::Retry, _) => HookEnd::Retry("not yet".to_owned()),

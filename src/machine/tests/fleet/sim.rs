@@ -445,6 +445,7 @@ impl Sim {
             Job::Prepare(_) => self.dice.within(200, 5_000),
             Job::Backup(_) | Job::Restore(_) => self.dice.within(50, 3_000),
             Job::Hook { .. } => self.dice.within(10, hook * 1000 + 20),
+            Job::Rehearse(_) => self.dice.within(1_000, 300_000),
         };
         let home = &mut self.homes[i];
         home.jobs += 1;
@@ -469,7 +470,7 @@ impl Sim {
                     *fails -= 1;
                     Err(failure(if (*fails).is_multiple_of(2) { Class::Transient } else { Class::Permanent }))
                 } else {
-                    Ok(Ready { version: version(&target), promised: None, hook: self.scenario.hook > 0 })
+                    Ok(Ready { hook: self.scenario.hook > 0, ..Ready::new(version(&target)) })
                 };
                 JobEnd::Prepared(upgrade.name, result)
             }
@@ -478,6 +479,10 @@ impl Sim {
             Job::Hook { .. } if cancelled => JobEnd::Hooked(HookEnd::Failed(failure(Class::Cancelled))),
             Job::Hook { .. } => JobEnd::Hooked(HookEnd::Continue),
             Job::Restore(_) => JobEnd::Restored(Ok(())),
+            Job::Rehearse(upgrade) => {
+                let failed = if cancelled { Class::Cancelled } else { Class::Permanent };
+                JobEnd::Rehearsed(upgrade.name, Err(failure(failed)))
+            }
         };
         self.feed(i, Event::JobDone(end));
     }
