@@ -216,7 +216,6 @@ pub fn yield_disk() {
     };
     const WHO_PROCESS: c_int = 1;
     const IDLE: c_int = 3 << 13;
-    const LOWEST: i32 = 19;
     unsafe extern "C" {
         fn syscall(number: c_long, ...) -> c_long;
     }
@@ -226,7 +225,7 @@ pub fn yield_disk() {
         unsafe { syscall(number, WHO_PROCESS, calling_thread, IDLE) };
     }
     // Both are courtesies: without them the work is only less polite.
-    let _ = setpriority_process(None, LOWEST);
+    let _ = setpriority_process(None, 10);
 }
 
 #[cfg(test)]

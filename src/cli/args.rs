@@ -3,9 +3,11 @@
 //! Flags of ours may stand before the command and after it. What belongs to the node is split off
 //! first: everything behind `run` from `--`, or from the first argument that is not a flag of ours.
 
+mod backup;
 mod misuse;
 mod plan;
 
+pub(crate) use backup::{BackupCommand, Prune};
 pub(crate) use plan::{NewPlan, PlanCommand};
 
 use super::help::COMMANDS;
@@ -75,6 +77,7 @@ pub(crate) enum Command {
         json: bool,
     },
     Plan(PlanCommand),
+    Backup(BackupCommand),
     WaitHeight {
         height: u64,
         timeout: Option<Duration>,
@@ -194,6 +197,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             name: free(args, word, "NAME", name)?,
         }),
         "plan" => Command::Plan(plan::plan(args)?),
+        "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
         "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
         "wait-height" => Command::WaitHeight {

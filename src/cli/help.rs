@@ -84,6 +84,25 @@ pub const COMMANDS: &[Usage] = &[
         "show how far a plan is; without NAME, how far all are that were executed",
     ),
     usage("plan wait NAME [--timeout DURATION]", "wait until a plan is done"),
+    usage(
+        "backup create [NAME] [--force] [--json]",
+        "back the data of a stopped node up; only `backup prune NAME` removes it again",
+    ),
+    usage("backup list [--json]", "show the backups, and where data is that restores have replaced"),
+    usage("backup show NAME [--json]", "show how a backup was made, and what is known about its bytes"),
+    usage(
+        "backup verify NAME [--json]",
+        "read a backup whole and hold it against its digests; one that has none yet gets them",
+    ),
+    usage(
+        "backup restore NAME [--force] [--json]",
+        "put a backup in place of the data of a stopped node; the data is kept beside it",
+    ),
+    usage(
+        "backup prune [NAME...] [--keep N] [--max-age DURATION] [--replaced] [--dry-run] [--json]",
+        "remove these backups, or those of upgrades that are too many or too old; with --replaced also the data that \
+         restores have replaced",
+    ),
     usage("consensus [--json] [--watch]", "show the head, the validators and who is live, and the gates"),
     usage(
         "check [--next] [--json]",

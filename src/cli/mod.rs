@@ -3,6 +3,7 @@
 //! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
 
 mod args;
+mod backup;
 pub mod bug;
 mod consensus;
 mod fetch;
@@ -97,6 +98,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveHead => done(resolve::head(&home)),
         Command::ResolveChain => done(resolve::chain(&home)),
         Command::Plan(command) => plan::run(command, &loaded.config, &home),
+        Command::Backup(command) => done(backup::run(command, &loaded.config, &home)),
         Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
         Command::ResolveRetry { with: None } => done(resolve::retry(&home)),
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),

@@ -72,7 +72,7 @@ fn decide(home: &Home, decision: Decision) -> Result<()> {
 }
 
 /// A home on which nothing runs, and its record.
-struct Hand<'a> {
+pub(super) struct Hand<'a> {
     home: &'a Home,
     journal: Journal,
     record: Record,
@@ -82,7 +82,7 @@ struct Hand<'a> {
 
 impl Hand<'_> {
     /// Claims the home for a change of the record, which a running supervisor would overwrite.
-    fn take(home: &Home) -> Result<Hand<'_>> {
+    pub(super) fn take(home: &Home) -> Result<Hand<'_>> {
         let supervisor = SupervisorLock::acquire(home).map_err(|e| match e.kind() {
             Kind::Busy => e.hint("run `wemixvisor stop` first"),
             _ => e,
@@ -96,8 +96,18 @@ impl Hand<'_> {
         Ok(Hand { home, journal, record, _supervisor: supervisor, _node: node })
     }
 
-    /// Carries a decision out, step by step.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Carries a decision out and says what it leads to.
     fn carry_out(&mut self, decision: Decision) -> Result<()> {
+        let said = self.decide(decision)?;
+        print(&format!("{said}\n"))
+    }
+
+    /// Carries a decision out, step by step. Returns what it leads to.
+    pub(super) fn decide(&mut self, decision: Decision) -> Result<String> {
         let highest = match (head::read(self.home), &decision) {
             // A damaged one is what there is to forget.
             (Err(e), Decision::ForgetHead | Decision::Rebind) if e.kind() == Kind::Halted => None,
@@ -112,7 +122,7 @@ impl Hand<'_> {
                 other => unreachable!("no decision of a person has {other:?}"),
             }
         }
-        print(&format!("{}\n", resolved.said))
+        Ok(resolved.said)
     }
 }
 

@@ -94,6 +94,9 @@ fn show(status: &Status) -> String {
         let (from, to) = (&p.from.target, &p.to.target);
         line("upgrading", format!("{from} -> {to}: {}", stage(p)));
     }
+    if let Some(backup) = &view.backup {
+        line("backup", backup.clone());
+    }
     if let Some(reason) = &view.silent {
         line("silent", format!("the node does not sign until that is safe: {reason}"));
     }

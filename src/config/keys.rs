@@ -7,8 +7,8 @@
 use super::download::{DownloadUrls, PublicKey};
 use super::http_url::HttpUrl;
 use super::value::{
-    Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Rehearse, Setting, SignAfterUnclean, Size,
-    StopTimeoutAction,
+    BackupMethod, Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Rehearse, Setting,
+    SignAfterUnclean, Size, StopTimeoutAction,
 };
 use crate::name::Name;
 use crate::wbft::{Address, Endpoint};
@@ -151,6 +151,20 @@ settings! {
         daemon_rehearse: Rehearse = "off";
         /// The directory for backups, outside the data directory.
         daemon_data_backup_dir: PathBuf = "backups";
+        /// How files get into a backup. With auto each is cloned where the file system can, otherwise linked if the node
+        /// never writes to it again, otherwise copied.
+        daemon_backup_method: BackupMethod = "auto";
+        /// Whether a backup is begun while the node still runs, as its upgrade nears.
+        daemon_backup_ahead: bool = "true";
+        /// What is left out of backups beside the keys nodekey, keystore and jwtsecret: names anywhere in the data, or
+        /// paths below it, with * for any characters.
+        daemon_backup_exclude: Vec<String> = "";
+        /// How many backups of upgrades are kept; older ones are removed when a new one is complete.
+        daemon_backup_keep: u32 = "2", within "1" to "1000";
+        /// The age at which backups of upgrades are removed; the newest is kept. Not set: no limit.
+        daemon_backup_max_age: Option<Duration> = "";
+        /// How many bytes a second are copied, or read to be verified, while a node runs.
+        daemon_backup_rate: Size = "200MiB", within "1MiB" to "1TiB";
         /// Whether to switch without a backup of the data.
         unsafe_skip_backup: bool = "false", env "UNSAFE_SKIP_BACKUP";
         /// A program to run before the switch, where the upgrade brings no pre-upgrade of its own.

@@ -336,7 +336,12 @@ macro_rules! list {
     )+};
 }
 
-list!(Endpoint = "list of addresses", HttpUrl = "list of URLs", super::download::PublicKey = "list of keys");
+list!(
+    Endpoint = "list of addresses",
+    HttpUrl = "list of URLs",
+    String = "list of patterns",
+    super::download::PublicKey = "list of keys"
+);
 
 /// A type that is one of a few words.
 macro_rules! choice {
@@ -372,6 +377,22 @@ choice! {
         /// The node is asked.
         Rpc = "rpc",
         /// No node is asked: it stops by itself, and the trigger file is the trigger.
+        None = "none"
+    }
+}
+
+choice! {
+    /// How files get into a backup.
+    BackupMethod = "auto | reflink | hardlink | copy | none" {
+        /// Each by the cheapest method that is safe for it.
+        Auto = "auto",
+        /// All of them as clones that share their blocks until either is written to.
+        Reflink = "reflink",
+        /// As another name of the same file where the node never writes to it again; copied otherwise.
+        Hardlink = "hardlink",
+        /// All of them as copies of their own.
+        Copy = "copy",
+        /// Not at all: there are no backups.
         None = "none"
     }
 }

@@ -8,7 +8,8 @@
 //!   see [`tear`](super::tear).
 //!
 //! This is worse than any file system that we know: ext4, xfs and btrfs keep the order of names within a directory.
-//! Hard links are not modelled, because no code of ours makes one that must survive.
+//! A hard link is modelled as a file of its own with the content that the other one has by then: we make none to a file
+//! that is written again.
 
 use super::dice::Dice;
 use super::tear::{self, How};
@@ -117,6 +118,18 @@ impl Disk {
             Op::Write(path, offset, bytes) => {
                 let offset = usize::try_from(*offset).unwrap();
                 self.at(path).writes.push((offset, bytes.clone()));
+            }
+            Op::Hardlink(from, to) => {
+                let Inode { kind: _, mode, new_mode, bytes, writes } = self.at(from);
+                let bytes = Arc::clone(bytes);
+                let inode = Inode {
+                    kind: Kind::File,
+                    mode: *mode,
+                    new_mode: *new_mode,
+                    bytes,
+                    writes: writes.clone(),
+                };
+                self.make(to, inode);
             }
             Op::Mode(path, mode) => self.at(path).new_mode = Some(*mode),
             Op::Rename(from, to) => {

@@ -355,5 +355,6 @@ tests! {
     stage: flows::binaries::STAGE;
     switch: flows::binaries::SWITCH;
     backup: flows::data::BACKUP;
+    keep: flows::data::KEEP;
     restore: flows::data::RESTORE;
 }

@@ -24,7 +24,7 @@ const KEPT: [(&str, &[Mutation], &str); 5] = [
         "as above: the marker is taken away last",
     ),
     (
-        "durable::promote: if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }",
+        "durable::publish: if parent_of(from) == parent_of(to) { Ok(()) } else { sync_dir(parent_of(from)) }",
         &[Mutation::Missing, Mutation::Late],
         "a file system whose renames are not one step in both directories may keep the old name as well",
     ),

@@ -159,6 +159,7 @@ impl Mirror {
                 Op::Create(path, _)
                 | Op::Mode(path, _)
                 | Op::Mkdir(path, _)
+                | Op::Hardlink(_, path)
                 | Op::Symlink(_, path)
                 | Op::Remove(path) => lost.push(below(path)),
                 Op::Rename(a, b) | Op::Exchange(a, b) => lost.extend([below(a), below(b)]),

@@ -10,7 +10,7 @@
 use super::regular;
 use super::trace::{Effect, note};
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with, syncfs};
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -109,6 +109,20 @@ pub fn link(target: &Path, path: &Path) -> Result<()> {
 /// [`Kind::Failed`] if something is at `to` already; else whatever the operating system refused.
 pub fn promote(from: &Path, to: &Path) -> Result<()> {
     sync_tree(from)?;
+    publish(from, to)
+}
+
+/// The same for a tree of any size: instead of each of its files the whole file system is synced, once (syncfs(2)).
+///
+/// # Errors
+/// As [`promote`]. Before Linux 5.8 a failed write is not reported.
+pub fn promote_large(from: &Path, to: &Path) -> Result<()> {
+    File::open(from).and_then(|dir| Ok(syncfs(dir)?)).map_err(|e| Error::io("sync", from, e))?;
+    note(Effect::SyncAll(from));
+    publish(from, to)
+}
+
+fn publish(from: &Path, to: &Path) -> Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => note(Effect::Rename(from, to)),
         Err(rustix::io::Errno::EXIST) => {

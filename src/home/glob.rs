@@ -36,7 +36,9 @@ fn accepts(name: &OsString, pattern: &OsStr) -> bool {
     (name.first() != Some(&b'.') || pattern.first() == Some(&b'.')) && matches(name, pattern)
 }
 
-fn matches(name: &[u8], pattern: &[u8]) -> bool {
+/// Whether a name matches a pattern with `*` in it.
+#[must_use]
+pub fn matches(name: &[u8], pattern: &[u8]) -> bool {
     // Going back to the last star is enough: an earlier one could only give it more, never less.
     let (mut n, mut p) = (0, 0);
     let mut star = None;

@@ -1,5 +1,6 @@
 //! Every path under the home, the locks, and the durable file primitives.
 
+pub mod beneath;
 pub mod binary;
 pub mod durable;
 pub mod fit;

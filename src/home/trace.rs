@@ -14,6 +14,10 @@ pub(crate) enum Effect<'a> {
     Create(&'a Path, u32),
     /// These bytes were written to a file at this offset.
     Write(&'a Path, u64, &'a [u8]),
+    /// This many bytes, which are in the file now, were put there at this offset.
+    Filled(&'a Path, u64, u64),
+    /// A file got a second name.
+    Hardlink(&'a Path, &'a Path),
     /// The permission bits were changed.
     Mode(&'a Path, u32),
     /// A directory was made.
@@ -28,6 +32,8 @@ pub(crate) enum Effect<'a> {
     Remove(&'a Path),
     /// A file or a directory was synced.
     Sync(&'a Path),
+    /// The file system was synced that this directory is on; what is in it counts.
+    SyncAll(&'a Path),
 }
 
 /// Names an effect that has happened.
@@ -44,6 +50,8 @@ pub(crate) mod recorder {
 
     use super::Effect;
     use std::cell::RefCell;
+    use std::fs::{self, File};
+    use std::os::unix::fs::FileExt as _;
     use std::panic::{self, AssertUnwindSafe, Location};
     use std::path::{Path, PathBuf};
 
@@ -52,6 +60,7 @@ pub(crate) mod recorder {
     pub(crate) enum Op {
         Create(PathBuf, u32),
         Write(PathBuf, u64, Vec<u8>),
+        Hardlink(PathBuf, PathBuf),
         Mode(PathBuf, u32),
         Mkdir(PathBuf, u32),
         Symlink(PathBuf, PathBuf),
@@ -87,24 +96,58 @@ pub(crate) mod recorder {
         let own = Path::to_owned;
         let killed = RECORDER.with_borrow_mut(|recorder| {
             let Some(recorder) = recorder else { return false };
-            recorder.ops.push(match effect {
-                Effect::Create(path, mode) => Op::Create(own(path), mode),
-                Effect::Write(path, offset, bytes) => Op::Write(own(path), offset, bytes.to_vec()),
-                Effect::Mode(path, mode) => Op::Mode(own(path), mode),
-                Effect::Mkdir(path, mode) => Op::Mkdir(own(path), mode),
-                Effect::Symlink(text, path) => Op::Symlink(own(text), own(path)),
-                Effect::Rename(from, to) => Op::Rename(own(from), own(to)),
-                Effect::Exchange(a, b) => Op::Exchange(own(a), own(b)),
-                Effect::Remove(path) => Op::Remove(own(path)),
-                Effect::Sync(path) => Op::Sync(own(path), place),
-            });
-            recorder.effects += 1;
-            recorder.end == Some(recorder.effects)
+            let before = recorder.ops.len();
+            match effect {
+                Effect::Create(path, mode) => recorder.ops.push(Op::Create(own(path), mode)),
+                Effect::Write(path, offset, bytes) => {
+                    recorder.ops.push(Op::Write(own(path), offset, bytes.to_vec()));
+                }
+                Effect::Filled(path, offset, len) => {
+                    recorder.ops.push(Op::Write(own(path), offset, read(path, offset, len)));
+                }
+                Effect::Hardlink(from, to) => recorder.ops.push(Op::Hardlink(own(from), own(to))),
+                Effect::Mode(path, mode) => recorder.ops.push(Op::Mode(own(path), mode)),
+                Effect::Mkdir(path, mode) => recorder.ops.push(Op::Mkdir(own(path), mode)),
+                Effect::Symlink(text, path) => recorder.ops.push(Op::Symlink(own(text), own(path))),
+                Effect::Rename(from, to) => recorder.ops.push(Op::Rename(own(from), own(to))),
+                Effect::Exchange(a, b) => recorder.ops.push(Op::Exchange(own(a), own(b))),
+                Effect::Remove(path) => recorder.ops.push(Op::Remove(own(path))),
+                Effect::Sync(path) => recorder.ops.push(Op::Sync(own(path), place)),
+                Effect::SyncAll(path) => {
+                    recorder.ops.extend(all_of(path).into_iter().map(|path| Op::Sync(path, place)));
+                }
+            }
+            let (so_far, more) = (recorder.effects, recorder.ops.len() - before);
+            recorder.effects += more;
+            recorder.end.is_some_and(|end| (so_far + 1..=so_far + more).contains(&end))
         });
         if killed {
             // Without the hook of panics: nothing is wrong.
             panic::resume_unwind(Box::new(Killed));
         }
+    }
+
+    fn read(path: &Path, offset: u64, len: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(len).unwrap()];
+        File::open(path).unwrap().read_exact_at(&mut bytes, offset).unwrap();
+        bytes
+    }
+
+    /// Everything in a directory that can be synced, and the directory itself.
+    fn all_of(dir: &Path) -> Vec<PathBuf> {
+        let mut all = vec![dir.to_owned()];
+        let mut at = 0;
+        while at < all.len() {
+            let entries = fs::read_dir(&all[at]).into_iter().flatten().flatten();
+            let found: Vec<_> = entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_file()))
+                .map(|entry| entry.path())
+                .collect();
+            all.extend(found);
+            at += 1;
+        }
+        all.reverse();
+        all
     }
 
     /// Puts a mark among the effects.

@@ -1,15 +1,18 @@
 //! The entries of a directory tree, without following links and in a fixed order.
 
+use super::beneath::Beneath;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use std::fs::{self, FileType, Metadata};
+use rustix::fs::{Dir, FileType, Stat};
+use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// One entry of a tree.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// The path below the root of the tree.
     pub path: PathBuf,
@@ -17,14 +20,24 @@ pub struct Item {
     pub kind: ItemKind,
     /// Its permission bits.
     pub mode: u32,
-    /// Its length in bytes.
-    pub len: u64,
-    /// Its inode, and when that changed last: no write, and no change of name or mode, leaves both as they are.
+    /// The bytes that it takes on the disk, fewer than its length where it has holes.
+    pub allocated: u64,
+    /// Its inode, length and times.
     pub stamp: Stamp,
 }
 
-/// Inode number and change time in seconds and nanoseconds.
-pub type Stamp = (u64, i64, i64);
+/// By what a change is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    /// The inode number.
+    pub inode: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// When the content was written last, in seconds and nanoseconds. A program can set it.
+    pub modified: (i64, i64),
+    /// When anything of it was changed last, its names included: no write leaves it as it is.
+    pub changed: (i64, i64),
+}
 
 /// The kinds of entries that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,34 +52,56 @@ pub enum ItemKind {
     Special,
 }
 
+impl Stamp {
+    /// Whether inode, length and time of the content are the same. Another name of the file does not matter.
+    #[must_use]
+    pub fn has_content_of(&self, other: &Stamp) -> bool {
+        Stamp { changed: other.changed, ..*self } == *other
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(meta: &Metadata) -> Self {
+        Stamp {
+            inode: meta.ino(),
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+impl Item {
+    /// The length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.stamp.len
+    }
+
+    /// Whether it has no content.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stamp.len == 0
+    }
+}
+
 /// Every entry below `root` that `wanted` (given its path below the root) lets pass, parents first, siblings
 /// by name. What is in a directory that does not pass is left out too, and so is what goes away meanwhile.
 ///
 /// # Errors
-/// If a directory cannot be listed.
+/// If a directory cannot be listed, or turns into a link meanwhile.
 pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
+    let mut beneath = Beneath::new(root).map_err(|e| Error::io("list", root, e))?;
     let mut items = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
-        let full = root.join(&dir);
-        let entries = match fs::read_dir(&full) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && full != root => continue,
-            Err(e) => return Err(Error::io("list", &full, e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| Error::io("list", &full, e))?;
-            let path = dir.join(entry.file_name());
-            if wanted(&path) {
-                // This is lstat(2).
-                let meta = match entry.metadata() {
-                    Ok(meta) => meta,
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    Err(e) => return Err(Error::io("inspect", &entry.path(), e)),
-                };
-                open.extend(meta.is_dir().then(|| path.clone()));
-                items.push(item(path, &meta));
+        match list(&mut beneath, &dir, wanted) {
+            Ok(found) => {
+                open.extend(found.iter().filter(|i| i.kind == ItemKind::Dir).map(|item| item.path.clone()));
+                items.extend(found);
             }
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.as_os_str().is_empty() => {}
+            Err(e) => return Err(Error::io("list", &root.join(&dir), e)),
         }
     }
     // Paths compare by component, so this puts what is in a directory right behind it.
@@ -74,37 +109,63 @@ pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     Ok(items)
 }
 
+/// What is in one directory.
+fn list(beneath: &mut Beneath, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Vec<Item>> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(beneath.dir(dir)?)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        let path = dir.join(name);
+        if name == "." || name == ".." || !wanted(&path) {
+            continue;
+        }
+        match beneath.stat(&path) {
+            Ok(stat) => found.push(item(path, &stat)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
 /// A digest that changes with every change below the root of the tree. It is compared for equality only, so a clock
 /// that was set does no harm.
+///
+/// A file that is never written again once it is there, as `immutable` tells by its path, may get and lose other names.
 #[must_use]
-pub fn fingerprint(items: &[Item]) -> Digest {
+pub fn fingerprint(items: &[Item], immutable: &dyn Fn(&Path) -> bool) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    for item in items {
-        let path = item.path.as_os_str().as_bytes();
+    for Item { path, kind, stamp, .. } in items {
+        let Stamp { inode, len, modified, changed } = stamp;
+        let when = if immutable(path) { modified } else { changed };
         // A path has no NUL in it, so no two trees are written alike.
-        hasher.update(path);
-        hasher.update(format!("\0{:?} {} {:?}\n", item.kind, item.len, item.stamp).as_bytes());
+        hasher.update(path.as_os_str().as_bytes());
+        hasher.update(format!("\0{kind:?} {len} {inode} {when:?}\n").as_bytes());
     }
     hasher.finish()
 }
 
-fn item(path: PathBuf, meta: &Metadata) -> Item {
-    let stamp = (meta.ino(), meta.ctime(), meta.ctime_nsec());
-    Item { path, kind: kind_of(meta.file_type()), mode: meta.mode() & 0o777, len: meta.len(), stamp }
-}
-
-fn kind_of(file_type: FileType) -> ItemKind {
-    match file_type {
-        t if t.is_file() => ItemKind::File,
-        t if t.is_dir() => ItemKind::Dir,
-        t if t.is_symlink() => ItemKind::Link,
+fn item(path: PathBuf, stat: &Stat) -> Item {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => ItemKind::File,
+        FileType::Directory => ItemKind::Dir,
+        FileType::Symlink => ItemKind::Link,
         _ => ItemKind::Special,
-    }
+    };
+    let stamp = Stamp {
+        inode: stat.st_ino,
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        changed: (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
+    };
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    Item { path, kind, mode: stat.st_mode & 0o7777, allocated, stamp }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -120,6 +181,6 @@ mod tests {
         let items = walk(root, &|path| path != Path::new("out")).unwrap();
         let paths: Vec<_> = items.iter().map(|i| i.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["a", "b", "b/c", "b/c/x", "b/y", "b.d", "link"]);
-        assert_eq!((items[3].kind, items[3].len, items[6].kind), (ItemKind::File, 5, ItemKind::Link));
+        assert_eq!((items[3].kind, items[3].len(), items[6].kind), (ItemKind::File, 5, ItemKind::Link));
     }
 }

@@ -73,6 +73,8 @@ pub enum Event {
     Unpeered(Result<usize, Failure>),
     /// A peer was disconnected and connected anew, `None` where the node has connected to none; or it could not be asked.
     Greeted(Result<Option<String>, Failure>),
+    /// There are backups without digests, or too many.
+    BackupsToTend,
     /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
     Schedule(Vec<Upgrade>),
     /// The configuration was read again.
@@ -294,6 +296,18 @@ pub enum Job {
     Restore(Attempt),
     /// Try the binary of an upgrade on a clone of the data, beside the node.
     Rehearse(Upgrade),
+    /// Look whether the backup of an upgrade is possible while the node runs, and bring what the node leaves as it is.
+    Ahead {
+        /// The upgrade.
+        name: Name,
+        /// Whether files are brought. Otherwise it is only looked.
+        bring: bool,
+    },
+    /// Add digests to backups, and remove those that are too many.
+    Tend {
+        /// The upgrade whose backup has been begun and is still wanted.
+        draft: Option<Name>,
+    },
 }
 
 /// How a [`Job`] ended.
@@ -301,14 +315,45 @@ pub enum Job {
 pub enum JobEnd {
     /// Of [`Job::Prepare`].
     Prepared(Name, Result<Ready, Failure>),
-    /// Of [`Job::Backup`]: the name of the backup.
-    BackedUp(Result<String, Failure>),
+    /// Of [`Job::Backup`].
+    BackedUp(Result<BackupMade, Failure>),
     /// Of [`Job::Hook`].
     Hooked(HookEnd),
     /// Of [`Job::Restore`].
     Restored(Result<(), Failure>),
     /// Of [`Job::Rehearse`]. A failure says that none could be held.
     Rehearsed(Name, Result<Rehearsal, Failure>),
+    /// Of [`Job::Ahead`].
+    Ahead(Name, Result<Ahead, Failure>),
+    /// Of [`Job::Tend`].
+    Tended(Result<Tended, Failure>),
+}
+
+/// How far the backup of an upgrade is, while the node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// The time that it takes to bring the rest.
+    pub rest: Duration,
+}
+
+/// What has become of backups after an upgrade.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Those that have got their digests.
+    pub verified: Vec<String>,
+    /// Those that were removed.
+    pub removed: Vec<String>,
+    /// What is wrong with others.
+    pub damaged: Vec<String>,
+}
+
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupMade {
+    /// Its name.
+    pub name: String,
+    /// How it was made, as `key=value`.
+    pub how: String,
 }
 
 /// The answer of the pre-upgrade hook.
@@ -455,6 +500,14 @@ pub enum Level {
     Warn,
     /// Something happened.
     Info,
+}
+
+#[cfg(test)]
+impl From<&str> for BackupMade {
+    /// A backup of this name.
+    fn from(name: &str) -> Self {
+        BackupMade { name: name.to_owned(), how: "method=copy".to_owned() }
+    }
 }
 
 impl Notice {

@@ -41,13 +41,14 @@
 //! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
 //! binary is good, `probation`; whether there is a way back, `rollback`; what to do after a crash, `recovery`; what to do without
-//! a record, `recording`; requests of the operator, `requests`; starts and ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`; what people see, `view`
+//! a record, `recording`; requests of the operator, `requests`; starts and ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`; backups beside a running node, `backups`; what people see, `view`
 //! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
 //! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
 
 mod adoption;
+mod backups;
 mod chain_check;
 mod event;
 pub mod gates;
@@ -84,8 +85,8 @@ mod view;
 mod tests;
 
 pub use event::{
-    Action, Alive, Ask, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd, Launched, Level,
-    Mode, Notice, OwnMark, Recollection, Request, Status, Survey,
+    Action, Ahead, Alive, Ask, BackupMade, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd,
+    Launched, Level, Mode, Notice, OwnMark, Recollection, Request, Status, Survey, Tended,
 };
 pub use record::{
     Attempt, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal, Target,
@@ -99,6 +100,7 @@ pub use upgrade::{Origin, Upgrade};
 pub use view::{Activity, BinaryState, Download, NodeView, Plan, RehearsalView, SymptomView, TurnView, View};
 
 use crate::name::Name;
+use backups::Backups;
 use heads::{Heads, Hearing, Pace};
 use leaving::{Departure, LEAVE};
 use restart::Restarts;
@@ -134,6 +136,8 @@ pub struct Policy {
     pub probation_time: Duration,
     /// Whether the data is backed up before a switch.
     pub backup: bool,
+    /// Whether a backup is begun before the node is stopped.
+    pub backup_ahead: bool,
     /// How often a pre-upgrade hook may ask to be run again.
     pub hook_retries: u32,
     /// Whether this node seals blocks, so that a new binary may have signed.
@@ -164,6 +168,7 @@ impl Default for Policy {
             probation_blocks: 20,
             probation_time: Duration::from_secs(60),
             backup: true,
+            backup_ahead: true,
             hook_retries: 0,
             validator: false,
             shortest_period: Duration::from_secs(1),
@@ -218,6 +223,7 @@ pub struct Machine {
     /// An upgrade the operator wants now, whatever the height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
+    backups: Backups,
     worker: Worker,
     wish: Wish,
     /// How the last node ended; the record has `Running` from just before the next one is executed.
@@ -277,6 +283,7 @@ impl Machine {
             tried: 0,
             forced: None,
             prepared: BTreeMap::new(),
+            backups: Backups::default(),
             worker: Worker::Idle,
             wish: Wish::Run,
             restarts: Restarts::default(),
@@ -337,6 +344,7 @@ impl Machine {
             Event::Recalled(result) => self.recalled(result),
             Event::Unpeered(result) => self.unpeered(now, result),
             Event::Greeted(result) => self.greeted(result),
+            Event::BackupsToTend => self.tend_backups(now),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
             Event::Policy(policy) => self.policy = policy,
             Event::Request(ask) => self.asked(now, ask),
@@ -422,6 +430,7 @@ impl Machine {
             State::Working { .. } => self.drive_working(),
         }
         self.prepare(now);
+        self.mind_backups(now);
         self.rehearse(now);
     }
 

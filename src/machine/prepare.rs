@@ -17,10 +17,14 @@ pub(super) const CLOSE: usize = 16;
 impl Machine {
     /// Begins to prepare the next binary that is not ready, if nothing else is being done.
     pub(super) fn prepare(&mut self, now: Instant) {
-        if self.worker != Worker::Idle || !self.may_prepare() {
+        let is_free = matches!(self.worker, Worker::Idle | Worker::Aside);
+        if !is_free || !self.may_prepare() {
             return;
         }
         if let Some(upgrade) = self.wanted(now) {
+            if self.worker == Worker::Aside {
+                return self.end_work_aside();
+            }
             let failures = match self.prepared.get(&upgrade.name) {
                 Some(Preparation::Failed { failures, .. }) => *failures,
                 _ => 0,
@@ -59,13 +63,8 @@ impl Machine {
         self.forced.iter().chain(self.open().take(CLOSE))
     }
 
-    /// Whether a binary waits for the work that is going on to end.
-    pub(super) fn has_to_prepare(&mut self, now: Instant) -> bool {
-        self.may_prepare() && self.wanted(now).is_some()
-    }
-
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        if self.worker != Worker::Idle || !self.may_prepare() {
+        if !matches!(self.worker, Worker::Idle | Worker::Aside) || !self.may_prepare() {
             return None;
         }
         let retry_at = |u: &Upgrade| match self.prepared.get(&u.name) {
@@ -117,10 +116,11 @@ impl Machine {
     pub(super) fn forget(&mut self, name: &Name) {
         self.tried = 0;
         self.unheld.remove(name);
-        let was_prepared = self.prepared.remove(name);
-        if matches!(was_prepared, Some(Preparation::Working { .. })) || self.rehearsing.as_ref() == Some(name)
-        {
+        if let Some(Preparation::Working { .. }) = self.prepared.remove(name) {
             self.cancel_job();
+        }
+        if self.rehearsing.as_ref() == Some(name) {
+            self.end_work_aside();
         }
     }
 

@@ -1,10 +1,10 @@
 //! Rehearsals that are held by themselves: when, what ends one early, and what a failed one holds up.
 //!
 //! A rehearsal is the least urgent work: it begins when the binaries of the next upgrades are ready and the node runs in
-//! peace, and it makes way for everything else. An upgrade that comes due before the end of its rehearsal goes on without
+//! peace, and it makes way for everything else, in the last minutes before an upgrade for its backup. An upgrade that comes due before the end of its rehearsal goes on without
 //! one; its binary is then tried without peers, as one that no rehearsal has proven.
 
-use super::event::{Action, Class, Failure, Job, Level, Mode};
+use super::event::{Class, Failure, Job, Level, Mode};
 use super::prepare::CLOSE;
 use super::record::{Ready, Rehearsal};
 use super::restart::backoff;
@@ -19,21 +19,20 @@ const PATIENCE: u32 = 10;
 impl Machine {
     /// Begins the next rehearsal, or ends the one that is in the way of something.
     pub(super) fn rehearse(&mut self, now: Instant) {
-        if self.rehearsing.is_some() {
-            if self.due().is_some() || !self.may_rehearse() || self.has_to_prepare(now) {
-                self.cancel_job();
+        if !self.may_rehearse() || self.due().is_some() {
+            if self.rehearsing.is_some() {
+                self.end_work_aside();
             }
             return;
         }
-        if self.worker != Worker::Idle || !self.may_rehearse() || self.due().is_some() {
+        if self.worker != Worker::Idle {
             return;
         }
         let is_time = |at: Option<&(u32, Instant)>| at.is_none_or(|(_, at)| *at <= now);
         let next = self.unrehearsed().find(|u| is_time(self.unheld.get(&u.name))).cloned();
         if let Some(upgrade) = next {
             self.rehearsing = Some(upgrade.name.clone());
-            self.worker = Worker::Busy;
-            self.actions.push(Action::Start(Job::Rehearse(upgrade)));
+            self.start_aside(Job::Rehearse(upgrade));
         }
     }
 
@@ -102,6 +101,8 @@ impl Machine {
             State::Running(node) => node.mode != Mode::Dry && node.first_head.is_some(),
             _ => false,
         };
-        self.policy.rehearse && self.wish == Wish::Run && runs && self.record.upgrade.is_none()
+        let makes_way = self.policy.backup && self.policy.backup_ahead && self.is_upgrade_close();
+        let is_quiet = self.wish == Wish::Run && self.record.upgrade.is_none() && !self.behind;
+        self.policy.rehearse && runs && is_quiet && !makes_way
     }
 }

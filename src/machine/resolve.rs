@@ -4,7 +4,7 @@
 //! ends the halt comes last, so that a decision which is interrupted can be made again.
 
 use super::event::Action;
-use super::record::{Attempt, Phase, Ready, Record, Target};
+use super::record::{Attempt, NodeMark, Phase, Ready, Record, Target};
 use super::rollback::{objection, objection_to};
 use crate::name::Name;
 
@@ -31,6 +31,13 @@ pub enum Decision {
     ForgetHead,
     /// Bind the home to the chain that its node is on next.
     Rebind,
+    /// Put older data in place.
+    Restore {
+        /// Whether the operator knows better.
+        force: bool,
+        /// Whether the node must not seal until it is past everything that was final before.
+        silent: bool,
+    },
 }
 
 /// A decision that was made.
@@ -63,6 +70,7 @@ pub fn resolve(record: Record, highest: Option<u64>, decision: Decision) -> Resu
     match decision {
         Decision::ForgetHead => Ok(forget_head(record, highest)),
         Decision::Rebind => rebind(record),
+        Decision::Restore { force, silent } => restore(record, force, silent),
         Decision::Retry => end_halt(record, |record| {
             record.upgrade.iter_mut().for_each(Attempt::begin_anew);
             Ok((Vec::new(), after_retry(record)))
@@ -179,6 +187,21 @@ fn rebind(mut record: Record) -> Result<Resolved, Refused> {
     Ok(Resolved { actions: vec![Action::ForgetHead, Action::Record(record)], said })
 }
 
+/// Nothing but the silence is recorded: where the head goes back to is for the node to tell, and the head record stays.
+fn restore(mut record: Record, force: bool, silent: bool) -> Result<Resolved, Refused> {
+    if let Some(attempt) = record.upgrade.as_ref().filter(|_| record.halted.is_none()) {
+        let why = format!("upgrade {} is under way, and has a backup of its own to go back to", attempt.name);
+        return Err(refused(why, Some("let `wemixvisor run` bring it to its end first")));
+    }
+    let is_unclean = matches!(record.node, NodeMark::StoppedUnclean | NodeMark::Running);
+    if is_unclean && !force {
+        let why = "the node was killed or has crashed, so what it has signed last is not known";
+        return Err(refused(why, Some("run it and stop it cleanly first; if you know better, add --force")));
+    }
+    record.silent |= silent;
+    Ok(Resolved { actions: vec![Action::Record(record)], said: "the data may be replaced".to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::record::{Block, Chain, Version};
@@ -231,6 +254,22 @@ mod tests {
             assert_eq!(last, Some(&Action::Record(Record { halted: None, ..first.clone() })));
             assert_eq!(first.upgrade.as_ref().unwrap().attempt, 0);
         }
+    }
+
+    #[test]
+    fn older_data_is_put_in_place_only_where_all_is_known_and_keeps_a_validator_silent() {
+        let decide = |record: Record, force| resolve(record, None, Decision::Restore { force, silent: true });
+        for node in [NodeMark::StoppedUnclean, NodeMark::Running] {
+            let crashed = Record { node, ..record() };
+            assert!(decide(crashed.clone(), false).unwrap_err().why.contains("crashed"));
+            decide(crashed, true).unwrap();
+        }
+        let stopped = Record { node: NodeMark::StoppedClean, ..record() };
+        let resolved = decide(stopped.clone(), false).unwrap();
+        assert_eq!(resolved.actions, [Action::Record(Record { silent: true, ..stopped })]);
+        let under_way = Record { halted: None, ..halted(Phase::Trying) };
+        assert!(decide(under_way, true).unwrap_err().why.contains("under way"));
+        decide(halted(Phase::Trying), true).unwrap();
     }
 
     #[test]

@@ -209,6 +209,8 @@ pub(super) enum Worker {
     Idle,
     /// A job.
     Busy,
+    /// A job that gives way to any other.
+    Aside,
     /// A job that it was asked to end early.
     Ending,
 }

@@ -127,6 +127,7 @@ impl Machine {
             Some(_) if self.policy.watch_height && self.forced.is_none() && node.first_head.is_none() => {
                 Next::Stay
             }
+            Some((upgrade, _)) if self.is_held_for_backup(node, &upgrade) => Next::Stay,
             Some((upgrade, ready)) if self.may_stop(now, node, &upgrade) => {
                 Next::Inspect(Box::new(upgrade), ready)
             }
@@ -331,6 +332,7 @@ impl Machine {
             }
             // The node is down: what was being prepared for later can wait.
             (Worker::Busy, begun) if stop || !begun => self.cancel_job(),
+            (Worker::Aside, _) => self.end_work_aside(),
             (Worker::Idle | Worker::Busy | Worker::Ending, _) => {}
         }
     }
@@ -340,6 +342,8 @@ impl Machine {
         let end = match end {
             JobEnd::Prepared(name, result) => return self.prepared(now, name, result),
             JobEnd::Rehearsed(name, result) => return self.rehearsed(now, &name, result),
+            JobEnd::Ahead(name, result) => return self.looked_ahead(now, &name, result),
+            JobEnd::Tended(result) => return self.tended(now, result),
             end => end,
         };
         let State::Working { job, begun: true, .. } = &self.state else { return self.unexpected("job_done") };
@@ -349,10 +353,13 @@ impl Machine {
         }
         match (job.clone(), end) {
             (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
-                self.tell(Level::Info, "backed_up", format!("backup={backup}"), true);
+                self.tend_backups(now);
+                let text = format!("backup={} {}", backup.name, backup.how);
+                self.backups.last = Some(text.clone());
+                self.tell(Level::Info, "backed_up", text, true);
                 let mut record = self.record.clone();
                 if let Some(progress) = &mut record.upgrade {
-                    progress.backup = Some(backup);
+                    progress.backup = Some(backup.name);
                     progress.phase = Phase::BackedUp;
                 }
                 self.save(record, AfterRecord::Upgrade);
@@ -373,9 +380,16 @@ impl Machine {
             (Job::Restore(_), JobEnd::Restored(Err(failure))) => {
                 self.halt(format!("the backup cannot be restored: {failure}"));
             }
-            (Job::Prepare(_) | Job::Backup(_) | Job::Hook { .. } | Job::Restore(_) | Job::Rehearse(_), _) => {
-                self.unexpected("job_done")
-            }
+            (
+                Job::Prepare(_)
+                | Job::Backup(_)
+                | Job::Hook { .. }
+                | Job::Restore(_)
+                | Job::Ahead { .. }
+                | Job::Tend { .. }
+                | Job::Rehearse(_),
+                _,
+            ) => self.unexpected("job_done"),
         }
     }
 

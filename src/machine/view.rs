@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Instant;
 
+/// What holds an upgrade for which no backup can be made, among the names of gates.
+const BACKUP: &str = "backup";
+
 /// A snapshot of everything worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
@@ -47,6 +50,9 @@ pub struct View {
     /// How many of the proposers run the version that the next fork needs, in words.
     #[serde(default)]
     pub census: Option<String>,
+    /// The last backup that this supervisor has made, and how.
+    #[serde(default)]
+    pub backup: Option<String>,
     /// The planned upgrades: the one that the operator forces first, the others by height.
     pub planned: Vec<Plan>,
     /// The upgrades that have ended, oldest first.
@@ -283,6 +289,7 @@ impl Machine {
                 .survey_of_node()
                 .and_then(|survey| self.census(survey))
                 .map(|census| census.to_string()),
+            backup: self.backups.last.clone(),
             planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
@@ -322,9 +329,11 @@ impl Machine {
             }
             Some(Preparation::Failed { detail, .. }) => (BinaryState::Failed, Some(detail.clone())),
         };
-        let hold = self.hold(upgrade);
+        let lack = self.backup_lack(upgrade).map(|lack| format!("no backup can be made: {lack}"));
+        let gate = lack.is_some().then(|| BACKUP.to_owned());
+        let hold = lack.or_else(|| self.hold(upgrade));
         let gates = self.holding(upgrade).into_iter().flat_map(|(_, gates)| gates);
-        let gates = gates.map(|gate| gate.name().to_owned()).collect();
+        let gates = gate.into_iter().chain(gates.map(|gate| gate.name().to_owned())).collect();
         // The usual one may lie before a height that is near the fork.
         let deadline_height = deadline(upgrade.deadline_height, upgrade.fork_height);
         let deadline_height = deadline_height.map(|deadline| deadline.max(upgrade.height));

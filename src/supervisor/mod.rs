@@ -309,6 +309,8 @@ impl Supervisor {
         // First what is planned, then the start: an old binary must not be started at the fork of the next.
         self.learn_plans(channels);
         self.feed(Event::Boot(facts));
+        // An earlier supervisor may have ended before it came to that.
+        self.feed(Event::BackupsToTend);
         loop {
             if let Some(end) = self.end.take() {
                 self.afterwards.end();

@@ -63,7 +63,8 @@ impl Supervisor {
             }
             Action::Start(job) => {
                 // A preparation is told of by the machine, once; it may be tried many times.
-                let level = if matches!(job, Job::Prepare(_)) { log::Level::Debug } else { log::Level::Info };
+                let is_often = matches!(job, Job::Prepare(_) | Job::Ahead { .. } | Job::Tend { .. });
+                let level = if is_often { log::Level::Debug } else { log::Level::Info };
                 log::log!(level, "event=job_begun job={}", describe(&job));
                 self.worker.begin(job, self.context.clone());
                 None
@@ -218,5 +219,7 @@ fn describe(job: &Job) -> String {
         Job::Hook { progress, retries } => format!("hook name={} retries={retries}", progress.name),
         Job::Restore(progress) => format!("restore name={}", progress.name),
         Job::Rehearse(upgrade) => format!("rehearse name={}", upgrade.name),
+        Job::Ahead { name, bring } => format!("backup_ahead name={name} bring={bring}"),
+        Job::Tend { .. } => "tend_backups".to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, HeightSource, Rehearse, SignAfterUnclean, StopTimeoutAction};
 use crate::machine::{Policy, StopTimeout};
+use crate::upgrade::backup::Options;
 
 pub(super) fn policy(config: &Config) -> Policy {
     Policy {
@@ -20,7 +21,8 @@ pub(super) fn policy(config: &Config) -> Policy {
         start_timeout: config.daemon_start_timeout,
         probation_blocks: config.daemon_probation_blocks,
         probation_time: config.daemon_probation_time,
-        backup: !config.unsafe_skip_backup,
+        backup: Options::are_made(config),
+        backup_ahead: config.daemon_backup_ahead,
         hook_retries: config.daemon_preupgrade_max_retries,
         validator: config.validator_mode,
         shortest_period: config.block_period,

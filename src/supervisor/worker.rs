@@ -4,7 +4,9 @@ use super::start_thread;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{Class, Failure, HookEnd, Job, JobEnd};
+use crate::machine::{Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, JobEnd, Tended};
+use crate::name::Name;
+use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
 use crate::upgrade::hook::When;
 use crate::upgrade::prepare::{Downloads, Verified};
 use crate::upgrade::rehearse::{self, Report};
@@ -71,28 +73,99 @@ impl Worker {
 }
 
 fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
+    let mut begun = Begun::default();
     for (job, context, cancel) in work {
-        if done.send(perform(&job, &context, &cancel)).is_err() {
+        if done.send(perform(&job, &context, &mut begun, &cancel)).is_err() {
             return;
         }
     }
 }
 
-fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
+/// The backup that was begun for an upgrade while the node still ran. A process that dies leaves it to the next sweep.
+#[derive(Default)]
+struct Begun(Option<(Name, Draft)>);
+
+impl Begun {
+    /// Gives up what was begun for another upgrade than this.
+    fn keep(&mut self, name: Option<&Name>) {
+        if let Some((_, other)) = self.0.take_if(|(own, _)| Some(&*own) != name) {
+            other.remove();
+        }
+    }
+
+    /// Looks whether a backup for `name` is possible, and goes on with it if `bring` says so.
+    fn ahead(&mut self, name: &Name, bring: bool, work: &mut Work<'_>) -> Result<Ahead> {
+        self.keep(Some(name));
+        if bring {
+            let (_, draft) = match &mut self.0 {
+                Some(begun) => begun,
+                none => none.insert((name.clone(), Draft::begin(work.home, name)?)),
+            };
+            draft.go_ahead(work)?;
+        }
+        let need = match &self.0 {
+            Some((_, draft)) => draft.check(work.home, work.options)?,
+            None => backup::check(work.home, work.options)?,
+        };
+        Ok(Ahead { rest: Duration::from_secs(need.to_copy / work.options.rate.max(1)) })
+    }
+
+    fn take(&mut self, name: &Name) -> Option<Draft> {
+        self.keep(Some(name));
+        self.0.take().map(|(_, draft)| draft)
+    }
+}
+
+/// Adds digests to the backups that lack them, and removes those that are too many.
+fn tend(work: &mut Work<'_>) -> Result<Tended> {
+    let mut tended = Tended::default();
+    for backup in backup::list(work.home)? {
+        if backup.manifest.state() != State::Unverified {
+            continue;
+        }
+        let name = backup.name.clone();
+        match backup::complete(work, backup) {
+            Ok(_) => tended.verified.push(name),
+            Err(e) if e.kind() == Kind::Verification => tended.damaged.push(format!("backup={name} {e}")),
+            Err(e) => return Err(e),
+        }
+    }
+    tended.removed = backup::prune(work, None)?;
+    Ok(tended)
+}
+
+fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> JobEnd {
     let Context { config, home, verified, downloads } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
+    let options = Options::new(config);
     match job {
         Job::Prepare(upgrade) => {
             let ready = prepare::prepare(config, home, verified, downloads, upgrade, cancel);
             // A backup that is not possible is better known now than when the node is down.
-            let wants_backup = !config.unsafe_skip_backup && home.data().exists();
-            let ready = ready
-                .and_then(|ready| if wants_backup { backup::check(home).map(|_| ready) } else { Ok(ready) });
+            let wants_backup = Options::are_made(config) && home.data().exists();
+            let ready = ready.and_then(|ready| match wants_backup {
+                true => backup::check(home, &options).map(|_| ready),
+                false => Ok(ready),
+            });
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
         }
         Job::Backup(progress) => {
-            let made = backup::make(home, &progress.name, cancel, &mut report("backup"));
-            JobEnd::BackedUp(made.map(|backup| backup.name).map_err(failed))
+            let mut report = report("backup");
+            let mut work = Work { background: false, home, options: &options, cancel, progress: &mut report };
+            let made = backup::make(&mut work, &purpose(progress), begun.take(&progress.name));
+            let made = made.map(|backup| BackupMade { how: backup.how(), name: backup.name });
+            JobEnd::BackedUp(made.map_err(failed))
+        }
+        Job::Ahead { name, bring } => {
+            let mut report = report("backup_ahead");
+            let mut work = Work { background: true, home, options: &options, cancel, progress: &mut report };
+            JobEnd::Ahead(name.clone(), begun.ahead(name, *bring, &mut work).map_err(failed))
+        }
+        Job::Tend { draft } => {
+            begun.keep(draft.as_ref());
+            let mut report = report("verify");
+            let mut work = Work { background: true, home, options: &options, cancel, progress: &mut report };
+            JobEnd::Tended(tend(&mut work).map_err(failed))
         }
         Job::Hook { progress, .. } => {
             let occasion = hook::Occasion {
@@ -109,8 +182,13 @@ fn perform(job: &Job, context: &Context, cancel: &Cancel) -> JobEnd {
         }
         Job::Restore(progress) => {
             let name = progress.backup.as_deref().unwrap_or_default();
-            let restored = backup::load(home, name)
-                .and_then(|backup| restore::restore(home, &backup, cancel, &mut report("restore")));
+            let mut report = report("restore");
+            let restored = backup::load(home, name).and_then(|backup| {
+                restore::restore(
+                    &mut Work { background: false, home, options: &options, cancel, progress: &mut report },
+                    &backup,
+                )
+            });
             if let Ok(aside) = &restored {
                 log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
             }
@@ -150,6 +228,16 @@ fn hold_rehearsal(order: &rehearse::Order<'_>, cancel: &Cancel) -> Result<rehear
     Ok(report)
 }
 
+/// What the backup of an upgrade says about itself.
+fn purpose(attempt: &Attempt) -> Purpose {
+    Purpose {
+        name: attempt.name.clone(),
+        made_by: MadeBy::Upgrade,
+        head: attempt.stopped_at.clone(),
+        node: Some(attempt.from.target.to_string()),
+    }
+}
+
 /// Logs the progress of long work, now and then.
 fn report(what: &'static str) -> impl FnMut(u64, u64) {
     let mut last = Instant::now();
@@ -169,5 +257,7 @@ fn failed(job: &Job, failure: Failure) -> JobEnd {
         Job::Hook { .. } => JobEnd::Hooked(HookEnd::Failed(failure)),
         Job::Restore(_) => JobEnd::Restored(Err(failure)),
         Job::Rehearse(upgrade) => JobEnd::Rehearsed(upgrade.name.clone(), Err(failure)),
+        Job::Ahead { name, .. } => JobEnd::Ahead(name.clone(), Err(failure)),
+        Job::Tend { .. } => JobEnd::Tended(Err(failure)),
     }
 }

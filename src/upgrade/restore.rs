@@ -1,23 +1,24 @@
 //! Putting a backup in place of the node's data, while the node is stopped.
 //!
-//! The tree is built beside the data, checked against the manifest as it is copied, given the live
-//! keys, and exchanged with the data in one step. What it replaces is kept under another name: it is
+//! The tree is built beside the data, by clones and links where that is possible, checked against the manifest, given
+//! the live keys, and exchanged with the data in one step. What it replaces is kept under another name: it is
 //! for the operator to remove. A marker inside the restored tree tells, after a crash, on which side of the
 //! exchange we were, so that the data that was replaced is never taken for a failed attempt.
 
-use super::Cancel;
-use super::backup::copy::Copier;
-use super::backup::{Backup, Content, is_key};
+use super::backup::building::{Building, Source, bring_plain};
+use super::backup::names::Names;
+use super::backup::verify::check_tree;
+use super::backup::{Backup, Content, Work};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::trace::{Effect, note};
-use crate::home::tree::{ItemKind, fingerprint, walk};
+use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
 use crate::time::rfc3339;
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -40,12 +41,8 @@ struct Places {
 /// # Errors
 /// [`Kind::Verification`] if the backup is damaged; if there is too little space or the file system cannot
 /// exchange directories. The data is then as it was.
-pub fn restore(
-    home: &Home,
-    backup: &Backup,
-    cancel: &Cancel,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<PathBuf> {
+pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
+    let home = work.home;
     let places = Places::of(home)?;
     if let Some(replaced) = Done::of(home, &places, backup) {
         durable::remove(&places.live.join(MARKER))?;
@@ -65,8 +62,7 @@ pub fn restore(
             note(Effect::Remove(ours));
         }
     }
-    check_space(&places, backup)?;
-    let built = build(home, &places, backup, cancel, progress);
+    let built = build(work, &places, backup);
     if built.is_err() {
         // The next attempt removes what cannot be removed now.
         if fs::remove_dir_all(&places.building).is_ok() {
@@ -74,7 +70,7 @@ pub fn restore(
         }
     }
     built?;
-    durable::promote(&places.building, &places.side)?;
+    durable::promote_large(&places.building, &places.side)?;
     durable::exchange(&places.side, &places.live).map_err(|e| {
         e.hint("the data directory must not be a mount point; restore by hand from the backup")
     })?;
@@ -114,7 +110,9 @@ impl Places {
     }
 
     fn fingerprint(&self) -> Result<Digest> {
-        Ok(fingerprint(&walk(&self.live, &|path| path != Path::new(MARKER))?))
+        let items = walk(&self.live, &|path| path != Path::new(MARKER))?;
+        let names = Names::of_items(&items);
+        Ok(fingerprint(&items, &|path| names.is_immutable(path)))
     }
 
     fn of(home: &Home) -> Result<Self> {
@@ -125,6 +123,12 @@ impl Places {
         let beside = |suffix: &str| live.with_file_name(format!(".{name}.wemixvisor-{suffix}"));
         Ok(Places { building: beside("restoring"), side: beside("restored"), live })
     }
+}
+
+/// Where data that restores have replaced is, oldest first.
+#[must_use]
+pub fn replaced(home: &Home) -> Vec<PathBuf> {
+    Places::of(home).map(|places| places.replaced()).unwrap_or_default()
 }
 
 /// Removes the unfinished tree of a restore that was cut short. A restore that is under way holds a lock. Returns where data that was
@@ -141,10 +145,11 @@ pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
     places.replaced()
 }
 
-fn check_space(places: &Places, backup: &Backup) -> Result<()> {
+/// Refuses what there is too little space for.
+fn check_space(places: &Places, source: &Source) -> Result<()> {
     let beside = places.live.parent().unwrap_or(Path::new("/"));
     let space = statvfs(beside).map_err(|e| Error::io("look for free space on", beside, e.into()))?;
-    let (needed, available) = (backup.manifest.bytes, space.f_bavail.saturating_mul(space.f_frsize));
+    let (needed, available) = (source.to_copy(None), space.f_bavail.saturating_mul(space.f_frsize));
     if available >= needed {
         return Ok(());
     }
@@ -153,68 +158,64 @@ fn check_space(places: &Places, backup: &Backup) -> Result<()> {
         .because(format!("it needs {} MiB, {} MiB are available", needed >> 20, available >> 20)))
 }
 
-fn build(
-    home: &Home,
-    places: &Places,
-    backup: &Backup,
-    cancel: &Cancel,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<()> {
-    let (from, to) = (backup.data(home), &places.building);
-    make_dir(to)?;
+/// The tree of the backup without what stays as it is now.
+fn source(work: &Work<'_>, places: &Places, backup: &Backup) -> Result<Source> {
+    if let Some(damaged) = &backup.manifest.damaged {
+        return Err(Error::new(Kind::Verification, damaged.clone()));
+    }
+    let root = backup.data(work.home);
+    let items = walk(&root, &|path| !work.options.left_out.is_key(path))?;
+    let beside = places.live.parent().unwrap_or(Path::new("/"));
+    let source = Source::find(root, items, beside, work.options.method.for_restore())?;
+    // In the first version the files of a backup did not have the modes of their originals.
+    Ok(if backup.manifest.version == 1 { source.without_links() } else { source })
+}
+
+fn build(work: &mut Work<'_>, places: &Places, backup: &Backup) -> Result<()> {
+    let _in_use = backup.claim(work.home, false)?;
+    let source = source(work, places, backup)?;
+    check_space(places, &source)?;
+    let (to, options) = (&places.building, work.options);
+    let mut building = Building::new(to.clone())?;
     // Held until the end: it is being worked on.
     let claim = File::open(to).map_err(|e| Error::io("open", to, e))?;
     flock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("lock", to, e.into()))?;
     durable::put(&to.join(MARKER), backup.name.as_bytes(), 0o600)?;
-    let mut copier = Copier::new(cancel, backup.manifest.bytes, progress);
-    for entry in &backup.manifest.entries {
-        let (source, copy) = (from.join(&entry.path), to.join(&entry.path));
-        match &entry.content {
-            Content::Dir => make_dir(&copy)?,
-            Content::Link { to } => make_link(Path::new(to), &copy)?,
-            Content::Copy { size, sha256 } => {
-                if copier.copy(&source, &copy, entry.mode)? != (*size, *sha256) {
-                    return Err(Error::new(
-                        Kind::Verification,
-                        "the backup is damaged: its content has changed",
-                    )
-                    .at(source.display()));
-                }
-            }
-        }
-    }
-    copy_keys(places, &mut copier)?;
+    building.fill_whole(&source, work)?;
+    let counts = |path: &Path| path != Path::new(MARKER) && !options.left_out.is_key(path);
+    check_tree(work, to, &backup.manifest, &counts)?;
+    building.dress_dirs(&source)?;
+    let stays = |path: &str| options.left_out.is_key(Path::new(path));
+    copy_keys(work, places)?;
     // Children first: a directory that may not be written to must be complete by then.
-    for entry in backup.manifest.entries.iter().rev().filter(|e| e.content == Content::Dir) {
+    for entry in backup.manifest.entries.iter().rev().filter(|entry| !stays(&entry.path)) {
         let path = to.join(&entry.path);
-        set_mode(&path, entry.mode)?;
+        if matches!(entry.content, Content::Dir | Content::File { .. }) {
+            set_mode(&path, entry.mode)?;
+        }
     }
     let live = fs::metadata(&places.live).map_err(|e| Error::io("inspect", &places.live, e))?;
     set_mode(to, live.permissions().mode() & 0o7777)
 }
 
 /// The keys that the node has now go with the restored data: the backup has none.
-fn copy_keys(places: &Places, copier: &mut Copier<'_>) -> Result<()> {
-    for item in walk(&places.live, &|_| true)?.iter().filter(|item| is_key(&item.path)) {
+fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
+    let left_out = &work.options.left_out;
+    let keys: Vec<Item> =
+        walk(&places.live, &|_| true)?.into_iter().filter(|item| left_out.is_key(&item.path)).collect();
+    for item in &keys {
         let (from, to) = (places.live.join(&item.path), places.building.join(&item.path));
         durable::mkdir(to.parent().unwrap_or(&places.building))?;
         match item.kind {
             ItemKind::Dir => durable::mkdir(&to)?,
-            ItemKind::File => drop(copier.copy(&from, &to, item.mode)?),
             ItemKind::Link => {
                 let text = fs::read_link(&from).map_err(|e| Error::io("read link", &from, e))?;
                 make_link(&text, &to)?;
             }
-            ItemKind::Special => {}
+            ItemKind::File | ItemKind::Special => {}
         }
     }
-    Ok(())
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))?;
-    note(Effect::Mkdir(path, 0o700));
-    Ok(())
+    bring_plain(work, &places.live, &keys, &places.building)
 }
 
 fn make_link(text: &Path, path: &Path) -> Result<()> {
@@ -224,6 +225,10 @@ fn make_link(text: &Path, path: &Path) -> Result<()> {
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let now = fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?;
+    if now.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::io("chmod", path, e))?;
     note(Effect::Mode(path, mode));
     Ok(())
@@ -254,7 +259,17 @@ fn finish(home: &Home, places: &Places, backup: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upgrade::backup::make;
+    use crate::name::Name;
+    use crate::upgrade::Cancel;
+    use crate::upgrade::backup::{MadeBy, Options, Purpose, complete, make};
+
+    fn restore_with(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<PathBuf> {
+        let options = Options::plain();
+        restore(
+            &mut Work { home, options: &options, background: false, cancel, progress: &mut |_, _| {} },
+            backup,
+        )
+    }
 
     struct Rig {
         dir: tempfile::TempDir,
@@ -276,8 +291,14 @@ mod tests {
             write("geth/nodekey", "old key");
             symlink("1", home.data().join("geth/chain/CURRENT")).unwrap();
             fs::set_permissions(home.data().join("geth/chain"), Permissions::from_mode(0o750)).unwrap();
-            let backup =
-                make(&home, &"v2".parse().unwrap(), &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+            let (options, cancel) = (Options::plain(), Cancel::new().unwrap());
+            let name: Name = "v2".parse().unwrap();
+            let purpose = Purpose { name, made_by: MadeBy::Upgrade, head: None, node: None };
+            let progress = &mut |_, _| {};
+            let mut work =
+                Work { home: &home, options: &options, background: false, cancel: &cancel, progress };
+            let backup = make(&mut work, &purpose, None).unwrap();
+            let backup = complete(&mut work, backup).unwrap();
             write("geth/chain/1", "new");
             write("geth/chain/2", "new");
             write("geth/nodekey", "new key");
@@ -286,7 +307,7 @@ mod tests {
         }
 
         fn restore(&self) -> Result<PathBuf> {
-            restore(&self.home, &self.backup, &Cancel::new().unwrap(), &mut |_, _| {})
+            restore_with(&self.home, &self.backup, &Cancel::new().unwrap())
         }
 
         fn live(&self, path: &str) -> Option<String> {
@@ -350,7 +371,7 @@ mod tests {
         fs::write(&file, "old").unwrap();
         let cancel = Cancel::new().unwrap();
         cancel.cancel();
-        restore(&rig.home, &rig.backup, &cancel, &mut |_, _| {}).unwrap_err();
+        restore_with(&rig.home, &rig.backup, &cancel).unwrap_err();
         rig.is_untouched();
         rig.restore().unwrap();
     }
@@ -359,7 +380,10 @@ mod tests {
     fn after_a_crash_at_any_step_the_next_run_finishes_and_loses_nothing() {
         let steps: [fn(&Rig, &Places); 4] = [
             |rig, places| {
-                build(&rig.home, places, &rig.backup, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap()
+                let (options, cancel) = (Options::plain(), Cancel::new().unwrap());
+                let (home, progress) = (&rig.home, &mut |_, _| {});
+                let mut work = Work { home, options: &options, background: false, cancel: &cancel, progress };
+                build(&mut work, places, &rig.backup).unwrap();
             },
             |_, places| durable::promote(&places.building, &places.side).unwrap(),
             |_, places| durable::exchange(&places.side, &places.live).unwrap(),

@@ -5,6 +5,8 @@ use super::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use wemixvisor::machine::NodeMark;
+use wemixvisor::upgrade::journal::{Journal, Opened};
 
 /// Every file below a directory, by its path.
 fn files(root: &Path) -> Vec<String> {
@@ -68,8 +70,120 @@ fn a_backup_that_is_not_possible_is_known_before_the_node_is_stopped() {
 }
 
 #[test]
-fn a_backup_that_fails_keeps_the_old_binary() {
+fn a_backup_is_begun_before_the_stop_and_gets_its_digests_after_the_switch() {
     let rig = Rig::new();
+    let table = rig.data().join("simnode/chaindata");
+    fs::create_dir_all(&table).unwrap();
+    for (name, text) in [("MANIFEST-000001", "tables"), ("000001.sst", "table")] {
+        fs::write(table.join(name), text).unwrap();
+    }
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 10);
+    let mut visor = rig.run();
+    let made = visor.wait(&["event=backed_up"]);
+    assert!(made.contains("method="), "{made}");
+    visor.wait_outcome("v2", "applied");
+    visor.wait(&["event=backup_verified"]);
+    let status = String::from_utf8(rig.output(&["status"]).stdout).unwrap();
+    assert!(status.contains("\nbackup      backup=v2-"), "{status}");
+    assert_eq!(visor.stop(), 0);
+    let listed: serde_json::Value = serde_json::from_str(&rig.ok(&["backup", "list", "--json"])).unwrap();
+    let backup = &listed["backups"][0];
+    assert_eq!((&backup["state"], &backup["made_by"]), (&json!("verified"), &json!("upgrade")));
+    assert_eq!((&backup["node"], &backup["upgrade"]), (&json!("genesis"), &json!("v2")));
+    // Cloned or linked, by what the file system of the test can.
+    assert_eq!(
+        backup["methods"]["copy"]["files"].as_u64().map(|n| n < backup["entries"].as_u64().unwrap()),
+        Some(true)
+    );
+}
+
+#[test]
+fn the_operator_makes_checks_restores_and_removes_backups() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    for refused in [&["backup", "create"][..], &["backup", "restore", "x"]] {
+        assert!(rig.fails(75, refused).contains("wemixvisor stop"));
+    }
+    assert_eq!(visor.stop(), 0);
+    let blocks = || fs::read_to_string(rig.data().join("simnode/chaindata/blocks.jsonl")).unwrap();
+    let then = blocks();
+    assert!(rig.ok(&["backup", "create", "before"]).contains("backup before-"));
+    let name = rig.backups()[0].clone();
+    let show = rig.ok(&["backup", "show", &name]);
+    assert!(show.contains("by the operator") && show.contains("unverified"), "{show}");
+    assert!(rig.ok(&["backup", "verify", &name]).contains("digests are recorded"));
+    assert!(rig.ok(&["backup", "verify", &name]).contains("as it was made"));
+    rig.fails(4, &["backup", "verify", "other"]);
+
+    let mut visor = rig.run();
+    visor.wait_head(then.lines().count() as u64 + 10);
+    assert_eq!(visor.stop(), 0);
+    let later = blocks();
+    assert!(later.lines().count() > then.lines().count());
+    let key = fs::read(rig.data().join("simnode/nodekey")).unwrap();
+    let said = rig.ok(&["backup", "restore", &name]);
+    assert!(said.contains("data.replaced-"), "{said}");
+    assert_eq!((blocks(), fs::read(rig.data().join("simnode/nodekey")).unwrap()), (then.clone(), key));
+    let list = rig.ok(&["backup", "list"]);
+    let kept =
+        list.lines().find_map(|line| line.strip_prefix("replaced data is kept in ")).unwrap().to_owned();
+    assert_eq!(fs::read_to_string(Path::new(&kept).join("simnode/chaindata/blocks.jsonl")).unwrap(), later);
+    // The node goes on from there.
+    let mut visor = rig.run();
+    visor.wait_head(then.lines().count() as u64 + 2);
+    assert_eq!(visor.stop(), 0);
+
+    // What the operator has made is never outdated.
+    assert!(rig.ok(&["backup", "prune", "--keep", "1", "--max-age", "1ns"]).contains("nothing to remove"));
+    assert!(rig.ok(&["backup", "prune", &name, "--replaced", "--dry-run"]).contains("would be removed"));
+    assert!(Path::new(&kept).exists());
+    rig.ok(&["backup", "prune", &name, "--replaced"]);
+    assert!(!Path::new(&kept).exists() && rig.backups().is_empty());
+    rig.fails(4, &["backup", "prune", &name]);
+}
+
+#[test]
+fn after_a_crash_only_the_operators_word_makes_or_restores_a_backup() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    assert_eq!(visor.stop(), 0);
+    rig.ok(&["backup", "create", "good"]);
+    let name = rig.backups()[0].clone();
+    let Opened { mut journal, mut record, .. } = Journal::open(&rig.as_home()).unwrap();
+    record.node = NodeMark::StoppedUnclean;
+    journal.write_settled(&record).unwrap();
+    drop(journal);
+    for refused in [&["backup", "create"][..], &["backup", "restore", &name]] {
+        assert!(rig.fails(5, refused).contains("--force"));
+    }
+    rig.ok(&["backup", "restore", &name, "--force"]);
+}
+
+#[test]
+fn a_damaged_backup_is_neither_verified_nor_restored() {
+    let rig = Rig::new();
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    assert_eq!(visor.stop(), 0);
+    rig.ok(&["backup", "create"]);
+    let name = rig.backups()[0].clone();
+    rig.ok(&["backup", "verify", &name]);
+    let file = rig.home().join("backups").join(&name).join("data/simnode/chaindata/blocks.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.to_ascii_uppercase()).unwrap();
+    assert!(rig.fails(66, &["backup", "verify", &name]).contains("content has changed"));
+    assert!(rig.fails(66, &["backup", "restore", &name]).contains("content has changed"));
+    // So that the rig finds nothing wrong at its end.
+    rig.ok(&["backup", "prune", &name]);
+}
+
+#[test]
+fn a_backup_that_fails_keeps_the_old_binary() {
+    // Otherwise it is known before the stop.
+    let rig = Rig::new().set("DAEMON_BACKUP_AHEAD", "false");
     rig.stage("v2", &[]);
     rig.script(&json!({"freeze": 10}));
     rig.schedule("v2", 11);

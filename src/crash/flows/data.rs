@@ -3,15 +3,21 @@
 use super::{nothing_is_left, text};
 use crate::crash::{Flow, Seen, step};
 use crate::home::{Home, durable};
-use crate::upgrade::backup::{self, Backup};
+use crate::upgrade::backup::{self, Backup, Content, MadeBy, Options, Purpose, Work};
 use crate::upgrade::restore::restore;
 use crate::upgrade::{Cancel, sweep};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-/// The data of two moments.
-const OLD: [(&str, usize); 3] = [("geth/chain/1", 1), ("geth/chain/2", 2), ("geth/log", 3)];
+/// The data of two moments. A database has a table that is linked.
+const OLD: [(&str, usize); 5] = [
+    ("geth/chain/1", 1),
+    ("geth/chain/2", 2),
+    ("geth/log", 3),
+    ("geth/chain/MANIFEST-1", 2),
+    ("geth/chain/1.sst", 1),
+];
 const NEW: [(&str, usize); 3] = [("geth/chain/1", 4), ("geth/chain/2", 5), ("geth/chain/3", 1)];
 
 fn fill(home: &Home, files: &[(&str, usize)]) {
@@ -38,23 +44,47 @@ fn holds(dir: &Path, files: &[(&str, usize)]) -> bool {
         && (count("geth/chain"), mode) == (in_chain, 0o750)
 }
 
-fn make(home: &Home, name: &str) -> Result<Backup, String> {
-    let cancel = Cancel::new().map_err(text)?;
+/// Long work, all of it on this thread.
+fn with<T>(home: &Home, job: impl Fn(&mut Work<'_>) -> crate::error::Result<T>) -> Result<T, String> {
+    let (options, cancel) = (Options { keep: 1, ..Options::plain() }, Cancel::new().map_err(text)?);
+    let progress = &mut |_, _| {};
+    let mut work = Work { home, options: &options, background: false, cancel: &cancel, progress };
     loop {
-        let made = backup::make(home, &name.parse().unwrap(), &cancel, &mut |_, _| {}).map_err(text);
+        let done = job(&mut work).map_err(text);
         // A child that another test gives birth to has our locks until its exec.
-        if !made.as_ref().is_err_and(|e| e.contains("lock: ")) {
-            return made;
+        if !done.as_ref().is_err_and(|e| e.contains("lock: ")) {
+            return done;
         }
     }
 }
 
-/// Every backup that is listed verifies (I6).
+fn make(home: &Home, name: &str) -> Result<Backup, String> {
+    let name = name.parse().map_err(text)?;
+    let purpose = Purpose { name, made_by: MadeBy::Upgrade, head: None, node: None };
+    with(home, |work| backup::make(work, &purpose, None))
+}
+
+/// The times of files are not in the model.
+fn timeless(mut backup: Backup) -> Backup {
+    for entry in &mut backup.manifest.entries {
+        if let Content::File { modified, .. } = &mut entry.content {
+            *modified = None;
+        }
+    }
+    backup
+}
+
+/// Every backup that is listed verifies (I6), and has the old data, whether its digests are known or not.
 fn listed(home: &Home) -> Result<Vec<Backup>, String> {
-    let backups = backup::list(home).map_err(text)?;
-    let cancel = Cancel::new().map_err(text)?;
+    let backups: Vec<_> = backup::list(home).map_err(text)?.into_iter().map(timeless).collect();
     for backup in &backups {
-        backup::verify(home, backup, &cancel).map_err(text)?;
+        with(home, |work| backup::verify_with(work, backup))?;
+        let is = |(path, number): &(&str, usize)| {
+            fs::read(backup.data(home).join(path)).ok() == Some(super::bytes(*number))
+        };
+        if !OLD.iter().all(is) {
+            return Err(format!("{} does not have the data", backup.name));
+        }
     }
     Ok(backups)
 }
@@ -87,6 +117,42 @@ pub(in crate::crash) const BACKUP: Flow = Flow {
     },
 };
 
+/// The digests of a backup are added to its manifest, and then the one before is removed.
+pub(in crate::crash) const KEEP: Flow = Flow {
+    name: "keep",
+    share: 8,
+    setup: |home| {
+        fill(home, &OLD);
+        for name in ["v1", "v2"] {
+            let backup = timeless(make(home, name).unwrap());
+            let text = serde_json::to_vec(&backup.manifest).unwrap();
+            fs::write(home.backups().join(backup.name).join("manifest.json"), text).unwrap();
+        }
+    },
+    run: |home, from| {
+        if from <= 1 {
+            step(1, || {
+                let newest = backup::list(home).unwrap().pop().unwrap();
+                with(home, |work| backup::complete(work, newest.clone())).unwrap();
+            });
+        }
+        step(2, || drop(with(home, |work| backup::prune(work, None)).unwrap()));
+    },
+    law: |home, seen| {
+        let found = listed(home)?;
+        let names: Vec<_> = found.iter().map(|backup| backup.manifest.upgrade.as_str()).collect();
+        let verified = found.last().is_some_and(|backup| backup.manifest.state() == backup::State::Verified);
+        let state = match (&names[..], verified) {
+            (["v1", "v2"], false) => Some(0),
+            (["v1", "v2"], true) => Some(1),
+            (["v2"], true) => Some(2),
+            _ => None,
+        };
+        seen.check("what is kept", state)?;
+        nothing_is_left(home)
+    },
+};
+
 /// A restore, and another one of the same backup when the data has gone on.
 pub(in crate::crash) const RESTORE: Flow = Flow {
     name: "restore",
@@ -94,7 +160,8 @@ pub(in crate::crash) const RESTORE: Flow = Flow {
     setup: |home| {
         durable::mkdir(&home.state()).unwrap();
         fill(home, &OLD);
-        make(home, "v2").unwrap();
+        let backup = make(home, "v2").unwrap();
+        with(home, |work| backup::complete(work, backup.clone())).unwrap();
         fill(home, &NEW);
     },
     run: |home, _| step(1, || redo(home).unwrap()),
@@ -122,7 +189,7 @@ pub(in crate::crash) const RESTORE: Flow = Flow {
 
 fn redo(home: &Home) -> Result<(), String> {
     let backup = backup::list(home).map_err(text)?.pop().ok_or("no backup")?;
-    restore(home, &backup, &Cancel::new().map_err(text)?, &mut |_, _| {}).map(drop).map_err(text)
+    with(home, |work| restore(work, &backup)).map(drop)
 }
 
 /// The data that is replaced is somewhere, as a whole; in the end under the name that the operator is told.

@@ -15,7 +15,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// All of them.
-pub(super) const ALL: [Flow; 15] = [
+pub(super) const ALL: [Flow; 16] = [
     primitives::PUT,
     primitives::MKDIR,
     primitives::LINK,
@@ -30,6 +30,7 @@ pub(super) const ALL: [Flow; 15] = [
     binaries::STAGE,
     binaries::SWITCH,
     data::BACKUP,
+    data::KEEP,
     data::RESTORE,
 ];
 

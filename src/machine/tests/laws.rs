@@ -334,15 +334,21 @@ impl World {
             let under_way = under_way && !self.unwritten;
             return require(!under_way, "nothing is prepared while the node is down for an upgrade");
         }
-        if let Job::Rehearse(_) = job {
-            return require(self.process.is_some(), "a rehearsal is held beside a node");
+        if let Job::Ahead { .. } | Job::Tend { .. } | Job::Rehearse(_) = job {
+            require(self.process.is_some(), "what can wait is done beside a node")?;
+            return require(
+                self.record.upgrade.is_none(),
+                "nothing is done aside while an upgrade is under way",
+            );
         }
         require(self.process.is_none(), "the data is touched with the node down")?;
         let progress = self.record.upgrade.as_ref().ok_or("work is for an upgrade")?;
         let (phases, clean): (&[Phase], _) = match job {
             Job::Backup(_) => (&[Phase::Stopped], true),
             Job::Hook { .. } => (&[Phase::Stopped, Phase::BackedUp], false),
-            Job::Prepare(_) | Job::Rehearse(_) | Job::Restore(_) => (&[Phase::Reverting], true),
+            Job::Prepare(_) | Job::Restore(_) | Job::Ahead { .. } | Job::Tend { .. } | Job::Rehearse(_) => {
+                (&[Phase::Reverting], true)
+            }
         };
         require(phases.contains(&progress.phase), "an intent is durable before its effect: job")?;
         require(!clean || !progress.unclean, "data that was left unclean is neither saved nor replaced")

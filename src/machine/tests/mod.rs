@@ -11,6 +11,7 @@ mod laws;
 mod transcript;
 mod world;
 
+mod backups;
 mod crashes;
 mod failures;
 mod operator;
@@ -46,5 +47,5 @@ fn v2() -> Upgrade {
 
 /// The defaults of the configuration, without a backup.
 fn policy() -> Policy {
-    Policy { backup: false, hook_retries: 2, ..Policy::default() }
+    Policy { backup: false, backup_ahead: false, hook_retries: 2, ..Policy::default() }
 }

@@ -70,7 +70,7 @@ fn stop_during_the_backup_and_go_on_later() {
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
-        done                         → info backed_up (history): backup=v2-1
+        done                         → info backed_up (history): backup=v2-1 method=copy
                                      → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
         recorded                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2

@@ -118,7 +118,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::NotTerminated(failure()),
         Event::Exited(Ending { status: Status::Code(0), environment: None }),
         Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))),
-        Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))),
+        Event::JobDone(JobEnd::BackedUp(Ok("v2-1".into()))),
         Event::JobDone(JobEnd::Hooked(HookEnd::Continue)),
         Event::JobDone(JobEnd::Restored(Err(failure()))),
         Event::JobDone(JobEnd::Rehearsed(name("v2"), Ok(rehearsal))),

@@ -64,7 +64,7 @@ fn with_backup_and_hook() {
                                      → await release
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
-        done                         → info backed_up (history): backup=v2-1
+        done                         → info backed_up (history): backup=v2-1 method=copy
                                      → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
         recorded                     → run hook, retries=0
         done                         → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]

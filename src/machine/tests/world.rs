@@ -540,7 +540,9 @@ impl World {
                 let ready = Ready { hook: self.hook, ..Ready::new(version(&target)) };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
-            Job::Backup(progress) => JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name))),
+            Job::Backup(progress) => {
+                JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name).as_str().into()))
+            }
             Job::Restore(_) => JobEnd::Restored(result),
             Job::Rehearse(upgrade) => {
                 let verdict = match input {
@@ -549,6 +551,10 @@ impl World {
                 };
                 JobEnd::Rehearsed(upgrade.name.clone(), result.map(|()| verdict))
             }
+            Job::Ahead { name, .. } => {
+                JobEnd::Ahead(name.clone(), result.map(|()| Ahead { rest: Duration::from_secs(1) }))
+            }
+            Job::Tend { .. } => JobEnd::Tended(result.map(|()| Tended::default())),
             Job::Hook { .. } => JobEnd::Hooked(match (input, result) {
                 (Input::Abort, _) => HookEnd::Abort("not now".to_owned()),
                 (Input::Retry, _) => HookEnd::Retry("not yet".to_owned()),

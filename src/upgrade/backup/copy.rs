@@ -1,91 +1,382 @@
-//! Copying one file, hashing what passes, and noticing when another process writes to it meanwhile.
+//! Bringing one file to another place by the cheapest method that is safe for it, with everything that belongs to it.
+//!
+//! A clone (FICLONE) shares its blocks with the original until either is written to. A hard link is the same file, and
+//! so only good for one that is never written again. A copy is its own file; it keeps the holes of a sparse one. Clones
+//! and copies get mode, owner, times and extended attributes of the original. Nothing is synced here, but the kernel
+//! is told early to write large copies, so that little is left when all is synced.
 
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Kind, Result};
-use crate::home::binary::open_regular;
+use super::work::Gauge;
+use crate::error::{Error, Result};
+use crate::home::beneath::Beneath;
 use crate::home::trace::{Effect, note};
-use crate::upgrade::Cancel;
-use std::fs::{File, FileTimes, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use crate::home::tree::Stamp;
+use rustix::fs::{
+    Advice, AtFlags, CWD, SeekFrom, Timespec, Timestamps, copy_file_range, fadvise, fchown, fgetxattr,
+    flistxattr, flistxattr_query, fsetxattr, futimens, ioctl_ficlone, linkat, seek,
+};
+use rustix::fs::{Gid, Uid, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read as _};
+use std::num::NonZero;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-const CHUNK: usize = 1024 * 1024;
+const CHUNK: u64 = 1024 * 1024;
+/// After this many bytes the kernel is told to begin writing.
+const FLUSH: u64 = 16 * CHUNK;
+/// The part before the end of a file that was copied earlier, which must still be the same for more to be appended.
+const OVERLAP: u64 = 256 * 1024;
 
-/// Copies files one after the other, counting the bytes.
-pub(in crate::upgrade) struct Copier<'a> {
-    cancel: &'a Cancel,
-    progress: &'a mut dyn FnMut(u64, u64),
-    done: u64,
-    total: u64,
-    chunk: Vec<u8>,
+/// How a file has got into a backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// It shares its blocks with the original until either is written to.
+    Reflink,
+    /// It is another name of the original.
+    Hardlink,
+    /// Its bytes were copied.
+    #[default]
+    Copy,
 }
 
-impl<'a> Copier<'a> {
-    pub(in crate::upgrade) fn new(
-        cancel: &'a Cancel,
-        total: u64,
-        progress: &'a mut dyn FnMut(u64, u64),
-    ) -> Self {
-        Copier { cancel, progress, done: 0, total, chunk: vec![0; CHUNK] }
-    }
+/// The methods to try for a file, the cheapest first. A copy is always possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ways {
+    pub(super) reflink: bool,
+    pub(super) hardlink: bool,
+    /// Whether a copy may share blocks all the same: copy_file_range(2) makes clones where it can.
+    pub(super) may_share: bool,
+}
 
-    /// Copies a file with its modification time; the copy is new and has `mode`. It is not synced.
-    pub(in crate::upgrade) fn copy(&mut self, from: &Path, to: &Path, mode: u32) -> Result<(u64, Digest)> {
-        let source = open_regular(from)?;
-        let before = source.metadata().map_err(|e| Error::io("inspect", from, e))?;
-        let written = |e| Error::io("write", to, e);
-        let mut copy =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(written)?;
-        note(Effect::Create(to, 0o600));
-        let mut offset = 0;
-        let (size, digest) = self.pass(&source, from, &mut |bytes| {
-            copy.write_all(bytes).map_err(written)?;
-            note(Effect::Write(to, offset, bytes));
-            offset += bytes.len() as u64;
-            Ok(())
-        })?;
-        let after = source.metadata().map_err(|e| Error::io("inspect", from, e))?;
-        let modified = before.modified().map_err(|e| Error::io("inspect", from, e))?;
-        if size != before.len() || after.len() != size || after.modified().ok() != Some(modified) {
-            return Err(Error::new(Kind::Failed, "the file changed while it was copied")
-                .at(from.display())
-                .hint("find out which process writes to the data directory"));
+/// How it went with one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// It is there, as it was when it had this stamp.
+    There(Method, Stamp),
+    /// The original was removed.
+    Gone,
+    /// The original is not what it was a moment ago.
+    Changed,
+}
+
+impl Method {
+    /// All, the cheapest first.
+    pub const ALL: [Method; 3] = [Method::Reflink, Method::Hardlink, Method::Copy];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Method::Reflink => "reflink",
+            Method::Hardlink => "hardlink",
+            Method::Copy => "copy",
+        })
+    }
+}
+
+/// Brings the file at `path` below `from` to `to`, where nothing is yet. It had the stamp `seen` when it was listed.
+/// What is not as it was is not left at `to`.
+pub(super) fn bring(
+    from: &mut Beneath,
+    (path, seen): (&Path, &Stamp),
+    to: &Path,
+    ways: Ways,
+    gauge: &dyn Gauge,
+) -> Result<Brought> {
+    let (source, meta) = match from.file(path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Brought::Gone),
+        Err(e) if is_another_kind(&e) => return Ok(Brought::Changed),
+        Err(e) => return Err(Error::io("open", &from.full(path), e)),
+    };
+    let original = Original { source, meta, path: from.full(path) };
+    let stamp = Stamp::from(&original.meta);
+    if !stamp.has_content_of(seen) {
+        return Ok(Brought::Changed);
+    }
+    let method = match original.share((from, path), to, ways)? {
+        Some(method) => method,
+        None => {
+            original.copy(to, 0, ways.may_share, gauge).inspect_err(|_| remove(to))?;
+            Method::Copy
         }
-        copy.set_times(FileTimes::new().set_modified(modified)).map_err(written)?;
-        copy.set_permissions(Permissions::from_mode(mode)).map_err(written)?;
-        note(Effect::Mode(to, mode));
-        Ok((size, digest))
+    };
+    if method != Method::Copy {
+        gauge.add(stamp.len).inspect_err(|_| remove(to))?;
+    }
+    // A link is the same file, whatever becomes of it.
+    if method != Method::Hardlink && !original.is_unchanged()? {
+        remove(to);
+        return Ok(Brought::Changed);
+    }
+    Ok(Brought::There(method, stamp))
+}
+
+/// Appends to the copy at `to`, made when the file at `path` had `known` bytes, what the file has got since. None if it
+/// is another one by now, or was changed anywhere but at its end, as far as the bytes before the end tell.
+pub(super) fn catch_up(
+    from: &mut Beneath,
+    (path, known): (&Path, u64),
+    to: &Path,
+    gauge: &dyn Gauge,
+) -> Result<Option<Stamp>> {
+    let Ok((source, meta)) = from.file(path) else { return Ok(None) };
+    let original = Original { source, meta, path: from.full(path) };
+    if original.meta.len() < known || !original.ends_like(to, known)? {
+        return Ok(None);
+    }
+    original.copy(to, known, true, gauge)?;
+    Ok(original.is_unchanged()?.then_some(Stamp::from(&original.meta)))
+}
+
+fn is_another_kind(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    e.kind() == io::ErrorKind::InvalidInput || matches!(errno, Some(Errno::LOOP | Errno::NOTDIR))
+}
+
+/// Removes what was begun. Left over it is in a directory that is removed as a whole.
+fn remove(path: &Path) {
+    if fs::remove_file(path).is_ok() {
+        note(Effect::Remove(path));
+    }
+}
+
+/// A file that is open, as it was then.
+struct Original {
+    source: File,
+    meta: Metadata,
+    /// For people.
+    path: PathBuf,
+}
+
+impl Original {
+    /// The file as another name or as a clone; None if neither is possible.
+    fn share(&self, from: (&mut Beneath, &Path), to: &Path, ways: Ways) -> Result<Option<Method>> {
+        if ways.reflink && self.meta.len() > 0 && self.clone_to(to)? {
+            return Ok(Some(Method::Reflink));
+        }
+        let linked = ways.hardlink && self.link_to(from, to)?;
+        Ok(linked.then_some(Method::Hardlink))
     }
 
-    /// The digest of a file.
-    pub(in crate::upgrade) fn hash(&mut self, path: &Path) -> Result<Digest> {
-        Ok(self.pass(&open_regular(path)?, path, &mut |_| Ok(()))?.1)
-    }
-
-    fn pass(
-        &mut self,
-        mut source: &File,
-        path: &Path,
-        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<(u64, Digest)> {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut size = 0;
-        loop {
-            if self.cancel.is_cancelled() {
-                return Err(Error::new(Kind::Failed, "cancelled").at(path.display()));
+    fn clone_to(&self, to: &Path) -> Result<bool> {
+        let copy = create(to)?;
+        match ioctl_ficlone(&copy, &self.source) {
+            Ok(()) => {
+                note(Effect::Filled(to, 0, self.meta.len()));
+                self.dress(&copy, to)?;
+                Ok(true)
             }
-            let n = match source.read(&mut self.chunk) {
-                Ok(0) => return Ok((size, hasher.finish())),
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Error::io("read", path, e)),
-            };
-            hasher.update(&self.chunk[..n]);
-            sink(&self.chunk[..n])?;
-            size += n as u64;
-            self.done += n as u64;
-            (self.progress)(self.done, self.total);
+            Err(e) => {
+                remove(to);
+                if is_of_the_disk(e) { Err(Error::io("clone to", to, e.into())) } else { Ok(false) }
+            }
         }
+    }
+
+    /// Never through a link that has taken the place of the file: what is linked must be what is open.
+    fn link_to(&self, (from, path): (&mut Beneath, &Path), to: &Path) -> Result<bool> {
+        let Ok((dir, name)) = from.parent(path) else { return Ok(false) };
+        match linkat(dir, name, CWD, to, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(e) if is_of_the_disk(e) => return Err(Error::io("link to", to, e.into())),
+            Err(_) => return Ok(false),
+        }
+        let is_it =
+            fs::symlink_metadata(to).is_ok_and(|meta| meta.ino() == self.meta.ino() && meta.is_file());
+        if is_it {
+            note(Effect::Hardlink(&self.path, to));
+        } else {
+            // It was not recorded yet.
+            let _ = fs::remove_file(to);
+        }
+        Ok(is_it)
+    }
+
+    /// Copies the bytes from an offset on: up to it the file at `to` has them already.
+    fn copy(&self, to: &Path, offset: u64, may_share: bool, gauge: &dyn Gauge) -> Result<()> {
+        let written = |e: io::Error| Error::io("write", to, e);
+        let copy = if offset == 0 {
+            create(to)?
+        } else {
+            OpenOptions::new().write(true).open(to).map_err(written)?
+        };
+        let end = self.meta.len();
+        let mut pipe = Pipe { original: self, copy: &copy, to, in_kernel: may_share, buffer: Vec::new() };
+        let (mut at, mut flushed) = (offset, offset);
+        while at < end {
+            let (from, until) = self.data(at, end)?;
+            gauge.add(from - at)?;
+            at = from;
+            while at < until {
+                let moved = pipe.carry(at, CHUNK.min(until - at))?;
+                // It got shorter meanwhile.
+                if moved == 0 {
+                    return Ok(());
+                }
+                note(Effect::Filled(to, at, moved));
+                at += moved;
+                gauge.add(moved)?;
+                if at - flushed >= FLUSH {
+                    begin_writing(&copy, flushed, at - flushed);
+                    flushed = at;
+                }
+            }
+        }
+        if copy.metadata().map_err(written)?.len() < end {
+            // It ends with a hole.
+            copy.set_len(end).map_err(written)?;
+        }
+        begin_writing(&copy, flushed, at - flushed);
+        self.dress(&copy, to)
+    }
+
+    /// The next bytes that are there from `at` on; where there is a hole up to the end, nothing at the end.
+    fn data(&self, at: u64, end: u64) -> Result<(u64, u64)> {
+        if self.meta.blocks().saturating_mul(512) >= end {
+            return Ok((at, end));
+        }
+        let data = match seek(&self.source, SeekFrom::Data(at)) {
+            Ok(data) => data.min(end),
+            Err(Errno::NXIO) => return Ok((end, end)),
+            // The file system does not tell.
+            Err(_) => return Ok((at, end)),
+        };
+        let hole = seek(&self.source, SeekFrom::Hole(data)).map_or(end, |hole| hole.min(end));
+        Ok((data, hole.max(data)))
+    }
+
+    /// Whether the last bytes of the first `known` are the same in the copy.
+    fn ends_like(&self, to: &Path, known: u64) -> Result<bool> {
+        let at = known.saturating_sub(OVERLAP);
+        let length = usize::try_from(known - at).unwrap_or(0);
+        let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);
+        let copy = File::open(to).map_err(|e| Error::io("open", to, e))?;
+        let is_as_long = copy.metadata().is_ok_and(|meta| meta.len() == known);
+        let read =
+            copy.read_exact_at(&mut ours, at).and_then(|()| self.source.read_exact_at(&mut theirs, at));
+        Ok(is_as_long && read.is_ok() && ours == theirs)
+    }
+
+    fn is_unchanged(&self) -> Result<bool> {
+        let now = self.source.metadata().map_err(|e| Error::io("inspect", &self.path, e))?;
+        Ok(Stamp::from(&now).has_content_of(&Stamp::from(&self.meta)))
+    }
+
+    /// Gives the copy what belongs to the original beside its bytes.
+    fn dress(&self, copy: &File, to: &Path) -> Result<()> {
+        keep_attributes(&self.source, &self.meta, copy, to)?;
+        let mode = self.meta.mode() & 0o7777;
+        copy.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("chmod", to, e))?;
+        note(Effect::Mode(to, mode));
+        // Last: everything before changes them.
+        keep_times(&self.meta, copy).map_err(|e| Error::io("set the times of", to, e))
+    }
+}
+
+/// Gives `copy` the owner and the extended attributes of what `meta` is about. Those that only root may set are left
+/// out where we are not root.
+pub(super) fn keep_attributes(source: &File, meta: &Metadata, copy: &File, to: &Path) -> Result<()> {
+    let failed = |e: Errno| Error::io("set attributes of", to, e.into());
+    let now = copy.metadata().map_err(|e| Error::io("inspect", to, e))?;
+    if (now.uid(), now.gid()) != (meta.uid(), meta.gid()) {
+        let owner = (Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())));
+        match fchown(copy, owner.0, owner.1) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    // Most files have none.
+    let Ok(length @ 1..) = flistxattr_query(source) else { return Ok(()) };
+    let mut names = vec![0; length];
+    let Ok(length) = flistxattr(source, &mut names[..]) else { return Ok(()) };
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 64 * 1024];
+        let Ok(length) = fgetxattr(source, name, &mut value[..]) else { continue };
+        match fsetxattr(copy, name, &value[..length], XattrFlags::empty()) {
+            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    Ok(())
+}
+
+/// Gives `copy` the times of what `meta` is about.
+pub(super) fn keep_times(meta: &Metadata, copy: &File) -> io::Result<()> {
+    let time = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = Timestamps {
+        last_access: time(meta.atime(), meta.atime_nsec()),
+        last_modification: time(meta.mtime(), meta.mtime_nsec()),
+    };
+    Ok(futimens(copy, &times)?)
+}
+
+fn create(to: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let copy = options.read(true).write(true).create_new(true).mode(0o600).open(to);
+    let copy = copy.map_err(|e| Error::io("write", to, e))?;
+    note(Effect::Create(to, 0o600));
+    Ok(copy)
+}
+
+/// Whether another method would not help.
+fn is_of_the_disk(e: Errno) -> bool {
+    matches!(e, Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS)
+}
+
+/// Has the kernel begin to write a range, and keep nothing of it in memory that is written.
+fn begin_writing(file: &File, at: u64, length: u64) {
+    if let Some(length) = NonZero::new(length) {
+        // Without it the sync at the end takes longer.
+        let _ = fadvise(file, at, Some(length), Advice::DontNeed);
+    }
+}
+
+/// Carries bytes from one file to another, in the kernel where that can do it.
+struct Pipe<'a> {
+    original: &'a Original,
+    copy: &'a File,
+    to: &'a Path,
+    in_kernel: bool,
+    buffer: Vec<u8>,
+}
+
+impl Pipe<'_> {
+    /// Carries up to `length` bytes. None are left where 0 is returned.
+    fn carry(&mut self, at: u64, length: u64) -> Result<u64> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        while self.in_kernel {
+            let (mut from, mut to) = (at, at);
+            match copy_file_range(&self.original.source, Some(&mut from), self.copy, Some(&mut to), length) {
+                // Some file systems have nothing to say in the middle of a file.
+                Ok(0) => self.in_kernel = false,
+                Ok(moved) => return Ok(moved as u64),
+                Err(Errno::INTR) => {}
+                Err(e) if is_of_the_disk(e) => return Err(self.failed(e)),
+                // Between these two it cannot.
+                Err(_) => self.in_kernel = false,
+            }
+        }
+        self.buffer.resize(length, 0);
+        let mut source = &self.original.source;
+        seek(source, SeekFrom::Start(at)).map_err(|e| Error::io("read", &self.original.path, e.into()))?;
+        loop {
+            match source.read(&mut self.buffer) {
+                Ok(moved) => {
+                    let written = self.copy.write_all_at(&self.buffer[..moved], at);
+                    return written.map(|()| moved as u64).map_err(|e| Error::io("write", self.to, e));
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read", &self.original.path, e)),
+            }
+        }
+    }
+
+    fn failed(&self, e: Errno) -> Error {
+        Error::io(format!("copy {} to", self.original.path.display()), self.to, e.into())
     }
 }

@@ -57,10 +57,10 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
     let items = items(order.from)?;
     let tables = Tables::of(order.from, &items);
     let (shared, own): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| tables.has(item));
-    let clones = own.iter().max_by_key(|item| item.len).is_none_or(|item| can_clone(&order, item));
+    let clones = own.iter().max_by_key(|item| item.len()).is_none_or(|item| can_clone(&order, item));
     let links = shared.first().is_none_or(|item| can_link(&order, item));
     let bytes =
-        |items: &[&Item]| items.iter().filter(|i| i.kind == ItemKind::File).map(|i| i.len).sum::<u64>();
+        |items: &[&Item]| items.iter().filter(|i| i.kind == ItemKind::File).map(|i| i.len()).sum::<u64>();
     let (all, some) = (bytes(&shared) + bytes(&own), bytes(&own));
     let copied = if clones { 0 } else { some + if links { 0 } else { all - some } };
     limits::check(order.to, copied, order.resident)?;

@@ -35,6 +35,7 @@ use feed::{Fed, Feed};
 use isolation::{Launch, Places};
 use live::Live;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::setpriority_process;
 use shadow::{Binary, Shadow, describe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -47,9 +48,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A backup is cloned rather than the data in use if it is no older: its shadow has less to catch up with then than one
-/// whose head was taken back.
-const RECENT: Duration = Duration::from_secs(6 * 3600);
+/// A backup is cloned rather than the data in use if its head is no further behind: its shadow has less to catch up with
+/// then than one whose head was taken back.
+const RECENT: u64 = 20_000;
+/// The lowest priority (setpriority(2)).
+const LOWEST: i32 = 19;
 /// The number of blocks that a binary must execute, where nobody says otherwise.
 pub const BLOCKS: u64 = 100;
 /// How often a shadow that starts is asked.
@@ -112,6 +115,8 @@ pub enum Progress {
 /// [`Kind::NotMet`] if it cannot be held or was cancelled; as the operating system refuses. There is no report then.
 pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
     sys::yield_disk();
+    // A courtesy: without it the work is only less polite.
+    let _ = setpriority_process(None, LOWEST);
     let lock = lock(order.home)?;
     remove_leftovers(order.home)?;
     let target = Target::Upgrade(order.name.clone());
@@ -226,11 +231,11 @@ impl Stage<'_> {
         let begun = Instant::now();
         let backup = self.recent_backup();
         let (from, name) = match &backup {
-            Some((path, name)) => (path, name.clone()),
-            None => (&self.live.data, "live".to_owned()),
+            Some((backup, _claim)) => (backup.data(self.order.home), backup.name.clone()),
+            None => (self.live.data.clone(), "live".to_owned()),
         };
         let made = clone::make(clone::Order {
-            from,
+            from: &from,
             to: &places.data,
             resident: self.live.resident(),
             cancel: self.cancel,
@@ -239,18 +244,20 @@ impl Stage<'_> {
         let report = &mut self.report;
         (report.from, report.bytes, report.copied) = (name, made.bytes, made.copied);
         report.times.clone_ms = millis(begun.elapsed());
-        Ok(Shared::of(from, made.linked))
+        Ok(Shared::of(&from, made.linked))
     }
 
-    /// The newest backup of these data, if it is recent and no other version has run since.
-    fn recent_backup(&self) -> Option<(PathBuf, String)> {
-        let current = self.order.home.read_current_link().ok()?;
+    /// The newest backup of these data, claimed, if its head is not far behind and the version that runs has written it.
+    fn recent_backup(&self) -> Option<(backup::Backup, File)> {
+        let current = self.order.home.read_current_link().ok()?.to_string();
         let newest = backup::list(self.order.home).ok()?.pop()?;
         let manifest = &newest.manifest;
-        let path = newest.data(self.order.home);
-        let age = fs::metadata(&path).ok()?.modified().ok()?.elapsed().unwrap_or_default();
-        let same = manifest.source == self.live.data && Target::Upgrade(manifest.upgrade.clone()) != current;
-        (same && age < RECENT).then_some((path, newest.name))
+        let of_this = manifest.source == self.live.data && manifest.node.as_ref() == Some(&current);
+        let head = self.live.client().ok()?.block_number().ok()?;
+        let behind = head.checked_sub(manifest.head.as_ref()?.height)?;
+        let good = of_this && manifest.damaged.is_none() && behind <= RECENT;
+        let claim = newest.claim(self.order.home, false).ok()?;
+        good.then_some((newest, claim))
     }
 
     /// The flags that the binary lists in its help.

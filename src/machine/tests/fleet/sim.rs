@@ -444,6 +444,7 @@ impl Sim {
             Job::Prepare(_) if self.dice.chance(self.scenario.late) => self.dice.within(30_000, 200_000),
             Job::Prepare(_) => self.dice.within(200, 5_000),
             Job::Backup(_) | Job::Restore(_) => self.dice.within(50, 3_000),
+            Job::Ahead { .. } | Job::Tend { .. } => self.dice.within(50, 30_000),
             Job::Hook { .. } => self.dice.within(10, hook * 1000 + 20),
             Job::Rehearse(_) => self.dice.within(1_000, 300_000),
         };
@@ -475,7 +476,7 @@ impl Sim {
                 JobEnd::Prepared(upgrade.name, result)
             }
             Job::Backup(_) if cancelled => JobEnd::BackedUp(Err(failure(Class::Cancelled))),
-            Job::Backup(_) => JobEnd::BackedUp(Ok("backup-1".to_owned())),
+            Job::Backup(_) => JobEnd::BackedUp(Ok("backup-1".into())),
             Job::Hook { .. } if cancelled => JobEnd::Hooked(HookEnd::Failed(failure(Class::Cancelled))),
             Job::Hook { .. } => JobEnd::Hooked(HookEnd::Continue),
             Job::Restore(_) => JobEnd::Restored(Ok(())),
@@ -483,6 +484,10 @@ impl Sim {
                 let failed = if cancelled { Class::Cancelled } else { Class::Permanent };
                 JobEnd::Rehearsed(upgrade.name, Err(failure(failed)))
             }
+            Job::Ahead { name, .. } if cancelled => JobEnd::Ahead(name, Err(failure(Class::Cancelled))),
+            Job::Ahead { name, .. } => JobEnd::Ahead(name, Ok(Ahead { rest: Duration::from_secs(1) })),
+            Job::Tend { .. } if cancelled => JobEnd::Tended(Err(failure(Class::Cancelled))),
+            Job::Tend { .. } => JobEnd::Tended(Ok(Tended::default())),
         };
         self.feed(i, Event::JobDone(end));
     }

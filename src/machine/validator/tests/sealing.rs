@@ -354,7 +354,7 @@ fn data_that_was_put_back_makes_it_silent() {
         rig.plan(Upgrade { data_compat, ..Upgrade::new(name("v2"), H, Origin::Schedule) });
         rig.follow(H);
         rig.exits(Status::Code(0));
-        rig.feed(Event::JobDone(JobEnd::BackedUp(Ok("v2-1".to_owned()))));
+        rig.feed(Event::JobDone(JobEnd::BackedUp(Ok("v2-1".into()))));
         rig.exits(Status::Code(1));
         if !data_compat {
             rig.feed(Event::JobDone(JobEnd::Restored(Ok(()))));

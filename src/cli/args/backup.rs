@@ -1,0 +1,107 @@
+//! The part of the command line that is about backups.
+
+use super::{free, misused, name, opt, opt_free, subcommand, timeout, unknown};
+use crate::error::Result;
+use crate::name::Name;
+use pico_args::Arguments;
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// A command about backups.
+#[derive(Debug, PartialEq)]
+pub(crate) enum BackupCommand {
+    Create { name: Option<Name>, force: bool, json: bool },
+    List { json: bool },
+    Show { name: String, json: bool },
+    Verify { name: String, json: bool },
+    Restore { name: String, force: bool, json: bool },
+    Prune(Prune),
+}
+
+/// What is removed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Prune {
+    /// These, or what is outdated.
+    pub(crate) names: Vec<String>,
+    pub(crate) keep: Option<usize>,
+    pub(crate) max_age: Option<Duration>,
+    /// Data that restores have replaced, as well.
+    pub(crate) replaced: bool,
+    /// Nothing: it is only said what would be.
+    pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+}
+
+pub(super) fn backup(args: &mut Arguments) -> Result<BackupCommand> {
+    let sub = subcommand(args, "backup")?;
+    let word = &format!("backup {sub}");
+    let (json, force) =
+        (args.contains("--json"), ["create", "restore"].contains(&&*sub) && args.contains("--force"));
+    Ok(match sub.as_str() {
+        "create" => {
+            let given: Option<OsString> = opt_free(args, word)?;
+            let given = given
+                .map(|text| name(&text.to_string_lossy()).map_err(|e| misused(word, &format!("NAME: {e}"))));
+            BackupCommand::Create { name: given.transpose()?, force, json }
+        }
+        "list" => BackupCommand::List { json },
+        "show" => BackupCommand::Show { name: free(args, word, "NAME", text)?, json },
+        "verify" => BackupCommand::Verify { name: free(args, word, "NAME", text)?, json },
+        "restore" => BackupCommand::Restore { name: free(args, word, "NAME", text)?, force, json },
+        "prune" => BackupCommand::Prune(prune(args, word, json)?),
+        _ => return Err(unknown(word)),
+    })
+}
+
+fn prune(args: &mut Arguments, word: &str, json: bool) -> Result<Prune> {
+    let keep = opt(args, word, "--keep", count)?;
+    let max_age = opt(args, word, "--max-age", timeout)?;
+    let (replaced, dry_run) = (args.contains("--replaced"), args.contains("--dry-run"));
+    let mut names = Vec::new();
+    while let Some(name) = opt_free::<OsString>(args, word)? {
+        names.push(name.to_string_lossy().into_owned());
+    }
+    if !names.is_empty() && (keep.is_some() || max_age.is_some()) {
+        return Err(misused(word, "give names, or --keep and --max-age"));
+    }
+    Ok(Prune { names, keep, max_age, replaced, dry_run, json })
+}
+
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|n| digits && *n > 0)
+        .ok_or_else(|| format!("{text:?} is not a number from 1 on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn read(line: &str) -> Result<BackupCommand> {
+        backup(&mut Arguments::from_vec(line.split_whitespace().map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn what_is_removed_is_named_or_outdated() {
+        let Ok(BackupCommand::Prune(asked)) = read("prune --keep 1 --max-age 24h --replaced --dry-run")
+        else {
+            panic!("it is a good one");
+        };
+        assert_eq!((asked.keep, asked.max_age), (Some(1), Some(Duration::from_secs(86_400))));
+        assert!(asked.replaced && asked.dry_run && asked.names.is_empty());
+        let Ok(BackupCommand::Prune(asked)) = read("prune a b") else { panic!("it is a good one") };
+        assert_eq!(asked.names, ["a", "b"]);
+        for bad in
+            ["prune --keep 0", "prune a --keep 1", "prune --keep x", "restore", "create a/b", "destroy"]
+        {
+            assert_eq!(read(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+        }
+    }
+}

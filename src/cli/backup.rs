@@ -1,0 +1,260 @@
+//! `backup`: the operator's view of backups, and the operator's hand on them.
+//!
+//! What touches the data is done only while nothing has it open: with the locks of supervisor and node held, and with
+//! a look at the node's own.
+
+use super::args::{BackupCommand, Prune};
+use super::fetch::cancelled_by_signals;
+use super::resolve::Hand;
+use super::show::table;
+use super::terminal::Line;
+use super::{logger, print, print_json};
+use crate::config::{Config, SignAfterUnclean};
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::home::lock::{DataLock, probe_data_lock};
+use crate::machine::{Decision, NodeMark, Record};
+use crate::name::Name;
+use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Purpose, State, Work};
+use crate::upgrade::journal::Journal;
+use crate::upgrade::restore;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The name of a backup to which the operator has given none.
+const MANUAL: &str = "manual";
+
+/// Does what is asked for.
+pub(super) fn run(command: BackupCommand, config: &Config, home: &Home) -> Result<()> {
+    match command {
+        BackupCommand::Create { name, force, json } => create(config, home, name, force, json),
+        BackupCommand::List { json } => list(home, json),
+        BackupCommand::Show { name, json } => show(home, &name, json),
+        BackupCommand::Verify { name, json } => verify(config, home, &name, json),
+        BackupCommand::Restore { name, force, json } => restore(config, home, &name, force, json),
+        BackupCommand::Prune(prune) => self::prune(config, home, &prune),
+    }
+}
+
+fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, as_json: bool) -> Result<()> {
+    let hand = Hand::take(home)?;
+    nothing_has_the_data_open(config, home)?;
+    let record = hand.record();
+    if is_unclean(record) && !force {
+        return Err(Error::new(
+            Kind::NotMet,
+            "the node was killed or has crashed: its data may be of different moments",
+        )
+        .hint("run the node and stop it cleanly first; if you know better, add --force"));
+    }
+    let name = name.map_or_else(|| MANUAL.parse(), Ok).expect("it is a name");
+    let purpose = Purpose {
+        name,
+        made_by: MadeBy::Operator,
+        head: crate::upgrade::head::read(home)?.map(|head| head.block),
+        node: Some(record.current.target.to_string()),
+    };
+    let mut options = Options::new(config);
+    if options.method == crate::config::BackupMethod::None {
+        // Who asks for one wants one.
+        options.method = crate::config::BackupMethod::Auto;
+    }
+    let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;
+    if as_json {
+        return print_json(&summary(&made));
+    }
+    print(&format!("backup {} is complete: {}\n", made.name, made.how()))
+}
+
+fn list(home: &Home, as_json: bool) -> Result<()> {
+    let (backups, replaced) = (backup::list(home)?, restore::replaced(home));
+    if as_json {
+        let backups: Vec<Value> = backups.iter().map(summary).collect();
+        return print_json(&json!({"backups": backups, "replaced": replaced}));
+    }
+    let mut rows = vec![["BACKUP", "MADE BY", "NODE", "HEAD", "MIB", "METHOD", "STATE"].map(str::to_owned)];
+    for backup in &backups {
+        let Manifest { made_by, node, head, bytes, .. } = &backup.manifest;
+        rows.push([
+            backup.name.clone(),
+            word(made_by),
+            node.clone().unwrap_or_else(|| "?".to_owned()),
+            head.as_ref().map_or_else(|| "?".to_owned(), |head| head.height.to_string()),
+            bytes.div_ceil(1 << 20).to_string(),
+            backup.manifest.method(),
+            word(&backup.manifest.state()),
+        ]);
+    }
+    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(&rows) };
+    for path in replaced {
+        text += &format!("replaced data is kept in {}\n", path.display());
+    }
+    print(&text)
+}
+
+fn show(home: &Home, name: &str, as_json: bool) -> Result<()> {
+    let found = backup::load(home, name)?;
+    if as_json {
+        return print_json(&summary(&found));
+    }
+    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, .. } =
+        &found.manifest;
+    let unknown = || "unknown".to_owned();
+    let head = head.as_ref().map_or_else(unknown, |head| match &head.hash {
+        Some(hash) => format!("{} ({hash})", head.height),
+        None => head.height.to_string(),
+    });
+    let mut rows = vec![
+        ["backup", &found.name],
+        ["for", &format!("{upgrade}, by the {}", word(made_by))],
+        ["made", &format!("{time}, in {took_ms} ms")],
+        ["data of", &source.display().to_string()],
+        ["node", &node.clone().unwrap_or_else(unknown)],
+        ["head", &head],
+        ["size", &format!("{} MiB in {} entries", bytes.div_ceil(1 << 20), found.manifest.entries.len())],
+    ]
+    .into_iter()
+    .map(|row| row.map(str::to_owned))
+    .collect::<Vec<_>>();
+    for method in Method::ALL {
+        let share = found.manifest.share(method);
+        if share.files > 0 {
+            let text = format!("{} files, {} MiB", share.files, share.bytes.div_ceil(1 << 20));
+            rows.push([method.to_string(), text]);
+        }
+    }
+    let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
+    rows.push(["state".to_owned(), state]);
+    print(&table(&rows))
+}
+
+/// Reads a backup whole: what has digests is held against them, and what has none gets them.
+fn verify(config: &Config, home: &Home, name: &str, as_json: bool) -> Result<()> {
+    let found = backup::load(home, name)?;
+    if let Some(damaged) = &found.manifest.damaged {
+        return Err(Error::new(Kind::Verification, damaged.clone()));
+    }
+    let before = found.manifest.state();
+    let options = Options::new(config);
+    let found = with_line(home, &options, "verify", |work| backup::complete(work, found))?;
+    if as_json {
+        return print_json(&summary(&found));
+    }
+    print(&match before {
+        State::Unverified => format!("backup {name} is complete, and its digests are recorded from now on\n"),
+        State::Verified | State::Damaged => format!("backup {name} is as it was made\n"),
+    })
+}
+
+fn restore(config: &Config, home: &Home, name: &str, force: bool, as_json: bool) -> Result<()> {
+    let mut hand = Hand::take(home)?;
+    nothing_has_the_data_open(config, home)?;
+    let found = backup::load(home, name)?;
+    let source = &found.manifest.source;
+    let here = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
+    if *source != here && !force {
+        return Err(Error::new(
+            Kind::NotMet,
+            format!("backup {name} is of another data directory: {}", source.display()),
+        )
+        .at(here.display())
+        .hint("set daemon_data_dir; if it has moved here, add --force"));
+    }
+    // Recorded before the data is exchanged: a node that goes on from older data must not sign where it has signed.
+    let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
+    hand.decide(Decision::Restore { force, silent })?;
+    let options = Options::new(config);
+    let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
+    if as_json {
+        return print_json(&json!({"backup": name, "replaced": replaced, "silent": silent}));
+    }
+    let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
+    print(&format!(
+        "the data is that of backup {name}{silent}\nwhat it has replaced is kept in {}; remove it with \
+         `wemixvisor backup prune --replaced`\n",
+        replaced.display()
+    ))
+}
+
+fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
+    let mut options = Options::new(config);
+    options.keep = asked.keep.unwrap_or(options.keep);
+    options.max_age = asked.max_age.or(options.max_age);
+    // That of an upgrade under way may be its way back.
+    let needed = Journal::read(home)?.record.upgrade.and_then(|upgrade| upgrade.backup);
+    let backups = backup::list(home)?;
+    let names = match asked.names.is_empty() {
+        true => backup::outdated(&backups, &options, needed.as_deref(), SystemTime::now()),
+        false => asked.names.clone(),
+    };
+    let replaced: Vec<PathBuf> = if asked.replaced { restore::replaced(home) } else { Vec::new() };
+    if !asked.dry_run {
+        backup::remove_named(home, &names, needed.as_deref())?;
+        for path in &replaced {
+            fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))?;
+        }
+    }
+    if asked.json {
+        return print_json(&json!({"removed": names, "replaced": replaced, "dry_run": asked.dry_run}));
+    }
+    let what = if asked.dry_run { "would be removed" } else { "is removed" };
+    let replaced = replaced.iter().map(|path| path.display().to_string());
+    let text: String = names.iter().cloned().chain(replaced).map(|name| format!("{name} {what}\n")).collect();
+    print(if text.is_empty() { "there is nothing to remove\n" } else { &text })
+}
+
+/// A backup for programs, without its entries.
+fn summary(backup: &Backup) -> Value {
+    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, entries, .. } =
+        &backup.manifest;
+    let methods: serde_json::Map<String, Value> = Method::ALL
+        .into_iter()
+        .map(|method| (method.to_string(), json!(backup.manifest.share(method))))
+        .collect();
+    json!({
+        "name": backup.name, "upgrade": upgrade, "made_by": made_by, "time": time, "took_ms": took_ms,
+        "source": source, "head": head, "node": node, "bytes": bytes, "entries": entries.len(),
+        "method": backup.manifest.method(), "methods": methods, "state": backup.manifest.state(), "damaged": damaged,
+    })
+}
+
+/// The word by which JSON names a value.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Refuses to work on data that a node has open which no supervisor has started.
+fn nothing_has_the_data_open(config: &Config, home: &Home) -> Result<()> {
+    match probe_data_lock(&home.data().join(&config.daemon_node_lock))? {
+        DataLock::Absent | DataLock::Free => Ok(()),
+        DataLock::Held { path, pid } => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            Err(Error::new(Kind::Busy, format!("a node{pid} has the data open"))
+                .at(path.display())
+                .hint("stop it first"))
+        }
+    }
+}
+
+fn is_unclean(record: &Record) -> bool {
+    matches!(record.node, NodeMark::StoppedUnclean | NodeMark::Running)
+}
+
+/// Does long work that Ctrl-C ends, and shows on a terminal how far it is.
+fn with_line<T>(
+    home: &Home,
+    options: &Options,
+    what: &'static str,
+    job: impl FnOnce(&mut Work<'_>) -> Result<T>,
+) -> Result<T> {
+    logger::show_warnings();
+    let cancel = cancelled_by_signals()?;
+    let mut line = Line::of_stderr();
+    let mut progress = |done: u64, total: u64| {
+        let percent = (done.saturating_mul(100)).checked_div(total).unwrap_or(100);
+        line.show(&what, &format!("{} of {} MiB, {percent} %", done >> 20, total.div_ceil(1 << 20)));
+    };
+    job(&mut Work { home, options, background: false, cancel: &cancel, progress: &mut progress })
+}

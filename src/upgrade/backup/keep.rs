@@ -1,0 +1,133 @@
+//! How many backups are kept, and for how long. Only what upgrades have made is removed by itself.
+
+use super::manifest::{Backup, MadeBy, Manifest, State, list};
+use super::options::Options;
+use super::{PARTIAL, Work};
+use crate::error::{Error, Kind, Result};
+use crate::home::trace::{Effect, note};
+use crate::home::{Home, durable};
+use crate::time::rfc3339;
+use std::fs;
+use std::time::SystemTime;
+
+/// The backups that are too many or too old, oldest first: of those that upgrades have made, all but the newest `keep`,
+/// and those that are older than `max_age`, but never the newest one that is whole. `needed` is that of the upgrade under
+/// way.
+#[must_use]
+pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now: SystemTime) -> Vec<String> {
+    let oldest = options.max_age.and_then(|age| now.checked_sub(age)).map(rfc3339);
+    let is_whole = |backup: &&Backup| backup.manifest.state() != State::Damaged;
+    let newest = backups.iter().rfind(is_whole).or(backups.last()).map(|backup| &*backup.name);
+    let of_upgrades: Vec<&Backup> =
+        backups.iter().filter(|backup| backup.manifest.made_by == MadeBy::Upgrade).collect();
+    let many = of_upgrades.len().saturating_sub(options.keep);
+    let is_outdated = |(at, backup): &(usize, &&Backup)| {
+        let Manifest { time, .. } = &backup.manifest;
+        *at < many || oldest.as_ref().is_some_and(|oldest| time < oldest)
+    };
+    let outdated = of_upgrades.iter().enumerate().filter(is_outdated).map(|(_, backup)| backup.name.clone());
+    outdated.filter(|name| Some(&**name) != newest && Some(&**name) != needed).collect()
+}
+
+/// Removes the backups that are outdated. Returns their names.
+///
+/// # Errors
+/// If one cannot be removed.
+pub fn prune(work: &Work<'_>, needed: Option<&str>) -> Result<Vec<String>> {
+    let outdated = outdated(&list(work.home)?, work.options, needed, SystemTime::now());
+    outdated.iter().try_for_each(|name| remove(work.home, name))?;
+    Ok(outdated)
+}
+
+/// Removes a backup. It is no longer listed before the first of its files goes.
+///
+/// # Errors
+/// If there is none of this name, or the operating system refuses.
+pub fn remove(home: &Home, name: &str) -> Result<()> {
+    let backup = super::load(home, name)?;
+    let (path, hidden) =
+        (home.backups().join(&backup.name), home.backups().join(format!("{PARTIAL}{}", backup.name)));
+    let _claim = backup.claim(home, true)?;
+    fs::rename(&path, &hidden).map_err(|e| Error::io("remove", &path, e))?;
+    note(Effect::Rename(&path, &hidden));
+    durable::sync_dir(home.backups())?;
+    // A crash leaves the rest to the next sweep.
+    fs::remove_dir_all(&hidden).map_err(|e| Error::io("remove", &hidden, e))?;
+    note(Effect::Remove(&hidden));
+    Ok(())
+}
+
+/// Removes what `names` are, which must all be there, and of no upgrade under way.
+///
+/// # Errors
+/// As [`remove`]; [`Kind::NotMet`] for the one of the upgrade under way.
+pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Result<()> {
+    for name in names {
+        super::load(home, name)?;
+        if needed == Some(name) {
+            return Err(Error::new(Kind::NotMet, format!("backup {name} is that of the upgrade under way"))
+                .hint("it can be removed when the upgrade has ended"));
+        }
+    }
+    names.iter().try_for_each(|name| remove(home, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upgrade::backup::manifest::VERSION;
+    use std::time::Duration;
+
+    fn backup(name: &str, days_old: u64, made_by: MadeBy) -> Backup {
+        let time = rfc3339(now() - Duration::from_secs(days_old * 86_400));
+        let manifest = Manifest {
+            version: VERSION,
+            upgrade: "v2".parse().unwrap(),
+            made_by,
+            time,
+            took_ms: 0,
+            source: "/d".into(),
+            head: None,
+            node: None,
+            bytes: 0,
+            tree: None,
+            damaged: None,
+            entries: Vec::new(),
+        };
+        Backup { name: name.to_owned(), manifest }
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000)
+    }
+
+    fn outdated_by(
+        backups: &[Backup],
+        keep: usize,
+        max_days: Option<u64>,
+        needed: Option<&str>,
+    ) -> Vec<String> {
+        let max_age = max_days.map(|days| Duration::from_secs(days * 86_400));
+        outdated(backups, &Options { keep, max_age, ..Options::plain() }, needed, now())
+    }
+
+    #[test]
+    fn the_newest_stay_and_those_of_the_operator_too() {
+        let (upgrade, operator) = (MadeBy::Upgrade, MadeBy::Operator);
+        let mut all = [
+            backup("a", 50, upgrade),
+            backup("b", 40, operator),
+            backup("c", 30, upgrade),
+            backup("d", 20, upgrade),
+            backup("e", 10, upgrade),
+        ];
+        assert_eq!(outdated_by(&all, 2, None, None), ["a", "c"]);
+        assert_eq!(outdated_by(&all, 2, None, Some("c")), ["a"]);
+        assert_eq!(outdated_by(&all, 9, None, None), [] as [&str; 0]);
+        assert_eq!(outdated_by(&all, 9, Some(25), None), ["a", "c"]);
+        // However old it is, one stays; and a damaged one is none.
+        assert_eq!(outdated_by(&all, 1, Some(1), None), ["a", "c", "d"]);
+        all[4].manifest.damaged = Some("it is".to_owned());
+        assert_eq!(outdated_by(&all, 1, Some(1), None), ["a", "c", "e"]);
+    }
+}

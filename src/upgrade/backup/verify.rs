@@ -1,0 +1,180 @@
+//! Holding a backup against its manifest, and completing the manifest by the digests that were not known at first.
+
+use super::Backup;
+use super::manifest::{Content, Entry, Manifest, State};
+use super::options::Options;
+use super::work::{Gauge, Work};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::home::beneath::Beneath;
+use crate::home::tree::{Item, ItemKind, walk};
+use crate::upgrade::Cancel;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const CHUNK: usize = 1024 * 1024;
+/// Digests are kept at least this often, so that little is read again after an interruption.
+const SAVE: Duration = Duration::from_secs(60);
+/// The number of files that are read between two looks at the clock.
+const BATCH: usize = 64;
+
+/// Checks every byte of a backup against its manifest, as far as that has digests.
+///
+/// # Errors
+/// [`Kind::Verification`] with the first entry that is missing, different or too many.
+pub fn verify(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<()> {
+    let options = Options::for_reading();
+    let mut work = Work { home, options: &options, background: false, cancel, progress: &mut |_, _| {} };
+    check_tree(&mut work, &backup.data(home), &backup.manifest, &|_| true)
+}
+
+/// The same, in given circumstances, and while no other process works on it.
+///
+/// # Errors
+/// As [`verify`]; [`Kind::Busy`] if another process does.
+pub fn verify_with(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
+    let _claim = backup.claim(work.home, false)?;
+    check_tree(work, &backup.data(work.home), &backup.manifest, &|_| true)
+}
+
+/// Adds the digests that the manifest of a backup lacks, durably, and checks all others.
+///
+/// # Errors
+/// [`Kind::Verification`] if the backup is damaged; the manifest says so from then on.
+pub fn complete(work: &mut Work<'_>, mut backup: Backup) -> Result<Backup> {
+    if backup.manifest.state() == State::Verified {
+        return verify_with(work, &backup).map(|()| backup);
+    }
+    let _claim = backup.claim(work.home, true)?;
+    match add_digests(work, &mut backup) {
+        Ok(()) => Ok(backup),
+        Err(e) if e.kind() == Kind::Verification => {
+            backup.manifest.damaged = Some(e.to_string());
+            backup.save(work.home)?;
+            Err(e)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn add_digests(work: &mut Work<'_>, backup: &mut Backup) -> Result<()> {
+    let root = backup.data(work.home);
+    check_shape(&root, &backup.manifest, &|_| true)?;
+    let lacking: Vec<usize> = (0..backup.manifest.entries.len())
+        .filter(|at| matches!(backup.manifest.entries[*at].content, Content::File { sha256: None, .. }))
+        .collect();
+    let mut saved = Instant::now();
+    let mut done = 0;
+    for batch in lacking.chunks(BATCH) {
+        let entries: Vec<&Entry> = batch.iter().map(|at| &backup.manifest.entries[*at]).collect();
+        let found = hash_all(work, &root, &entries, (done, backup.manifest.bytes));
+        if found.is_err() && done > 0 {
+            // What was read is not read again.
+            backup.save(work.home)?;
+        }
+        done += entries.iter().map(|entry| entry.size()).sum::<u64>();
+        for (at, digest) in batch.iter().zip(found?) {
+            if let Content::File { sha256, .. } = &mut backup.manifest.entries[*at].content {
+                *sha256 = Some(digest);
+            }
+        }
+        if saved.elapsed() >= SAVE {
+            saved = Instant::now();
+            backup.save(work.home)?;
+        }
+    }
+    // Only now the sizes and times say that what was read is what was written.
+    check_shape(&root, &backup.manifest, &|_| true)?;
+    backup.manifest.damaged = None;
+    backup.save(work.home)
+}
+
+/// Checks a tree against a manifest: the entries that `counts` lets pass.
+///
+/// # Errors
+/// As [`verify`].
+pub(in crate::upgrade) fn check_tree(
+    work: &mut Work<'_>,
+    root: &Path,
+    manifest: &Manifest,
+    counts: &dyn Fn(&Path) -> bool,
+) -> Result<()> {
+    check_shape(root, manifest, counts)?;
+    let has_digest =
+        |e: &&Entry| counts(Path::new(&e.path)) && matches!(e.content, Content::File { sha256: Some(_), .. });
+    let entries: Vec<&Entry> = manifest.entries.iter().filter(has_digest).collect();
+    let found = hash_all(work, root, &entries, (0, manifest.bytes))?;
+    let differs = |(entry, found): (&&Entry, Digest)| match entry.content {
+        Content::File { sha256: Some(digest), .. } if digest != found => Some(root.join(&entry.path)),
+        Content::File { .. } | Content::Dir | Content::Link { .. } => None,
+    };
+    match entries.iter().zip(found).find_map(differs) {
+        Some(path) => Err(damaged(&path, "its content has changed")),
+        None => Ok(()),
+    }
+}
+
+/// Everything but the bytes: what is there, its kinds, sizes and times.
+fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let items = walk(root, counts)?;
+    let mut found: BTreeMap<&Path, &Item> = items.iter().map(|item| (&*item.path, item)).collect();
+    for entry in manifest.entries.iter().filter(|entry| counts(Path::new(&entry.path))) {
+        let path = root.join(&entry.path);
+        let Some(item) = found.remove(Path::new(&entry.path)) else {
+            return Err(damaged(&path, "this is missing"));
+        };
+        let is_right = match &entry.content {
+            Content::Dir => item.kind == ItemKind::Dir,
+            Content::Link { to } => fs::read_link(&path).is_ok_and(|text| text == Path::new(to)),
+            // With a digest the time says nothing more.
+            Content::File { size, modified, sha256, .. } => {
+                let is_of_time = modified.is_none_or(|modified| modified == item.stamp.modified);
+                item.kind == ItemKind::File && item.len() == *size && (sha256.is_some() || is_of_time)
+            }
+        };
+        if !is_right {
+            return Err(damaged(&path, "its kind, size, time or target has changed"));
+        }
+    }
+    found
+        .keys()
+        .next()
+        .map_or(Ok(()), |extra| Err(damaged(&root.join(extra), "the manifest does not know this")))
+}
+
+/// The digests of these files. `whole` has the bytes that were done before and those of everything, for the progress.
+fn hash_all(work: &mut Work<'_>, root: &Path, entries: &[&Entry], whole: (u64, u64)) -> Result<Vec<Digest>> {
+    let total = entries.iter().map(|entry| entry.size()).sum();
+    let hash = |entry: &&Entry, gauge: &dyn Gauge| {
+        let full = root.join(&entry.path);
+        let mut beneath = Beneath::new(root).map_err(|e| Error::io("open", root, e))?;
+        let (file, _) = beneath.file(Path::new(&entry.path)).map_err(|e| Error::io("open", &full, e))?;
+        hash(file, &full, gauge)
+    };
+    let Work { home, options, background, cancel, .. } = *work;
+    let mut progress = |done, _| (work.progress)(whole.0 + done, whole.1);
+    Work { home, options, background, cancel, progress: &mut progress }.each(entries, total, &hash)
+}
+
+fn hash(mut file: fs::File, path: &Path, gauge: &dyn Gauge) -> Result<Digest> {
+    let (mut hasher, mut chunk) = (Hasher::new(Algorithm::Sha256), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => {
+                hasher.update(&chunk[..n]);
+                gauge.add(n as u64)?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read", path, e)),
+        }
+    }
+}
+
+fn damaged(path: &Path, why: &str) -> Error {
+    Error::new(Kind::Verification, format!("the backup is damaged: {why}")).at(path.display())
+}
