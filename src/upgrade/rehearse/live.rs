@@ -62,6 +62,13 @@ impl Live {
         super::limits::field(&fs::read_to_string(path).unwrap_or_default(), "VmRSS:").unwrap_or(0)
     }
 
+    /// Whether it has a socket in its data directory.
+    pub(super) fn has_socket(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|endpoint| matches!(endpoint, Endpoint::Ipc(path) if path.starts_with(&self.data)))
+    }
+
     /// A client of the first address that answers.
     ///
     /// # Errors

@@ -200,10 +200,17 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn hold(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let places = self.places()?;
-        let shared = self.clone(&places, progress)?;
         let known = self.flags()?;
+        if known.as_ref().is_some_and(|known| !known.contains("ipcpath")) && !self.live.has_socket() {
+            return Err(Error::new(
+                Kind::NotMet,
+                "this node opens no IPC socket, over which a shadow is asked",
+            )
+            .hint("run it with one in its data directory"));
+        }
         let Live { args, environment, cwd, .. } = &self.live;
         let launch = isolation::launch(args, environment, cwd, &places, known.as_ref())?;
+        let shared = self.clone(&places, progress)?;
         let before = clone::allocated(&places.data);
         let outcome = self.play(&places, &launch, progress);
         let after = clone::allocated(&places.data);
@@ -521,7 +528,7 @@ mod tests {
     #[test]
     fn a_throw_away_key_is_a_number_below_the_order_of_the_group() {
         let (a, b) = (throw_away_key().unwrap(), throw_away_key().unwrap());
-        assert!(a.len() == 64 && a < "80".to_owned() && a != b, "{a} {b}");
+        assert!(a.len() == 64 && *a < *"80" && a != b, "{a} {b}");
     }
 
     #[test]
