@@ -27,7 +27,7 @@
 //!   [`config`]: the configuration. These three and `home` are the public library.
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
 //! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses. `url` and `printable`:
-//!   what may be shown of a URL, and of any text that others have written.
+//!   what may be shown of a URL, and of any text that others have written. `flags`: the grammar of a node's flags.
 //!
 //! # What is deliberately absent
 //!
@@ -50,6 +50,7 @@ mod crash;
 pub mod digest;
 pub mod error;
 pub mod exit;
+mod flags;
 pub mod home;
 pub mod machine;
 pub mod name;

@@ -203,8 +203,8 @@ pub fn zone_at(time: i64) -> Option<(String, i64)> {
     Some((zone.to_string_lossy().into_owned(), tm.gmtoff))
 }
 
-/// Gives the calling thread the idle priority for the disk, where the disk's scheduler knows priorities, and a low one for
-/// the processor (ioprio_set(2), setpriority(2)).
+/// Gives the calling thread, and what it starts from now on, the idle priority for the disk, where the disk's scheduler
+/// knows priorities, and a low one for the processor (ioprio_set(2), setpriority(2)).
 pub fn yield_disk() {
     /// The number of ioprio_set(2); None on platforms that we do not know.
     const IOPRIO_SET: Option<c_long> = if cfg!(target_arch = "x86_64") {

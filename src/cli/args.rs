@@ -14,6 +14,7 @@ pub(crate) use backup::{BackupCommand, Prune};
 pub(crate) use plan::{NewPlan, PlanCommand};
 
 use super::help::COMMANDS;
+use super::rehearse::Wanted;
 use super::rollback::Options as Rollback;
 use super::stage::New;
 use crate::batch::Entry;
@@ -21,6 +22,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::machine::Block;
 use crate::name::Name;
+use crate::upgrade::rehearse::BLOCKS;
 use misuse::{misused, superfluous, unknown, usage_error};
 use own::Ours;
 use pico_args::Arguments;
@@ -28,7 +30,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use upgrade::entry;
-use values::{block, height, name, timeout, version};
+use values::{block, blocks, height, name, timeout, version};
 
 /// Everything a command line says.
 #[derive(Debug, PartialEq)]
@@ -73,6 +75,7 @@ pub(crate) enum Command {
     },
     Now(Name),
     Rollback(Rollback),
+    Rehearse(Wanted),
     Fetch {
         name: Name,
         url: Option<String>,
@@ -192,6 +195,13 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "detach" => Command::Detach,
         "reexec" => Command::Reexec,
         "upgrade" => upgrade::upgrade(args)?,
+        "rehearse" => Command::Rehearse(Wanted {
+            keep: args.contains("--keep"),
+            force: args.contains("--force"),
+            json: args.contains("--json"),
+            blocks: opt(args, word, "--blocks", blocks)?.unwrap_or(BLOCKS),
+            name: free(args, word, "NAME", name)?,
+        }),
         "plan" => Command::Plan(plan::plan(args)?),
         "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
@@ -339,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rehearsal_has_a_hundred_blocks_unless_told_otherwise() {
+        let wanted = |line: &str| match read(line).unwrap().command {
+            Command::Rehearse(wanted) => wanted,
+            other => panic!("{other:?}"),
+        };
+        let plain = wanted("rehearse v2");
+        assert_eq!((plain.blocks, plain.keep, plain.force, plain.json), (100, false, false, false));
+        let all = wanted("rehearse --keep v2 --blocks 7 --json");
+        assert_eq!((all.blocks, all.keep, all.json, all.name.as_str()), (7, true, true, "v2"));
+        assert!(wanted("rehearse v2 --force").force);
+    }
+
+    #[test]
     fn a_flag_that_is_gone_is_ours_to_explain() {
         for (line, flag, value) in [
             ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
@@ -411,6 +434,9 @@ mod tests {
             "--home",
             "init a b",
             "resolve maybe",
+            "rehearse",
+            "rehearse v2 --blocks 0",
+            "rehearse v2 v3",
             "help frobnicate",
             "--help extra",
         ] {

@@ -72,6 +72,10 @@ pub const COMMANDS: &[Usage] = &[
         "go back to the version before, or to NAME (or genesis): now, or with the next run; with --restore, on its data",
     ),
     usage(
+        "rehearse NAME [--blocks N] [--keep] [--force] [--json]",
+        "try the staged binary of an upgrade on a clone of the data, fed with the blocks of the node that goes on",
+    ),
+    usage(
         "plan create NAME [NAME:HEIGHT...] [--description TEXT] [--chain-id N] [--from FILE] [--force]",
         "make a plan of upgrades, which does nothing until it is executed",
     ),

@@ -14,6 +14,7 @@ mod logger;
 mod metrics;
 mod network;
 mod plan;
+mod rehearse;
 mod resolve;
 mod rollback;
 mod run;
@@ -99,6 +100,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
         }
         Command::Now(name) => done(upgrade::now(&loaded.config, &home, name)),
+        Command::Rehearse(wanted) => rehearse::run(&loaded.config, &home, &wanted),
         Command::ResolveSign { at } => done(resolve::sign(&home, at)),
         Command::ResolveHead => done(resolve::head(&home)),
         Command::ResolveChain => done(resolve::chain(&home)),

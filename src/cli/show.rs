@@ -190,7 +190,8 @@ pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Optio
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
         let version = told(&plan.name).map(|told| format!(" {told}")).unwrap_or_default();
-        let binary = download.unwrap_or_else(|| format!("{}{version}", plan.binary));
+        let rehearsal = plan.rehearsal.map(|rehearsal| format!(", {rehearsal}")).unwrap_or_default();
+        let binary = download.unwrap_or_else(|| format!("{}{version}{rehearsal}", plan.binary));
         let why = match running || plan.on_hold {
             true => plan.why.clone(),
             false => "no supervisor is running".to_owned(),

@@ -7,8 +7,8 @@
 use super::download::{DownloadUrls, PublicKey};
 use super::http_url::HttpUrl;
 use super::value::{
-    BackupMethod, Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Setting, SignAfterUnclean,
-    Size, StopTimeoutAction,
+    BackupMethod, Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Rehearse, Setting,
+    SignAfterUnclean, Size, StopTimeoutAction,
 };
 use crate::name::Name;
 use crate::wbft::{Address, Endpoint};
@@ -146,6 +146,9 @@ settings! {
     "Backup and hooks" {
         /// The arguments with which a binary tells its version; a staged one that fails to is not switched to.
         daemon_smoke_args: String = "version";
+        /// Whether the binary of an upgrade is rehearsed by itself as soon as it is ready, as rehearse does by hand. An
+        /// upgrade whose rehearsal has failed is held until another one passes or rehearse --force lets it happen.
+        daemon_rehearse: Rehearse = "off";
         /// The directory for backups, outside the data directory.
         daemon_data_backup_dir: PathBuf = "backups";
         /// How files get into a backup. With auto each is cloned where the file system can, otherwise linked if the node

@@ -410,6 +410,16 @@ choice! {
 }
 
 choice! {
+    /// When the binary of an upgrade is rehearsed by itself.
+    Rehearse = "off | before-upgrade" {
+        /// Never.
+        Off = "off",
+        /// When it is ready.
+        BeforeUpgrade = "before-upgrade"
+    }
+}
+
+choice! {
     /// When a validator signs again after an unclean stop.
     SignAfterUnclean = "wait | now" {
         /// Once its head is past everything that it may have voted on.

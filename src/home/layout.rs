@@ -162,6 +162,12 @@ impl Home {
         self.state().join("last-words")
     }
 
+    /// The report of the last rehearsal of an upgrade.
+    #[must_use]
+    pub fn rehearsal(&self, name: &Name) -> PathBuf {
+        self.upgrade(name).join("rehearsal.json")
+    }
+
     /// The changes of the node's arguments that a version needs.
     #[must_use]
     pub fn args(&self, target: &Target) -> PathBuf {
@@ -256,6 +262,18 @@ impl Home {
     #[must_use]
     pub fn hook_lock(&self) -> PathBuf {
         self.state().join("hook.lock")
+    }
+
+    /// The lock that a rehearsal and its shadow hold.
+    #[must_use]
+    pub fn rehearsal_lock(&self) -> PathBuf {
+        self.state().join("rehearsal.lock")
+    }
+
+    /// The directory of a rehearsal that is going on: the clone of the data, and what belongs to the shadow.
+    #[must_use]
+    pub fn rehearsal_dir(&self) -> PathBuf {
+        self.backups.join(".wemixvisor-rehearsal")
     }
 
     /// The lock that a supervisor holds for life.

@@ -94,7 +94,7 @@ impl Machine {
         }
     }
 
-    fn start_aside(&mut self, job: Job) {
+    pub(super) fn start_aside(&mut self, job: Job) {
         self.worker = Worker::Aside;
         self.actions.push(Action::Start(job));
     }
@@ -141,7 +141,7 @@ impl Machine {
     }
 
     /// Whether there is no time any more for work that can wait.
-    fn is_upgrade_close(&self) -> bool {
+    pub(super) fn is_upgrade_close(&self) -> bool {
         self.nearing().is_some_and(|(_, left)| left <= BEGIN)
     }
 

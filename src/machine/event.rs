@@ -8,7 +8,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
-use super::record::{Attempt, Back, Block, Chain, HeadRecord, Ready, Record, Target, Version};
+use super::record::{Attempt, Back, Block, Chain, HeadRecord, Ready, Record, Rehearsal, Target, Version};
 use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::exit::Exit;
@@ -302,6 +302,8 @@ pub enum Job {
     },
     /// Put the backup of this upgrade in place of the data.
     Restore(Attempt),
+    /// Try the binary of an upgrade on a clone of the data, beside the node.
+    Rehearse(Upgrade),
     /// Look whether the backup of an upgrade is possible while the node runs, and bring what the node leaves as it is.
     Ahead {
         /// The upgrade.
@@ -327,6 +329,8 @@ pub enum JobEnd {
     Hooked(HookEnd),
     /// Of [`Job::Restore`].
     Restored(Result<(), Failure>),
+    /// Of [`Job::Rehearse`]. A failure says that none could be held.
+    Rehearsed(Name, Result<Rehearsal, Failure>),
     /// Of [`Job::Ahead`].
     Ahead(Name, Result<Ahead, Failure>),
     /// Of [`Job::Tend`].

@@ -70,6 +70,7 @@ pub mod quorum;
 mod record;
 mod recording;
 mod recovery;
+mod rehearsal;
 mod requests;
 mod resolve;
 mod restart;
@@ -93,8 +94,8 @@ pub use event::{
     Launched, Level, Mode, Notice, OwnMark, Recollection, Request, Status, Survey, Tended,
 };
 pub use record::{
-    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Switch, Target,
-    Turns, Version,
+    Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal,
+    Switch, Target, Turns, Version,
 };
 pub use recovery::{Recovery, recover};
 pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
@@ -102,7 +103,9 @@ pub use restart::backoff;
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Activity, BackView, BinaryState, Download, NodeView, Plan, SymptomView, TurnView, View};
+pub use view::{
+    Activity, BackView, BinaryState, Download, NodeView, Plan, RehearsalView, SymptomView, TurnView, View,
+};
 
 use crate::name::Name;
 use backups::Backups;
@@ -153,6 +156,8 @@ pub struct Policy {
     pub silent_after_unclean: bool,
     /// How long that may take before it is logged.
     pub sign_wait: Duration,
+    /// Whether a new binary is rehearsed when it is ready.
+    pub rehearse: bool,
 }
 
 impl Default for Policy {
@@ -177,6 +182,7 @@ impl Default for Policy {
             shortest_period: Duration::from_secs(1),
             silent_after_unclean: true,
             sign_wait: Duration::from_secs(600),
+            rehearse: false,
         }
     }
 }
@@ -265,6 +271,10 @@ pub struct Machine {
     behind: bool,
     /// The upgrades that were put off, and how often.
     put_off: BTreeMap<Name, u32>,
+    /// The upgrade that the worker rehearses.
+    rehearsing: Option<Name>,
+    /// The upgrades whose rehearsal could not be held: how often, and when it is tried again.
+    unheld: BTreeMap<Name, (u32, Instant)>,
     /// How many post-upgrade hooks run.
     post_hooks: u32,
     /// The operator's order to go back, until the way back is on record.
@@ -308,6 +318,8 @@ impl Machine {
             unwritten: 0,
             behind: false,
             put_off: BTreeMap::new(),
+            rehearsing: None,
+            unheld: BTreeMap::new(),
             post_hooks: 0,
             back: None,
             actions: Vec::new(),
@@ -386,7 +398,8 @@ impl Machine {
             }
         };
         let retry = self.retry_at().map(|at| (at, "prepare again"));
-        [own, retry].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+        let rehearse = self.rehearse_at().map(|at| (at, "rehearse again"));
+        [own, retry, rehearse].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
     }
 
     /// How often the head should be asked for where it does not come by itself.
@@ -436,6 +449,7 @@ impl Machine {
         }
         self.prepare(now);
         self.mind_backups(now);
+        self.rehearse(now);
     }
 
     /// The record that survives a crash of ours, as it is on disk; with no node running, as it is just being made durable.

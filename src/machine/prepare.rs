@@ -13,7 +13,7 @@ use crate::name::Name;
 use std::time::Instant;
 
 /// The number of the next upgrades that are tried again until their binaries are ready.
-const CLOSE: usize = 16;
+pub(super) const CLOSE: usize = 16;
 
 impl Machine {
     /// Begins to prepare the next binary that is not ready, if nothing else is being done.
@@ -94,7 +94,8 @@ impl Machine {
             Ok(ready) => {
                 let text = format!("name={name} sha256={}", ready.version.sha256.hex());
                 self.tell(Level::Info, "upgrade_ready", text, false);
-                if let Some(why) = self.unfit(&ready) {
+                let unfit = self.open().find(|u| u.name == name).and_then(|u| self.unfit(u, &ready));
+                if let Some(why) = unfit {
                     self.tell(Level::Error, "upgrade_unfit", format!("name={name} {why}"), true);
                 }
                 self.prepared.insert(name, Preparation::Ready(ready));
@@ -116,24 +117,31 @@ impl Machine {
         }
     }
 
-    /// Why a binary that can be switched to must not be: it is the one that runs, or an earlier one that lacks a fork.
-    /// Binaries are compared by digest, since one file may be staged under many names.
-    pub(super) fn unfit(&self, ready: &Ready) -> Option<String> {
+    /// Why a binary that can be switched to must not be: it is the one that runs, an earlier one that lacks a fork, or one
+    /// whose rehearsal has failed. Binaries are compared by digest, since one file may be staged under many names.
+    pub(super) fn unfit(&self, upgrade: &Upgrade, ready: &Ready) -> Option<String> {
         let sha256 = &ready.version.sha256;
         let current = &self.record.current;
         if *sha256 == current.sha256 && !ready.insisted {
             let what = format!("its binary is that of {}, which runs", current.target);
             return Some(format!("{what}: stage the right one, or this one with `upgrade add --force`"));
         }
-        let (name, fork) = lacks(&self.record, sha256).next()?;
-        Some(format!("its binary is an earlier one, which lacks the fork of {name} at {fork}"))
+        if let Some((name, fork)) = lacks(&self.record, sha256).next() {
+            return Some(format!("its binary is an earlier one, which lacks the fork of {name} at {fork}"));
+        }
+        let why = self.held_by_rehearsal(upgrade, ready)?;
+        Some(format!("its rehearsal has failed: {why}"))
     }
 
     /// Drops what is known of an upgrade's binary, and ends the work on it; what comes of that is ignored.
     pub(super) fn forget(&mut self, name: &Name) {
         self.tried = 0;
+        self.unheld.remove(name);
         if let Some(Preparation::Working { .. }) = self.prepared.remove(name) {
             self.cancel_job();
+        }
+        if self.rehearsing.as_ref() == Some(name) {
+            self.end_work_aside();
         }
     }
 

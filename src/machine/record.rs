@@ -478,8 +478,39 @@ pub struct Ready {
     pub promised: Option<String>,
     /// Whether there is a pre-upgrade hook to run.
     pub hook: bool,
+    /// The result of this binary's rehearsal.
+    pub rehearsal: Rehearsal,
+    /// Whether the operator lets the upgrade happen although the rehearsal has failed.
+    pub accepted: bool,
     /// Whether the operator has staged it although it is what runs.
     pub insisted: bool,
+}
+
+impl Ready {
+    /// A binary of which nothing more is known.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        Ready {
+            version,
+            promised: None,
+            hook: false,
+            rehearsal: Rehearsal::None,
+            accepted: false,
+            insisted: false,
+        }
+    }
+}
+
+/// The result of a binary's rehearsal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Rehearsal {
+    /// There was none.
+    #[default]
+    None,
+    /// It found nothing that speaks against the binary.
+    Passed,
+    /// It found this fault.
+    Failed(String),
 }
 
 #[cfg(test)]

@@ -238,7 +238,7 @@ mod tests {
     fn the_halt_ends_last_and_the_link_leads_to_the_other_binary_where_it_was_switched() {
         let v2 = || Target::Upgrade("v2".parse().unwrap());
         for (link, linked) in [(v2(), true), (Target::Genesis, false)] {
-            let ready = Ready { version: version(v3()), promised: None, hook: false, insisted: false };
+            let ready = Ready::new(version(v3()));
             let with = Decision::RetryWith { name: "v3".parse().unwrap(), ready, link };
             let resolved = resolve(halted(Phase::Trying), Some(100), with).unwrap();
             let mut actions = resolved.actions.iter();

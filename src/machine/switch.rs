@@ -2,7 +2,7 @@
 
 use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
 use super::probation::Judgement;
-use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Target};
+use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Rehearsal, Target};
 use super::restart::{ATTEMPTS, backoff};
 use super::rollback::{Verdict, decide};
 use super::state::{AfterRecord, Next, Node, Preparation, Rested, Sent, State, Why, Wish, Worker};
@@ -143,17 +143,17 @@ impl Machine {
     /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
     fn report_missed(&mut self, node: &mut Node) {
         let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let failed = |u: &&Upgrade| {
-            !u.on_hold && matches!(self.prepared.get(&u.name), Some(Preparation::Failed { .. }))
+        let obstacle = |u: &Upgrade| match self.prepared.get(&u.name)? {
+            _ if u.on_hold => None,
+            Preparation::Failed { detail, .. } => Some(detail.clone()),
+            Preparation::Ready(ready) => self.unfit(u, ready),
+            Preparation::Working { .. } => None,
         };
-        let missed = self.open().take_while(|u| u.height <= head).filter(failed);
-        let missed: Vec<Upgrade> = missed.filter(|u| !node.missed.contains(&u.name)).cloned().collect();
-        for Upgrade { name, height, .. } in missed {
-            if let Some(Preparation::Failed { detail, .. }) = self.prepared.get(&name)
-                && !self.is_put_off(&name)
-            {
-                let text =
-                    format!("name={name} height={height} head={head} the old binary goes on: {detail}");
+        let missed = self.open().take_while(|u| u.height <= head).filter(|u| !node.missed.contains(&u.name));
+        let missed: Vec<_> = missed.filter_map(|u| Some((u.name.clone(), u.height, obstacle(u)?))).collect();
+        for (name, height, why) in missed {
+            if !self.is_put_off(&name) {
+                let text = format!("name={name} height={height} head={head} the old binary goes on: {why}");
                 self.tell(Level::Error, "upgrade_overdue", text, true);
             }
             node.missed.push(name);
@@ -173,7 +173,7 @@ impl Machine {
         let head = self.heads.height().filter(|_| self.policy.watch_height);
         let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
             Preparation::Ready(_) if upgrade.on_hold => None,
-            Preparation::Ready(ready) if self.unfit(ready).is_none() => {
+            Preparation::Ready(ready) if self.unfit(upgrade, ready).is_none() => {
                 Some((upgrade.clone(), ready.clone()))
             }
             Preparation::Working { .. } | Preparation::Failed { .. } | Preparation::Ready(_) => None,
@@ -282,7 +282,7 @@ impl Machine {
             phase,
             attempt: 0,
             forgiven: 0,
-            dry_run: false,
+            dry_run: ready.rehearsal == Rehearsal::Passed,
             sealing: 0,
             own: None,
             asked: false,
@@ -353,6 +353,7 @@ impl Machine {
         self.worker = Worker::Idle;
         let end = match end {
             JobEnd::Prepared(name, result) => return self.prepared(now, name, result),
+            JobEnd::Rehearsed(name, result) => return self.rehearsed(now, &name, result),
             JobEnd::Ahead(name, result) => return self.looked_ahead(now, &name, result),
             JobEnd::Tended(result) => return self.tended(now, result),
             end => end,
@@ -401,7 +402,8 @@ impl Machine {
                 | Job::Hook { .. }
                 | Job::Restore(_)
                 | Job::Ahead { .. }
-                | Job::Tend { .. },
+                | Job::Tend { .. }
+                | Job::Rehearse(_),
                 _,
             ) => self.unexpected("job_done"),
         }

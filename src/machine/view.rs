@@ -3,7 +3,7 @@
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
 use super::node::RELEASE;
-use super::record::{Attempt, Block, Ended, Target, Version};
+use super::record::{Attempt, Block, Ended, Rehearsal, Target, Version};
 use super::sealing::SIGN;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Origin, Upgrade};
@@ -186,6 +186,21 @@ pub struct Plan {
     pub gates: Vec<String>,
     /// Why it does not happen though it is due, or why its binary is not ready.
     pub hold: Option<String>,
+    /// How its rehearsal went, where there is one.
+    #[serde(default)]
+    pub rehearsal: Option<RehearsalView>,
+}
+
+/// How a rehearsal went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RehearsalView {
+    /// It is going on.
+    Running,
+    /// Nothing speaks against the binary.
+    Passed,
+    /// Something does.
+    Failed,
 }
 
 /// How far a download is.
@@ -213,6 +228,16 @@ impl fmt::Display for Activity {
             Activity::Held => "held",
             Activity::BackingOff => "backing-off",
             Activity::Ended => "ended",
+        })
+    }
+}
+
+impl fmt::Display for RehearsalView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RehearsalView::Running => "rehearsing",
+            RehearsalView::Passed => "rehearsed",
+            RehearsalView::Failed => "rehearsal failed",
         })
     }
 }
@@ -318,7 +343,7 @@ impl Machine {
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
             None => (BinaryState::Waiting, None),
             Some(Preparation::Working { .. }) => (BinaryState::Preparing, None),
-            Some(Preparation::Ready(_)) => (BinaryState::Ready, None),
+            Some(Preparation::Ready(ready)) => (BinaryState::Ready, self.unfit(upgrade, ready)),
             Some(Preparation::Failed { detail, .. }) => (BinaryState::Failed, Some(detail.clone())),
         };
         let lack = self.backup_lack(upgrade).map(|lack| format!("no backup can be made: {lack}"));
@@ -345,6 +370,21 @@ impl Machine {
             download: None,
             gates,
             hold: trouble.or(hold),
+            rehearsal: self.rehearsal_view(&upgrade.name),
+        }
+    }
+
+    fn rehearsal_view(&self, name: &Name) -> Option<RehearsalView> {
+        if self.rehearsing.as_ref() == Some(name) {
+            return Some(RehearsalView::Running);
+        }
+        match self.prepared.get(name) {
+            Some(Preparation::Ready(ready)) => match &ready.rehearsal {
+                Rehearsal::None => None,
+                Rehearsal::Passed => Some(RehearsalView::Passed),
+                Rehearsal::Failed(_) => Some(RehearsalView::Failed),
+            },
+            Some(Preparation::Working { .. } | Preparation::Failed { .. }) | None => None,
         }
     }
 
@@ -386,12 +426,10 @@ impl Machine {
         if upgrade.on_hold {
             return format!("it is on hold: {RELEASE} {}", upgrade.name);
         }
-        if let Some(Preparation::Ready(ready)) = self.prepared.get(&upgrade.name)
-            && let Some(why) = self.unfit(ready)
-        {
-            return why;
-        }
         if let Some(trouble) = trouble {
+            if binary == BinaryState::Ready {
+                return trouble.to_owned();
+            }
             if self.is_put_off(&upgrade.name) {
                 return format!("it is put off for a while: {trouble}");
             }

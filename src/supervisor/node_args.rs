@@ -1,12 +1,7 @@
 //! The command line and the environment of a node, as far as we change them: to keep it from sealing, to try it without
-//! peers, and to have it follow the chain again at once.
-//!
-//! A geth-like node's flags begin with one or two hyphens, a switch takes a value after `=` only, and the values are
-//! those of Go's [ParseBool]. Such a node also reads every flag from a variable of the environment, with a prefix of
-//! its own (`GETH_MINE`).
-//!
-//! [ParseBool]: https://pkg.go.dev/strconv#ParseBool
+//! peers, and to have it follow the chain again at once. Its grammar is in [`crate::flags`].
 
+use crate::flags::{flag, is_true};
 use crate::machine::Mode;
 use std::ffi::{OsStr, OsString};
 
@@ -92,20 +87,9 @@ fn fast(args: &[OsString], environment: &[(OsString, OsString)]) -> Vec<(OsStrin
     set
 }
 
-/// The name of a flag, and its value where that is given after `=`.
-fn flag(arg: &OsStr) -> Option<(&str, Option<&str>)> {
-    let flag = arg.to_str()?.strip_prefix('-')?;
-    let flag = flag.strip_prefix('-').unwrap_or(flag);
-    Some(flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))))
-}
-
 fn is_mine(arg: &OsStr) -> bool {
     let Some((name, value)) = flag(arg) else { return false };
     name == "mine" && is_true(OsStr::new(value.unwrap_or("true")))
-}
-
-fn is_true(value: &OsStr) -> bool {
-    ["1", "t", "T", "true", "TRUE", "True"].iter().any(|yes| value == *yes)
 }
 
 #[cfg(test)]

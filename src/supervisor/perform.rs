@@ -222,6 +222,7 @@ fn describe(job: &Job) -> String {
         Job::Backup(progress) => format!("backup name={}", progress.name),
         Job::Hook { progress, retries } => format!("hook name={} retries={retries}", progress.name),
         Job::Restore(progress) => format!("restore name={}", progress.name),
+        Job::Rehearse(upgrade) => format!("rehearse name={}", upgrade.name),
         Job::Ahead { name, bring } => format!("backup_ahead name={name} bring={bring}"),
         Job::Tend { .. } => "tend_backups".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! The part of the configuration that the machine decides by.
 
-use crate::config::{Config, HeightSource, SignAfterUnclean, StopTimeoutAction};
+use crate::config::{Config, HeightSource, Rehearse, SignAfterUnclean, StopTimeoutAction};
 use crate::machine::{Policy, StopTimeout};
 use crate::upgrade::backup::Options;
 
@@ -28,5 +28,6 @@ pub(super) fn policy(config: &Config) -> Policy {
         shortest_period: config.block_period,
         silent_after_unclean: config.sign_after_unclean == SignAfterUnclean::Wait,
         sign_wait: config.sign_wait_timeout,
+        rehearse: config.daemon_rehearse == Rehearse::BeforeUpgrade,
     }
 }

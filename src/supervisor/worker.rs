@@ -9,9 +9,11 @@ use crate::name::Name;
 use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
 use crate::upgrade::hook::When;
 use crate::upgrade::prepare::{Downloads, Verified};
+use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often long work tells how far it is.
@@ -192,7 +194,38 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> 
             }
             JobEnd::Restored(restored.map(drop).map_err(failed))
         }
+        Job::Rehearse(upgrade) => {
+            let order = rehearse::Order {
+                config,
+                home,
+                name: &upgrade.name,
+                blocks: rehearse::BLOCKS,
+                fork: upgrade.fork_height,
+                keep: false,
+            };
+            let held = hold_rehearsal(&order, cancel);
+            JobEnd::Rehearsed(upgrade.name.clone(), held.map(|report| report.verdict().0).map_err(failed))
+        }
     }
+}
+
+/// In a thread of its own, which keeps the lowest priority that it gets.
+fn hold_rehearsal(order: &rehearse::Order<'_>, cancel: &Cancel) -> Result<rehearse::Report> {
+    let body = || rehearse::rehearse(order, cancel, &mut |_| {});
+    let report = thread::scope(|scope| {
+        let started = thread::Builder::new().name("rehearsal".to_owned()).spawn_scoped(scope, body);
+        let started = started.map_err(|e| Error::new(Kind::Io, "start a thread").because(e))?;
+        started.join().unwrap_or_else(|_| Err(Error::new(Kind::Bug, "the rehearsal has ended with a panic")))
+    })?;
+    let Report { upgrade, blocks, times, growth, log_lines, .. } = &report;
+    log::info!(
+        "event=rehearsed name={upgrade} passed={} blocks={blocks} start_ms={} stop_ms={} growth_mib={} warnings={log_lines}",
+        report.passed,
+        times.start_ms.unwrap_or(0),
+        times.stop_ms.unwrap_or(0),
+        growth / (1 << 20)
+    );
+    Ok(report)
 }
 
 /// The description of an upgrade's backup in its manifest.
@@ -223,6 +256,7 @@ fn failed(job: &Job, failure: Failure) -> JobEnd {
         Job::Backup(_) => JobEnd::BackedUp(Err(failure)),
         Job::Hook { .. } => JobEnd::Hooked(HookEnd::Failed(failure)),
         Job::Restore(_) => JobEnd::Restored(Err(failure)),
+        Job::Rehearse(upgrade) => JobEnd::Rehearsed(upgrade.name.clone(), Err(failure)),
         Job::Ahead { name, .. } => JobEnd::Ahead(name.clone(), Err(failure)),
         Job::Tend { .. } => JobEnd::Tended(Err(failure)),
     }

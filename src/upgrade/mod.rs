@@ -14,6 +14,7 @@ pub mod journal;
 pub mod node_args;
 pub mod planned;
 pub mod prepare;
+pub mod rehearse;
 pub mod restore;
 pub mod run;
 pub mod smoke;

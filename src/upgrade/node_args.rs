@@ -117,6 +117,13 @@ impl Changes {
         left.extend(self.add.iter().map(OsString::from));
         left
     }
+
+    /// The arguments of a node that runs with these changes, without those that they have added.
+    #[must_use]
+    pub fn without_added<'a>(&self, args: &'a [OsString]) -> &'a [OsString] {
+        let added: Vec<OsString> = self.add.iter().map(OsString::from).collect();
+        args.strip_suffix(&added[..]).unwrap_or(args)
+    }
 }
 
 /// As operators read it: `without --old, with --new`.
@@ -174,6 +181,15 @@ mod tests {
             ("!console", "--datadir d --old=1 -old 2 --http --cache 5"),
         ] {
             assert_eq!(applied(text, args), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_running_node_shows_its_arguments_without_those_that_its_version_added() {
+        let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        let of_v1 = changes("!--old\n--new=7\n--x").unwrap();
+        for (running, expected) in [("--http --new=7 --x", "--http"), ("--http --new=7", "--http --new=7")] {
+            assert_eq!(of_v1.without_added(&words(running)), words(expected));
         }
     }
 

@@ -8,13 +8,14 @@ use super::download::progress::Meter;
 use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
 use super::install;
 use super::node_args::Changes;
+use super::rehearse::Report;
 use super::{Cancel, hook, smoke};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::stamp::Stamp;
 use crate::home::{Home, Manifest, binary};
-use crate::machine::{Download, Ready, Target, Upgrade, Version};
+use crate::machine::{Download, Ready, Rehearsal, Target, Upgrade, Version};
 use crate::name::Name;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -61,7 +62,9 @@ pub fn prepare(
     Changes::of(home, &target)?;
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
     let insisted = Manifest::load(&home.manifest(&target))?.is_some_and(|manifest| manifest.insisted);
-    Ok(Ready { version, promised: said.version, hook, insisted })
+    let report = Report::of(home, &upgrade.name, &version.sha256);
+    let (rehearsal, accepted) = report.map_or((Rehearsal::None, false), |report| report.verdict());
+    Ok(Ready { version, promised: said.version, hook, rehearsal, accepted, insisted })
 }
 
 /// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is

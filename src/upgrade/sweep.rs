@@ -3,7 +3,7 @@
 //! The files of processes that still work are left: temporary names carry the process id, and backups, restores and
 //! downloads are locked. Data that a restore has replaced is the operator's and is only shown.
 
-use super::{backup, download, restore};
+use super::{backup, download, rehearse, restore};
 use crate::home::{Home, durable};
 use crate::machine::Target;
 use std::fs;
@@ -21,6 +21,7 @@ pub fn sweep(home: &Home) {
     }
     download::sweep(home);
     backup::sweep(home.backups());
+    rehearse::sweep(home);
     for path in restore::sweep(home) {
         log::warn!(
             "event=replaced_data_kept path={} a restore has replaced it; remove it when it is not needed any more",

@@ -15,6 +15,7 @@ mod house;
 mod network;
 mod plans;
 mod recovery;
+mod rehearse;
 mod restart;
 mod rig;
 mod rigs;

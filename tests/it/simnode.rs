@@ -17,6 +17,7 @@ mod dials;
 mod interfaces;
 mod network;
 mod recovery;
+mod shadow;
 mod silence;
 mod votes;
 

@@ -170,16 +170,15 @@ impl Engine {
         Ok(())
     }
 
-    /// A node that is in no network: nothing but a stale proposal can come of it.
+    /// A node that is in no network: nothing but a stale proposal can come of it, and what is imported from a file.
     fn stay_dry(&mut self, now: u64) -> std::io::Result<()> {
         let node = self.node.clone();
         let mut state = node.state();
-        let first = state.standing != Standing::Alone;
         state.standing = Standing::Alone;
         self.me.mining = node.takes_part(&state);
         self.votes.switch(self.me.mining, state.head(), false, now);
         self.votes.propose(&node.params, &node.args.options, now);
-        if first { self.store.save(&state.chain, node.rewind()) } else { Ok(()) }
+        self.store.save(&state.chain, node.rewind())
     }
 
     /// When the node has next something to do of itself.

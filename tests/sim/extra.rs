@@ -124,6 +124,11 @@ impl Header {
         list(&[self.encode(&self.extra), list(&[]), list(&[])]).len() as u64
     }
 
+    /// The whole block with this one transaction.
+    pub(crate) fn block(&self, transaction: &[u8]) -> Vec<u8> {
+        list(&[self.encode(&self.extra), list(&[bytes(transaction)]), list(&[])])
+    }
+
     fn encode(&self, extra: &Extra) -> Vec<u8> {
         let fixed = |digits: &str| super::hex::decode(digits).unwrap_or_default();
         list(&[

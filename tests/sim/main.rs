@@ -54,6 +54,11 @@
 //! before. A validator whose engine starts at an old head, one before its turn, proposes within 5 ms what may be final.
 //! `engine_forkchoiceUpdated` with a finalized block ends the imports of a node for ever.
 //!
+//! `debug_getRawBlock` gives a block that `admin_importChain` of another node takes, from a file of any number of them. A
+//! copy of the data of a running node starts like one that was killed: at the head that `rewind` leaves, with the blocks
+//! above it in the database. As the recorded node does, an import passes over a batch of blocks that are all in the
+//! database, whatever the head is; `debug_setHead` removes those above it.
+//!
 //! A file `sets.json` in the network's directory, `[[20,[0,1,3]]]`, lets only validators 0, 1 and 3 seal after block 20.
 //!
 //! | misbehaviour | |
@@ -63,6 +68,8 @@
 //! | `term-limit` | this many SIGTERMs after the first are a panic, exit code 2 (10) |
 //! | `rpc`, `rpc-delay` | `off hang garbage huge wrong-id wrong-shape close lie normal`; ms until it opens |
 //! | `rpc-lie` | `lie@N`: the next N answers about the head give a height far beyond; `chain@N`: another chain; without `@N` always; `none` |
+//! | `lacks` | modules that no transport serves: `debug,admin` |
+//! | `migrate` | ms that a start takes before it answers when the data are of an older format than `db` (0) |
 //! | `rewind` | blocks by which a SIGKILL takes the head back; peers can still get them |
 //! | `stop-rewind` | blocks by which a clean stop does (0; 1 was seen) |
 //! | `engine-stop` | ms that the engine goes on after `miner_stop` has returned (0) |
@@ -87,6 +94,7 @@ mod admin;
 mod args;
 mod behave;
 mod chain;
+mod debug;
 mod decided;
 mod dials;
 mod door;
@@ -104,6 +112,7 @@ mod log;
 mod net;
 mod node;
 mod options;
+mod raw;
 mod rpc;
 mod run;
 mod stamp;

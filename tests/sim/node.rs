@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) removed: Vec<usize>,
     /// Whether a finalized block was announced, which ends all imports for ever.
     pub(crate) halted: bool,
+    /// Hashes of the blocks above the head that an unclean end has left in the database.
+    pub(crate) buried: Vec<String>,
 }
 
 impl State {
@@ -83,6 +85,7 @@ impl Node {
             fetching: false,
             removed: Vec::new(),
             halted,
+            buried: Vec::new(),
         };
         let options = RwLock::new(Arc::new(args.options.clone()));
         let (state, subscribers) = (Mutex::new(state), Mutex::default());

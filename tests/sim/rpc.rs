@@ -162,6 +162,9 @@ impl Session {
         if !served {
             return Err(missing());
         }
+        if self.node.options().lacks.iter().any(|lacking| lacking == module) {
+            return Err(missing());
+        }
         let params = Params::new(params)?;
         match method {
             "eth_subscribe" => self.subscribe(&params),
@@ -170,6 +173,7 @@ impl Session {
             _ if module == "istanbul" => {
                 super::istanbul::call(&self.node, method, &params).ok_or_else(missing)?
             }
+            _ if module == "debug" => super::debug::call(&self.node, method, &params).ok_or_else(missing)?,
             _ if module == "admin" => super::admin::call(&self.node, method, &params).ok_or_else(missing)?,
             _ => super::eth::call(&self.node, method, &params).ok_or_else(missing)?,
         }

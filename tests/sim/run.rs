@@ -103,11 +103,15 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         }
         Fatal(explain(refusal, options))
     })?;
-    let (mut store, Loaded { mut chain, known }) =
+    let (mut store, Loaded { mut chain, known, was_older }) =
         Store::open(&args.datadir, lock, options.db, params.genesis())
             .map_err(|refusal| Fatal(explain(refusal, options)))?;
     if check_forks(&mut chain, &options.fork) {
         store.forget(chain.len())?;
+    }
+    if was_older && options.migrate > 0 {
+        info("Upgrading the database", &[("to", &options.db)]);
+        std::thread::sleep(Duration::from_millis(options.migrate));
     }
     let head = chain.len() - 1;
     start["head"] = head.into();
@@ -135,6 +139,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         if args.is_dry() { Network::watch(shared, params)? } else { Network::join(shared, params, &me)? };
     let halted = store.is_halted();
     let node = Arc::new(Node::new(args, network.params().clone(), chain, halted));
+    node.state().buried = known.iter().map(|block| block.hash.clone()).collect();
     let mut script = Script::new(dir);
     script.reread(&node);
     let options = node.options();

@@ -48,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) chain: Vec<Block>,
     /// Blocks above the head: known, but their state is missing.
     pub(crate) known: Vec<Block>,
+    /// Whether the data were of an older format.
+    pub(crate) was_older: bool,
 }
 
 /// Takes the lock of `datadir`, creating what is missing.
@@ -72,7 +74,7 @@ impl Store {
         genesis: Block,
     ) -> Result<(Store, Loaded), Refusal> {
         let chaindata = datadir.join(INSTANCE).join("chaindata");
-        check_format(&chaindata.join("VERSION"), db)?;
+        let was_older = check_format(&chaindata.join("VERSION"), db)?;
         keep_keys(datadir, &genesis.hash)?;
         let path = chaindata.join("blocks.jsonl");
         let mut log = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -94,7 +96,7 @@ impl Store {
         store.cut(chain.len())?;
         let head = store.marked.map_or(chain.len(), |head| chain.len().min(head + 1));
         let known = chain.split_off(head);
-        Ok((store, Loaded { chain, known }))
+        Ok((store, Loaded { chain, known, was_older }))
     }
 
     /// Writes `chain`, whose newest `lag` blocks are lost as the head if the process is killed.
@@ -163,13 +165,13 @@ fn halt_mark(head: &Path) -> PathBuf {
     head.with_file_name("TRANSITION")
 }
 
-/// Whether `datadir` says it was written in a format newer than `db`; older formats are upgraded on the spot.
-fn check_format(path: &Path, db: u32) -> Result<(), Refusal> {
+/// Refuses data of a format newer than `db`. Older ones are upgraded on the spot; returns whether they were.
+fn check_format(path: &Path, db: u32) -> Result<bool, Refusal> {
     let written = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     match written {
         Some(written) if written > db => Err(Refusal::Newer(written)),
-        Some(written) if written == db => Ok(()),
-        _ => Ok(fs::write(path, format!("{db}\n"))?),
+        Some(written) if written == db => Ok(false),
+        _ => Ok(fs::write(path, format!("{db}\n")).map(|()| written.is_some())?),
     }
 }
 

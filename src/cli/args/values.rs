@@ -62,9 +62,17 @@ pub(super) fn block(text: &str) -> Result<Block, String> {
 }
 
 pub(super) fn height(text: &str) -> Result<u64, String> {
+    positive(text, "a height")
+}
+
+pub(super) fn blocks(text: &str) -> Result<u64, String> {
+    positive(text, "a number of blocks")
+}
+
+fn positive(text: &str, noun: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|height| digits && *height > 0).ok_or_else(|| {
+    text.parse().ok().filter(|number| digits && *number > 0).ok_or_else(|| {
         let start: String = text.chars().take(40).collect();
-        format!("{start:?} is not a height: a whole number from 1 on")
+        format!("{start:?} is not {noun}: a whole number from 1 on")
     })
 }

@@ -361,7 +361,7 @@ impl World {
             let under_way = under_way && !self.unwritten;
             return require(!under_way, "nothing is prepared while the node is down for an upgrade");
         }
-        if let Job::Ahead { .. } | Job::Tend { .. } = job {
+        if let Job::Ahead { .. } | Job::Tend { .. } | Job::Rehearse(_) = job {
             require(self.process.is_some(), "what can wait is done beside a node")?;
             return require(
                 self.record.upgrade.is_none(),
@@ -373,7 +373,7 @@ impl World {
         let (phases, clean): (&[Phase], _) = match job {
             Job::Backup(_) => (&[Phase::Stopped], true),
             Job::Hook { .. } => (&[Phase::Stopped, Phase::BackedUp], false),
-            Job::Prepare(_) | Job::Restore(_) | Job::Ahead { .. } | Job::Tend { .. } => {
+            Job::Prepare(_) | Job::Restore(_) | Job::Ahead { .. } | Job::Tend { .. } | Job::Rehearse(_) => {
                 (&[Phase::Reverting], true)
             }
         };

@@ -18,6 +18,7 @@ mod operator;
 mod plans;
 mod random;
 mod recording;
+mod rehearsals;
 mod restarts;
 mod upgrades;
 mod ways;

@@ -85,11 +85,16 @@ proptest! {
 fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event> {
     let failure = || Failure::new(Class::Transient, "it failed");
     let ask = |what| Event::Request(Ask { reply_to: Some(number), what });
+    let rehearsal = match number % 3 {
+        0 => Rehearsal::None,
+        1 => Rehearsal::Passed,
+        _ => Rehearsal::Failed("it failed".to_owned()),
+    };
     let ready = Ready {
-        version: version(&Target::Upgrade(name("v2"))),
-        promised: None,
         hook: number.is_multiple_of(2),
         insisted: number.is_multiple_of(3),
+        rehearsal: rehearsal.clone(),
+        ..Ready::new(version(&Target::Upgrade(name("v2"))))
     };
     vec![
         Event::Boot(Facts {
@@ -118,6 +123,8 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
         Event::JobDone(JobEnd::BackedUp(Ok("v2-1".into()))),
         Event::JobDone(JobEnd::Hooked(HookEnd::Continue)),
         Event::JobDone(JobEnd::Restored(Err(failure()))),
+        Event::JobDone(JobEnd::Rehearsed(name("v2"), Ok(rehearsal))),
+        Event::JobDone(JobEnd::Rehearsed(name("v2"), Err(failure()))),
         Event::Head(Head { timestamp: Some(number), heard_at: number / 2, ..told(number) }),
         Event::Head(told(number % 200)),
         Event::Traced(Ok((number % 200..number % 200 + 3).map(told).collect())),

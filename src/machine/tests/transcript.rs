@@ -191,6 +191,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Start(Job::Backup(_)) => "back up".to_owned(),
         Action::Start(Job::Hook { retries, .. }) => format!("run hook, retries={retries}"),
         Action::Start(Job::Restore(_)) => "restore".to_owned(),
+        Action::Start(Job::Rehearse(upgrade)) => format!("rehearse {}", upgrade.name),
         Action::Start(Job::Ahead { name, bring: false }) => format!("look at the backup for {name}"),
         Action::Start(Job::Ahead { name, bring: true }) => format!("begin the backup for {name}"),
         Action::Start(Job::Tend { .. }) => "tend backups".to_owned(),

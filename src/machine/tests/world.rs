@@ -548,14 +548,20 @@ impl World {
                 if result.is_ok() {
                     self.truth.verified.insert(target.clone());
                 }
-                let ready =
-                    Ready { version: version(&target), promised: None, hook: self.hook, insisted: false };
+                let ready = Ready { hook: self.hook, ..Ready::new(version(&target)) };
                 JobEnd::Prepared(upgrade.name.clone(), result.map(|()| ready))
             }
             Job::Backup(progress) => {
                 JobEnd::BackedUp(result.map(|()| format!("{}-1", progress.name).as_str().into()))
             }
             Job::Restore(_) => JobEnd::Restored(result),
+            Job::Rehearse(upgrade) => {
+                let verdict = match input {
+                    Input::Abort => Rehearsal::Failed("it does not stop".to_owned()),
+                    _ => Rehearsal::Passed,
+                };
+                JobEnd::Rehearsed(upgrade.name.clone(), result.map(|()| verdict))
+            }
             Job::Ahead { name, .. } => {
                 JobEnd::Ahead(name.clone(), result.map(|()| Ahead { rest: Duration::from_secs(1) }))
             }

@@ -381,7 +381,8 @@ pub(crate) fn number(quantity: &Value) -> u64 {
     u64::from_str_radix(text.unwrap_or_default(), 16).unwrap_or_else(|_| panic!("{quantity} is no quantity"))
 }
 
-fn exchange(ipc: &Path, method: &str, params: &Value) -> Option<Value> {
+/// The reply to a call over IPC, if there is one.
+pub(crate) fn exchange(ipc: &Path, method: &str, params: &Value) -> Option<Value> {
     let mut stream = UnixStream::connect(ipc).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});

@@ -449,6 +449,7 @@ impl Sim {
             Job::Backup(_) | Job::Restore(_) => self.dice.within(50, 3_000),
             Job::Ahead { .. } | Job::Tend { .. } => self.dice.within(50, 30_000),
             Job::Hook { .. } => self.dice.within(10, hook * 1000 + 20),
+            Job::Rehearse(_) => self.dice.within(1_000, 300_000),
         };
         let home = &mut self.homes[i];
         home.jobs += 1;
@@ -473,12 +474,7 @@ impl Sim {
                     *fails -= 1;
                     Err(failure(if (*fails).is_multiple_of(2) { Class::Transient } else { Class::Permanent }))
                 } else {
-                    Ok(Ready {
-                        version: version(&target),
-                        promised: None,
-                        hook: self.scenario.hook > 0,
-                        insisted: false,
-                    })
+                    Ok(Ready { hook: self.scenario.hook > 0, ..Ready::new(version(&target)) })
                 };
                 JobEnd::Prepared(upgrade.name, result)
             }
@@ -487,6 +483,10 @@ impl Sim {
             Job::Hook { .. } if cancelled => JobEnd::Hooked(HookEnd::Failed(failure(Class::Cancelled))),
             Job::Hook { .. } => JobEnd::Hooked(HookEnd::Continue),
             Job::Restore(_) => JobEnd::Restored(Ok(())),
+            Job::Rehearse(upgrade) => {
+                let failed = if cancelled { Class::Cancelled } else { Class::Permanent };
+                JobEnd::Rehearsed(upgrade.name, Err(failure(failed)))
+            }
             Job::Ahead { name, .. } if cancelled => JobEnd::Ahead(name, Err(failure(Class::Cancelled))),
             Job::Ahead { name, .. } => JobEnd::Ahead(name, Ok(Ahead { rest: Duration::from_secs(1) })),
             Job::Tend { .. } if cancelled => JobEnd::Tended(Err(failure(Class::Cancelled))),

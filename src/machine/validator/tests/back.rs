@@ -69,7 +69,7 @@ fn the_binary_that_runs_is_not_upgraded_to_unless_the_operator_insists() {
         let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
         rig.feed(Event::Schedule(vec![Upgrade::new(name("v2"), H, Origin::Schedule)]));
         let version = Version { target: v2(), ..version(Target::Genesis) };
-        let ready = Ready { version, promised: None, hook: false, insisted };
+        let ready = Ready { insisted, ..Ready::new(version) };
         rig.feed(Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))));
         rig.follow(91);
         rig.follow(H);

@@ -187,7 +187,7 @@ fn the_operators_now_needs_no_gate() {
     let mut rig = running();
     rig.head(H - 5);
     rig.ask(Request::UpgradeNow(name("v2")));
-    let ready = Ready { version: version(v2()), promised: None, hook: false, insisted: false };
+    let ready = Ready::new(version(v2()));
     rig.feed(Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))));
     assert_eq!(rig.stops(), 1);
 }
@@ -230,8 +230,7 @@ fn an_upgrade_that_is_not_ready_holds_no_other_one_up() {
         name("v2"),
         Err(Failure::new(Class::Permanent, "no such file")),
     )));
-    let ready =
-        Ready { version: version(Target::Upgrade(name("v3"))), promised: None, hook: false, insisted: false };
+    let ready = Ready::new(version(Target::Upgrade(name("v3"))));
     rig.feed(Event::JobDone(JobEnd::Prepared(name("v3"), Ok(ready))));
     rig.follow(H);
     let upgrade = rig.record.upgrade.as_ref().map(|p| p.name.as_str());

@@ -261,7 +261,7 @@ fn a_second_binary_after_one_that_signed_opens_no_way_back() {
     // The operator tries another binary, staged as v2 (`resolve retry --with`).
     let mut record = rig.record.clone();
     record.halted = None;
-    let ready = Ready { version: version(v2()), promised: None, hook: false, insisted: false };
+    let ready = Ready::new(version(v2()));
     record.upgrade.as_mut().unwrap().begin_with(ready);
     let head = rig.kept.clone();
     let mut rig = rebooted(record, head);

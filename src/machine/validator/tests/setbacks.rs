@@ -13,7 +13,7 @@ fn stops_for_what_is_killed(seconds: u64) -> usize {
     for _ in 0..seconds {
         for of in names {
             let version = version(Target::Upgrade(name(of)));
-            let ready = Ready { version, promised: None, hook: false, insisted: false };
+            let ready = Ready::new(version);
             rig.feed(Event::JobDone(JobEnd::Prepared(name(of), Ok(ready))));
         }
         height += 1;

@@ -1,0 +1,108 @@
+//! Rehearsals that are held by themselves: when, what ends one early, and what a failed one holds up.
+//!
+//! A rehearsal is the least urgent work: it begins when the binaries of the next upgrades are ready and the node runs in
+//! peace, and it makes way for everything else, in the last minutes before an upgrade for its backup. An upgrade that comes due before the end of its rehearsal goes on without
+//! one; its binary is then tried without peers, as one that no rehearsal has proven.
+
+use super::event::{Class, Failure, Job, Level, Mode};
+use super::prepare::CLOSE;
+use super::record::{Ready, Rehearsal};
+use super::restart::backoff;
+use super::state::{Preparation, State, Wish, Worker};
+use super::{Machine, Upgrade};
+use crate::name::Name;
+use std::time::Instant;
+
+/// A rehearsal that cannot be held (too little space, no new blocks) is tried again after so many times the usual wait.
+const PATIENCE: u32 = 10;
+
+impl Machine {
+    /// Begins the next rehearsal, or ends the one that is in the way of something.
+    pub(super) fn rehearse(&mut self, now: Instant) {
+        if !self.may_rehearse() || self.due().is_some() {
+            if self.rehearsing.is_some() {
+                self.end_work_aside();
+            }
+            return;
+        }
+        if self.worker != Worker::Idle {
+            return;
+        }
+        let is_time = |at: Option<&(u32, Instant)>| at.is_none_or(|(_, at)| *at <= now);
+        let next = self.unrehearsed().find(|u| is_time(self.unheld.get(&u.name))).cloned();
+        if let Some(upgrade) = next {
+            self.rehearsing = Some(upgrade.name.clone());
+            self.start_aside(Job::Rehearse(upgrade));
+        }
+    }
+
+    /// When a rehearsal that could not be held is tried again.
+    pub(super) fn rehearse_at(&self) -> Option<Instant> {
+        if self.worker != Worker::Idle || !self.may_rehearse() {
+            return None;
+        }
+        self.unrehearsed().filter_map(|u| self.unheld.get(&u.name)).map(|(_, at)| *at).min()
+    }
+
+    pub(super) fn rehearsed(&mut self, now: Instant, name: &Name, result: Result<Rehearsal, Failure>) {
+        self.rehearsing = None;
+        match result {
+            Ok(verdict) => {
+                self.unheld.remove(name);
+                // A binary that has changed meanwhile is looked at anew.
+                let Some(Preparation::Ready(ready)) = self.prepared.get_mut(name) else { return };
+                ready.rehearsal = verdict.clone();
+                match verdict {
+                    Rehearsal::Failed(why) => {
+                        let text = format!("name={name} the upgrade is held: {why}");
+                        self.tell(Level::Error, "rehearsal_failed", text, true);
+                    }
+                    Rehearsal::Passed => {
+                        self.tell(Level::Info, "rehearsal_passed", format!("name={name}"), true);
+                    }
+                    Rehearsal::None => {}
+                }
+            }
+            Err(failure) if failure.class == Class::Cancelled => {
+                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
+            }
+            Err(failure) => {
+                let failures = self.unheld.get(name).map_or(0, |(failures, _)| *failures).saturating_add(1);
+                if failures == 1 {
+                    self.warn("rehearsal_not_held", format!("name={name} {failure}"));
+                }
+                let again = now + backoff(failures, self.seed) * PATIENCE;
+                self.unheld.insert(name.clone(), (failures, again));
+            }
+        }
+    }
+
+    /// Why an upgrade whose binary is ready is held all the same: its rehearsal has failed, and the operator has not said
+    /// that it shall happen.
+    pub(super) fn held_by_rehearsal<'a>(&self, upgrade: &Upgrade, ready: &'a Ready) -> Option<&'a str> {
+        match &ready.rehearsal {
+            Rehearsal::Failed(why) if self.policy.rehearse && !self.is_forced(upgrade) => Some(why),
+            Rehearsal::Failed(_) | Rehearsal::Passed | Rehearsal::None => None,
+        }
+    }
+
+    /// The next upgrades whose binaries are ready and were not rehearsed.
+    fn unrehearsed(&self) -> impl Iterator<Item = &Upgrade> {
+        let is_new = |u: &&Upgrade| match self.prepared.get(&u.name) {
+            Some(Preparation::Ready(ready)) => ready.rehearsal == Rehearsal::None && !ready.accepted,
+            Some(Preparation::Working { .. } | Preparation::Failed { .. }) | None => false,
+        };
+        self.open().take(CLOSE).filter(is_new)
+    }
+
+    /// A rehearsal needs a node that runs in peace: its blocks are what the shadow executes.
+    fn may_rehearse(&self) -> bool {
+        let runs = match &self.state {
+            State::Running(node) => node.mode != Mode::Dry && node.first_head.is_some(),
+            _ => false,
+        };
+        let makes_way = self.policy.backup && self.policy.backup_ahead && self.is_upgrade_close();
+        let is_quiet = self.wish == Wish::Run && self.record.upgrade.is_none() && !self.behind;
+        self.policy.rehearse && runs && is_quiet && !makes_way
+    }
+}

@@ -1,0 +1,118 @@
+//! Space and memory: enough of both before a rehearsal begins, and an end of it before the running node lacks either.
+
+use crate::error::{Error, Kind, Result};
+use rustix::fs::statvfs;
+use std::fs;
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+/// Space that a rehearsal leaves to the running node, and space for what the shadow writes besides.
+const SPACE: u64 = 512 * MIB;
+const WRITES: u64 = 512 * MIB;
+/// Memory that a rehearsal leaves to everything else, of the whole and at most.
+const MEMORY: (u64, u64) = (20, 512 * MIB);
+
+/// The memory of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Memory {
+    total: u64,
+    available: u64,
+}
+
+/// Refuses a rehearsal that would need more space at `place` than there is, or more memory: about as much as the
+/// running node, `resident`.
+///
+/// # Errors
+/// [`Kind::NotMet`] with the numbers.
+pub(super) fn check(place: &Path, bytes: u64, resident: u64) -> Result<()> {
+    let free = free_space(place)?;
+    let need = bytes.saturating_add(SPACE + WRITES);
+    if free < need {
+        return Err(lacking("space", need, free).at(place.display()).hint(
+            "make room, or set daemon_data_backup_dir to the file system of the data, where most files need no copy",
+        ));
+    }
+    match memory() {
+        Some(memory) if memory.available < resident.saturating_add(floor(memory)) => {
+            Err(lacking("memory", resident.saturating_add(floor(memory)), memory.available)
+                .hint("rehearse on a machine with more memory, or lower the node's --cache"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What has become scarce, in words.
+pub(super) fn scarce(place: &Path) -> Option<String> {
+    let free = free_space(place).unwrap_or(u64::MAX);
+    if free < SPACE {
+        return Some(format!(
+            "{} MiB of space are left, and {} MiB are the running node's",
+            free / MIB,
+            SPACE / MIB
+        ));
+    }
+    let memory = memory().filter(|memory| memory.available < floor(*memory))?;
+    Some(format!(
+        "{} MiB of memory are left, and {} MiB are the running node's",
+        memory.available / MIB,
+        floor(memory) / MIB
+    ))
+}
+
+/// A line of `/proc/meminfo` or `/proc/PID/status`, in bytes.
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
+}
+
+fn lacking(what: &str, need: u64, there: u64) -> Error {
+    let numbers = format!("it needs {} MiB, {} MiB are available", need.div_ceil(MIB), there / MIB);
+    Error::new(Kind::NotMet, format!("too little {what} for a rehearsal")).because(numbers)
+}
+
+fn floor(memory: Memory) -> u64 {
+    (memory.total / MEMORY.0).min(MEMORY.1)
+}
+
+fn free_space(place: &Path) -> Result<u64> {
+    let space = statvfs(place).map_err(|e| Error::io("look for free space on", place, e.into()))?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// `None` where the kernel does not tell.
+fn memory() -> Option<Memory> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    Some(Memory { total: field(&text, "MemTotal:")?, available: field(&text, "MemAvailable:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let text =
+            "MemTotal:       24684544 kB\nMemFree: 1 kB\nMemAvailable:   18000000 kB\nHugePages_Total:  7\n";
+        assert_eq!(field(text, "MemAvailable:"), Some(18_000_000 * 1024));
+        assert_eq!((field(text, "HugePages_Total:"), field(text, "Gone:")), (None, None));
+        assert!(memory().is_some_and(|memory| memory.available <= memory.total));
+    }
+
+    #[test]
+    fn what_is_lacking_is_said_in_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |bytes, resident| check(dir.path(), bytes, resident).unwrap_err();
+        let space = refused(1 << 60, 0);
+        assert_eq!(space.kind(), Kind::NotMet);
+        assert!(space.to_string().starts_with("too little space for a rehearsal: "), "{space}");
+        let memory = refused(0, 1 << 50).to_string();
+        assert!(memory.starts_with("too little memory for a rehearsal: it needs 1073"), "{memory}");
+    }
+
+    #[test]
+    fn a_small_machine_gives_up_less() {
+        assert_eq!(floor(Memory { total: 1000 * MIB, available: 0 }), 50 * MIB);
+        assert_eq!(floor(Memory { total: 1 << 40, available: 0 }), 512 * MIB);
+    }
+}
