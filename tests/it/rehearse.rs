@@ -30,11 +30,11 @@ fn begin(rig: &Rig, args: &[&str]) -> Child {
 
 #[test]
 fn a_binary_that_does_well_is_reported_with_its_times_and_leaves_nothing_behind() {
-    let rig = Rig::with(&[("rewind", "40")]);
+    let rig = Rig::with(&[("period", "150"), ("rewind", "20")]);
     rig.stage("v2", &[("db", "9"), ("migrate", "300"), ("stop", "150"), ("fork", "100000")]);
     rig.ok(&["upgrade", "schedule", "v2", "99999", "--fork-height", "100000"]);
     let mut visor = rig.run_with(&[], &["--mine", "--http", "--http.port", "0"]);
-    visor.wait_head(60);
+    visor.wait_head(30);
     // A table of Pebble is shared with the clone, and survives it.
     let tables = rig.data().join("simnode/tables");
     fs::create_dir(&tables).unwrap();
@@ -43,13 +43,13 @@ fn a_binary_that_does_well_is_reported_with_its_times_and_leaves_nothing_behind(
     let before = rig.traces().starts().len();
 
     let shown: Value =
-        serde_json::from_str(&rig.ok(&["rehearse", "v2", "--blocks", "30", "--json"])).unwrap();
+        serde_json::from_str(&rig.ok(&["rehearse", "v2", "--blocks", "25", "--json"])).unwrap();
     let report = report(&rig);
     assert_eq!(serde_json::to_value(&report).unwrap(), shown);
     assert!(report.passed && report.fed, "{report:?}");
     assert!(report.reasons.is_empty() && report.notes.is_empty(), "{report:?}");
     assert!(
-        report.blocks >= 30 && report.ended_at.unwrap() == report.began_at.unwrap() + report.blocks,
+        report.blocks >= 25 && report.ended_at.unwrap() == report.began_at.unwrap() + report.blocks,
         "{report:?}"
     );
     assert!(report.times.start_ms.unwrap() >= 300 && report.times.stop_ms.unwrap() >= 150, "{report:?}");

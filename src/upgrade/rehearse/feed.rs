@@ -27,14 +27,19 @@ const ASKED: u64 = 8;
 /// The time for an import, and for a new block to come.
 const IMPORT: Duration = Duration::from_secs(600);
 const STILL: Duration = Duration::from_secs(180);
+/// A shadow that has executed enough and comes no nearer to the head for this time does not get there: it has the lowest
+/// priority.
+const NEARER: Duration = Duration::from_secs(20);
 /// How often the running node is asked for its head.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How feeding ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fed {
-    /// All blocks that were wanted have been executed.
+    /// All blocks that were wanted have been executed, and the shadow is at the head.
     All,
+    /// The same, but the chain rises as fast as the shadow executes: so many blocks were left.
+    Behind(u64),
     /// One of the nodes does not serve what it takes.
     NotServed(String),
     /// The binary does not accept the chain.
@@ -100,6 +105,7 @@ impl<'a> Feed<'a> {
             Err(why) => return Ok(Fed::Refused(why)),
         };
         let mut last = Instant::now();
+        let mut nearest = (u64::MAX, last);
         loop {
             if self.cancel.is_cancelled() {
                 return Err(Error::new(Kind::NotMet, "the rehearsal was cancelled"));
@@ -113,8 +119,15 @@ impl<'a> Feed<'a> {
                 }
                 last = Instant::now();
             }
-            progress(Progress::Feed { blocks: self.meal.blocks, wanted, behind: head.saturating_sub(at) });
-            if at < head {
+            let behind = head.saturating_sub(at);
+            progress(Progress::Feed { blocks: self.meal.blocks, wanted, behind });
+            if behind < nearest.0 {
+                nearest = (behind, Instant::now());
+            }
+            if behind > 0 {
+                if self.meal.blocks >= wanted && nearest.1.elapsed() > NEARER {
+                    return Ok(Fed::Behind(behind));
+                }
                 continue;
             }
             self.meal.caught_up.get_or_insert((began.elapsed(), self.meal.blocks));

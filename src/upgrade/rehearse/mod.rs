@@ -381,6 +381,12 @@ impl Stage<'_> {
                 interview(&mut self.report, &mut feed, self.order.fork)?;
                 match feed.run(self.order.blocks, progress)? {
                     Fed::All => Ok(true),
+                    Fed::Behind(blocks) => {
+                        let note =
+                            format!("it was {blocks} blocks behind at the end: the chain was as fast as it");
+                        self.report.notes.push(note);
+                        Ok(true)
+                    }
                     Fed::NotServed(what) => {
                         self.report.notes.push(format!("it could not be fed: {what}"));
                         Ok(false)
