@@ -239,7 +239,7 @@ fn a_supervisor_rehearses_by_itself_and_a_binary_that_has_passed_is_switched_to(
     visor.wait(&["event=rehearsal_passed", "name=v2"]);
     let passed = |status: &Value| (status["planned"][0]["rehearsal"] == "passed").then_some(());
     visor.wait_status("the verdict", passed);
-    assert!(rig.ok(&["upgrade", "list"]).contains("ready, rehearsed"));
+    assert!(rig.ok(&["upgrade", "list"]).contains("ready 2-stable, rehearsed"));
     assert!(report(&rig).blocks >= 100);
     // The next supervisor knows it from the report.
     assert_eq!(visor.stop(), 0);
@@ -265,7 +265,7 @@ fn a_failed_rehearsal_holds_the_upgrade_until_the_operator_lets_it_happen() {
     rig.schedule("v2", head + 20);
     visor.wait(&["event=upgrade_overdue", "its rehearsal has failed: it stopped with exit code 4"]);
     visor.wait_head(head + 40);
-    assert!(rig.ok(&["upgrade", "list"]).contains("ready, rehearsal failed"));
+    assert!(rig.ok(&["upgrade", "list"]).contains("ready 2-stable, rehearsal failed"));
     assert_eq!((rig.current().as_str(), rig.traces().signals().len()), ("genesis", 0));
     assert!(rig.ok(&["rehearse", "v2", "--force"]).contains("may happen although its rehearsal has failed"));
     visor.wait_outcome("v2", "applied");
