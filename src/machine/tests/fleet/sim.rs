@@ -447,7 +447,8 @@ impl Sim {
             Job::Prepare(_) if self.dice.chance(self.scenario.late) => self.dice.within(30_000, 200_000),
             Job::Prepare(_) => self.dice.within(200, 5_000),
             Job::Backup(_) | Job::Restore(_) => self.dice.within(50, 3_000),
-            Job::Ahead { .. } | Job::Tend { .. } => self.dice.within(50, 30_000),
+            // No dice: what is done beside a node must not change what becomes of it.
+            Job::Ahead { .. } | Job::Tend { .. } => 5_000,
             Job::Hook { .. } => self.dice.within(10, hook * 1000 + 20),
             Job::Rehearse(_) => self.dice.within(1_000, 300_000),
         };
