@@ -58,6 +58,8 @@ struct First {
     /// The last of them; each is linked to the one before.
     head: Head,
     voucher: Voucher,
+    /// The one that the node was asked for by its height, and when.
+    asked: Option<(Instant, Head)>,
 }
 
 /// Whether the node has named the chain of this home since its first head was heard: another node may answer for a moment.
@@ -108,6 +110,11 @@ impl Pace {
     /// Two answers that are less than this apart may have come in one packet, and count as one.
     fn apart(self) -> Duration {
         (self.shortest / 2).min(Duration::from_millis(500))
+    }
+
+    /// A question is asked again after this time.
+    fn question(self) -> Duration {
+        self.period.max(Duration::from_secs(2))
     }
 }
 
@@ -190,10 +197,8 @@ impl Heads {
 
     /// At the first contact: when to ask for the head again, to have a second answer.
     pub(super) fn asks_again_at(&self, pace: Pace) -> Option<Instant> {
-        self.first
-            .as_ref()
-            .filter(|first| first.voucher == Voucher::Given)
-            .map(|first| first.at + pace.apart())
+        let first = self.first.as_ref().filter(|first| first.voucher == Voucher::Given)?;
+        Some(first.asked.as_ref().map_or(first.at + pace.apart(), |(asked, _)| *asked + pace.question()))
     }
 
     /// At the first contact: whether the node has to name its chain before its heads can count, and whether it was not asked
@@ -305,8 +310,7 @@ impl Heads {
             self.count(now, std::slice::from_ref(head), pace);
             return Hearing::Counted;
         }
-        if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.period.max(Duration::from_secs(2)))
-        {
+        if self.open.as_ref().is_some_and(|(asked, _)| now < *asked + pace.question()) {
             return Hearing::Nothing;
         }
         (self.open, self.anchored) = (Some((now, head.clone())), false);
@@ -362,6 +366,9 @@ impl Heads {
 
     /// The node's block at a height, as it answered when it was asked for it.
     pub(super) fn recalled(&mut self, block: &Block, pace: Pace) -> Hearing {
+        if self.record.is_none() {
+            return self.met(block);
+        }
         // A node that has our block, and the open head as well, is on our chain.
         if let Some((_, head)) = &self.open
             && head.block.height == block.height
@@ -398,22 +405,37 @@ impl Heads {
     }
 
     /// The first contact: two answers that are linked make the record, where the node has named the chain of this home in
-    /// between. An answer in the same packet is no second answer.
+    /// between and has that block at its height as well. An answer in the same packet is no second answer, and what is
+    /// false of the latest block is repeated for as long as that is asked for.
     fn meet(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
         let linked =
             |first: &&mut First| is_same(&first.head.block, &head.block) || is_child(head, &first.head.block);
         let Some(first) = self.first.as_mut().filter(linked) else {
-            self.first = Some(First { at: now, head: head.clone(), voucher: Voucher::Missing });
+            self.first = Some(First { at: now, head: head.clone(), voucher: Voucher::Missing, asked: None });
             return Hearing::Nothing;
         };
-        if first.voucher != Voucher::Given || now < first.at + pace.apart() {
-            first.head = head.clone();
+        first.head = head.clone();
+        let waits = first.asked.as_ref().is_some_and(|(asked, _)| now < *asked + pace.question());
+        if first.voucher != Voucher::Given || now < first.at + pace.apart() || waits {
             return Hearing::Nothing;
         }
-        (self.record, self.first) = (Some(HeadRecord::of(head)), None);
+        first.asked = Some((now, head.clone()));
+        Hearing::Recall { height: head.block.height }
+    }
+
+    /// The node's block at the height of the head that the first contact was about.
+    fn met(&mut self, block: &Block) -> Hearing {
+        let Some((_, head)) = self.first.as_ref().and_then(|first| first.asked.as_ref()) else {
+            return Hearing::Nothing;
+        };
+        if head.block.height != block.height {
+            return Hearing::Nothing;
+        }
+        let record = (block.hash.is_some() && is_same(block, &head.block)).then(|| HeadRecord::of(head));
+        (self.record, self.first) = (record, None);
         // Another record: its time begins now.
         (self.since, self.credit) = (Duration::ZERO, None);
-        Hearing::Counted
+        if self.record.is_some() { Hearing::Counted } else { Hearing::Nothing }
     }
 
     /// Takes note of a head that does not follow upon the record. When an honest chain has grown long enough without

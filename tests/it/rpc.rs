@@ -129,6 +129,20 @@ fn a_height_that_is_told_once_is_not_believed() {
 }
 
 #[test]
+fn a_latest_block_that_is_false_at_the_first_contact_begins_no_upgrade() {
+    let rig = Rig::with(&[("rpc-lie", "lie@6")]);
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 100_000);
+    let mut visor = rig.run();
+    visor.wait(&["event=upgrade_ready"]);
+    let counts = |status: &Value| status["head_record"]["height"].as_u64().filter(|height| *height >= 20);
+    let record = visor.wait_status("a head that counts", counts);
+    assert!(record < 100_000, "{record}");
+    assert_eq!(visor.stop(), 0);
+    assert_eq!(rig.versions(), ["v1"]);
+}
+
+#[test]
 fn a_head_that_goes_back_counts_where_it_is() {
     let rig = Rig::with(&[("backwards", "8@20")]);
     rig.stage("v2", &[]);

@@ -172,6 +172,12 @@ impl Rig {
                     Action::Trace { from, to } => {
                         events.push(Event::Traced(Ok((*from..=*to).map(told).collect())));
                     }
+                    // At the first contact.
+                    Action::Recall { height } if self.machine.heads.height().is_none() => {
+                        let block = block(*height);
+                        let answer = Recollection { block, client_version: None, forks: None };
+                        events.push(Event::Recalled(Ok(answer)));
+                    }
                     Action::Unpeer => events.push(Event::Unpeered(Ok(3))),
                     Action::Greet { .. } => events.push(Event::Greeted(Ok(Some("a".to_owned())))),
                     Action::KeepHead(record) => self.kept = Some(record.clone()),

@@ -81,9 +81,18 @@ fn a_node_that_answers_later_than_it_is_asked_again_vouches_for_its_head_all_the
             due.pop_front();
             events.push(Event::Identified(Ok(chain())));
         }
-        for event in events {
-            let asked = rig.machine.step(rig.now, event).into_iter().filter(|a| *a == Action::Identify);
-            due.extend(asked.map(|_| tenth));
+        events.reverse();
+        while let Some(event) = events.pop() {
+            for action in rig.machine.step(rig.now, event) {
+                match action {
+                    Action::Identify => due.push_back(tenth),
+                    Action::Recall { height } => {
+                        let answer = Recollection { block: block(height), client_version: None, forks: None };
+                        events.push(Event::Recalled(Ok(answer)));
+                    }
+                    _ => {}
+                }
+            }
         }
     }
     assert!(rig.machine.view().head_record.is_some(), "no head has counted up to block {height}");
