@@ -62,7 +62,9 @@ fn run(home: &Home, records: &Receiver<Option<HeadRecord>>) {
         if let Err(e) = keep(home, &mut file, newest) {
             file = None;
             if reported.is_none_or(|at| at.elapsed() >= REMIND) {
-                log::error!("event=head_not_kept after a crash the validator stays silent for longer: {e}");
+                log::error!(
+                    "event=head_not_kept after a crash this validator may not know what was final: {e}"
+                );
                 reported = Some(Instant::now());
             }
         }
