@@ -158,6 +158,14 @@ impl Machine {
             node.chain_check = None;
             self.follow(now, node, Next::Save { record: Box::new(record), news: None, applied: None });
         }
-        forgotten(highest)
+        let goal = self.node().and_then(|node| node.network.returning.goal.as_ref());
+        let goal = goal.filter(|_| self.record.silent).map(|goal| {
+            let height = goal.height;
+            format!(
+                "; the node stays silent until it is beyond block {height}, which was final when it was started: if \
+                 that is wrong, wemixvisor restart"
+            )
+        });
+        forgotten(highest) + &goal.unwrap_or_default()
     }
 }

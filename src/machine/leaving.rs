@@ -5,7 +5,7 @@
 
 use super::event::{Action, Failure, Mode, Survey};
 use super::gates::{self, Reason, Slot, Verdict};
-use super::record::Phase;
+use super::record::{Block, Phase};
 use super::state::{Node, Sent, State, Why};
 use super::validator::is_in_set;
 use super::{Machine, Upgrade};
@@ -38,6 +38,9 @@ pub(super) struct Departure {
     pub(super) unsigned: bool,
     /// The block up to which it has proven that.
     pub(super) unsigned_to: Option<u64>,
+    /// The block that was final for it, if it was silent: the next one waits for that as well, also where the operator has
+    /// had the head record forgotten meanwhile.
+    pub(super) goal: Option<Block>,
 }
 
 impl Machine {

@@ -545,6 +545,11 @@ impl Machine {
             Hearing::Trace { from, to } => self.actions.push(Action::Trace { from, to }),
             Hearing::Recall { height } => self.actions.push(Action::Recall { height }),
             Hearing::Fallen { from } => {
+                // It was wrong, and so is what was taken to be final by it.
+                let goal = self.heads.block().cloned();
+                if let Some(node) = self.node_mut() {
+                    node.network.returning.goal = goal;
+                }
                 let to = self.heads.height().unwrap_or(0);
                 let text =
                     format!("from={from} to={to} the node follows an honest chain below the head record");

@@ -238,7 +238,9 @@ impl Machine {
             self.switched = Some(now);
         }
         let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
-        node.network.returning.goal = self.heads.block().cloned();
+        let kept = self.departure.goal.take();
+        node.network.returning.goal =
+            kept.into_iter().chain(self.heads.block().cloned()).max_by_key(|b| b.height);
         node.not_before = self.behind.then(|| now + self.record_again());
         self.state = State::Running(node);
     }
@@ -360,6 +362,8 @@ impl Machine {
             self.departure.unsigned = ran.unsigned;
             (self.departure.database, self.departure.forks) = (None, Vec::new());
         }
+        // Only the operator's restart begins anew.
+        self.departure.goal = ran.goal.filter(|_| self.record.silent && why != Why::Restart);
         let since = ran.since;
         match why {
             _ if self.wish == Wish::Stop => {

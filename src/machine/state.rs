@@ -363,6 +363,8 @@ pub(super) struct Ran {
     pub(super) head: Option<Block>,
     /// Whether the chain has proven, until it was asked to stop, that the new binary had signed nothing.
     pub(super) unsigned: bool,
+    /// The block that was final when it was started.
+    pub(super) goal: Option<Block>,
 }
 
 impl Ran {
@@ -374,6 +376,7 @@ impl Ran {
     pub(super) fn of(node: &Node, now: Instant) -> Ran {
         let first = node.first_head.map(|(_, head)| head);
         let head = node.head.as_ref().map(|head| head.block.clone());
-        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned: false }
+        let goal = node.network.returning.goal.clone();
+        Ran { since: node.since, ended: now, mode: node.mode, first, head, unsigned: false, goal }
     }
 }

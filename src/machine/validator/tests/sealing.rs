@@ -425,12 +425,45 @@ fn a_record_that_is_forgotten_lets_no_silent_node_sign_below_what_was_final() {
     let mut rig = after_a_kill();
     rig.head(150);
     rig.ask(Request::ResetHead);
+    let said = rig.answer().unwrap();
+    assert!(said.contains("beyond block 200") && said.ends_with("wemixvisor restart"), "{said}");
     for _ in 0..80 {
         rig.pass(1);
         rig.feed(Event::Head(told(150)));
         rig.surveyed(survey(150, &[]));
     }
     assert_eq!(rig.signs(), 0);
+    // Nor does one that we start again ourselves, since it finds no peers.
+    for _ in 0..50 {
+        rig.pass(1);
+        rig.surveyed(connected(150, &[]));
+    }
+    rig.exits(Status::Code(0));
+    rig.tick(40);
+    assert_eq!(rig.modes(), [Mode::Silent; 2]);
+    rig.head(150);
+    for _ in 0..80 {
+        rig.pass(1);
+        rig.surveyed(survey(150, &[]));
+    }
+    assert_eq!(rig.signs(), 0, "{}", rig.silent());
+}
+
+#[test]
+fn a_record_that_has_fallen_keeps_no_node_silent() {
+    let recent = vec![block(150)];
+    let head = HeadRecord { block: block(1121), timestamp: None, binary: None, turns: None, recent };
+    let record = Record { node: NodeMark::StoppedUnclean, ..Record::new(version(Target::Genesis)) };
+    let record = Record { chain: Some(chain()), ..record };
+    let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
+    assert_eq!(rig.modes(), [Mode::Silent]);
+    for height in 149..175 {
+        rig.pass(1);
+        rig.feed(Event::Head(Head { timestamp: Some(height), heard_at: height, ..told(height) }));
+        rig.surveyed(survey(height, &[]));
+    }
+    assert!(rig.told("head_record_fell"));
+    assert!(rig.signs() > 0, "{}", rig.silent());
 }
 
 #[test]
