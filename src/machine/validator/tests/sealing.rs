@@ -97,6 +97,26 @@ fn out_of_turn_or_next_to_an_own_proposal_it_comes_back_silent() {
 }
 
 #[test]
+fn blocks_that_come_while_it_stops_may_bring_it_next_to_an_own_proposal() {
+    let stopped = |last: u64| {
+        let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        rig.follow(91);
+        rig.follow(105);
+        rig.ask(Request::Restart);
+        assert_eq!(rig.stops(), 1, "two blocks before 107, which is ours");
+        (106..=last).for_each(|height| rig.head(height));
+        rig.exits(Status::Code(0));
+        rig.tick(10);
+        assert_eq!(rig.kept.as_ref().unwrap().block.height, last);
+        rig.modes()
+    };
+    assert_eq!(stopped(105), [Mode::Full, Mode::Full]);
+    assert_eq!(stopped(106), [Mode::Full, Mode::Silent], "we would propose 107 again");
+    assert_eq!(stopped(107), [Mode::Full, Mode::Silent], "the stop may have lost block 107");
+    assert_eq!(stopped(108), [Mode::Full, Mode::Full]);
+}
+
+#[test]
 fn at_the_fork_all_go_at_once_and_seal_at_once() {
     let started = |forks: &[u64], lost: u64| {
         let mut rig = running_to(Some(H + 1));

@@ -50,3 +50,34 @@ fn a_chain_that_stands_still_is_named_with_the_missing_and_the_next_round() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[test]
+fn a_node_that_stands_while_the_network_goes_on_is_frozen_and_at_a_fork_that_is_named() {
+    let beyond = |head: u64| Survey { network_head: Some(head + 50), ..survey(head, &[]) };
+    for (fork, named) in [(None, "frozen"), (Some(H + 40), "frozen"), (Some(H + 1), "frozen_at_fork")] {
+        let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
+        // Its binary is not there.
+        let upgrade = Upgrade { fork_height: fork, ..Upgrade::new(name("v2"), H, Origin::Schedule) };
+        rig.feed(Event::Schedule(vec![upgrade]));
+        rig.follow(91);
+        rig.head(H);
+        for _ in 0..5 {
+            rig.pass(1);
+            rig.surveyed(beyond(H));
+        }
+        assert!(!rig.told(named), "{fork:?}");
+        for _ in 0..62 {
+            rig.pass(1);
+            rig.surveyed(beyond(H));
+        }
+        let texts: Vec<&str> = rig.notices(named).iter().map(|notice| notice.text.as_str()).collect();
+        assert_eq!(texts.len(), 2, "once, and again after a minute: {texts:?}");
+        assert!(texts[0].contains(&format!("head={H} for=6s the network is at {}", H + 50)), "{texts:?}");
+        let shown: Vec<String> =
+            rig.machine.view().symptoms.into_iter().map(|symptom| symptom.name).collect();
+        assert!(shown.iter().any(|name| name == named), "{shown:?}");
+        let at_fork = format!("cannot follow the fork at {}", H + 1);
+        assert_eq!(texts[0].contains(&at_fork), named == "frozen_at_fork", "{texts:?}");
+        assert!(!rig.told("chain_stands_still") && rig.stops() == 0);
+    }
+}
