@@ -98,6 +98,8 @@ pub struct Facts {
     pub link: Version,
     /// The head record, where there is one.
     pub head: Option<HeadRecord>,
+    /// Whether a node has opened the data directory before: its own lock is there.
+    pub has_data: bool,
     /// The node process that was launched last since the boot, where its lock names one. Before a power cut the lock may
     /// have named another one than after it.
     pub launched: Option<Launched>,

@@ -120,9 +120,10 @@ impl Machine {
         }
     }
 
-    /// Whether the network could spare the node now, in its turn.
+    /// Whether the network could spare the node now, in its turn. The block after our own is a preference of those that can
+    /// wait, and the distance to the next one is checked apart.
     fn is_in_turn(&self, now: Instant, node: &Node) -> bool {
-        let reason = match self.gates(now, node) {
+        let reason = match self.gates_when(now, node, false) {
             Verdict::Go(reason) => reason,
             Verdict::Hold(_) => return false,
         };
@@ -142,8 +143,12 @@ impl Machine {
             && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
     }
 
-    /// The verdict of the gates on a stop now.
+    /// The verdict of the gates on a stop now, which waits for one cycle of turns for the block after one of our own.
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
+        self.gates_when(now, node, true)
+    }
+
+    fn gates_when(&self, now: Instant, node: &Node, patient: bool) -> Verdict {
         let unknown =
             |missing: &str| Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }]);
         let Some(survey) = &node.network.survey else {
@@ -164,7 +169,7 @@ impl Machine {
         let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
         let cycle = u32::try_from(slot.groups().saturating_mul(gates::SLOT)).unwrap_or(u32::MAX);
         let waited = node.network.holds.as_ref().map(|(since, _)| now.saturating_duration_since(*since));
-        let patient = waited.is_none_or(|waited| waited < self.period().saturating_mul(cycle));
+        let patient = patient && waited.is_none_or(|waited| waited < self.period().saturating_mul(cycle));
         let verdict = gates::judge(me, Some(&slot), &sample, patient);
         let is_outside = |survey: &Survey| !is_in_set(survey);
         if verdict == Verdict::Go(Reason::NotInSet) && !node.network.shows(is_outside) {

@@ -238,6 +238,8 @@ pub struct Machine {
     wish: Wish,
     /// How the last node ended; the record has `Running` from just before the next one is executed.
     left: NodeMark,
+    /// Whether a node had opened the data directory before the supervisor started.
+    has_data: bool,
     restarts: Restarts,
     /// The heads that count.
     heads: Heads,
@@ -291,6 +293,7 @@ impl Machine {
             seed,
             state: State::Born,
             left: record.node,
+            has_data: true,
             record,
             outgoing: None,
             schedule: Vec::new(),

@@ -26,6 +26,7 @@ impl Machine {
         self.record = facts.record;
         self.back = self.record.back.clone();
         self.heads = Heads::new(facts.head);
+        self.has_data = facts.has_data;
         self.link = Some(facts.link.target.clone());
         // Where the lock names no launch since the boot, nothing proves that the last one never came to its exec.
         match &facts.launched {

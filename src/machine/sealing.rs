@@ -64,8 +64,8 @@ impl Machine {
             return false;
         }
         match self.left {
-            // Nothing of this home has signed so far.
-            NodeMark::Never => return true,
+            // Nothing of this home has signed so far. A node that worked on the data before may have.
+            NodeMark::Never => return !self.has_data,
             NodeMark::Running | NodeMark::StoppedUnclean => return false,
             NodeMark::StoppedClean => {}
         }

@@ -49,7 +49,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::home::{launch, space};
+use crate::home::{glob, launch, space};
 use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
@@ -161,6 +161,7 @@ fn supervise(
     let release = Release::start(home, channels.released.0.clone())?;
     let minder = Minder::start(channels.signals.0.clone())?;
     let launch = launch::last(home)?;
+    let has_data = !glob::expand(&home.data().join(&config.daemon_node_lock)).is_empty();
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());
     let mut supervisor = Supervisor {
@@ -209,7 +210,8 @@ fn supervise(
     if let Some(what) = order {
         supervisor.feed(Event::Request(Ask { reply_to: None, what }));
     }
-    Ok(supervisor.run(&channels, Facts { record: opened.record, link, head, launched }))
+    let facts = Facts { record: opened.record, link, head, has_data, launched };
+    Ok(supervisor.run(&channels, facts))
 }
 
 fn pid(process: &launch::Process) -> u32 {

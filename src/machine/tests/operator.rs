@@ -360,7 +360,13 @@ fn a_stop_before_anything_is_known_starts_nothing() {
     assert_eq!(machine.step(now, Event::Request(stop)), []);
     let done = machine.step(
         now,
-        Event::Boot(Facts { record, link: version(&Target::Genesis), head: None, launched: None }),
+        Event::Boot(Facts {
+            record,
+            link: version(&Target::Genesis),
+            head: None,
+            has_data: false,
+            launched: None,
+        }),
     );
     let [Action::AwaitRelease, Action::Exit { exit: Exit::Ok, .. }] = &done[..] else { panic!("{done:?}") };
 }

@@ -101,6 +101,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
             record: record.clone(),
             link: version(&Target::Genesis),
             head: None,
+            has_data: number.is_multiple_of(5),
             launched: None,
         }),
         Event::Recorded,

@@ -330,7 +330,8 @@ impl World {
         let alive = |p: &Process| Alive { pid: 1, sha256: version(&p.target).sha256, age };
         let process = self.process.as_ref();
         let launched = self.launched.map(|launch| Launched { launch, alive: process.map(alive) });
-        let facts = Facts { record: self.record.clone(), link: version(&self.link), head, launched };
+        let facts =
+            Facts { record: self.record.clone(), link: version(&self.link), head, has_data: false, launched };
         self.feed(Event::Schedule(self.schedule.clone()))?;
         self.feed(Event::Boot(facts))
     }

@@ -151,7 +151,13 @@ impl Rig {
             said: Vec::new(),
             forks: Vec::new(),
         };
-        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head, launched: None }));
+        rig.feed(Event::Boot(Facts {
+            record,
+            link: version(Target::Genesis),
+            head,
+            has_data: false,
+            launched: None,
+        }));
         rig
     }
 

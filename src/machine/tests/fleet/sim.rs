@@ -413,7 +413,8 @@ impl Sim {
             Alive { pid, sha256, age: Duration::from_millis(now - since) }
         });
         let launched = self.homes[i].launched.map(|launch| Launched { launch, alive });
-        let facts = Facts { record, link, head: self.homes[i].head_record.clone(), launched };
+        let facts =
+            Facts { record, link, head: self.homes[i].head_record.clone(), has_data: false, launched };
         self.feed(i, Event::Schedule(plan));
         self.feed(i, Event::Boot(facts));
     }

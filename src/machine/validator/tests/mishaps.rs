@@ -8,7 +8,7 @@ fn rebooted(record: Record, head: Option<HeadRecord>) -> Rig {
     let policy = Policy { validator: true, backup: false, ..Policy::default() };
     rig.machine = Machine::new(policy, 0, record.clone());
     rig.said.clear();
-    rig.feed(Event::Boot(Facts { record, link: version(v2()), head, launched: None }));
+    rig.feed(Event::Boot(Facts { record, link: version(v2()), head, has_data: false, launched: None }));
     rig
 }
 
@@ -334,7 +334,13 @@ fn a_planned_fork_that_another_binary_has_followed_holds_the_start() {
         rig.machine = Machine::new(Policy { validator: true, ..Policy::default() }, 0, record.clone());
         let planned = Upgrade { fork_height: Some(H), ..Upgrade::new(name("v1"), H - 5, Origin::Schedule) };
         rig.feed(Event::Schedule(vec![planned]));
-        rig.feed(Event::Boot(Facts { record, link: current, head: Some(head.clone()), launched: None }));
+        rig.feed(Event::Boot(Facts {
+            record,
+            link: current,
+            head: Some(head.clone()),
+            has_data: false,
+            launched: None,
+        }));
         rig.told("start_held")
     };
     assert!(is_held(version(Target::Genesis)));

@@ -157,7 +157,7 @@ fn what_was_signed_before_a_crash_of_ours_stays_possible() {
     let policy = Policy { validator: true, backup: false, ..Policy::default() };
     rig.machine = Machine::new(policy, 0, record.clone());
     let launched = Some(Launched { launch: record.launch, alive: None });
-    rig.feed(Event::Boot(Facts { record, link: version(v2()), head, launched }));
+    rig.feed(Event::Boot(Facts { record, link: version(v2()), head, has_data: false, launched }));
     rig.tick(100);
     for height in H + 112..=H + 116 {
         rig.head(height);

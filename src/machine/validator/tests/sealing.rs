@@ -91,6 +91,7 @@ fn out_of_turn_or_next_to_an_own_proposal_it_comes_back_silent() {
         rig.modes()
     };
     assert_eq!(restarted(96), [Mode::Full, Mode::Full], "in our slot, after our own block");
+    assert_eq!(restarted(97), [Mode::Full, Mode::Full], "in our slot, two blocks before our own");
     assert_eq!(restarted(98), [Mode::Full, Mode::Silent], "we would propose 99 again");
     assert_eq!(restarted(95), [Mode::Full, Mode::Silent], "a clean stop may lose block 95, which was ours");
     assert_eq!(restarted(112), [Mode::Full, Mode::Silent], "the quiet half");
@@ -486,6 +487,21 @@ fn a_record_that_has_fallen_keeps_no_node_silent() {
     assert!(rig.signs() > 0, "{}", rig.silent());
 }
 
+/// Another supervisor, or none, may have run the node until a moment ago.
+#[test]
+fn the_first_start_in_a_home_is_silent_where_a_node_has_opened_the_data_before() {
+    for (has_data, mode) in [(false, Mode::Full), (true, Mode::Silent)] {
+        let record = Record::new(version(Target::Genesis));
+        let policy = Policy { validator: true, backup: false, ..Policy::default() };
+        let mut rig = Rig::boot(policy.clone(), record.clone(), None);
+        rig.machine = Machine::new(policy, 0, record.clone());
+        let link = version(Target::Genesis);
+        rig.feed(Event::Boot(Facts { record, link, head: None, has_data, launched: None }));
+        rig.tick(100);
+        assert_eq!(rig.modes().last(), Some(&mode));
+    }
+}
+
 #[test]
 fn only_an_earlier_launch_of_this_boot_proves_that_the_last_one_never_ran() {
     let seen = |named: Option<u64>| {
@@ -500,7 +516,13 @@ fn only_an_earlier_launch_of_this_boot_proves_that_the_last_one_never_ran() {
         let policy = Policy { validator: true, backup: false, ..Policy::default() };
         rig.machine = Machine::new(policy, 0, record.clone());
         let (head, launched) = (rig.kept.clone(), named.map(|launch| Launched { launch, alive: None }));
-        rig.feed(Event::Boot(Facts { record, link: version(Target::Genesis), head, launched }));
+        rig.feed(Event::Boot(Facts {
+            record,
+            link: version(Target::Genesis),
+            head,
+            has_data: false,
+            launched,
+        }));
         rig.tick(100);
         (rig.record.launch, rig.record.before)
     };
