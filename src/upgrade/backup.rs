@@ -240,8 +240,11 @@ fn source(home: &Home, options: &Options) -> Result<Source> {
     }
     sweep(target);
     let items = items(&root, &options.left_out)?;
-    for item in items.iter().filter(|item| item.kind == ItemKind::Link) {
-        check_link(&root, &item.path)?;
+    for item in &items {
+        check_name(&root.join(&item.path), &item.path)?;
+        if item.kind == ItemKind::Link {
+            check_link(&root, &item.path)?;
+        }
     }
     Source::find(root, items, target, options.method)
 }
@@ -253,10 +256,24 @@ fn items(source: &Path, left_out: &LeftOut) -> Result<Vec<Item>> {
     Ok(items)
 }
 
+/// The manifest, which is JSON, must be able to hold every name.
+fn check_name(place: &Path, name: &Path) -> Result<()> {
+    if name.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Config,
+        "the data directory has a name that is not UTF-8, which no manifest can hold",
+    )
+    .at(place.display())
+    .hint("rename it, or leave it out with daemon_backup_exclude"))
+}
+
 /// A link is copied as a link, so what it leads to must be in the backup as well.
 fn check_link(source: &Path, link: &Path) -> Result<()> {
     let path = source.join(link);
     let text = fs::read_link(&path).map_err(|e| Error::io("read link", &path, e))?;
+    check_name(&path, &text)?;
     // One that leads nowhere holds nothing that could be lost.
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(source));
     if inside && text.is_relative() {

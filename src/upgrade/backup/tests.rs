@@ -6,6 +6,7 @@ use super::*;
 use crate::config::BackupMethod;
 use crate::digest::Digest;
 use crate::upgrade::Cancel;
+use std::ffi::OsStr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 
@@ -224,6 +225,15 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
     }
     symlink("gone", rig.home.data().join("ancient/link")).unwrap();
     check(&rig.home, &Options::plain()).unwrap();
+    // No manifest can hold these.
+    let odd = OsStr::from_bytes(b"odd-\xff");
+    fs::write(rig.path("ancient").join(odd), "").unwrap();
+    refused(&rig, &rig.home, "not UTF-8");
+    let without = Options { left_out: LeftOut::new(&["odd-*".to_owned()]), ..Options::plain() };
+    check(&rig.home, &without).unwrap();
+    fs::remove_file(rig.path("ancient").join(odd)).unwrap();
+    symlink(odd, rig.path("ancient/odd")).unwrap();
+    refused(&rig, &rig.home, "not UTF-8");
 }
 
 #[test]
