@@ -104,6 +104,13 @@ impl Source {
         sizes.map(|size| size.next_multiple_of(BLOCK)).sum()
     }
 
+    /// How many files, links and directories must be made beyond what is there already.
+    pub(in crate::upgrade) fn to_make(&self, there: Option<&Building>) -> u64 {
+        let is_new = |item: &&Item| there.is_none_or(|building| !building.made.contains_key(&item.path));
+        let is_made = |item: &&Item| item.kind != ItemKind::File || !self.ways_of(&item.path).hardlink;
+        self.items.iter().filter(is_new).filter(is_made).count() as u64
+    }
+
     pub(super) fn files(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.kind == ItemKind::File)
     }
