@@ -295,6 +295,7 @@ impl Supervisor {
         loop {
             if let Some(end) = self.end.take() {
                 self.afterwards.end();
+                self.worker.end();
                 return end;
             }
             let turn = channels.next(self.machine.deadline().map(|(when, _)| when));
