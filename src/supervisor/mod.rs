@@ -433,6 +433,7 @@ impl Supervisor {
             Request::Reexec => machine::Request::Reexec,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Rollback { order } => machine::Request::Rollback(order),
+            Request::CancelRollback => machine::Request::CancelRollback,
             Request::Cancel { name } => machine::Request::Cancel(name),
             Request::Sign { at } => machine::Request::Sign(at),
             Request::ResetHead => machine::Request::ResetHead,
