@@ -29,6 +29,7 @@ pub use verify::{complete, verify};
 pub use work::Work;
 
 use crate::error::{Error, Kind, Result};
+use crate::home::beneath::Beneath;
 use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
@@ -39,6 +40,8 @@ use crate::time::rfc3339;
 use building::{Building, Pass, Source};
 use manifest::{DATA, MANIFEST, VERSION};
 use names::Names;
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -240,10 +243,13 @@ fn source(home: &Home, options: &Options) -> Result<Source> {
     }
     sweep(target);
     let items = items(&root, &options.left_out)?;
+    let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
     for item in &items {
         check_name(&root.join(&item.path), &item.path)?;
-        if item.kind == ItemKind::Link {
-            check_link(&root, &item.path)?;
+        match item.kind {
+            ItemKind::Link => check_link(&root, &item.path)?,
+            ItemKind::File => check_readable(&mut beneath, &item.path)?,
+            ItemKind::Dir | ItemKind::Special => {}
         }
     }
     Source::find(root, items, target, options.method)
@@ -267,6 +273,18 @@ fn check_name(place: &Path, name: &Path) -> Result<()> {
     )
     .at(place.display())
     .hint("rename it, or leave it out with daemon_backup_exclude"))
+}
+
+/// A file that another user has left, for instance, may be of no use to the node, and stops a backup all the same.
+fn check_readable(beneath: &mut Beneath, path: &Path) -> Result<()> {
+    let full = beneath.full(path);
+    // One that has gone meanwhile is a matter of the copy.
+    let Ok((dir, name)) = beneath.parent(path) else { return Ok(()) };
+    match accessat(dir, name, Access::READ_OK, AtFlags::empty()) {
+        Err(e @ Errno::ACCESS) => Err(Error::io("read", &full, e.into())
+            .hint("let the user that runs this read it, or leave it out with daemon_backup_exclude")),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// A link is copied as a link, so what it leads to must be in the backup as well.

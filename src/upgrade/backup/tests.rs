@@ -237,6 +237,20 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
 }
 
 #[test]
+fn what_cannot_be_read_is_said_before_the_node_is_stopped() {
+    let rig = Rig::new();
+    fs::set_permissions(rig.path("big"), fs::Permissions::from_mode(0)).unwrap();
+    if File::open(rig.path("big")).is_ok() {
+        // Root reads everything.
+        return;
+    }
+    let refused = check(&rig.home, &Options::plain()).unwrap_err();
+    assert!(refused.kind() == Kind::Permission && refused.to_string().contains("data/big"), "{refused}");
+    let without = Options { left_out: LeftOut::new(&["big".to_owned()]), ..Options::plain() };
+    check(&rig.home, &without).unwrap();
+}
+
+#[test]
 fn a_manifest_that_leads_out_or_names_keys_is_refused() {
     let rig = Rig::new();
     let backup = rig.make().unwrap();
