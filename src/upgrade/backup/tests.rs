@@ -239,7 +239,7 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
 #[test]
 fn what_cannot_be_read_is_said_before_the_node_is_stopped() {
     let rig = Rig::new();
-    fs::set_permissions(rig.path("big"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(rig.path("big"), fs::Permissions::from_mode(0o000)).unwrap();
     if File::open(rig.path("big")).is_ok() {
         // Root reads everything.
         return;
