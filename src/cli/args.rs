@@ -75,6 +75,7 @@ pub(crate) enum Command {
     },
     Now(Name),
     Rollback(Rollback),
+    RollbackCancel,
     Rehearse(Wanted),
     Fetch {
         name: Name,
@@ -206,6 +207,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
         "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
+        "rollback" if args.contains("--cancel") => Command::RollbackCancel,
         "rollback" => Command::Rollback(Rollback {
             to: opt(args, word, "--to", version)?,
             restore: args.contains("--restore"),
@@ -346,6 +348,8 @@ mod tests {
         assert_eq!((back.to, back.yes, back.wait), (Some(Target::Genesis), true, false));
         let Command::Rollback(back) = read("rollback --to v1").unwrap().command else { panic!() };
         assert_eq!(back.to, Some(Target::Upgrade("v1".parse().unwrap())));
+        assert_eq!(read("rollback --cancel").unwrap().command, Command::RollbackCancel);
+        assert_eq!(read("rollback --cancel --yes").unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]

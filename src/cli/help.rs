@@ -71,6 +71,7 @@ pub const COMMANDS: &[Usage] = &[
         "rollback [--to NAME] [--restore] [--force] [--yes] [--wait]",
         "go back to the version before, or to NAME (or genesis): now, or with the next run; with --restore, on its data",
     ),
+    usage("rollback --cancel", "do not go back after all, as long as the node was not stopped for it"),
     usage(
         "rehearse NAME [--blocks N] [--keep] [--force] [--json]",
         "try the staged binary of an upgrade on a clone of the data, fed with the blocks of the node that goes on",

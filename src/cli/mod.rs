@@ -110,6 +110,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRetry { with: None } => done(resolve::retry(&home)),
         Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
         Command::ResolveRollback { force } => done(resolve::rollback(&loaded.config, &home, force)),
+        Command::RollbackCancel => done(rollback::cancel(&home)),
         Command::Rollback(options) => done(rollback::rollback(&loaded.config, &home, &options)),
         Command::ConfigShow { json } => done(config_show(&loaded, json)),
         Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),

@@ -80,6 +80,21 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     if options.wait { wait(home, to) } else { Ok(()) }
 }
 
+/// Cancels an order to go back that has not begun.
+///
+/// # Errors
+/// [`Kind::NotMet`] if there is none, or it has begun.
+pub(super) fn cancel(home: &Home) -> Result<()> {
+    match ask(home, &Request::CancelRollback) {
+        Ok(answered) => match answered.reply {
+            Reply::Refused(why) => Err(Error::new(Kind::NotMet, why)),
+            reply => print(&format!("{}\n", accepted(&reply)?)),
+        },
+        Err(e) if e.kind() == Kind::NoSupervisor => carry_out(home, Decision::CancelRollback),
+        Err(e) => Err(e),
+    }
+}
+
 /// A version, after a check that its binary is the staged one.
 fn verified(home: &Home, target: &Target) -> Result<Version> {
     let manifest = install::verify(home, target, None)?;

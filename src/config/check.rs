@@ -6,7 +6,7 @@
 use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
-use super::value::{HeightSource, SignAfterUnclean, StopTimeoutAction};
+use super::value::{BackupMethod, HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::home::{fit, regular};
 use crate::url::redact;
 use crate::wbft::Endpoint;
@@ -48,6 +48,14 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
     } else if config.unsafe_skip_checksum {
         warnings
             .push(at("unsafe_skip_checksum", "downloads are installed although nothing vouches for them"));
+    }
+    for (is_set, name) in [
+        (config.unsafe_skip_backup, "unsafe_skip_backup"),
+        (config.daemon_backup_method == BackupMethod::None, "daemon_backup_method"),
+    ] {
+        let what = "an upgrade is done without a backup of the data, so nothing leads back to data that only the old \
+                    binary can open";
+        warnings.extend(is_set.then(|| at(name, what).hint("back the data up yourself before each upgrade")));
     }
     loaded.warnings.extend(warnings);
 }
@@ -288,6 +296,17 @@ mod tests {
         assert_eq!(killer.warnings.len(), 1);
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn to_do_without_backups_is_warned_of_however_it_is_said() {
+        for (flag, value) in [("--unsafe-skip-backup", "true"), ("--daemon-backup-method", "none")] {
+            let warnings = load(Path::new("/h"), &[(flag, value)]).unwrap().warnings;
+            assert!(
+                warnings.len() == 1 && warnings[0].to_string().contains("without a backup"),
+                "{warnings:?}"
+            );
+        }
     }
 
     #[test]

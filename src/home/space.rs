@@ -13,7 +13,17 @@ pub fn free(path: &Path) -> Result<u64> {
     statvfs(path).map(bytes).map_err(|e| Error::io("look for free space on", path, e.into()))
 }
 
-/// The same for a file that is open; `path` is for the message.
+/// The number of files that can still be made on the file system of a directory.
+///
+/// # Errors
+/// As [`free`].
+pub fn free_files(path: &Path) -> Result<u64> {
+    let stat = statvfs(path).map_err(|e| Error::io("look for free space on", path, e.into()))?;
+    // Some file systems make what a file takes when it is made, and have no number.
+    Ok(if stat.f_files == 0 { u64::MAX } else { stat.f_favail })
+}
+
+/// The free bytes beside a file that is open; `path` is for the message.
 ///
 /// # Errors
 /// As [`free`].

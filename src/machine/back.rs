@@ -8,9 +8,30 @@ use super::Machine;
 use super::event::{Level, Mode, Notice};
 use super::record::{Back, Phase, Record};
 use super::recording::TRIES;
+use super::resolve::{Refused, refused};
 use super::rollback::{Known, Wanted, begin, way_back};
 use super::state::{AfterRecord, Next, Node, State, Why, Wish};
 use std::time::Instant;
+
+const HAS_BEGUN: &str = "the way back has begun and cannot be cancelled";
+
+/// Takes the order off the record, with nothing running.
+///
+/// # Errors
+/// If there is none that has not begun.
+pub(super) fn cancel(mut record: Record) -> Result<Record, Refused> {
+    match record.back.take() {
+        Some(_) => Ok(record),
+        None => Err(not_ordered(&record)),
+    }
+}
+
+fn not_ordered(record: &Record) -> Refused {
+    match record.upgrade.as_ref().filter(|attempt| attempt.phase == Phase::Reverting) {
+        Some(_) => refused(HAS_BEGUN, Some("`wemixvisor upgrade now NAME` goes on again when it has ended")),
+        None => refused("no rollback is ordered", None),
+    }
+}
 
 impl Machine {
     /// The operator wants to go back.
@@ -35,6 +56,20 @@ impl Machine {
             self.follow(now, node, next);
         }
         Ok(format!("going back to {to}{how}"))
+    }
+
+    /// The operator does not want to go back any more.
+    pub(super) fn asked_to_stay(&mut self, now: Instant) -> Result<String, String> {
+        if self.back.is_none() {
+            return Err(not_ordered(self.newest_record()).why);
+        }
+        let Some(node) = self.take_running() else { return Err(HAS_BEGUN.to_owned()) };
+        let order = self.back.take();
+        let next = self.record_order(now, &node).unwrap_or(Next::Stay);
+        self.follow(now, node, next);
+        let to = order.map(|order| order.to.target.to_string()).unwrap_or_default();
+        self.tell(Level::Warn, "rollback_cancelled", format!("to={to} by the operator"), true);
+        Ok(format!("the node stays: the rollback to {to} is cancelled"))
     }
 
     /// The objection to an order, where the chain may be as high as this.

@@ -275,6 +275,8 @@ pub enum Request {
     UpgradeNow(Name),
     /// Go back to an earlier version.
     Rollback(Back),
+    /// Do not go back after all.
+    CancelRollback,
     /// Forget this upgrade.
     Cancel(Name),
     /// Have a silent validator seal: the operator states that this is the last final block of the network.

@@ -44,6 +44,7 @@ impl Machine {
             },
             Request::UpgradeNow(name) => self.force(name, under_way),
             Request::Rollback(order) => self.asked_to_go_back(now, order),
+            Request::CancelRollback => self.asked_to_stay(now),
             Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
                 Err(format!("upgrade {name} has begun and cannot be cancelled"))
             }

@@ -3,6 +3,7 @@
 //! The decision is made here, on the record, and carried out as the supervisor's own are: by actions, in order. A step that
 //! ends the halt comes last, so that a decision which is interrupted can be made again.
 
+use super::back;
 use super::event::Action;
 use super::record::{Attempt, Back, NodeMark, Ready, Record, Target};
 use super::rollback::{self, Known, objection_to};
@@ -29,6 +30,8 @@ pub enum Decision {
         /// Facts that are not in the record.
         known: Known,
     },
+    /// Do not go back, as was ordered while a supervisor ran.
+    CancelRollback,
     /// Forget the highest head that was ever known for sure.
     ForgetHead,
     /// Bind the home to the chain that its node is on next.
@@ -81,6 +84,10 @@ pub fn resolve(record: Record, highest: Option<u64>, decision: Decision) -> Resu
             end_halt(record, |record| retry_with(record, &name, ready, &link))
         }
         Decision::Rollback { order, known } => go_back(record, &order, &known),
+        Decision::CancelRollback => Ok(Resolved {
+            actions: vec![Action::Record(back::cancel(record)?)],
+            said: "the rollback is cancelled".to_owned(),
+        }),
     }
 }
 
@@ -222,6 +229,17 @@ mod tests {
         let refused = resolve(record(), Some(1), Decision::Retry).unwrap_err();
         assert!(refused.why.contains("nothing to resolve"), "{refused:?}");
         assert!(resolve(record(), None, Decision::Rebind).unwrap_err().why.contains("no chain"));
+    }
+
+    #[test]
+    fn an_order_to_go_back_is_cancelled_until_it_has_begun() {
+        let order = Back { to: version(v3()), backup: None, force: false };
+        let ordered = Record { back: Some(order), ..record() };
+        let resolved = resolve(ordered, None, Decision::CancelRollback).unwrap();
+        assert_eq!(resolved.actions, [Action::Record(record())]);
+        let refused = |record| resolve(record, None, Decision::CancelRollback).unwrap_err().why;
+        assert!(refused(record()).contains("no rollback"));
+        assert!(refused(halted(Phase::Reverting)).contains("has begun"));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub enum Request {
         /// To which, and how.
         order: Back,
     },
+    /// Do not go back after all.
+    CancelRollback,
     /// Forget this upgrade.
     Cancel {
         /// The upgrade.

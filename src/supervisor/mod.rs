@@ -297,6 +297,7 @@ impl Supervisor {
         loop {
             if let Some(end) = self.end.take() {
                 self.afterwards.end();
+                self.worker.end();
                 return end;
             }
             let turn = channels.next(self.machine.deadline().map(|(when, _)| when));
@@ -434,6 +435,7 @@ impl Supervisor {
             Request::Reexec => machine::Request::Reexec,
             Request::UpgradeNow { name } => machine::Request::UpgradeNow(name),
             Request::Rollback { order } => machine::Request::Rollback(order),
+            Request::CancelRollback => machine::Request::CancelRollback,
             Request::Cancel { name } => machine::Request::Cancel(name),
             Request::Sign { at } => machine::Request::Sign(at),
             Request::ResetHead => machine::Request::ResetHead,

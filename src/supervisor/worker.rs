@@ -11,13 +11,15 @@ use crate::upgrade::hook::When;
 use crate::upgrade::prepare::{Downloads, Verified};
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often long work tells how far it is.
 const REPORT: Duration = Duration::from_secs(5);
+/// How long the end of the thread is waited for. What it then has not removed is swept by the next supervisor.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// The facts for a job, as they were when it began.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(super) struct Worker {
     jobs: Sender<(Job, Context, Cancel)>,
     done: Sender<JobEnd>,
     cancel: Option<Cancel>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Worker {
@@ -43,9 +47,21 @@ impl Worker {
     pub(super) fn start(done: Sender<JobEnd>) -> Result<Self> {
         let (jobs, work) = unbounded();
         let ends = done.clone();
-        start_thread("worker", move || run(&work, &ends))
+        let (working, ended) = bounded(0);
+        let body = move || {
+            let _until_the_end: Sender<()> = working;
+            run(&work, &ends);
+        };
+        start_thread("worker", body)
             .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
-        Ok(Worker { jobs, done, cancel: None })
+        Ok(Worker { jobs, done, cancel: None, ended })
+    }
+
+    /// Ends the thread, which removes a backup that was begun and not made.
+    pub(super) fn end(self) {
+        self.cancel();
+        drop(self.jobs);
+        let _ = self.ended.recv_timeout(ENDING);
     }
 
     /// Hands a job over.
@@ -76,9 +92,10 @@ fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
     let mut begun = Begun::default();
     for (job, context, cancel) in work {
         if done.send(perform(&job, &context, &mut begun, &cancel)).is_err() {
-            return;
+            break;
         }
     }
+    begun.keep(None);
 }
 
 /// The backup that was begun for an upgrade while the node still ran. A process that dies leaves it to the next sweep.

@@ -29,6 +29,7 @@ pub use verify::{complete, verify};
 pub use work::Work;
 
 use crate::error::{Error, Kind, Result};
+use crate::home::beneath::Beneath;
 use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
@@ -39,6 +40,8 @@ use crate::time::rfc3339;
 use building::{Building, Pass, Source};
 use manifest::{DATA, MANIFEST, VERSION};
 use names::Names;
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -240,8 +243,14 @@ fn source(home: &Home, options: &Options) -> Result<Source> {
     }
     sweep(target);
     let items = items(&root, &options.left_out)?;
-    for item in items.iter().filter(|item| item.kind == ItemKind::Link) {
-        check_link(&root, &item.path)?;
+    let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
+    for item in &items {
+        check_name(&root.join(&item.path), &item.path)?;
+        match item.kind {
+            ItemKind::Link => check_link(&root, &item.path)?,
+            ItemKind::File => check_readable(&mut beneath, &item.path)?,
+            ItemKind::Dir | ItemKind::Special => {}
+        }
     }
     Source::find(root, items, target, options.method)
 }
@@ -253,10 +262,36 @@ fn items(source: &Path, left_out: &LeftOut) -> Result<Vec<Item>> {
     Ok(items)
 }
 
+/// The manifest, which is JSON, must be able to hold every name.
+fn check_name(place: &Path, name: &Path) -> Result<()> {
+    if name.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Config,
+        "the data directory has a name that is not UTF-8, which no manifest can hold",
+    )
+    .at(place.display())
+    .hint("rename it, or leave it out with daemon_backup_exclude"))
+}
+
+/// A file that another user has left, for instance, may be of no use to the node, and stops a backup all the same.
+fn check_readable(beneath: &mut Beneath, path: &Path) -> Result<()> {
+    let full = beneath.full(path);
+    // One that has gone meanwhile is a matter of the copy.
+    let Ok((dir, name)) = beneath.parent(path) else { return Ok(()) };
+    match accessat(dir, name, Access::READ_OK, AtFlags::empty()) {
+        Err(e @ Errno::ACCESS) => Err(Error::io("read", &full, e.into())
+            .hint("let the user that runs this read it, or leave it out with daemon_backup_exclude")),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// A link is copied as a link, so what it leads to must be in the backup as well.
 fn check_link(source: &Path, link: &Path) -> Result<()> {
     let path = source.join(link);
     let text = fs::read_link(&path).map_err(|e| Error::io("read link", &path, e))?;
+    check_name(&path, &text)?;
     // One that leads nowhere holds nothing that could be lost.
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(source));
     if inside && text.is_relative() {

@@ -149,11 +149,18 @@ pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
 /// Refuses what there is too little space for.
 fn check_space(places: &Places, source: &Source) -> Result<()> {
     let beside = places.live.parent().unwrap_or(Path::new("/"));
+    let what = "beside the data to restore it";
     let (needed, free) = (source.to_copy(None), space::free(beside)?);
-    if free >= needed {
-        return Ok(());
+    if free < needed {
+        return Err(space::too_little(what, beside, needed, free));
     }
-    Err(space::too_little("beside the data to restore it", beside, needed, free))
+    let (needed, free) = (source.to_make(None), space::free_files(beside)?);
+    if free < needed {
+        return Err(Error::new(Kind::Io, format!("too little space {what}"))
+            .at(beside.display())
+            .because(format!("it needs {needed} inodes, {free} are available")));
+    }
+    Ok(())
 }
 
 /// The tree of the backup without what stays as it is now.

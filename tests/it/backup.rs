@@ -99,6 +99,18 @@ fn a_backup_is_begun_before_the_stop_and_gets_its_digests_after_the_switch() {
 }
 
 #[test]
+fn a_backup_that_was_begun_does_not_outlive_its_supervisor() {
+    let rig = Rig::with(&[("freeze", "10")]);
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 100);
+    let mut visor = rig.run();
+    let listed = || fs::read_dir(rig.home().join("backups")).into_iter().flatten().flatten();
+    until("a backup is begun", || listed().next());
+    assert_eq!(visor.stop(), 0);
+    assert_eq!(listed().count(), 0);
+}
+
+#[test]
 fn the_operator_makes_checks_restores_and_removes_backups() {
     let rig = Rig::new();
     let mut visor = rig.run();

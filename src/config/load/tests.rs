@@ -202,6 +202,7 @@ fn variables_of_other_supervisors_work_or_are_explained() {
             "DAEMON_GRPC_ADDRESS: there is no such variable, so it has no effect; the node is asked at DAEMON_RPC_ADDRESS",
             "COSMOVISOR_CUSTOM_PREUPGRADE: there is no such variable, so it has no effect; set DAEMON_PREUPGRADE to the path of the program",
             "DAEMON_SHUTDOWN_GARCE: there is no such variable, so it has no effect; did you mean DAEMON_SHUTDOWN_GRACE?",
+            "UNSAFE_SKIP_BACKUP: unsafe_skip_backup: an upgrade is done without a backup of the data, so nothing leads back to data that only the old binary can open; back the data up yourself before each upgrade",
         ]
     );
     let both = case.env("DAEMON_UNSAFE_SKIP_BACKUP", "false");

@@ -219,6 +219,7 @@ fn possible(world: &World, heads: &[u64], is_fault: fn(&Input) -> bool) -> Vec<(
         Request::UpgradeNow(name.clone()),
         Request::Cancel(name),
         Request::Rollback(back),
+        Request::CancelRollback,
     ];
     all.extend(asks.map(|ask| (Input::Ask(ask), Cost::Ask)));
     all.retain(|(input, cost)| *cost != Cost::Fault || is_fault(input));

@@ -154,6 +154,7 @@ fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event>
             backup: number.is_multiple_of(2).then(|| "v2-1".to_owned()),
             force: number.is_multiple_of(3),
         })),
+        ask(Request::CancelRollback),
         ask(Request::Refresh(name("v2"))),
         ask(Request::Dump),
         Event::Tick,

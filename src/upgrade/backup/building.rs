@@ -95,13 +95,20 @@ impl Source {
 
     /// How many bytes must be copied, neither cloned nor linked, beyond what is there already. A sparse file stays one.
     pub(in crate::upgrade) fn to_copy(&self, there: Option<&Building>) -> u64 {
-        let is_new = |item: &&Item| there.is_none_or(|building| !building.has(item));
+        let is_new = |item: &&Item| there.is_none_or(|building| !building.has(self, item));
         let is_copied = |item: &&Item| {
             let ways = self.ways_of(&item.path);
             !ways.reflink && !ways.hardlink
         };
         let sizes = self.files().filter(is_new).filter(is_copied).map(|item| item.len().min(item.allocated));
         sizes.map(|size| size.next_multiple_of(BLOCK)).sum()
+    }
+
+    /// How many files, links and directories must be made beyond what is there already.
+    pub(in crate::upgrade) fn to_make(&self, there: Option<&Building>) -> u64 {
+        let is_new = |item: &&Item| there.is_none_or(|building| !building.made.contains_key(&item.path));
+        let is_made = |item: &&Item| item.kind != ItemKind::File || !self.ways_of(&item.path).hardlink;
+        self.items.iter().filter(is_new).filter(is_made).count() as u64
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = &Item> {
@@ -188,10 +195,13 @@ impl Building {
         done.map(drop)
     }
 
-    /// Whether a file is there as it is in the source.
-    pub(super) fn has(&self, item: &Item) -> bool {
+    /// Whether a file is there as it is in the source. A linked one must still be one that is never written again: when
+    /// later files of its table have gone, the node appends to it.
+    pub(super) fn has(&self, source: &Source, item: &Item) -> bool {
         let made = self.made.get(&item.path).filter(|made| made.kind == item.kind);
-        made.is_some_and(|made| made.stamp.has_content_of(&item.stamp))
+        let may_stay =
+            |made: &&Made| made.method != Method::Hardlink || source.names.is_immutable(&item.path);
+        made.filter(may_stay).is_some_and(|made| made.stamp.has_content_of(&item.stamp))
     }
 
     /// Gives the directories what belongs to their originals, except for the mode. Nothing is brought afterwards.
@@ -283,7 +293,7 @@ impl Building {
 
     /// What is to be done for a file, if anything. What has changed and cannot be appended to is removed first.
     fn task<'i>(&mut self, source: &Source, item: &'i Item) -> Option<Task<'i>> {
-        if self.has(item) {
+        if self.has(source, item) {
             // Its mode may have changed all the same.
             self.made.entry(item.path.clone()).and_modify(|made| made.mode = item.mode);
             return None;

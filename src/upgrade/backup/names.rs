@@ -98,7 +98,8 @@ impl Names {
     }
 
     /// The table, by kind of database: sorted tables of LevelDB, Pebble and RocksDB are written once. Of the ancient
-    /// data of geth (`bodies.0012.cdat` with its index `bodies.cidx`) only the file with the highest number grows.
+    /// data of geth (`bodies.0012.cdat` with its index `bodies.cidx`) the file with the highest number grows. The one
+    /// before it is cut and grows again, in place, where a repair after a crash takes back the little that a new file has.
     pub(super) fn class(&self, path: &Path) -> Class {
         let dir = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().unwrap_or_default().as_bytes();
@@ -107,7 +108,8 @@ impl Names {
         }
         if let Some((table, number)) = ancient(name) {
             let highest = self.highest.get(&(dir.to_owned(), table)).copied().unwrap_or(0);
-            return if number < highest { Class::Immutable } else { Class::Grows };
+            let is_settled = number.saturating_add(1) < highest;
+            return if is_settled { Class::Immutable } else { Class::Grows };
         }
         if name.ends_with(b".cidx") || name.ends_with(b".ridx") { Class::Grows } else { Class::Other }
     }
@@ -134,19 +136,20 @@ mod tests {
             "geth/chaindata/MANIFEST-000001",
             "geth/chaindata/000002.log",
             "geth/chaindata/ancient/chain/bodies.0000.cdat",
-            "geth/chaindata/ancient/chain/bodies.0001.cdat",
+            "geth/chaindata/ancient/chain/bodies.0002.cdat",
             "geth/chaindata/ancient/chain/hashes.0000.rdat",
             "geth/chaindata/ancient/chain/bodies.cidx",
             "geth/nodes/000001.ldb",
             "geth/nodes/MANIFEST-000000",
             "photos/000001.sst",
+            "geth/chaindata/ancient/chain/bodies.0001.cdat",
         ];
         let names = Names::of(tree.iter().map(Path::new));
         let class = |path: &str| names.class(Path::new(path));
         for path in [tree[0], tree[3], tree[7]] {
             assert_eq!(class(path), Class::Immutable, "{path}");
         }
-        for path in [tree[4], tree[5], tree[6]] {
+        for path in [tree[4], tree[5], tree[6], tree[10]] {
             assert_eq!(class(path), Class::Grows, "{path}");
         }
         // A write-ahead log may be used again from its beginning.

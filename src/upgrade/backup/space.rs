@@ -5,11 +5,12 @@ use super::{Options, manifest};
 use crate::config::BackupMethod;
 use crate::error::{Error, Kind, Result};
 use crate::home::{Home, space};
-use std::path::Path;
 
 /// Space left free beyond the backup itself.
 const RESERVE: u64 = 64 * 1024 * 1024;
 const BLOCK: u64 = 4096;
+/// Files that can still be made beyond those of the backup.
+const FILES: u64 = 1024;
 
 /// The cost of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct Need {
     pub available: u64,
     /// Bytes that are copied, neither cloned nor linked.
     pub to_copy: u64,
+    /// Files and directories that are made, with some reserve.
+    pub files: u64,
+    /// How many the file system of the backups can still make.
+    pub available_files: u64,
 }
 
 /// What is still needed for a backup of `source`, beyond what is there already.
@@ -30,28 +35,35 @@ pub(super) fn need(home: &Home, source: &Source, there: Option<&Building>) -> Re
         bytes: to_copy + source.items.len() as u64 * BLOCK + RESERVE,
         available: space::free(target)?,
         to_copy,
+        files: source.to_make(there) + FILES,
+        available_files: space::free_files(target)?,
     })
 }
 
 /// Refuses a backup for which there is too little space.
 pub(super) fn check(home: &Home, options: &Options, need: &Need) -> Result<()> {
-    if need.available >= need.bytes {
-        return Ok(());
-    }
-    Err(lacking(home.backups(), need, &help(home, options)))
-}
-
-fn lacking(target: &Path, need: &Need, help: &str) -> Error {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    Error::new(Kind::Io, "too little space for a backup of the data")
-        .at(target.display())
-        .because(format!(
+    let lacking = if need.available < need.bytes {
+        format!(
             "it needs {} MiB, {} MiB are available, {} MiB are missing",
             mib(need.bytes),
             need.available >> 20,
             mib(need.bytes - need.available)
-        ))
-        .hint(help)
+        )
+    } else if need.available_files < need.files {
+        format!(
+            "it needs {} inodes, {} are available, {} are missing",
+            need.files,
+            need.available_files,
+            need.files - need.available_files
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Io, "too little space for a backup of the data")
+        .at(home.backups().display())
+        .because(lacking)
+        .hint(help(home, options)))
 }
 
 /// What would help, the cheapest first.
@@ -80,12 +92,13 @@ mod tests {
     fn what_is_missing_where_and_what_helps() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
-        let need = Need { bytes: 3 << 30, available: 1 << 30, to_copy: 0 };
-        let refused = |method| {
+        let need =
+            Need { bytes: 3 << 30, available: 1 << 30, to_copy: 0, files: 3000, available_files: 1000 };
+        let refused = |method, need: &Need| {
             let options = Options { method, ..Options::plain() };
-            check(&home, &options, &need).unwrap_err().to_string()
+            check(&home, &options, need).unwrap_err().to_string()
         };
-        let text = refused(BackupMethod::Auto);
+        let text = refused(BackupMethod::Auto, &need);
         for part in [
             &*home.backups().display().to_string(),
             "it needs 3072 MiB, 1024 MiB are available, 2048 MiB are missing",
@@ -94,7 +107,10 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(refused(BackupMethod::Copy).contains("set daemon_backup_method to auto"));
-        check(&home, &Options::plain(), &Need { available: 3 << 30, ..need }).unwrap();
+        assert!(refused(BackupMethod::Copy, &need).contains("set daemon_backup_method to auto"));
+        let roomy = Need { available: 3 << 30, ..need };
+        let text = refused(BackupMethod::Auto, &roomy);
+        assert!(text.contains("it needs 3000 inodes, 1000 are available, 2000 are missing"), "{text}");
+        check(&home, &Options::plain(), &Need { available_files: 3000, ..roomy }).unwrap();
     }
 }

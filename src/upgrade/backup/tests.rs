@@ -6,6 +6,7 @@ use super::*;
 use crate::config::BackupMethod;
 use crate::digest::Digest;
 use crate::upgrade::Cancel;
+use std::ffi::OsStr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 
@@ -224,6 +225,29 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
     }
     symlink("gone", rig.home.data().join("ancient/link")).unwrap();
     check(&rig.home, &Options::plain()).unwrap();
+    // No manifest can hold these.
+    let odd = OsStr::from_bytes(b"odd-\xff");
+    fs::write(rig.path("ancient").join(odd), "").unwrap();
+    refused(&rig, &rig.home, "not UTF-8");
+    let without = Options { left_out: LeftOut::new(&["odd-*".to_owned()]), ..Options::plain() };
+    check(&rig.home, &without).unwrap();
+    fs::remove_file(rig.path("ancient").join(odd)).unwrap();
+    symlink(odd, rig.path("ancient/odd")).unwrap();
+    refused(&rig, &rig.home, "not UTF-8");
+}
+
+#[test]
+fn what_cannot_be_read_is_said_before_the_node_is_stopped() {
+    let rig = Rig::new();
+    fs::set_permissions(rig.path("big"), fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(rig.path("big")).is_ok() {
+        // Root reads everything.
+        return;
+    }
+    let refused = check(&rig.home, &Options::plain()).unwrap_err();
+    assert!(refused.kind() == Kind::Permission && refused.to_string().contains("data/big"), "{refused}");
+    let without = Options { left_out: LeftOut::new(&["big".to_owned()]), ..Options::plain() };
+    check(&rig.home, &without).unwrap();
 }
 
 #[test]
@@ -271,7 +295,8 @@ fn with_database() -> Rig {
         ("geth/chaindata/000002.sst", "table"),
         ("geth/chaindata/000003.log", "log"),
         ("geth/chaindata/ancient/bodies.0000.cdat", "old bodies"),
-        ("geth/chaindata/ancient/bodies.0001.cdat", "bodies"),
+        ("geth/chaindata/ancient/bodies.0001.cdat", "newer bodies"),
+        ("geth/chaindata/ancient/bodies.0002.cdat", "bodies"),
     ] {
         rig.write(path, text);
     }
@@ -308,7 +333,7 @@ fn only_what_is_never_written_again_is_linked_and_only_if_that_is_wanted() {
 
     let rig = with_database();
     let copied = rig.make_by(BackupMethod::Copy);
-    assert_eq!((copied.manifest.method(), copied.manifest.share(Method::Copy).files), ("copy".into(), 8));
+    assert_eq!((copied.manifest.method(), copied.manifest.share(Method::Copy).files), ("copy".into(), 9));
     for path in linked {
         assert_eq!(fs::metadata(rig.path(path)).unwrap().nlink(), 1);
     }
@@ -468,9 +493,9 @@ fn what_was_copied_ahead_is_not_copied_again_and_what_has_changed_since_is() {
             let file = File::options().append(true).open(rig.path(path)).unwrap();
             (&file).write_all(text.as_bytes()).unwrap();
         };
-        grow("geth/chaindata/ancient/bodies.0001.cdat", " and more");
+        grow("geth/chaindata/ancient/bodies.0002.cdat", " and more");
         grow("geth/chaindata/000003.log", " and more");
-        rig.write("geth/chaindata/ancient/bodies.0002.cdat", "newest");
+        rig.write("geth/chaindata/ancient/bodies.0003.cdat", "newest");
         let mut carried = 0;
         let cancel = Cancel::new().unwrap();
         let mut progress = |done, _| carried = done;
@@ -498,7 +523,7 @@ fn what_was_copied_ahead_is_not_copied_again_and_what_has_changed_since_is() {
 fn what_was_not_only_appended_to_is_copied_as_a_whole() {
     let rig = with_database();
     let options = Options { method: BackupMethod::Copy, ..Options::plain() };
-    let bodies = "geth/chaindata/ancient/bodies.0001.cdat";
+    let bodies = "geth/chaindata/ancient/bodies.0002.cdat";
     let mut draft = Draft::begin(&rig.home, &"v2".parse().unwrap()).unwrap();
     rig.with(&options, |work| draft.go_ahead(work)).unwrap();
     // Cut, and written anew beyond its former end, as after a reorganisation.
@@ -507,6 +532,21 @@ fn what_was_not_only_appended_to_is_copied_as_a_whole() {
     file.write_all_at(b"others, and longer", 0).unwrap();
     let backup = rig.with(&options, |work| make(work, &purpose("v2"), Some(draft))).unwrap();
     equals_data(&rig, &backup);
+}
+
+#[test]
+fn a_file_that_was_linked_ahead_is_copied_once_the_node_may_write_to_it() {
+    let rig = with_database();
+    let options = Options { method: BackupMethod::Hardlink, ..Options::plain() };
+    let bodies = |number: u32| format!("geth/chaindata/ancient/bodies.000{number}.cdat");
+    let mut draft = Draft::begin(&rig.home, &"v2".parse().unwrap()).unwrap();
+    rig.with(&options, |work| draft.go_ahead(work)).unwrap();
+    // The node takes its ancient data back to the end of the first file, which it appends to from then on.
+    (1..3).for_each(|number| fs::remove_file(rig.path(&bodies(number))).unwrap());
+    let backup = rig.with(&options, |work| make(work, &purpose("v2"), Some(draft))).unwrap();
+    assert_eq!(method_of(&backup, &bodies(0)), Method::Copy);
+    rig.write(&bodies(0), "old bodies and others");
+    rig.verify(&backup).unwrap();
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
         |items: &[&Item]| items.iter().filter(|i| i.kind == ItemKind::File).map(|i| i.len()).sum::<u64>();
     let (all, some) = (bytes(&shared) + bytes(&own), bytes(&own));
     let copied = if clones { 0 } else { some + if links { 0 } else { all - some } };
-    limits::check(order.to, copied, order.resident)?;
+    let made = own.len() + if links { 0 } else { shared.len() };
+    limits::check(order.to, (copied, made as u64), order.resident)?;
 
     let mut clone = Clone::default();
     let mut maker = Maker { order: &mut order, clone: &mut clone, all };

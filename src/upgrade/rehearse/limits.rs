@@ -1,7 +1,7 @@
 //! Space and memory: enough of both before a rehearsal begins, and an end of it before the running node lacks either.
 
 use crate::error::{Error, Kind, Result};
-use rustix::fs::statvfs;
+use crate::home::space;
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +9,8 @@ const MIB: u64 = 1 << 20;
 /// Space that a rehearsal leaves to the running node, and space for what the shadow writes besides.
 const SPACE: u64 = 512 * MIB;
 const WRITES: u64 = 512 * MIB;
+/// The same of files.
+const FILES: u64 = 1000;
 /// Memory that a rehearsal leaves to everything else, of the whole and at most.
 const MEMORY: (u64, u64) = (20, 512 * MIB);
 
@@ -19,18 +21,24 @@ struct Memory {
     available: u64,
 }
 
-/// Refuses a rehearsal that would need more space at `place` than there is, or more memory: about as much as the
-/// running node, `resident`.
+/// Refuses a rehearsal whose clone would need more at `place` than there is, of bytes or of files, or more memory: about
+/// as much as the running node, `resident`.
 ///
 /// # Errors
 /// [`Kind::NotMet`] with the numbers.
-pub(super) fn check(place: &Path, bytes: u64, resident: u64) -> Result<()> {
-    let free = free_space(place)?;
+pub(super) fn check(place: &Path, (bytes, files): (u64, u64), resident: u64) -> Result<()> {
+    let free = space::free(place)?;
     let need = bytes.saturating_add(SPACE + WRITES);
     if free < need {
         return Err(lacking("space", need, free).at(place.display()).hint(
             "make room, or set daemon_data_backup_dir to the file system of the data, where most files need no copy",
         ));
+    }
+    let (free, need) = (space::free_files(place)?, files.saturating_add(2 * FILES));
+    if free < need {
+        return Err(Error::new(Kind::NotMet, "too little space for a rehearsal")
+            .at(place.display())
+            .because(format!("it needs {need} inodes, {free} are available")));
     }
     match memory() {
         Some(memory) if memory.available < resident.saturating_add(floor(memory)) => {
@@ -43,13 +51,17 @@ pub(super) fn check(place: &Path, bytes: u64, resident: u64) -> Result<()> {
 
 /// What has become scarce, in words.
 pub(super) fn scarce(place: &Path) -> Option<String> {
-    let free = free_space(place).unwrap_or(u64::MAX);
+    let free = space::free(place).unwrap_or(u64::MAX);
     if free < SPACE {
         return Some(format!(
             "{} MiB of space are left, and {} MiB are the running node's",
             free / MIB,
             SPACE / MIB
         ));
+    }
+    let free = space::free_files(place).unwrap_or(u64::MAX);
+    if free < FILES {
+        return Some(format!("{free} inodes are left, and {FILES} are the running node's"));
     }
     let memory = memory().filter(|memory| memory.available < floor(*memory))?;
     Some(format!(
@@ -75,11 +87,6 @@ fn floor(memory: Memory) -> u64 {
     (memory.total / MEMORY.0).min(MEMORY.1)
 }
 
-fn free_space(place: &Path) -> Result<u64> {
-    let space = statvfs(place).map_err(|e| Error::io("look for free space on", place, e.into()))?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
-}
-
 /// `None` where the kernel does not tell.
 fn memory() -> Option<Memory> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
@@ -102,10 +109,12 @@ mod tests {
     #[test]
     fn what_is_lacking_is_said_in_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = |bytes, resident| check(dir.path(), bytes, resident).unwrap_err();
+        let refused = |bytes, resident| check(dir.path(), (bytes, 0), resident).unwrap_err();
         let space = refused(1 << 60, 0);
         assert_eq!(space.kind(), Kind::NotMet);
         assert!(space.to_string().starts_with("too little space for a rehearsal: "), "{space}");
+        let files = check(dir.path(), (0, 1 << 60), 0).unwrap_err().to_string();
+        assert!(files.contains("inodes, ") && files.starts_with("too little space"), "{files}");
         let memory = refused(0, 1 << 50).to_string();
         assert!(memory.starts_with("too little memory for a rehearsal: it needs 1073"), "{memory}");
     }

@@ -3,9 +3,11 @@
 
 use super::cases::{Ground, Run, Stage, each_wanted};
 use super::settings::Settings;
-use super::trace::{Fault, is_permitted};
+use super::trace::{self, Fault, Outcome, is_permitted};
 use super::{ERRORS, is_documented};
+use crate::rig::visor::Rig;
 use nix::errno::Errno;
+use std::fs::{self, File};
 use std::path::Path;
 
 /// Calls of each command that `cargo test` breaks, with one error each.
@@ -34,6 +36,53 @@ fn an_import_fails_where_the_manifest_of_another_version_cannot_be_written() {
         recovers(stage, run.outcome.code)
     });
     assert_eq!(trouble, [""; 0]);
+}
+
+#[test]
+fn a_backup_of_a_file_that_cannot_be_read_names_it_and_leaves_nothing() {
+    if !is_permitted() {
+        return;
+    }
+    let rig = Rig::new();
+    for name in ["blocks", "state"] {
+        fs::create_dir_all(rig.data()).unwrap();
+        fs::write(rig.data().join(name), vec![7; 3 << 20]).unwrap();
+    }
+    let create = |fault| {
+        let stream = |name: &str| File::create(rig.path().join(name)).unwrap();
+        let command = rig.command(&["backup", "create", "a"]);
+        let outcome = trace::start(&command, stream("stdout"), stream("stderr"), fault).end();
+        (outcome, fs::read_to_string(rig.path().join("stderr")).unwrap())
+    };
+    let create_and_prune = || {
+        let (whole, said) = create(Fault::None);
+        assert_eq!(whole.code, 0, "{said}");
+        rig.ok(&["backup", "prune", &rig.backups()[0]]);
+        whole
+    };
+    // The first one makes the directory as well.
+    create_and_prune();
+    let whole = create_and_prune();
+    // Where the file system clones, nothing is read.
+    let Some(at) = whole.calls.iter().position(|call| call.is("copy_file_range", "/data/blocks")) else {
+        return;
+    };
+    for lasting in [false, true] {
+        // Reports of progress come by the clock, and are calls as well.
+        let is_it = |(outcome, _): &(Outcome, String)| {
+            let is_it = outcome.hits.first().is_some_and(|hit| hit.is("copy_file_range", "/data/blocks"));
+            if outcome.code == 0 {
+                rig.ok(&["backup", "prune", &rig.backups()[0]]);
+            }
+            is_it
+        };
+        let tries = std::iter::repeat_with(|| create(Fault::Fail { at: at + 1, errno: Errno::EIO, lasting }));
+        let (outcome, said) = tries.take(20).find(is_it).expect("it is hit in one of twenty tries");
+        assert_eq!(outcome.code, 74, "{said}");
+        assert!(said.contains(rig.data().join("blocks").to_str().unwrap()), "{said}");
+        assert_eq!(fs::read_dir(rig.home().join("backups")).unwrap().count(), 0);
+    }
+    rig.ok(&["backup", "create", "a"]);
 }
 
 fn fails(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {

@@ -36,6 +36,29 @@ fn it_waits_for_its_turn_unless_the_operator_forces_it() {
 }
 
 #[test]
+fn an_order_that_waits_for_its_turn_can_be_cancelled() {
+    let mut rig = upgraded();
+    rig.recalls(H, hash(H));
+    for height in H + 1..=109 {
+        rig.follow(height);
+    }
+    rig.ask(Request::CancelRollback);
+    assert!(rig.answer().unwrap_err().contains("no rollback is ordered"));
+    let stops = rig.stops();
+    rig.ask(back(false));
+    rig.answer().unwrap();
+    rig.follow(110);
+    assert!(rig.record.back.is_some());
+    rig.ask(Request::CancelRollback);
+    assert!(rig.answer().unwrap().contains("is cancelled"));
+    // Its next turn goes by.
+    for height in 111..=215 {
+        rig.follow(height);
+    }
+    assert_eq!((rig.stops(), &rig.record.back, rig.machine.view().back), (stops, &None, None));
+}
+
+#[test]
 fn status_says_what_it_waits_for_and_an_order_that_comes_too_late_is_dropped() {
     let mut rig = upgraded_to(Some(150));
     rig.recalls(H, hash(H));
