@@ -87,13 +87,53 @@ fn leave_note(file: &OwnedFd, note: &[u8]) -> rustix::io::Result<()> {
     if pwrite(file, &text, 0)? == NOTE { Ok(()) } else { Err(Errno::NOSPC) }
 }
 
-/// Executes `command` in the place of this program, with the umask that we were started with. It returns only if that
-/// fails, and nothing has changed then.
+/// Executes `command` in the place of this program, with the umask that we were started with. Signals wait until that
+/// program calls [`release_signals`], since before it catches them they would end it. It returns only if that fails, and
+/// nothing has changed then.
 pub fn exec(command: &mut Command) -> io::Error {
     let private = INHERITED_UMASK.get().copied().map(umask);
+    // SAFETY: there is no fork, so this runs in our process as it is. std has just given SIGPIPE its default effect and
+    // taken all signals off the mask, which would outlast an exec that fails.
+    unsafe { command.pre_exec(hold_signals) };
     let failed = command.exec();
+    release_signals();
     private.map(umask);
     failed
+}
+
+/// The signals of the C library: 1024 of them, in glibc and in musl.
+#[repr(C)]
+struct Signals([u64; 16]);
+
+unsafe extern "C" {
+    fn pthread_sigmask(how: c_int, set: *const Signals, old: *mut Signals) -> c_int;
+    fn signal(number: c_int, handler: usize) -> usize;
+}
+
+/// Has signals wait, also those to the program that is executed next, and ignores a pipe that is not read.
+fn hold_signals() -> io::Result<()> {
+    const SIGPIPE: c_int = 13;
+    const IGNORE: usize = 1;
+    // SAFETY: the declaration is that of signal(2) in the C library that std links anyway; no handler is called.
+    unsafe { signal(SIGPIPE, IGNORE) };
+    set_mask(u64::MAX)
+}
+
+/// Lets signals come that have waited since the program before us in this process was replaced.
+pub fn release_signals() {
+    // It cannot fail: the arguments are right.
+    let _ = set_mask(0);
+}
+
+fn set_mask(each: u64) -> io::Result<()> {
+    const SET: c_int = 2;
+    let set = Signals([each; 16]);
+    // SAFETY: the declaration is that of pthread_sigmask(3) in the C library that std links anyway; `set` is as large as
+    // its `sigset_t`, and no old mask is asked for. The library keeps its own signals off the mask.
+    match unsafe { pthread_sigmask(SET, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// A descriptor that the program which ran in this process before us has left open for us. Our children do not inherit it.

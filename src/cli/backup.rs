@@ -182,8 +182,10 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
     let mut options = Options::new(config);
     options.keep = asked.keep.unwrap_or(options.keep);
     options.max_age = asked.max_age.or(options.max_age);
-    // That of an upgrade under way may be its way back.
-    let needed = Journal::read(home)?.record.upgrade.and_then(|upgrade| upgrade.backup);
+    // That of an upgrade under way may be its way back, and an order to go back names the one to be restored.
+    let record = Journal::read(home)?.record;
+    let ordered = record.back.and_then(|order| order.backup);
+    let needed = record.upgrade.and_then(|upgrade| upgrade.backup).or(ordered);
     let backups = backup::list(home)?;
     let names = match asked.names.is_empty() {
         true => backup::outdated(&backups, &options, needed.as_deref(), SystemTime::now()),
@@ -192,9 +194,7 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
     let replaced: Vec<PathBuf> = if asked.replaced { restore::replaced(home) } else { Vec::new() };
     if !asked.dry_run {
         backup::remove_named(home, &names, needed.as_deref())?;
-        for path in &replaced {
-            fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))?;
-        }
+        restore::remove_replaced(&replaced)?;
     }
     if asked.json {
         return print_json(&json!({"removed": names, "replaced": replaced, "dry_run": asked.dry_run}));

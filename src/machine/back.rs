@@ -50,6 +50,8 @@ impl Machine {
         };
         self.forced = None;
         self.back = Some(order);
+        // Backups may be being removed, and one of them may be needed.
+        self.end_work_aside();
         // It is made durable at once, beside the node.
         if let Some(node) = self.take_running() {
             let next = self.record_order(now, &node).unwrap_or(Next::Stay);

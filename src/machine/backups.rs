@@ -75,8 +75,9 @@ impl Machine {
             self.backups.ahead = None;
             self.tend_backups(now);
         }
-        // The record on disk may still have an upgrade under way, which needs its backup.
-        let is_settled = self.record.upgrade.is_none() && self.outgoing.is_none() && !self.behind;
+        // The record on disk may still have an upgrade under way, which needs its backup; so may an order to go back.
+        let is_on_disk = self.outgoing.is_none() && !self.behind;
+        let is_settled = self.record.upgrade.is_none() && self.back.is_none() && is_on_disk;
         let is_quiet = self.worker == Worker::Idle && self.wish == Wish::Run && is_settled;
         if !is_quiet || !self.policy.backup {
             return;

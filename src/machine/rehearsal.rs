@@ -102,7 +102,8 @@ impl Machine {
             _ => false,
         };
         let makes_way = self.policy.backup && self.policy.backup_ahead && self.is_upgrade_close();
-        let is_quiet = self.wish == Wish::Run && self.record.upgrade.is_none() && !self.behind;
+        let is_settled = self.record.upgrade.is_none() && self.back.is_none() && !self.behind;
+        let is_quiet = self.wish == Wish::Run && is_settled;
         self.policy.rehearse && runs && is_quiet && !makes_way
     }
 }

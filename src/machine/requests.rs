@@ -37,10 +37,14 @@ impl Machine {
                 self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
                 format!("the node goes on as process {pid}, and the next supervisor takes it over")
             }),
-            Request::Reexec => match self.goes_on_alone() {
-                Ok(_) if self.post_hooks > 0 => Err(HOOK_RUNS.to_owned()),
-                Ok(_) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
-                Err(why) => Err(why),
+            Request::Reexec => match (self.goes_on_alone(), &self.forced) {
+                (Ok(_), _) if self.post_hooks > 0 => Err(HOOK_RUNS.to_owned()),
+                // That order is on no record before its stop begins.
+                (Ok(_), Some(Upgrade { name, .. })) => Err(format!(
+                    "the order to upgrade to {name} now would be forgotten: wait for it, or cancel it"
+                )),
+                (Ok(_), None) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
+                (Err(why), _) => Err(why),
             },
             Request::UpgradeNow(name) => self.force(name, under_way),
             Request::Rollback(order) => self.asked_to_go_back(now, order),

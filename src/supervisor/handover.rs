@@ -4,7 +4,7 @@
 //! The program at our path is asked first whether it could go on from here. Then it is executed in our place, with two
 //! descriptors open, which an environment variable names. If that fails, nothing has happened.
 
-use super::control;
+use super::{control, signals};
 use crate::children;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -73,6 +73,8 @@ impl Seat {
         let path = our_path(&name);
         log::info!("event=reexec path={}", path.display());
         let why = match can_resume(&path, &rest) {
+            // It waits for the loop, and would be lost.
+            Ok(()) if signals::stop_came() => "a signal to stop came meanwhile".to_owned(),
             Ok(()) => self.execute(&path, &name, &rest).to_string(),
             Err(why) => why,
         };

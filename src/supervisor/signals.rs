@@ -5,10 +5,12 @@
 
 use super::start_thread;
 use crate::error::{Error, Kind, Result};
+use crate::sys;
 use crossbeam_channel::Sender;
 use signal_hook::consts::signal;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,10 @@ const REALTIME: std::ops::RangeInclusive<i32> = 35..=64;
 const SIGSTKFLT: i32 = 16;
 const SIGPWR: i32 = 30;
 
-/// Starts catching signals, and sends each to `facts` from a thread of its own.
+static STOP_CAME: AtomicBool = AtomicBool::new(false);
+
+/// Starts catching signals, and sends each to `facts` from a thread of its own. Those that have come since another program
+/// in this process has begun to be replaced by us come first.
 ///
 /// # Errors
 /// If the operating system refuses to install a handler or to start a thread.
@@ -65,14 +70,23 @@ pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
     ];
     let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
     let mut signals = Signals::new(meant.into_iter().chain(IGNORED).chain(REALTIME)).map_err(failed)?;
+    sys::release_signals();
     let body = move || {
         for number in &mut signals {
+            if meaning(number) == Signal::Stop {
+                STOP_CAME.store(true, Ordering::Relaxed);
+            }
             if facts.send(meaning(number)).is_err() {
                 return;
             }
         }
     };
     start_thread("signals", body).map_err(failed)
+}
+
+/// Whether a signal to stop has come, which may still wait for the loop.
+pub(super) fn stop_came() -> bool {
+    STOP_CAME.load(Ordering::Relaxed)
 }
 
 fn meaning(number: i32) -> Signal {

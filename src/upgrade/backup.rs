@@ -70,7 +70,7 @@ const PARTIAL: &str = ".wemixvisor-partial-";
 /// If the data directory is missing or cannot be backed up as it is, if the backup directory is inside it, if the
 /// method that is wanted is not possible, or if there is too little space.
 pub fn check(home: &Home, options: &Options) -> Result<Need> {
-    let source = source(home, options)?;
+    let source = source(home, options, None)?;
     let need = space::need(home, &source, None)?;
     space::check(home, options, &need)?;
     Ok(need)
@@ -120,7 +120,7 @@ impl Draft {
     /// If the operating system refuses.
     pub fn begin(home: &Home, name: &Name) -> Result<Self> {
         durable::mkdir(home.backups())?;
-        sweep(home.backups());
+        sweep(home.backups(), None);
         let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
         durable::mkdir(&path)?;
         let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
@@ -169,7 +169,7 @@ impl Draft {
     /// # Errors
     /// As [`check`].
     pub fn check(&self, home: &Home, options: &Options) -> Result<Need> {
-        self.need(home, options, &source(home, options)?)
+        self.need(home, options, &source(home, options, Some(&self.path))?)
     }
 
     fn need(&self, home: &Home, options: &Options, source: &Source) -> Result<Need> {
@@ -179,7 +179,7 @@ impl Draft {
     }
 
     fn fill(&mut self, work: &mut Work<'_>, pass: Pass) -> Result<Source> {
-        let source = source(work.home, work.options)?;
+        let source = source(work.home, work.options, Some(&self.path))?;
         self.need(work.home, work.options, &source)?;
         self.building.fill(&source, pass, work)?;
         Ok(source)
@@ -225,8 +225,8 @@ fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
     candidates.into_iter().rfind(|backup| backup.manifest.tree == tree)
 }
 
-/// The data, if a backup of it can be made.
-fn source(home: &Home, options: &Options) -> Result<Source> {
+/// The data, if a backup of it can be made; `own` is the one that is being made.
+fn source(home: &Home, options: &Options, own: Option<&Path>) -> Result<Source> {
     let root = fs::canonicalize(home.data()).map_err(|e| {
         Error::new(Kind::Config, "no data directory to back up")
             .at(home.data().display())
@@ -241,7 +241,7 @@ fn source(home: &Home, options: &Options) -> Result<Source> {
             .at(resolved.display())
             .hint("set daemon_data_backup_dir to another place"));
     }
-    sweep(target);
+    sweep(target, own);
     let items = items(&root, &options.left_out)?;
     let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
     for item in &items {
@@ -303,16 +303,20 @@ fn check_link(source: &Path, link: &Path) -> Result<()> {
         .hint("move that into the data directory, or set unsafe_skip_backup and back up yourself"))
 }
 
-/// Removes what backups that did not end have left. One that is being made is locked.
-pub(super) fn sweep(dir: &Path) {
+/// Removes what backups that did not end have left. One that is being made is locked; for the lock of the caller's `own` it
+/// would wait in vain, with the node down.
+pub(super) fn sweep(dir: &Path, own: Option<&Path>) {
     durable::sweep(dir);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().join(MANIFEST).is_file() {
             // A manifest was being replaced.
             durable::sweep(&entry.path());
         }
-        let ours = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
-        if ours && let Ok(Some(_claim)) = claim_dir(&entry.path(), Claim::Alone) {
+        let is_partial = entry.file_name().as_bytes().starts_with(PARTIAL.as_bytes());
+        if is_partial
+            && own != Some(&*entry.path())
+            && let Ok(Some(_claim)) = claim_dir(&entry.path(), Claim::Alone)
+        {
             // If it cannot be removed, the check for space takes it into account.
             if fs::remove_dir_all(entry.path()).is_ok() {
                 note(Effect::Remove(&entry.path()));

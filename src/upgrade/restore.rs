@@ -133,6 +133,19 @@ pub fn replaced(home: &Home) -> Vec<PathBuf> {
     Places::of(home).map(|places| places.replaced()).unwrap_or_default()
 }
 
+/// Removes data that restores have replaced, durably.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn remove_replaced(paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))?;
+        note(Effect::Remove(path));
+        durable::sync_dir(path.parent().unwrap_or(Path::new("/")))?;
+    }
+    Ok(())
+}
+
 /// Removes the unfinished tree of a restore that was cut short. A restore that is under way holds a lock. Returns where data that was
 /// replaced by earlier ones still is: that is for the operator to remove.
 pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {

@@ -20,7 +20,7 @@ pub fn sweep(home: &Home) {
         }
     }
     download::sweep(home);
-    backup::sweep(home.backups());
+    backup::sweep(home.backups(), None);
     rehearse::sweep(home);
     for path in restore::sweep(home) {
         log::warn!(

@@ -305,6 +305,26 @@ fn the_program_of_a_supervisor_is_replaced_under_a_living_node() {
 }
 
 #[test]
+fn signals_that_come_while_another_program_takes_over_end_nothing() {
+    let (rig, program) = with_program();
+    let mut visor = rig.run_program(&program);
+    visor.wait_node();
+    visor.wait(&["event=chain_bound"]);
+    let node = visor.node();
+    for number in 1..=3 {
+        visor.signal(Signal::USR2);
+        until("the change", || {
+            visor.signal(Signal::HUP);
+            assert_eq!(visor.has_ended(), None);
+            (visor.count(&["event=adopted"]) >= number).then_some(())
+        });
+    }
+    visor.wait_node();
+    assert_eq!((visor.node(), rig.traces().starts().len()), (node, 1));
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_program_that_could_not_go_on_is_not_executed() {
     let (rig, program) = with_program();
     let mut visor = rig.run_program(&program);

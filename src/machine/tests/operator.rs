@@ -155,6 +155,22 @@ fn a_node_that_runs_is_left_to_itself_and_one_that_stops_is_not() {
 }
 
 #[test]
+fn an_upgrade_that_was_asked_for_is_not_forgotten_for_another_program() {
+    let mut story = Story::running(policy(), Vec::new());
+    story.only(now("v2")).only(Input::Ask(Request::Reexec)).forget();
+    story
+        .only(Input::Ask(Request::Reexec))
+        .only(cancel("v2"))
+        .only(Input::Ask(Request::Reexec))
+        .check(&expect![[r#"
+            ask reexec                   → refuse: the order to upgrade to v2 now would be forgotten: wait for it, or cancel it
+            ask cancel(name("v2"))       → cancel job
+                                         → strike v2
+            ask reexec                   → reexec
+        "#]]);
+}
+
+#[test]
 fn cancel_in_time() {
     let mut story = Story::running(policy(), vec![v2()]);
     story.then(Input::Head(99)).then(cancel("v2")).blocks(100, 103).check(&expect![[r#"

@@ -12,8 +12,8 @@ use std::fs;
 use std::time::SystemTime;
 
 /// The backups that are too many or too old, oldest first: of those that upgrades have made, all but the newest `keep`,
-/// and those that are older than `max_age`, but never the newest one that is whole. `needed` is that of the upgrade under
-/// way.
+/// and those that are older than `max_age`, but never the newest one that is whole. `needed` is that of the upgrade, or
+/// of the way back, that is under way.
 #[must_use]
 pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now: SystemTime) -> Vec<String> {
     let oldest = options.max_age.and_then(|age| now.checked_sub(age)).map(rfc3339);
@@ -62,16 +62,17 @@ pub fn remove(home: &Home, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes what `names` are, which must all be there, and of no upgrade under way.
+/// Removes what `names` are, which must all be there; `needed` must not be among them.
 ///
 /// # Errors
-/// As [`remove`]; [`Kind::NotMet`] for the one of the upgrade under way.
+/// As [`remove`]; [`Kind::NotMet`] for the one that is needed.
 pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Result<()> {
     for name in names {
         super::load(home, name)?;
         if needed == Some(name) {
-            return Err(Error::new(Kind::NotMet, format!("backup {name} is that of the upgrade under way"))
-                .hint("it can be removed when the upgrade has ended"));
+            let what =
+                format!("backup {name} is needed by the upgrade, or by the way back, that is under way");
+            return Err(Error::new(Kind::NotMet, what).hint("it can be removed when that has ended"));
         }
     }
     names.iter().try_for_each(|name| remove(home, name))

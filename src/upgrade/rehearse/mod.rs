@@ -25,7 +25,7 @@ use super::run::{End, Program, run as run_program};
 use super::{Cancel, backup};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::home::lock::Claim;
+use crate::home::lock::{Claim, lock_within};
 use crate::home::stamp::Stamp;
 use crate::home::{Home, durable, glob, regular};
 use crate::machine::Target;
@@ -37,7 +37,6 @@ use crossbeam_channel::bounded;
 use feed::{Fed, Feed};
 use isolation::{Launch, Places};
 use live::Live;
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::setpriority_process;
 use shadow::{Binary, Shadow, describe};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +64,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 const LONGEST_SOCKET: usize = 107;
 /// The longest first start of a shadow, by the time that a node is given.
 const START: (u32, Duration) = (6, Duration::from_secs(3600));
+/// How long a shadow that was killed holds its lock.
+const DYING: Duration = Duration::from_millis(100);
 /// How long the end of a shadow that does not answer any more is waited for.
 const ENDING: Duration = Duration::from_secs(2);
 /// The time for `--help`.
@@ -167,17 +168,14 @@ pub(super) fn sweep(home: &Home) {
     }
 }
 
-/// The lock of a rehearsal, which the shadow inherits.
+/// The lock of a rehearsal, which the shadow inherits. One whose rehearsal was killed dies with it, and is waited for.
 fn lock(home: &Home) -> Result<File> {
     let path = home.rehearsal_lock();
     let file = regular::open_own(&path).map_err(|e| Error::io("open lock", &path, e))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::new(Kind::Busy, "another rehearsal of this home is going on").at(path.display()))
-        }
-        Err(e) => Err(Error::io("lock", &path, e.into())),
+    if lock_within(DYING, &file, &path)? {
+        return Ok(file);
     }
+    Err(Error::new(Kind::Busy, "another rehearsal of this home is going on").at(path.display()))
 }
 
 fn remove_leftovers(home: &Home) -> Result<()> {
@@ -529,6 +527,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{FlockOperation, flock};
 
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();

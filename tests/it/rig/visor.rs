@@ -67,6 +67,13 @@ impl Rig {
         self.set("DAEMON_DATA_DIR", &data)
     }
 
+    /// The same with the node's data in the home after all.
+    pub(crate) fn with_data_inside(mut self) -> Rig {
+        self.data = None;
+        let data = self.data().to_str().unwrap().to_owned();
+        self.set("DAEMON_DATA_DIR", &data)
+    }
+
     /// A directory with nothing in it yet.
     pub(crate) fn empty() -> Rig {
         let dir = tempfile::tempdir_in(scratch()).unwrap();

@@ -93,6 +93,17 @@ const CASES: &[Case] = &[
     },
     Case { name: "head", start: Start::Halted, args: &["resolve", "head"], already: &[] },
     Case { name: "chain", start: Start::Halted, args: &["resolve", "chain"], already: &[5] },
+    Case { name: "backup-create", start: Start::Kept, args: &["backup", "create", "c"], already: &[] },
+    Case { name: "backup-verify", start: Start::Kept, args: &["backup", "verify", "FIRST"], already: &[] },
+    Case { name: "backup-restore", start: Start::Kept, args: &["backup", "restore", "FIRST"], already: &[] },
+    Case { name: "backup-prune", start: Start::Kept, args: &["backup", "prune", "FIRST"], already: &[4] },
+    Case {
+        name: "prune-replaced",
+        start: Start::Restored,
+        args: &["backup", "prune", "--replaced"],
+        already: &[],
+    },
+    Case { name: "accept", start: Start::Rehearsed, args: &["rehearse", "v2", "--force"], already: &[] },
 ];
 
 /// Does something with every case that is wanted, and collects what it returns. The cases of one start are one thread.
@@ -142,7 +153,10 @@ impl Ground {
     /// The same with the home on a disk.
     pub(super) fn on_disk(start: Start) -> Ground {
         let disk = Disk::new();
-        Ground::of(start, Rig::empty().on(&disk.mount()), Some(disk))
+        let rig = Rig::empty().on(&disk.mount());
+        // What a restore has put in the place of the data must outlive a power cut as well.
+        let rig = if start.has_data() { rig.with_data_inside() } else { rig };
+        Ground::of(start, rig, Some(disk))
     }
 
     fn of(start: Start, rig: Rig, disk: Option<Disk>) -> Ground {
@@ -244,6 +258,8 @@ impl Stage<'_> {
         let word = |word: &&str| match *word {
             "URL" => self.ground.server.url("/v2"),
             "SHA256" => Digest::sha256(&program()).hex(),
+            // As it was: a run that is repeated may find it gone.
+            "FIRST" => first_backup(&self.ground.before),
             other => other.to_owned(),
         };
         self.case.args.iter().map(word).collect()
@@ -280,10 +296,16 @@ pub(super) enum Start {
     Followed,
     Paused,
     Halted,
+    /// There are data and two backups of what they were before.
+    Kept,
+    /// One of them was put back.
+    Restored,
+    /// The staged binary has failed its rehearsal.
+    Rehearsed,
 }
 
 impl Start {
-    const ALL: [Start; 9] = [
+    const ALL: [Start; 12] = [
         Start::Nothing,
         Start::Cosmovisor,
         Start::Bare,
@@ -293,7 +315,15 @@ impl Start {
         Start::Followed,
         Start::Paused,
         Start::Halted,
+        Start::Kept,
+        Start::Restored,
+        Start::Rehearsed,
     ];
+
+    /// Whether its commands work on the data.
+    fn has_data(self) -> bool {
+        matches!(self, Start::Kept | Start::Restored)
+    }
 
     fn lay_out(self, rig: &Rig) {
         let add = ["upgrade", "add", "v2", "v2"];
@@ -301,6 +331,12 @@ impl Start {
             Start::Nothing => {}
             Start::Cosmovisor => cosmovisor(rig),
             Start::Halted => halted(rig),
+            Start::Kept => kept(rig),
+            Start::Restored => {
+                Start::Kept.lay_out(rig);
+                rig.ok(&["backup", "restore", &first_backup(&rig.home())]);
+            }
+            Start::Rehearsed => rehearsed(rig),
             Start::Bare => drop(rig.ok(&["init", "v1"])),
             Start::Planned => Start::Bare.and(rig, &[&add, &["upgrade", "schedule", "v2", "1000"]]),
             Start::Cancelled => Start::Planned.and(rig, &[&["upgrade", "cancel", "v2"]]),
@@ -339,4 +375,41 @@ fn halted(rig: &Rig) {
     }
     rig.ok(&["upgrade", "schedule", "v2", "10", "--fork-height", "11"]);
     assert_eq!(rig.run().end(), 79);
+}
+
+/// A home with data, a key among them, and two backups of what the data were before.
+fn kept(rig: &Rig) {
+    Start::Bare.lay_out(rig);
+    let chain = rig.data().join("geth/chaindata");
+    fs::create_dir_all(&chain).unwrap();
+    let write = |files: &[(&str, &str)]| {
+        files.iter().for_each(|(name, text)| fs::write(chain.join(name), text).unwrap());
+    };
+    // A table of a database is linked where that can be done, all else is copied.
+    write(&[("../nodekey", "the key"), ("MANIFEST-000001", "tables"), ("000001.sst", "table"), ("log", "1")]);
+    symlink("MANIFEST-000001", chain.join("CURRENT")).unwrap();
+    rig.ok(&["backup", "create", "a"]);
+    write(&[("000002.sst", "another table"), ("log", "1, 2")]);
+    rig.ok(&["backup", "create", "b"]);
+    fs::remove_file(chain.join("000001.sst")).unwrap();
+    write(&[("log", "1, 2, 3")]);
+}
+
+/// The name of the backup that was made first.
+fn first_backup(home: &Path) -> String {
+    let names = fs::read_dir(home.join("backups")).unwrap().flatten();
+    names.map(|entry| entry.file_name().into_string().unwrap()).min().unwrap()
+}
+
+/// A home whose staged binary has failed its rehearsal.
+fn rehearsed(rig: &Rig) {
+    let v1 = rig.binary("node1", &[]);
+    rig.ok(&["init", v1.to_str().unwrap()]);
+    rig.stage("v2", &[("end", "3")]);
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    // A disk whose power is to be cut is too small for a clone.
+    let beside = rig.path().join("clones");
+    rig.fails(5, &["rehearse", "v2", "--blocks", "1", "--daemon-data-backup-dir", beside.to_str().unwrap()]);
+    assert_eq!(visor.stop(), 0);
 }

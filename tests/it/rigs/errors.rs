@@ -138,7 +138,8 @@ fn answers(stage: &Stage<'_>, run: &Run, errno: Errno) -> Vec<String> {
     let is_held = errno == Errno::EAGAIN && run.outcome.hits.iter().any(|hit| hit.name == "flock");
     let is_named = |path: &&String| {
         let parent = Path::new(path).parent().filter(|dir| dir.starts_with(&home));
-        let parent = if is_held { Some(home.as_path()) } else { parent };
+        // A tree is removed by names below descriptors, which only lead to it.
+        let parent = if is_held || Path::new(path).is_relative() { Some(home.as_path()) } else { parent };
         run.stderr.contains(*path) || parent.is_some_and(|dir| run.stderr.contains(dir.to_str().unwrap()))
     };
     let warnings = stage.whole.messages();

@@ -19,6 +19,24 @@ fn a_killed_command_is_done_when_it_is_run_again() {
     assert!(trouble.is_empty(), "{}", trouble.join("\n\n"));
 }
 
+#[test]
+fn a_backup_does_not_wait_for_its_own_claim() {
+    if !is_permitted() {
+        return;
+    }
+    each_wanted(&Settings::only("backup-create"), Ground::new, |stage| {
+        let is_claim = |path: &String| path.contains("/backups/.wemixvisor-partial-");
+        let claims = stage
+            .whole
+            .outcome
+            .calls
+            .iter()
+            .filter(|call| call.name == "flock" && call.on.iter().any(is_claim));
+        assert_eq!(claims.count(), 1, "{:?}", stage.whole.outcome.calls);
+        Vec::new()
+    });
+}
+
 fn kills(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
     let case = stage.case;
     let count = stage.whole.outcome.calls.len();

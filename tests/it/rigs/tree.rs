@@ -1,9 +1,11 @@
 //! A home as it is on disk, to be compared with another: names, kinds, modes, content.
 //!
-//! Times differ from run to run and are blanked, and so are the holders that locks name. The journal is compared by its record, because its sequence number
+//! Times differ from run to run and are blanked, and so are the holders that locks name, and what a backup owes to the moment
+//! and to the file system. The journal is compared by its record, because its sequence number
 //! counts the writes. Temporary files of processes that have ended are listed apart.
 
 use crate::rig::visor::Rig;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -35,7 +37,7 @@ impl Tree {
     fn add(&mut self, dir: &Path, at: &str, temporary: &mut Vec<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            let (path, below) = (entry.path(), format!("{at}/{name}"));
+            let (path, below) = (entry.path(), format!("{at}/{}", without_times(&name)));
             if name.starts_with('.') && name.ends_with(".tmp") {
                 temporary.push(below);
                 continue;
@@ -73,27 +75,43 @@ impl Tree {
 fn content_of(path: &Path) -> String {
     let bytes = fs::read(path).unwrap();
     match String::from_utf8(bytes) {
-        Ok(text) if text.len() < 64 * 1024 => without_times(&text),
+        Ok(text) if text.len() < 64 * 1024 => without_times(&without_chance(text)),
         Ok(text) => Digest::sha256(text.as_bytes()).hex(),
         Err(e) => Digest::sha256(e.as_bytes()).hex(),
     }
 }
 
-/// The text with every time of RFC 3339 blanked.
+/// What is written about a backup or a restore, without how long it took, which inodes there were, and how each file got
+/// there: a call that fails may leave another way.
+fn without_chance(text: String) -> String {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else { return text };
+    if fields.remove("tree").is_none() {
+        return text;
+    }
+    fields.remove("took_ms");
+    let entries = fields.get_mut("entries").and_then(Value::as_array_mut).into_iter().flatten();
+    for entry in entries.filter_map(Value::as_object_mut) {
+        entry.remove("method");
+    }
+    Value::Object(fields).to_string()
+}
+
+/// The text with every time blanked: of RFC 3339, and as it is in the names of files.
 fn without_times(text: &str) -> String {
-    const SHAPE: &str = "dddd-dd-ddTdd:dd:dd";
-    let is_time = |rest: &str| {
-        rest.len() >= SHAPE.len()
-            && rest.bytes().zip(SHAPE.bytes()).all(|(byte, shape)| match shape {
+    const SHAPES: [&str; 2] = ["dddd-dd-ddTdd:dd:dd", "ddddddddTdddddd"];
+    let is_of = |rest: &str, shape: &str| {
+        rest.len() >= shape.len()
+            && rest.bytes().zip(shape.bytes()).all(|(byte, shape)| match shape {
                 b'd' => byte.is_ascii_digit(),
                 _ => byte == shape,
             })
     };
     let (mut blanked, mut rest) = (String::new(), text);
     while let Some(first) = rest.chars().next() {
-        if is_time(rest) {
+        if let Some(shape) = SHAPES.iter().find(|shape| is_of(rest, shape)) {
             blanked.push_str("TIME");
-            rest = rest[SHAPE.len()..].trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            let is_fraction = |c: char| c.is_ascii_digit() || c == '.' || c == '_';
+            rest = rest[shape.len()..].trim_start_matches(is_fraction);
         } else {
             blanked.push(first);
             rest = &rest[first.len_utf8()..];

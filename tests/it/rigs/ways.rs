@@ -1,8 +1,8 @@
 //! The other things that a supervisor does, killed as it does them: the way back from an upgrade, the change of
-//! supervisors over a living node, and the stop of a node that has none.
+//! supervisors over a living node, the stop of a node that has none, and rehearsals.
 
 use super::flows::{Flow, Run, Scene, kill};
-use crate::rig::visor::Rig;
+use crate::rig::visor::{Rig, is_alive, working_on};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -204,6 +204,56 @@ fn a_stop_without_a_supervisor_that_is_killed_can_be_done_again() {
     );
 }
 
+#[test]
+fn a_rehearsal_that_is_killed_leaves_no_shadow_and_no_clone() {
+    kill(
+        &Flow {
+            name: "rehearse",
+            scene: || {
+                let rig = Rig::new();
+                rig.stage("v2", &[]);
+                without_supervisor(rig)
+            },
+            words: Some(&["rehearse", "v2", "--blocks", "2"]),
+            check: has_no_shadow,
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+#[test]
+fn a_supervisor_that_is_killed_as_it_rehearses_is_followed_by_one_that_does_it_again() {
+    kill(
+        &Flow {
+            name: "rehearsal",
+            scene: || {
+                let rig = Rig::new().set("DAEMON_REHEARSE", "before-upgrade");
+                rig.stage("v2", &[]);
+                // So far away that no backup is begun: the stop would leave that to the next sweep.
+                rig.schedule("v2", 10_000_000);
+                Scene::new(rig)
+            },
+            drive: |run| {
+                run.has_logged(&[&["event=rehearsal_passed"]]);
+                run.end_by("stop");
+            },
+            is_done: |status| status["planned"][0]["rehearsal"] == "passed",
+            check: has_no_shadow,
+            node_stays: false,
+            ..CHANGE
+        },
+        REDUCED,
+    );
+}
+
+fn has_no_shadow(rig: &Rig, what: &str) {
+    let place = rig.home().join("backups/.wemixvisor-rehearsal");
+    let shadows: Vec<_> = working_on(&place).into_iter().filter(|pid| is_alive(*pid)).collect();
+    assert_eq!((shadows, place.exists()), (Vec::new(), false), "{what}");
+    assert_eq!(rig.current(), "genesis", "{what}");
+}
+
 /// Supervisors change, and the node goes on.
 const CHANGE: Flow = Flow {
     name: "",
@@ -229,7 +279,10 @@ fn frozen() -> Rig {
 
 /// A home whose node runs without a supervisor.
 fn alone() -> Scene {
-    let rig = frozen();
+    without_supervisor(frozen())
+}
+
+fn without_supervisor(rig: Rig) -> Scene {
     let mut visor = rig.run();
     visor.wait_node();
     visor.wait(&["event=chain_bound"]);

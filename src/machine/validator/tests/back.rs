@@ -1,7 +1,7 @@
 //! When a validator stops for the way back that the operator has ordered.
 
 use super::*;
-use crate::machine::Back;
+use crate::machine::{Back, Failure, Job};
 
 fn back(force: bool) -> Request {
     Request::Rollback(Back { to: version(Target::Genesis), backup: None, force })
@@ -56,6 +56,37 @@ fn an_order_that_waits_for_its_turn_can_be_cancelled() {
         rig.follow(height);
     }
     assert_eq!((rig.stops(), &rig.record.back, rig.machine.view().back), (stops, &None, None));
+}
+
+#[test]
+fn no_backup_is_removed_while_an_order_waits_that_may_need_it() {
+    for is_begun in [true, false] {
+        let mut rig = upgraded();
+        rig.recalls(H, hash(H));
+        for height in H + 1..=180 {
+            rig.follow(height);
+        }
+        assert_eq!(rig.outcome(), Some(Outcome::Applied));
+        rig.feed(Event::Policy(Policy { validator: true, backup: true, ..Policy::default() }));
+        let tends = |rig: &Rig| rig.count(|a| matches!(a, Action::Start(Job::Tend { .. })));
+        if is_begun {
+            rig.feed(Event::BackupsToTend);
+        }
+        let before = tends(&rig);
+        assert_eq!(before > 0, is_begun);
+        rig.ask(back(false));
+        rig.feed(Event::BackupsToTend);
+        assert_eq!(rig.count(|a| *a == Action::CancelJob) > 0, is_begun, "it is ended for the order");
+        if is_begun {
+            let cancelled = Failure::new(Class::Cancelled, "cancelled");
+            rig.feed(Event::JobDone(JobEnd::Tended(Err(cancelled))));
+        }
+        for height in 181..=190 {
+            rig.follow(height);
+        }
+        assert!(rig.machine.view().back.is_some());
+        assert_eq!(tends(&rig), before, "not while it waits for its turn");
+    }
 }
 
 #[test]
