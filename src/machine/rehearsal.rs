@@ -63,9 +63,15 @@ impl Machine {
                     Rehearsal::None => {}
                 }
             }
-            Err(failure) if failure.class == Class::Cancelled => {
-                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
-            }
+            Err(failure) if failure.class == Class::Cancelled => match self.due() {
+                Some((upgrade, _)) if upgrade.name == *name => {
+                    let text = format!("name={name} the upgrade is due and goes on without a rehearsal");
+                    self.warn("unrehearsed", text);
+                }
+                Some(_) | None => {
+                    self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
+                }
+            },
             Err(failure) => {
                 let failures = self.unheld.get(name).map_or(0, |(failures, _)| *failures).saturating_add(1);
                 if failures == 1 {

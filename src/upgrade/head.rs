@@ -1,7 +1,8 @@
 //! The head record on disk: `state/head`, two [`slots`](crate::home::slots) that are overwritten by turns.
 //!
 //! It is written at every counted head of a validator, so it costs one small write and one fdatasync, and needs no
-//! space and no rename. A slot that was torn by a power cut is noticed, and the other one, a block older, counts.
+//! space and no rename. A slot that was torn by a power cut is noticed, and the other one, a block older, counts. It tells no
+//! turns then, so that a validator starts silent: the block that is missing may be next to one of its own.
 
 use crate::error::{Error, Kind, Result};
 use crate::home::slots::{Access, Entry, Format, Slot, Slots};
@@ -35,7 +36,13 @@ impl HeadFile {
         let slots =
             slots.ok_or_else(|| Error::new(Kind::Io, "the head record vanished").at(path.display()))?;
         slots.make_durable()?;
-        let seq = slots.read()?.iter().filter_map(good).map(|entry| entry.seq).max().unwrap_or(0);
+        let found = slots.read()?;
+        if let Some(why) = found.iter().find_map(bad) {
+            log::warn!(
+                "event=head_slot_bad the newest head may be lost, so a validator starts silent: {why}"
+            );
+        }
+        let seq = found.iter().filter_map(good).map(|entry| entry.seq).max().unwrap_or(0);
         Ok(HeadFile { slots, seq })
     }
 
@@ -80,8 +87,11 @@ pub fn read(home: &Home) -> Result<Option<HeadRecord>> {
         (Some(newest), _) if newest.version != FORMAT.version => {
             Err(damaged(format!("its format is {}, this program knows {}", newest.version, FORMAT.version)))
         }
-        (Some(newest), _) => {
-            serde_json::from_slice(&newest.payload).map(Some).map_err(|e| damaged(e.to_string()))
+        (Some(newest), bad) => {
+            let mut record: HeadRecord =
+                serde_json::from_slice(&newest.payload).map_err(|e| damaged(e.to_string()))?;
+            record.turns = record.turns.filter(|_| bad.is_none());
+            Ok(Some(record))
         }
         (None, Some(why)) => Err(damaged(why.to_owned())),
         (None, None) => Ok(None),
@@ -119,7 +129,7 @@ fn encode(record: &HeadRecord) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Block;
+    use crate::machine::{Block, Turns};
 
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();
@@ -131,7 +141,8 @@ mod tests {
     fn record(height: u64) -> HeadRecord {
         let block = |height: u64| Block { height, hash: Some(format!("0x{height:064x}")) };
         let recent = (1..=32).map(|back| block(height - back)).collect();
-        HeadRecord { block: block(height), timestamp: Some(7), binary: None, turns: None, recent }
+        let turns = Some(Turns { at_head: Some(3), before: Some(4), validators: 7 });
+        HeadRecord { block: block(height), timestamp: Some(7), binary: None, turns, recent }
     }
 
     #[test]
@@ -159,12 +170,13 @@ mod tests {
         let mut torn = whole.clone();
         torn[40] ^= 1;
         std::fs::write(home.head(), &torn).unwrap();
-        assert_eq!(read(&home).unwrap(), Some(record(100)), "the second record is in the first slot");
+        let without_turns = |height| Some(HeadRecord { turns: None, ..record(height) });
+        assert_eq!(read(&home).unwrap(), without_turns(100), "the second record is in the first slot");
         torn[FORMAT.size + 40] ^= 1;
         std::fs::write(home.head(), &torn).unwrap();
         assert_eq!(read(&home).unwrap_err().kind(), Kind::Halted);
         std::fs::write(home.head(), &whole[..FORMAT.size]).unwrap();
-        assert_eq!(read(&home).unwrap(), Some(record(101)));
+        assert_eq!(read(&home).unwrap(), without_turns(101));
         forget(&home).unwrap();
         assert_eq!(read(&home).unwrap(), None);
     }

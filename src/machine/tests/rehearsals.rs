@@ -103,6 +103,16 @@ fn a_stop_and_other_work_end_a_rehearsal() {
 }
 
 #[test]
+fn an_upgrade_that_comes_due_during_its_rehearsal_goes_on_and_says_so() {
+    let mut story = rehearsing();
+    story.blocks(H - 1, H);
+    println!("{}", story.take());
+    story.then(Input::Failed(Class::Cancelled));
+    let told = story.take();
+    assert!(told.contains("warn unrehearsed: name=v2") && told.contains("inspect upgrades/v2"), "{told}");
+}
+
+#[test]
 fn a_rehearsal_that_cannot_be_held_is_tried_again_later_and_holds_nothing() {
     let mut story = rehearsing();
     story.then(Input::Failed(Class::Permanent)).then(after(5)).then(Input::Head(H - 9));

@@ -11,6 +11,7 @@ use crate::rig::visor::Rig;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use wemixvisor::machine::HeadRecord;
 use wemixvisor::upgrade::agenda::Agenda;
 use wemixvisor::upgrade::head;
 use wemixvisor::upgrade::journal::Journal;
@@ -125,6 +126,7 @@ fn read(settings: &Settings, name: &str, rig: &Rig) -> Vec<String> {
     let record = Journal::read(&home).unwrap().record;
     let (agenda, heads) = (Agenda::load(&home).unwrap(), head::read(&home).unwrap());
     let newest = heads.as_ref().map_or(0, |head| head.block.height);
+    let without_turns = heads.clone().map(|head| HeadRecord { turns: None, ..head });
     let (mut trouble, mut older) = (Vec::new(), 0);
     let mut random = settings.random();
     for path in files(rig) {
@@ -160,9 +162,11 @@ fn read(settings: &Settings, name: &str, rig: &Rig) -> Vec<String> {
                 trouble.push(format!("{}: {found:?}", what()));
             }
             match head::read(&home) {
-                // Known: a damaged newest head leads to the one written before it, without a word.
-                Ok(Some(found)) if found.block.height < newest => older += 1,
-                Ok(Some(found)) if Some(&found) != heads.as_ref() => {
+                // A damaged slot may have held a newer head: the record then tells no turns, and a validator is silent.
+                Ok(Some(found)) if found.block.height < newest && found.turns.is_none() => older += 1,
+                Ok(Some(found))
+                    if Some(&HeadRecord { turns: None, ..found.clone() }) != without_turns.as_ref() =>
+                {
                     trouble.push(format!("{}: {found:?}", what()))
                 }
                 Ok(None) if heads.is_some() => trouble.push(format!("{}: no head", what())),
