@@ -19,8 +19,15 @@ const PATIENCE: u32 = 10;
 impl Machine {
     /// Begins the next rehearsal, or ends the one that is in the way of something.
     pub(super) fn rehearse(&mut self, now: Instant) {
-        if !self.may_rehearse() || self.due().is_some() {
-            if self.rehearsing.is_some() {
+        let due = self.due().map(|(upgrade, _)| upgrade.name);
+        if !self.may_rehearse() || due.is_some() {
+            if self.rehearsing.is_some() && self.worker == Worker::Aside {
+                if let Some(name) = due.filter(|name| self.rehearsing.as_ref() == Some(name)) {
+                    self.warn(
+                        "unrehearsed",
+                        format!("name={name} it is due, and goes on without a rehearsal"),
+                    );
+                }
                 self.end_work_aside();
             }
             return;
@@ -63,15 +70,9 @@ impl Machine {
                     Rehearsal::None => {}
                 }
             }
-            Err(failure) if failure.class == Class::Cancelled => match self.due() {
-                Some((upgrade, _)) if upgrade.name == *name => {
-                    let text = format!("name={name} the upgrade is due and goes on without a rehearsal");
-                    self.warn("unrehearsed", text);
-                }
-                Some(_) | None => {
-                    self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
-                }
-            },
+            Err(failure) if failure.class == Class::Cancelled => {
+                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
+            }
             Err(failure) => {
                 let failures = self.unheld.get(name).map_or(0, |(failures, _)| *failures).saturating_add(1);
                 if failures == 1 {

@@ -72,6 +72,7 @@ fn an_upgrade_that_comes_due_does_not_wait_for_its_rehearsal() {
     story.blocks(H - 1, H);
     story.check(&expect![[r#"
         (+2.0s) head 100             → inspect upgrades/v2
+                                     → warn unrehearsed: name=v2 it is due, and goes on without a rehearsal
                                      → cancel job
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
@@ -100,16 +101,6 @@ fn a_stop_and_other_work_end_a_rehearsal() {
         done                         → info upgrade_ready: name=v3 sha256=3fe3df66f343c6fa3b3624141ebf0c6cc8a89c6a343883a286ba669ed2f8bee4
                                      → rehearse v2
     "#]]);
-}
-
-#[test]
-fn an_upgrade_that_comes_due_during_its_rehearsal_goes_on_and_says_so() {
-    let mut story = rehearsing();
-    story.blocks(H - 1, H);
-    println!("{}", story.take());
-    story.then(Input::Failed(Class::Cancelled));
-    let told = story.take();
-    assert!(told.contains("warn unrehearsed: name=v2") && told.contains("inspect upgrades/v2"), "{told}");
 }
 
 #[test]
