@@ -26,7 +26,7 @@
 //! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
 //!   [`config`]: the configuration. These three and `home` are the public library.
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
-//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses. `url` and `printable`:
+//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that all modules use. `url` and `printable`:
 //!   what may be shown of a URL, and of any text that others have written. `flags`: the grammar of a node's flags.
 //!
 //! # What is deliberately absent

@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_plan_is_gathered_and_a_plan_in_trouble_stops_nobody_else() {
+    fn all_plans_are_gathered_and_one_in_trouble_stops_no_other() {
         let (_dir, home) = home();
         let plans = Plans::new(home.plans());
         schedule(&home, "v2:200").unwrap();

@@ -1,4 +1,4 @@
-//! What happens when a node ends without having been asked to.
+//! Nodes that end by themselves.
 
 use super::rig::visor::{Rig, send};
 use rustix::process::Signal;

@@ -12,7 +12,7 @@ use wemixvisor::wbft::{Address, Client, Endpoint, Options, Window};
 /// A block as it was decided.
 struct Decision {
     height: u64,
-    /// Who voted for it, late ones included.
+    /// The validators that voted for it, late ones included.
     voters: BTreeSet<Address>,
     /// Whose turn to propose it was passed over.
     passed_over: Vec<Address>,
@@ -159,7 +159,7 @@ fn with_one_validator_dead_the_others_wait_for_it() {
         })
     };
     visors.iter().for_each(|visor| drop(hold(visor)));
-    assert!(fleet.homes.iter().all(|home| home.traces().signals().is_empty()), "nobody has stopped");
+    assert!(fleet.homes.iter().all(|home| home.traces().signals().is_empty()), "no node was stopped");
     visors.push(fleet.run(3));
     wait_all(&mut visors);
 }
@@ -189,7 +189,7 @@ fn a_twin_with_the_same_key_halts_a_validator_that_is_silent() {
     let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
     fleet.homes.iter().for_each(|home| drop(home.ok(&["upgrade", "cancel", "v2"])));
     wait_head(&fleet.ipc(3), 5);
-    // The machine loses its power, and somebody moves the validator to another one.
+    // The machine loses its power, and the operator moves the validator to another one.
     let node = visors[3].node();
     visors[3].kill();
     send(node, rustix::process::Signal::KILL);

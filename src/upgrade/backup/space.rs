@@ -22,7 +22,7 @@ pub struct Need {
     pub to_copy: u64,
 }
 
-/// What is still needed for a backup of `source`, beyond what is there already.
+/// The space still needed for a backup of `source`, beyond what is there already.
 pub(super) fn need(home: &Home, source: &Source, there: Option<&Building>) -> Result<Need> {
     let target = home.backups();
     let to_copy = source.to_copy(there);
@@ -54,7 +54,7 @@ fn lacking(target: &Path, need: &Need, help: &str) -> Error {
         .hint(help)
 }
 
-/// What would help, the cheapest first.
+/// The remedies, the cheapest first.
 fn help(home: &Home, options: &Options) -> String {
     let mut help = Vec::new();
     let older = manifest::list(home).map_or(0, |backups| backups.len().saturating_sub(1));

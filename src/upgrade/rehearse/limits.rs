@@ -41,7 +41,7 @@ pub(super) fn check(place: &Path, bytes: u64, resident: u64) -> Result<()> {
     }
 }
 
-/// What has become scarce, in words.
+/// The resource that has become scarce, in words; None while there is enough.
 pub(super) fn scarce(place: &Path) -> Option<String> {
     let free = free_space(place).unwrap_or(u64::MAX);
     if free < SPACE {

@@ -57,7 +57,7 @@ use std::time::{Duration, Instant, SystemTime};
 const RECENT: u64 = 20_000;
 /// The lowest priority (setpriority(2)).
 const LOWEST: i32 = 19;
-/// The number of blocks that a binary must execute, where nobody says otherwise.
+/// The number of blocks that a binary must execute, by default.
 pub const BLOCKS: u64 = 100;
 /// How often a shadow that starts is asked.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -340,7 +340,7 @@ impl Stage<'_> {
                 }
                 Ok(())
             }
-            // What the running node, the machine or the operator has caused says nothing of the binary.
+            // An error of the running node, the machine or the operator is no verdict on the binary.
             Err(e) if matches!(e.kind(), Kind::NotMet | Kind::Io | Kind::Permission) => Err(e),
             Err(e) => {
                 let reason = match has_ended {

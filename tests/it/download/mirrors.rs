@@ -57,7 +57,7 @@ fn mirrors_are_tried_in_order_and_a_lasting_fault_puts_one_out() {
     let urls = [
         wrong.url("/node"),
         missing.url("/node"),
-        format!("{}/node", Server::nobody()),
+        format!("{}/node", Server::unused()),
         busy.url("/node"),
         fine.url("/node"),
     ];

@@ -37,7 +37,7 @@ fn a_supervisor_tells_the_height_and_the_plan() {
     let said = rig.fails(5, &["plan", "wait", "q", "--timeout", "50ms"]);
     assert!(said.contains("plan q: 0 of 1 done, 1 to come"), "{said}");
     assert_eq!(visor.stop(), 0);
-    // What has come to pass is known without anybody running.
+    // The outcome is known also where no supervisor runs.
     rig.ok(&["plan", "wait", "p"]);
 }
 

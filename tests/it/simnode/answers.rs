@@ -127,7 +127,7 @@ fn calls_over_ipc_are_answered_as_recorded() {
     for line in recorded().filter(|line| line["transport"] == "ipc" && line["method"].is_string()) {
         let (method, params) = (&line["method"], &line["params"]);
         let what = format!("{method} {params}");
-        // Nobody to be peers with, nobody to have prepared block 0's successor with.
+        // No node to be a peer of, none with which the successor of block 0 could have been prepared.
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let (lines, _) = raw_ipc(&node, &localised(&request, &node), 1);
         let mut expected = line["response"].clone();
