@@ -42,7 +42,7 @@ fn decisions(ipc: &Path, size: usize) -> Vec<Decision> {
 }
 
 /// Checks that the chain never halted and that whoever lost a turn was away, and alone with that unless `away` are.
-pub(crate) fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
+pub(crate) fn no_validator_was_missed(ipc: &Path, size: usize, there: usize) {
     let decisions = decisions(ipc, there);
     assert!(decisions.first().is_some_and(|d| d.height < H), "all were there before it began");
     for pair in decisions.windows(2) {
@@ -69,7 +69,7 @@ fn take_turns(size: usize, there: usize) {
         assert_eq!(home.current(), "upgrades/v2");
         wait_head(&fleet.ipc(index), H);
     }
-    nobody_was_missed(&fleet.ipc(0), size, there);
+    no_validator_was_missed(&fleet.ipc(0), size, there);
     for visor in &mut visors {
         assert!(!visor.log().contains("event=peers_not_removed"));
         assert_eq!(visor.stop(), 0);
@@ -102,11 +102,11 @@ fn whoever_joins_or_leaves_the_set_meanwhile_is_upgraded_like_all_others() {
     wait_all(&mut visors);
     assert!(visors[4].log().contains("we are not among the validators"));
     wait_head(&fleet.ipc(0), 64);
-    nobody_was_missed(&fleet.ipc(0), 4, 4);
+    no_validator_was_missed(&fleet.ipc(0), 4, 4);
 }
 
 #[test]
-fn when_the_quorum_is_lost_midway_nobody_stops_until_it_is_back() {
+fn when_the_quorum_is_lost_midway_no_node_stops_until_it_is_back() {
     let fleet = Fleet::new(4, None);
     let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
     // One is upgraded, and the one that is left beside it has its turn last.
@@ -231,7 +231,7 @@ fn the_fork_ends_all_patience() {
 }
 
 #[test]
-fn a_supervisor_whose_node_does_not_answer_holds_nobody_else_up() {
+fn a_supervisor_whose_node_does_not_answer_holds_no_other_up() {
     let fleet = Fleet::new(4, None);
     fs::create_dir_all(fleet.homes[0].data()).unwrap();
     fleet.homes[0].traces().script(&serde_json::json!({"rpc": "hang"}));

@@ -178,7 +178,7 @@ fn the_new_binary_waits_for_the_restart_delay() {
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_not_the_fault_of_the_new_binary() {
+fn a_port_that_another_process_has_is_not_the_fault_of_the_new_binary() {
     let rig = Rig::new();
     rig.stage("v2", &[]);
     rig.hook("v2", "pre-upgrade", "until [ -e go ]; do sleep 0.01; done");

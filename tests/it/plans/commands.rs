@@ -149,7 +149,7 @@ fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
 }
 
 #[test]
-fn a_binary_that_somebody_else_is_fetching_is_no_failure() {
+fn a_binary_that_another_process_fetches_is_no_failure() {
     let rig = Rig::new().set("DAEMON_ALLOW_DOWNLOAD_BINARIES", "true");
     rig.ok(&["plan", "create", "p"]);
     rig.ok(&[

@@ -5,7 +5,7 @@ use crate::rig::sim::Sim;
 use crate::rig::visor::Rig;
 
 #[test]
-fn nobody_is_there_to_be_asked() {
+fn no_supervisor_is_there_to_be_asked() {
     let rig = Rig::new();
     let said = rig.fails(69, &["wait-height", "5"]);
     assert!(said.contains("the node cannot be asked"), "{said}");
