@@ -261,6 +261,24 @@ fn every_source_file_says_at_once_what_it_is_for() {
     }
 }
 
+#[test]
+fn every_test_that_the_crate_documentation_names_exists() {
+    let sources: String =
+        ["src", "tests"].into_iter().flat_map(files_below).map(|file| read(&file)).collect();
+    for page in ["src/security.md", "src/predecessors.md"] {
+        let text = read(page);
+        let words = text.split('`').skip(1).step_by(2);
+        let is_test = |word: &&str| {
+            word.len() > 20 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        let tests: Vec<&str> = words.filter(is_test).collect();
+        assert!(tests.len() > 20, "{page} names {} tests", tests.len());
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}(")), "{page} names {test}, which does not exist");
+        }
+    }
+}
+
 /// A comment that opens with a question leaves the noun to the reader, and somebody is never the one who must act.
 #[test]
 fn comments_and_documents_name_things_and_actors() {

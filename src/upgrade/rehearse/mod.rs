@@ -2,8 +2,8 @@
 //!
 //! It shows on the real data, before the old node stops, that the new binary opens them (and how long a migration takes),
 //! executes the live chain to equal hashes, knows the fork, answers, and stops in good order. The shadow is in no network: no
-//! peers, a key that is thrown away, ports of its own, no engine ([`isolation`]). Blocks come from the running node
-//! ([`feed`]). What was shown is written beside the manifest of the binary ([`Report`]).
+//! peers, a key that is thrown away, ports of its own, no engine (`isolation`). Blocks come from the running node
+//! (`feed`). What was shown is written beside the manifest of the binary ([`Report`]).
 //!
 //! The running node's data and locks are only read. There is one rehearsal of a home at a time, and whatever one leaves
 //! behind when it is killed is removed by the next one and by the next supervisor. A rehearsal that cannot be held (too
