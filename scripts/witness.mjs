@@ -82,7 +82,7 @@ async function witnessUpgrade(older, newer, height) {
   told(before.size > 2 && same === before.size, `all ${before.size} blocks that the old version told have the same hash`);
   told(head > 0 && chained, `blocks 0 to ${head} are one chain`);
   told(head >= newHead + 3, 'the head goes on');
-  console.log(`note nobody answered for ${firstNew - lastOld} ms`);
+  console.log(`note no node answered for ${firstNew - lastOld} ms`);
 }
 
 if (task === 'call') {

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_nobody_owns_any_more_is_a_stray() {
+    fn a_child_that_has_lost_its_owner_is_a_stray() {
         let child = spawn(&mut Command::new("/bin/true")).unwrap();
         let pidfd = child.pidfd().unwrap().try_clone_to_owned().unwrap();
         let pid = child.pid();

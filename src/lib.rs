@@ -26,8 +26,26 @@
 //! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
 //!   [`config`]: the configuration. These three and `home` are the public library.
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
-//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that everybody uses. `url` and `printable`:
+//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that all modules use. `url` and `printable`:
 //!   what may be shown of a URL, and of any text that others have written. `flags`: the grammar of a node's flags.
+//!
+//! # Where do I put …
+//!
+//! | new | place |
+//! |---|---|
+//! | a gate for a validator's stop | `machine::gates`: a variant of `Gate`, judged by `judge`; its numbers in its `Display` |
+//! | a reason to wait, retry or give up | `machine`: `setback` while an upgrade is under way, `restart` otherwise |
+//! | a fact from the world | a thread of [`supervisor`], a `Turn`, and a variant of `machine::Event` |
+//! | an effect | a variant of `machine::Action`, done in `supervisor::perform`; long work is a `Job` of `supervisor::worker` |
+//! | a configuration key | one line in `config::keys`: loader, help, template and man page follow |
+//! | a source of upgrades | `upgrade::agenda`, which gathers all of them, and a variant of `machine::Origin` |
+//! | an attribute of an upgrade | `batch::fields` (its key), `machine::Upgrade` (planned), `machine::Attempt` (attempted), `machine::Plan` (shown) |
+//! | a way to ask the node | `wbft::rpc` for a transport, `wbft::client` for a method |
+//! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
+//! | an exit code | [`exit`], and the row of its [`error::Kind`] |
+//! | a metric | `cli::metrics`, from what `status` shows |
+//!
+//! The threat model is in [`security`], the faults of the programs before this one in [`predecessors`].
 //!
 //! # What is deliberately absent
 //!
@@ -54,7 +72,11 @@ mod flags;
 pub mod home;
 pub mod machine;
 pub mod name;
+#[doc = include_str!("predecessors.md")]
+pub mod predecessors {}
 mod printable;
+#[doc = include_str!("security.md")]
+pub mod security {}
 pub mod supervisor;
 pub mod sys;
 pub mod time;

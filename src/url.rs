@@ -5,8 +5,9 @@
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use ureq::http::Uri;
 
-/// Why `wss://` is no address of a node.
-pub(crate) const NO_TLS: &str = "there is no TLS for WebSocket: use https, or ws on the same machine";
+/// Why `ws://` is no address of a node.
+const NO_WEBSOCKET: &str =
+    "there is no WebSocket: the node's IPC socket tells each new head as well, and http is asked for it";
 
 /// Checks scheme, host and port of a URL.
 ///
@@ -16,7 +17,7 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     let uri: Uri = url.parse().map_err(|e| format!("{e}"))?;
     match uri.scheme_str() {
         Some(scheme) if schemes.contains(&scheme) => {}
-        Some("wss") => return Err(NO_TLS.to_owned()),
+        Some("ws" | "wss") => return Err(NO_WEBSOCKET.to_owned()),
         Some(scheme) => return Err(format!("the scheme {scheme} is not one of {}", schemes.join(", "))),
         None => return Err("it has no scheme".to_owned()),
     }

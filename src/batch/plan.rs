@@ -139,7 +139,7 @@ impl Entry {
         }
     }
 
-    /// The upgrade as everybody else knows it, planned by `origin`.
+    /// The upgrade as the other modules know it, planned by `origin`.
     #[must_use]
     pub fn upgrade(&self, origin: Origin) -> Upgrade {
         Upgrade {

@@ -107,7 +107,7 @@ impl Plans {
     /// [`Kind::BadInput`] if it is, but makes no sense.
     pub fn follow(&self, name: &Name, activated: &Digest) -> Result<Plan> {
         let path = self.path(name);
-        // What was not activated is not taken into memory, let alone understood: it may be anything.
+        // A file that was not activated is not read: it may be anything.
         let mut file = self.unchanged(name, activated)?;
         file.rewind().map_err(|e| Error::io("read plan", &path, e))?;
         let stored = named(name, &path, slurp(&file, &path)?)?;
@@ -150,7 +150,7 @@ impl Plans {
         let mut names = Vec::new();
         for entry in entries {
             let file = entry.map_err(failed)?.file_name();
-            // What has another name is not a plan: ours are made from names.
+            // A file with another name is not a plan: ours are made from names.
             names.extend(file.to_str().and_then(|f| f.strip_suffix(".json")).and_then(|n| n.parse().ok()));
         }
         names.sort();

@@ -1,7 +1,7 @@
 //! `backup`: the operator's view of backups, and the operator's hand on them.
 //!
-//! What touches the data is done only while nothing has it open: with the locks of supervisor and node held, and with
-//! a look at the node's own.
+//! Commands that touch the data work only while no process has it open: they hold the locks of the supervisor and of
+//! the node, and check the node's own lock.
 
 use super::args::{BackupCommand, Prune};
 use super::fetch::cancelled_by_signals;
@@ -58,7 +58,7 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, as_json
     };
     let mut options = Options::new(config);
     if options.method == crate::config::BackupMethod::None {
-        // Who asks for one wants one.
+        // An operator who orders a backup wants one, also where the configuration has none for upgrades.
         options.method = crate::config::BackupMethod::Auto;
     }
     let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;

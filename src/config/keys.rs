@@ -156,7 +156,7 @@ settings! {
         daemon_backup_method: BackupMethod = "auto";
         /// Whether a backup is begun while the node still runs, as its upgrade nears.
         daemon_backup_ahead: bool = "true";
-        /// What is left out of backups beside the keys nodekey, keystore and jwtsecret: names anywhere in the data, or
+        /// Files left out of backups beside the keys nodekey, keystore and jwtsecret: names anywhere in the data, or
         /// paths below it, with * for any characters.
         daemon_backup_exclude: Vec<String> = "";
         /// How many backups of upgrades are kept; older ones are removed when a new one is complete.

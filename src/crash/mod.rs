@@ -195,7 +195,7 @@ impl Lab {
         let mut enough = usize::MAX;
         for (at, op) in trace.ops.iter().enumerate() {
             if at == trace.killed && at > 0 {
-                // What a killed process has left unsynced stays so: the end shows it.
+                // Data that a killed process left unsynced stays unsynced; the end shows it.
                 enough = seen.acked + 2;
             }
             if at >= trace.killed && seen.acked <= enough && matches!(op, Op::Sync(..)) {

@@ -126,7 +126,7 @@ fn mutate(trace: &Trace, place: &Location<'static>, mutation: Mutation) -> Optio
         }
     }
     ops.extend(late.into_iter().map(|(path, at)| Op::Sync(path, at)));
-    // What was before is as it was without the mutation.
+    // The states before it equal those without the mutation.
     Some(Trace { ops, killed: killed.max(first) })
 }
 

@@ -79,7 +79,7 @@ impl Beneath {
         if meta.is_file() { Ok((file, meta)) } else { Err(irregular()) }
     }
 
-    /// What is at `path`, without following it.
+    /// The status of the file at `path`, without following it.
     ///
     /// # Errors
     /// As [`Beneath::dir`].
@@ -119,7 +119,7 @@ mod tests {
         for path in ["a/link/file", "a/b/to-file", "a/b", "../x", "a/../a/b/file"] {
             beneath.file(Path::new(path)).unwrap_err();
         }
-        // What was opened before stays what it was, wherever its name leads now.
+        // An open directory stays the same one, wherever its name leads now.
         beneath.dir(Path::new("a/b")).unwrap();
         fs::rename(root.join("a/b"), root.join("a/c")).unwrap();
         beneath.file(Path::new("a/b/file")).unwrap();

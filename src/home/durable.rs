@@ -343,7 +343,7 @@ mod tests {
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         mkdir(&a.join("bin")).unwrap();
         fs::write(a.join("bin/x"), "1").unwrap();
-        // What a node that was killed leaves among its data.
+        // A file as a killed node leaves it among its data.
         drop(std::os::unix::net::UnixListener::bind(a.join("socket")).unwrap());
         symlink("nowhere", a.join("link")).unwrap();
         promote(&a, &b).unwrap();

@@ -156,7 +156,7 @@ impl Home {
         self.target(target).join("manifest.json")
     }
 
-    /// What a node has written that was tried without peers, while it is.
+    /// The standard error of a node that is tried without peers.
     #[must_use]
     pub fn last_words(&self) -> PathBuf {
         self.state().join("last-words")

@@ -394,7 +394,7 @@ mod tests {
         fs::write(home.lock(), format!("{gone}\n")).unwrap();
         let release = || {
             drop(left.take());
-            // What another test is just starting may have a copy, until its own exec.
+            // A process that another test is starting may have a copy, until its own exec.
             thread::sleep(AGAIN);
         };
         let ours = SupervisorLock::acquire_between(&home, release).unwrap();

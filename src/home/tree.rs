@@ -76,7 +76,7 @@ pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// What is in one directory.
+/// The entries of one directory.
 fn list(beneath: &mut Beneath, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Vec<Item>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(beneath.dir(dir)?)? {

@@ -121,7 +121,7 @@ mod tests {
     fn an_end_is_reported_until_another_node_is_to_be_minded() {
         let (ended, reports) = unbounded();
         let minder = Minder::start(ended).unwrap();
-        // Nobody waits for it, so its status stays unknown.
+        // It is not waited for, so its status stays unknown.
         let mut child = Command::new("/bin/true").spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         minder.mind(Some(pidfd.as_fd()), child.id());

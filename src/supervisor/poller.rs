@@ -1,6 +1,6 @@
 //! The threads that learn the head of the chain from the node.
 //!
-//! Over IPC (and WebSocket) the node tells every new head by itself, and there is no polling. Over HTTP it is
+//! Over IPC the node tells every new head by itself, and there is no polling. Over HTTP it is
 //! asked, as often as the machine says. Any answer that is not a well-formed head is an error and never
 //! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
 

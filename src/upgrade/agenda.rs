@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_plan_is_gathered_and_a_plan_in_trouble_stops_nobody_else() {
+    fn all_plans_are_gathered_and_one_in_trouble_stops_no_other() {
         let (_dir, home) = home();
         let plans = Plans::new(home.plans());
         schedule(&home, "v2:200").unwrap();
@@ -641,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_that_is_no_file_or_is_being_changed_holds_nobody_up() {
+    fn a_schedule_that_is_no_file_or_is_being_changed_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
         let now = || Agenda::edit_within(Duration::ZERO, &home, |agenda| agenda.cancel(&name("v2"), &[200]));

@@ -49,12 +49,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-/// What a backup is made for.
+/// The purpose of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purpose {
     /// The upgrade, or a name that the operator has given.
     pub name: Name,
-    /// Who asks for it.
+    /// The origin of the order.
     pub made_by: MadeBy,
     /// The head of the chain, where it is known.
     pub head: Option<Block>,
@@ -156,7 +156,7 @@ impl Draft {
     }
 
     /// Brings what the node that runs has written and does not change any more. May be done again, any number of times.
-    /// What a failure, or its end by being cancelled, has left undone is left for the next time.
+    /// After a failure or a cancellation, the next call goes on from there.
     ///
     /// # Errors
     /// As [`check`]; or if copying fails or is cancelled.

@@ -170,7 +170,7 @@ fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
         let plain: PathBuf = path.components().filter(|c| !matches!(c, Component::CurDir)).collect();
         plain.to_str()?.parse().ok()
     };
-    // What is written counts. Where it leads counts too: the home may have had another path then.
+    // The text of the link counts, and so does its target: the home may have had another path then.
     let leads_to =
         || fs::canonicalize(&link).ok()?.strip_prefix(fs::canonicalize(origin).ok()?).ok().and_then(named);
     named(text.strip_prefix(origin).unwrap_or(&text)).or_else(leads_to).ok_or_else(|| {
@@ -198,7 +198,7 @@ fn adopt_binary(home: &Home, origin: &Path, target: &Target) -> Result<Manifest>
 
 /// Looks at the binary of a version, and returns its manifest if it has one and agrees with it.
 fn found(home: &Home, origin: &Path, target: &Target) -> Result<Option<Manifest>> {
-    // What is wrong is wrong with the one that people know.
+    // An error names the file that people know.
     drop(binary::open(&binary_in(origin, home, target))?);
     drop(binary::open(&home.binary(target))?);
     match Manifest::load(&home.manifest(target))? {

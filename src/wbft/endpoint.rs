@@ -22,8 +22,6 @@ use ureq::http::Uri;
 pub enum Endpoint {
     /// HTTP or HTTPS: a full URL.
     Http(String),
-    /// WebSocket: a full `ws://` URL. There is no TLS for it: use HTTPS.
-    Ws(String),
     /// A unix socket that speaks newline-delimited JSON.
     Ipc(PathBuf),
 }
@@ -44,13 +42,12 @@ impl Endpoint {
         text.split(',').map(|part| part.trim().parse()).collect()
     }
 
-    /// The name of the transport: `http`, `https`, `ws` or `ipc`.
+    /// The name of the transport: `http`, `https` or `ipc`.
     #[must_use]
     pub fn transport(&self) -> &'static str {
         match self {
             Endpoint::Http(url) if url.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:")) => "https",
             Endpoint::Http(_) => "http",
-            Endpoint::Ws(_) => "ws",
             Endpoint::Ipc(_) => "ipc",
         }
     }
@@ -78,19 +75,19 @@ impl FromStr for Endpoint {
         }
         let is_url = text.contains("://");
         let url = if is_url { text.to_owned() } else { format!("http://{text}") };
-        check(&url, &["http", "https", "ws"]).map_err(|why| bad(&why))?;
+        check(&url, &["http", "https"]).map_err(|why| bad(&why))?;
         let uri: Uri = url.parse().map_err(|e| bad(&format!("{e}")))?;
         if !is_url && uri.port_u16().is_none() {
             return Err(bad("it has no port"));
         }
-        Ok(if uri.scheme_str() == Some("ws") { Endpoint::Ws(url) } else { Endpoint::Http(url) })
+        Ok(Endpoint::Http(url))
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Endpoint::Http(url) | Endpoint::Ws(url) => f.write_str(&redact(url)),
+            Endpoint::Http(url) => f.write_str(&redact(url)),
             Endpoint::Ipc(path) => write!(f, "{}", path.display()),
         }
     }
@@ -106,7 +103,7 @@ impl fmt::Display for BadEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is not an RPC address: {}; write host:port, http(s)://…, ws://… or /path/to.ipc",
+            "{:?} is not an RPC address: {}; write host:port, http(s)://… or /path/to.ipc",
             self.text, self.why
         )
     }
@@ -127,7 +124,6 @@ mod tests {
             ("http://node.example", "http://node.example", "http"),
             ("https://rpc.example.org/key", "https://rpc.example.org/key", "https"),
             ("HTTPS://a", "HTTPS://a", "https"),
-            ("ws://x:1/path", "ws://x:1/path", "ws"),
             ("/data/a b.ipc", "/data/a b.ipc", "ipc"),
             ("http://me:secret@x:1/p", "http://***@x:1/p", "http"),
         ] {
@@ -150,8 +146,8 @@ mod tests {
             ("http:///x", ""),
             ("ftp://a:1", "scheme"),
             ("tcp://a:1", "scheme"),
-            ("wss://a:1", "no TLS"),
-            ("WS://a:1", "scheme"),
+            ("ws://a:1", "no WebSocket"),
+            ("wss://a:1", "no WebSocket"),
             ("/data/a\0.ipc", "NUL"),
             ("8545", "no port"),
             ("http://a b", ""),
@@ -174,10 +170,10 @@ mod tests {
 
     #[test]
     fn a_list_keeps_its_order_and_has_no_holes() {
-        let list = Endpoint::parse_list("/a.ipc , localhost:1,ws://b").unwrap();
+        let list = Endpoint::parse_list("/a.ipc , localhost:1,https://b").unwrap();
         assert_eq!(
             list.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["/a.ipc", "http://localhost:1", "ws://b"]
+            ["/a.ipc", "http://localhost:1", "https://b"]
         );
         for bad in ["", ",", "/a,", "/a,,/b"] {
             assert!(Endpoint::parse_list(bad).is_err(), "{bad:?}");

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_that_names_somebody_beyond_the_set_names_nobody() {
+    fn a_seal_of_an_index_beyond_the_set_names_no_validator() {
         let seal = Seal { bitmap: vec![0b0000_0101, 1], signature: vec![] };
         assert_eq!(seal.indices().collect::<Vec<_>>(), [0, 2, 8]);
         assert_eq!(seal.addresses(&[Address([0; 20]); 8]), None);

@@ -6,7 +6,7 @@
 use super::endpoint::Endpoint;
 use super::fault::{Fault, RpcError};
 use super::header::Header;
-use super::rpc::{Options, open_session};
+use super::rpc::Options;
 use super::session::Session;
 use super::socket::Handle;
 use serde_json::{Value, json};
@@ -61,7 +61,10 @@ impl Heads {
         let limit = options.max_large_body;
         let start = || {
             let late = || Fault::Timeout(options.timeout);
-            let mut session = open_session(endpoint, options.timeout)?;
+            let Endpoint::Ipc(path) = endpoint else {
+                return Err(Fault::Unsupported("HTTP has no subscriptions: use IPC"));
+            };
+            let mut session = Session::connect(path)?;
             let deadline = Instant::now() + options.timeout;
             let id = session.request(METHOD, &json!(["newHeads"]), deadline)?.ok_or_else(late)?;
             let subscription = match session.reply(id, deadline, limit)?.ok_or_else(late)?? {

@@ -4,7 +4,6 @@
 
 use super::fault::Fault;
 use super::json::Scan;
-use super::session::Wire;
 use super::socket::{Handle, Socket};
 use std::io;
 use std::path::Path;
@@ -19,16 +18,20 @@ pub(super) struct Ipc {
 
 impl Ipc {
     pub(super) fn connect(path: &Path) -> Result<Self, Fault> {
-        Ok(Ipc { socket: Socket::unix(path)?, scan: Scan::default() })
+        Ok(Ipc { socket: Socket::connect(path)?, scan: Scan::default() })
     }
-}
 
-impl Wire for Ipc {
-    fn send(&mut self, message: &[u8], deadline: Instant) -> Result<bool, Fault> {
+    /// Sends one message; `false` if that took beyond the deadline.
+    pub(super) fn send(&mut self, message: &[u8], deadline: Instant) -> Result<bool, Fault> {
         self.socket.send(&[message, b"\n"].concat(), deadline)
     }
 
-    fn receive(&mut self, deadline: Option<Instant>, limit: usize) -> Result<Option<Vec<u8>>, Fault> {
+    /// The next message, or `None` if no whole one came before the deadline.
+    pub(super) fn receive(
+        &mut self,
+        deadline: Option<Instant>,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, Fault> {
         loop {
             let end = self.scan.end(&self.socket.inbox)?;
             if end.unwrap_or(self.socket.inbox.len()) > limit {
@@ -44,7 +47,8 @@ impl Wire for Ipc {
         }
     }
 
-    fn handle(&self) -> io::Result<Handle> {
+    /// The handle that ends the connection from another thread.
+    pub(super) fn handle(&self) -> io::Result<Handle> {
         self.socket.handle()
     }
 }

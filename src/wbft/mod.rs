@@ -3,7 +3,7 @@
 //! Public and independent of the supervisor: nothing here knows of processes, upgrades or the home.
 //!
 //! - [`Endpoint`]: where a node is, as an operator writes it.
-//! - [`Connection`]: calls over HTTP, HTTPS, IPC or WebSocket, bounded in time, size and depth.
+//! - [`Connection`]: calls over HTTP, HTTPS or IPC, bounded in time, size and depth.
 //! - [`Client`]: typed answers; [`Heads`]: new heads as they come.
 //! - [`Extra`]: what a header carries; [`Window`]: the last blocks decoded, from headers of any source.
 //! - [`Consensus`]: the chain's settings by height, and when which round runs; [`Order`]: the proposer of each height.
@@ -36,11 +36,9 @@ mod order;
 mod rlp;
 mod rpc;
 mod session;
-mod sha1;
 mod socket;
 mod state;
 mod window;
-mod ws;
 
 #[cfg(test)]
 mod tests;

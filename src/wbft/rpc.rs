@@ -6,9 +6,7 @@
 use super::endpoint::Endpoint;
 use super::fault::{Fault, RpcError};
 use super::http::Http;
-use super::ipc::Ipc;
 use super::session::{Reply, Session};
-use super::ws::WebSocket;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -95,7 +93,7 @@ impl Connection {
 
     /// Calls `method` with each of `params`, as for [`call_large`](Self::call_large).
     ///
-    /// Over IPC and WebSocket up to 16 requests are on the way at a time. The timeout is for each answer.
+    /// Over IPC up to 16 requests are on the way at a time. The timeout is for each answer.
     ///
     /// # Errors
     /// The first fault.
@@ -141,7 +139,7 @@ impl Link {
     fn open(endpoint: &Endpoint, options: &Options) -> Result<Link, Fault> {
         Ok(match endpoint {
             Endpoint::Http(url) => Link::Http(Http::new(url, options.timeout)),
-            Endpoint::Ws(_) | Endpoint::Ipc(_) => Link::Stream(open_session(endpoint, options.timeout)?),
+            Endpoint::Ipc(path) => Link::Stream(Session::connect(path)?),
         })
     }
 
@@ -167,14 +165,5 @@ impl Link {
                     .collect()
             }
         }
-    }
-}
-
-/// A fresh conversation over a transport that can carry notifications.
-pub(super) fn open_session(endpoint: &Endpoint, timeout: Duration) -> Result<Session, Fault> {
-    match endpoint {
-        Endpoint::Ipc(path) => Ok(Session::new(Box::new(Ipc::connect(path)?))),
-        Endpoint::Ws(url) => Ok(Session::new(Box::new(WebSocket::connect(url, timeout)?))),
-        Endpoint::Http(_) => Err(Fault::Unsupported("HTTP has no subscriptions: use IPC or WebSocket")),
     }
 }

@@ -1,31 +1,21 @@
-//! JSON-RPC over a connection that carries messages both ways: IPC and WebSocket.
+//! JSON-RPC over a connection that carries messages both ways: IPC.
 //!
 //! Replies come in any order and notifications come between them, so each reply is matched by its
 //! id, and what is not asked for yet is kept: replies until they are collected, notifications up to a
 //! limit, beyond which the oldest are dropped (of heads only the newest matters).
 
 use super::fault::{Fault, excerpt};
+use super::ipc::Ipc;
 use super::json;
 use super::socket::Handle;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 /// The notifications kept until they are asked for.
 const MAX_NOTICES: usize = 64;
-
-/// A connection that carries whole messages.
-pub(super) trait Wire: Send + std::fmt::Debug {
-    /// Sends one message; `false` if that took beyond the deadline.
-    fn send(&mut self, message: &[u8], deadline: Instant) -> Result<bool, Fault>;
-
-    /// The next message, or `None` if no whole one came before the deadline.
-    fn receive(&mut self, deadline: Option<Instant>, limit: usize) -> Result<Option<Vec<u8>>, Fault>;
-
-    /// The handle that ends the connection from another thread.
-    fn handle(&self) -> io::Result<Handle>;
-}
 
 /// The answer to one request: its result, or the node's own error.
 pub(super) type Reply = Result<Value, Fault>;
@@ -33,7 +23,7 @@ pub(super) type Reply = Result<Value, Fault>;
 /// The state of the conversation over one connection. After any fault but a refusal it is worthless.
 #[derive(Debug)]
 pub(super) struct Session {
-    wire: Box<dyn Wire>,
+    wire: Ipc,
     next_id: u64,
     /// The requests under way, each with its reply once that is here.
     pending: BTreeMap<u64, Option<Reply>>,
@@ -41,8 +31,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(wire: Box<dyn Wire>) -> Self {
-        Session { wire, next_id: 1, pending: BTreeMap::new(), notices: VecDeque::new() }
+    /// Connects to a node's IPC socket.
+    pub(super) fn connect(path: &Path) -> Result<Self, Fault> {
+        Ok(Session {
+            wire: Ipc::connect(path)?,
+            next_id: 1,
+            pending: BTreeMap::new(),
+            notices: VecDeque::new(),
+        })
     }
 
     pub(super) fn handle(&self) -> io::Result<Handle> {

@@ -145,7 +145,7 @@ fn an_archive_that_is_cut_at_any_byte_is_refused() {
     for (name, form, bytes) in good().into_iter().filter(|(_, form, _)| *form != Form::Bare) {
         for cut in 0..bytes.len() {
             match take_out(form, &bytes[..cut], MAX) {
-                // Between the members of a gzip file nobody can tell.
+                // Between the members of a gzip file no reader can tell.
                 Ok(taken) => assert!(name == "in two members" && taken == small()[..100], "{name}: {cut}"),
                 Err(e) => assert_eq!(e.kind(), Kind::BadInput, "{name}: {cut}: {e}"),
             }

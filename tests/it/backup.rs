@@ -147,7 +147,7 @@ fn the_operator_makes_checks_restores_and_removes_backups() {
     visor.wait_head(then.lines().count() as u64 + 2);
     assert_eq!(visor.stop(), 0);
 
-    // What the operator has made is never outdated.
+    // A backup of the operator is never outdated.
     assert!(rig.ok(&["backup", "prune", "--keep", "1", "--max-age", "1ns"]).contains("nothing to remove"));
     assert!(rig.ok(&["backup", "prune", &name, "--replaced", "--dry-run"]).contains("would be removed"));
     assert!(Path::new(&kept).exists());
@@ -201,7 +201,7 @@ fn a_backup_that_fails_keeps_the_old_binary() {
     rig.schedule("v2", 11);
     let mut visor = rig.run();
     visor.wait(&["event=upgrade_ready"]);
-    // What was possible then is not any more.
+    // The order that was possible then is not any more.
     std::os::unix::fs::symlink("/etc/passwd", rig.data().join("elsewhere")).unwrap();
     rig.script(&json!({}));
     assert!(visor.wait_outcome("v2", "failed").contains("leads out of it"));
@@ -283,7 +283,7 @@ fn past_the_fork_there_is_no_way_back() {
     assert_eq!((rig.current().as_str(), rig.traces().starts().len()), ("upgrades/v2", 4));
     let status = String::from_utf8(rig.output(&["status"]).stdout).unwrap();
     assert!(status.contains("halted") && status.contains("wemixvisor resolve"), "{status}");
-    // Nothing is started until somebody decides.
+    // Nothing is started until the operator decides.
     let said = {
         let mut visor = rig.run();
         assert_eq!(visor.end(), 79);

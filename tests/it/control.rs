@@ -1,4 +1,4 @@
-//! What operators ask for while a supervisor runs, and while none does.
+//! Requests of operators while a supervisor runs, and while none does.
 
 use super::rig::sim::until;
 use super::rig::visor::{Rig, is_alive};
@@ -24,7 +24,7 @@ fn a_cancelled_upgrade_never_happens() {
     assert!(rig.fails(4, &["upgrade", "cancel", "v3"]).contains("no upgrade v3 is planned"));
     assert_eq!(rig.ok(&["upgrade", "cancel", "v2"]), "upgrade v2 is cancelled\n");
     visor.wait_status("nothing planned", |s| (s["planned"] == json!([])).then_some(()));
-    // Nor does it when somebody else plans the very same.
+    // Nor does it when another source plans the very same.
     rig.trigger("{\"name\":\"v2\",\"height\":11}");
     rig.script(&json!({}));
     visor.wait_head(20);
@@ -53,7 +53,7 @@ fn what_the_trigger_file_plans_can_be_cancelled() {
     rig.script(&json!({}));
     visor.wait_head(20);
     assert_eq!(rig.traces().signals().len(), 0);
-    // What runs at once can be cancelled as well, as long as it has not begun.
+    // An upgrade that is ordered for now can be cancelled as well, as long as it has not begun.
     fs::rename(rig.of("upgrades/v2/bin"), rig.of("upgrades/v2/gone")).unwrap();
     rig.trigger("{\"name\":\"v2\",\"height\":1000000}");
     visor.wait(&["event=upgrade_not_ready", "name=v2"]);

@@ -1,6 +1,6 @@
 //! Documents that cannot drift: man page, README, change log and scripts are held against the program.
 //!
-//! What the program says of itself (commands, keys, exit codes) is put into the man page by this test. It fails
+//! The program's own description (commands, keys, exit codes) is put into the man page by this test. It fails
 //! where the page says something else, and `UPDATE_EXPECT=1` mends the page; prose under an item is kept.
 
 use expect_test::expect_file;
@@ -167,7 +167,7 @@ fn put(page: &str, place: &str, said: &[Said]) -> String {
     format!("{before}{opening}{new}.\\\" End\n{after}")
 }
 
-/// What was written by hand under each item: from the first `.Pp` to the next item or the end of the list.
+/// The text written by hand under each item: from the first `.Pp` to the next item or the end of the list.
 fn by_hand(items: &str) -> BTreeMap<&str, String> {
     let items = items.split(".It ").skip(1);
     let with_prose = items.filter_map(|item| {
@@ -178,7 +178,7 @@ fn by_hand(items: &str) -> BTreeMap<&str, String> {
     with_prose.collect()
 }
 
-/// What an item is about: its first line up to what may change, the arguments and facts.
+/// The subject of an item: its first line up to what may change, the arguments and facts.
 fn subject(head: &str) -> &str {
     let line = head.lines().next().unwrap_or_default();
     let end = [" Ar ", " Oo ", " Pq "].iter().filter_map(|mark| line.find(mark)).min();
@@ -262,12 +262,51 @@ fn every_source_file_says_at_once_what_it_is_for() {
 }
 
 #[test]
+fn every_test_that_the_crate_documentation_names_exists() {
+    let sources: String =
+        ["src", "tests"].into_iter().flat_map(files_below).map(|file| read(&file)).collect();
+    for page in ["src/security.md", "src/predecessors.md"] {
+        let text = read(page);
+        let words = text.split('`').skip(1).step_by(2);
+        let is_test = |word: &&str| {
+            word.len() > 20 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        let tests: Vec<&str> = words.filter(is_test).collect();
+        assert!(tests.len() > 20, "{page} names {} tests", tests.len());
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}(")), "{page} names {test}, which does not exist");
+        }
+    }
+}
+
+/// A comment that opens with a question leaves the noun to the reader, and somebody is never the one who must act.
+#[test]
+fn comments_and_documents_name_things_and_actors() {
+    let is_ours = |file: &PathBuf| !file.ends_with("docs.rs");
+    let sources = ["src", "tests"].into_iter().flat_map(files_below).filter(is_ours);
+    let sources = sources.filter(|file| file.extension().is_some_and(|e| e == "rs" || e == "mjs"));
+    let mut found = Vec::new();
+    for file in sources.chain(documents()) {
+        for (number, line) in read(&file).lines().enumerate() {
+            let comment = line.trim_start().trim_start_matches('/').trim_start_matches('!').trim_start();
+            let is_comment = line.trim_start().starts_with("//");
+            let is_riddle = is_comment && ["What ", "Who "].iter().any(|word| comment.starts_with(word));
+            let mut words = line.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase);
+            if is_riddle || words.any(|word| ["somebody", "nobody", "everybody"].contains(&&*word)) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn the_change_log_tells_of_this_version() {
     let version = format!("## {}", env!("CARGO_PKG_VERSION"));
     assert!(read("CHANGELOG.md").lines().any(|line| line.starts_with(&version)), "no heading {version:?}");
 }
 
-/// What people read and copy from.
+/// The documents for users.
 fn documents() -> Vec<PathBuf> {
     let mut documents = files_below("scripts");
     documents.extend(["README.md", "CHANGELOG.md", "man/wemixvisor.1"].map(PathBuf::from));

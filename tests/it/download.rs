@@ -26,7 +26,7 @@ use wemixvisor::upgrade::download::retry::Policy;
 use wemixvisor::upgrade::download::{Downloader, Fetched, Limits, Options, Order, Rests};
 use wemixvisor::upgrade::install::Staged;
 
-/// What is fetched: a program for this machine, of 64 KiB and with every byte different from its neighbours.
+/// The file to fetch: a program for this machine, of 64 KiB and with every byte different from its neighbours.
 pub(crate) fn program() -> Vec<u8> {
     elf(std::env::consts::ARCH, 64 * 1024)
 }

@@ -6,7 +6,7 @@
 //! upgrades close together. Around that, validators crash and come back, or do not; upgrades fail, the set
 //! changes at epochs, and forks freeze the old binaries.
 //!
-//! What must hold: no stop leaves less than a quorum, as far as that could be known. Not known are crashes, stops that
+//! The law: no stop leaves less than a quorum, as far as that could be known. Not known are crashes, stops that
 //! a fork forces and changes of the set, each in the last [`VISIBLE`] blocks. The decisions of other validators
 //! are not known either, and just that is what the turns are for, so it is not excused. No deadline ever lifts a turn.
 //!
@@ -74,7 +74,7 @@ enum Rules {
     CountedFromHeight,
 }
 
-/// What kind of network, and what kind of trouble.
+/// The kind of network and of trouble.
 #[derive(Clone, Debug)]
 struct Scenario {
     validators: usize,
@@ -204,7 +204,7 @@ struct Decision {
     voter: bool,
 }
 
-/// What happens at a time; of several at the same time, in this order.
+/// An event. Events of the same time happen in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     Crash,
@@ -214,7 +214,7 @@ enum Happening {
     Look(usize),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 struct Outcome {
     /// A stop that left less than a quorum though that could have been known.
@@ -538,7 +538,7 @@ impl Fleet {
         self.queue.push(Reverse((at, Happening::Stop(i))));
     }
 
-    /// What the chain shows at `head`. Collected in a block are the votes for the one before it.
+    /// The sample of the chain at `head`. Collected in a block are the votes for the one before it.
     fn sample(&mut self, head: u64) -> Sample {
         let oldest = head - self.scenario.recent;
         let mut set = Vec::with_capacity(self.members.len());
@@ -609,7 +609,7 @@ fn seeds(runs: u64) -> std::ops::Range<u64> {
     first..first + number("FLEET_RUNS").unwrap_or(runs)
 }
 
-/// What many runs say together.
+/// The sum of many runs.
 #[derive(Default)]
 struct Summary {
     runs: u64,

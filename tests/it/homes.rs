@@ -243,7 +243,7 @@ fn init_takes_only_programs_for_this_machine() {
         assert!(said.lines().count() == 1 && said.contains(&path), "{said}");
         assert!(!rig.of("current").exists() && !rig.of("genesis/bin").exists(), "{path}");
     }
-    // What was begun is finished by a better one.
+    // A binary that starts finishes the import that was begun.
     let v1 = rig.binary("v1", &[]);
     rig.ok(&["init", v1.to_str().unwrap()]);
     let mut visor = rig.run();

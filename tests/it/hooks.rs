@@ -1,4 +1,4 @@
-//! What an upgrade's hooks are told, what they can say, and what they cannot do.
+//! The hooks of an upgrade: their environment, their exit codes, and the limits on them.
 
 use super::rig::sim::until;
 use super::rig::visor::{Rig, is_alive, send, write_script};

@@ -7,7 +7,7 @@
 use super::rig::fleet::{Fleet, H, PACE, cut_power, plan, wait_all, wait_sealing};
 use super::rig::sim::{Sim, call, head, until, wait_head};
 use super::rig::visor::{Rig, Visor};
-use super::rolling::nobody_was_missed;
+use super::rolling::no_validator_was_missed;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,7 @@ fn a_deadline_at_the_height_itself_stops_one_at_a_time() {
 }
 
 #[test]
-fn a_validator_that_comes_back_after_the_deadline_sets_nobody_off() {
+fn a_validator_that_comes_back_after_the_deadline_makes_no_other_stop() {
     let fleet = Fleet::with_deadline(4, None, Some(H + 4));
     let mut visors: Vec<Visor<'_>> = (0..3).map(|index| fleet.run(index)).collect();
     visors.iter_mut().for_each(|visor| drop(visor.wait(&["event=deadline_passed"])));
@@ -139,7 +139,7 @@ fn a_new_binary_that_never_seals_is_told_to_and_rolled_back() {
     until("a vote of the old binary", || (votes_of(old) > 0).then_some(()));
     assert_eq!(votes_of(new), 0);
     fleet.goes_on();
-    nobody_was_missed(&fleet.ipc(0), 4, 4);
+    no_validator_was_missed(&fleet.ipc(0), 4, 4);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_new_binary_that_seals_when_it_is_told_to_is_kept() {
     wait_all(&mut visors);
     fleet.never_two_down(1);
     fleet.goes_on();
-    nobody_was_missed(&fleet.ipc(0), 4, 4);
+    no_validator_was_missed(&fleet.ipc(0), 4, 4);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_clock_that_is_five_seconds_off_is_named_and_holds_nothing() {
 }
 
 #[test]
-fn lies_about_the_head_stop_nobody_and_are_recorded_nowhere() {
+fn lies_about_the_head_stop_no_node_and_are_not_recorded() {
     let fleet = Fleet::with(4, &[], |_, rig| plan(rig, "v2", 100_000, None, None));
     let mut visors = fleet.run_all();
     let home = &fleet.homes[0];

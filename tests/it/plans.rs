@@ -19,7 +19,7 @@ impl Rig {
         self.ok(&["plan", "execute", plan])
     }
 
-    /// What `plan status --json` says, whatever its exit code.
+    /// The output of `plan status --json`, at any exit code.
     #[track_caller]
     fn plan_status(&self, plan: &str) -> Value {
         let out = self.output(&["plan", "status", plan, "--json"]);

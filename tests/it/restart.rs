@@ -1,4 +1,4 @@
-//! What happens when a node ends without having been asked to.
+//! Nodes that end by themselves.
 
 use super::rig::visor::{Rig, send};
 use rustix::process::Signal;
@@ -86,7 +86,7 @@ fn a_flood_of_output_is_not_our_business() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_hold_us_up() {
+fn a_log_that_is_not_read_does_not_hold_us_up() {
     use std::io::Read as _;
     let rig = Rig::with(&[("flood", &(1 << 20).to_string())]);
     rig.stage("v2", &[]);

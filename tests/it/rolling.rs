@@ -12,7 +12,7 @@ use wemixvisor::wbft::{Address, Client, Endpoint, Options, Window};
 /// A block as it was decided.
 struct Decision {
     height: u64,
-    /// Who voted for it, late ones included.
+    /// The validators that voted for it, late ones included.
     voters: BTreeSet<Address>,
     /// Whose turn to propose it was passed over.
     passed_over: Vec<Address>,
@@ -42,7 +42,7 @@ fn decisions(ipc: &Path, size: usize) -> Vec<Decision> {
 }
 
 /// Checks that the chain never halted and that whoever lost a turn was away, and alone with that unless `away` are.
-pub(crate) fn nobody_was_missed(ipc: &Path, size: usize, there: usize) {
+pub(crate) fn no_validator_was_missed(ipc: &Path, size: usize, there: usize) {
     let decisions = decisions(ipc, there);
     assert!(decisions.first().is_some_and(|d| d.height < H), "all were there before it began");
     for pair in decisions.windows(2) {
@@ -69,7 +69,7 @@ fn take_turns(size: usize, there: usize) {
         assert_eq!(home.current(), "upgrades/v2");
         wait_head(&fleet.ipc(index), H);
     }
-    nobody_was_missed(&fleet.ipc(0), size, there);
+    no_validator_was_missed(&fleet.ipc(0), size, there);
     for visor in &mut visors {
         assert!(!visor.log().contains("event=peers_not_removed"));
         assert_eq!(visor.stop(), 0);
@@ -102,11 +102,11 @@ fn whoever_joins_or_leaves_the_set_meanwhile_is_upgraded_like_all_others() {
     wait_all(&mut visors);
     assert!(visors[4].log().contains("we are not among the validators"));
     wait_head(&fleet.ipc(0), 64);
-    nobody_was_missed(&fleet.ipc(0), 4, 4);
+    no_validator_was_missed(&fleet.ipc(0), 4, 4);
 }
 
 #[test]
-fn when_the_quorum_is_lost_midway_nobody_stops_until_it_is_back() {
+fn when_the_quorum_is_lost_midway_no_node_stops_until_it_is_back() {
     let fleet = Fleet::new(4, None);
     let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
     // One is upgraded, and the one that is left beside it has its turn last.
@@ -159,7 +159,7 @@ fn with_one_validator_dead_the_others_wait_for_it() {
         })
     };
     visors.iter().for_each(|visor| drop(hold(visor)));
-    assert!(fleet.homes.iter().all(|home| home.traces().signals().is_empty()), "nobody has stopped");
+    assert!(fleet.homes.iter().all(|home| home.traces().signals().is_empty()), "no node was stopped");
     visors.push(fleet.run(3));
     wait_all(&mut visors);
 }
@@ -189,7 +189,7 @@ fn a_twin_with_the_same_key_halts_a_validator_that_is_silent() {
     let mut visors: Vec<Visor<'_>> = (0..4).map(|index| fleet.run(index)).collect();
     fleet.homes.iter().for_each(|home| drop(home.ok(&["upgrade", "cancel", "v2"])));
     wait_head(&fleet.ipc(3), 5);
-    // The machine loses its power, and somebody moves the validator to another one.
+    // The machine loses its power, and the operator moves the validator to another one.
     let node = visors[3].node();
     visors[3].kill();
     send(node, rustix::process::Signal::KILL);
@@ -231,7 +231,7 @@ fn the_fork_ends_all_patience() {
 }
 
 #[test]
-fn a_supervisor_whose_node_does_not_answer_holds_nobody_else_up() {
+fn a_supervisor_whose_node_does_not_answer_holds_no_other_up() {
     let fleet = Fleet::new(4, None);
     fs::create_dir_all(fleet.homes[0].data()).unwrap();
     fleet.homes[0].traces().script(&serde_json::json!({"rpc": "hang"}));

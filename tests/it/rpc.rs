@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What makes a node answer over HTTP only, on a port of its own choice.
+/// The options by which a node answers over HTTP only, on a port of its own choice.
 const HTTP: [&str; 5] = ["--mine", "--ipcdisable", "--http", "--http.port", "0"];
 
 #[test]

@@ -79,7 +79,7 @@ fn the_configuration_is_read_again() {
     visor.wait(&["event=config_problem", &format!("config.yaml:{}: ", first + 1), "soon"]);
     visor.wait(&["event=config_not_reloaded"]);
 
-    // What is in force again needs no restart.
+    // A value that is in force again needs no restart.
     fs::write(&config, format!("{template}\ndaemon_max_restarts: 8\n")).unwrap();
     visor.signal(Signal::HUP);
     visor.wait_count(2, &["event=config_reloaded"]);

@@ -172,7 +172,7 @@ fn a_node_ends_as_it_was_told() {
     assert_eq!(run("upgrade", "upgrade:v2@6").wait().code(), Some(0));
     let info = std::fs::read_to_string(dir.path().join("upgrade/upgrade-info.json")).unwrap();
     assert_eq!(info, "{\"name\":\"v2\",\"height\":6,\"info\":\"\"}\n");
-    // What a chain halted for is still there at the next start.
+    // The cause of a halted chain is still there at the next start.
     assert_eq!(run("height", "5@4").wait().code(), Some(5));
 }
 

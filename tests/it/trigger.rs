@@ -94,7 +94,7 @@ fn files_that_make_no_sense_are_reported_once_and_harmless() {
             assert!(line.len() < 500, "{line}");
         }
     }
-    // What is no file at all.
+    // A path that is no file at all.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     visor.wait(&["event=plan_unreadable", "not a regular file"]);

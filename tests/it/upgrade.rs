@@ -178,11 +178,11 @@ fn the_new_binary_waits_for_the_restart_delay() {
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_not_the_fault_of_the_new_binary() {
+fn a_port_that_another_process_has_is_not_the_fault_of_the_new_binary() {
     let rig = Rig::new();
     rig.stage("v2", &[]);
     rig.hook("v2", "pre-upgrade", "until [ -e go ]; do sleep 0.01; done");
-    // An address that nobody else uses, so that its port is free for whom it is meant for.
+    // An address that no other test uses, so that its port is free for this one.
     let [.., high, low] = std::process::id().to_be_bytes();
     let ip = format!("127.77.{high}.{low}");
     let port = TcpListener::bind((ip.as_str(), 0)).unwrap().local_addr().unwrap().port();

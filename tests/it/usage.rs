@@ -82,7 +82,7 @@ fn every_problem_of_a_configuration_is_named_with_its_line() {
 }
 
 #[test]
-fn what_nobody_can_read_changes_no_exit_code() {
+fn output_that_cannot_be_written_changes_no_exit_code() {
     let rig = Rig::new();
     for (code, args) in
         [(3, &["stop"][..]), (2, &["frobnicate"]), (5, &["resolve", "retry"]), (0, &["version"])]

@@ -24,7 +24,6 @@ pub(crate) struct Args {
     pub(crate) datadir: PathBuf,
     pub(crate) mine: bool,
     pub(crate) http: Option<Endpoint>,
-    pub(crate) ws: Option<Endpoint>,
     pub(crate) ipc: Option<PathBuf>,
     pub(crate) maxpeers: u64,
     /// When the node looks for a better chain.
@@ -55,7 +54,7 @@ impl Endpoint {
 }
 
 /// Known flags that take no value and do nothing here.
-const SWITCHES: &[&str] = &["nodiscover", "metrics", "allow-insecure-unlock", "ipv6", "snapshot"];
+const SWITCHES: &[&str] = &["nodiscover", "metrics", "allow-insecure-unlock", "ipv6", "snapshot", "ws"];
 /// Known flags that take a value and do nothing here.
 const IGNORED: &[&str] = &[
     "networkid",
@@ -71,6 +70,9 @@ const IGNORED: &[&str] = &[
     "password",
     "http.corsdomain",
     "http.vhosts",
+    "ws.addr",
+    "ws.port",
+    "ws.api",
     "ws.origins",
     "metrics.addr",
     "metrics.port",
@@ -93,7 +95,6 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
         datadir: "simnode-data".into(),
         mine: false,
         http: None,
-        ws: None,
         ipc: None,
         maxpeers: 50,
         cycle: Cycle::default(),
@@ -101,7 +102,6 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
     };
     sync::from_environment(&mut args.cycle, |name| std::env::var(name).ok())?;
     let mut http = (false, Endpoint::new(8545));
-    let mut ws = (false, Endpoint::new(8546));
     let mut ipc = Some(PathBuf::from("simnode.ipc"));
     let mut nodekey = None;
     let mut plain: Vec<&str> = Vec::new();
@@ -134,10 +134,6 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
             "http.addr" => http.1.addr = value()?,
             "http.port" => http.1.port = port(flag, &value()?)?,
             "http.api" => http.1.api = modules(&value()?),
-            "ws" => ws.0 = true,
-            "ws.addr" => ws.1.addr = value()?,
-            "ws.port" => ws.1.port = port(flag, &value()?)?,
-            "ws.api" => ws.1.api = modules(&value()?),
             "ipcdisable" => ipc = None,
             "ipcpath" => ipc = Some(value()?.into()),
             "verbosity" => super::log::set_verbosity(value()?.parse().unwrap_or(3)),
@@ -160,7 +156,6 @@ pub(crate) fn parse(words: &[String], stamp: &[(String, String)]) -> Result<Comm
     match plain.as_slice() {
         [] => {
             args.http = http.0.then_some(http.1);
-            args.ws = ws.0.then_some(ws.1);
             args.ipc = ipc.map(|path| args.datadir.join(path));
             if let Some(path) = nodekey {
                 take_key(&mut args, &path)?;

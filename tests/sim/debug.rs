@@ -35,7 +35,7 @@ fn get_raw(node: &Node, params: &Params) -> Outcome {
     Ok(hex::data(&raw::encode(&node.params, block, node.args.options.index)).into())
 }
 
-/// What is above the new head goes from the database as well.
+/// Blocks above the new head are removed from the database as well.
 fn set_head(node: &Node, params: &Params) -> Outcome {
     params.at_most(1)?;
     let number = params.required(0).and_then(|_| params.block(0))?.unwrap_or_default();

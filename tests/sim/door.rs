@@ -1,4 +1,4 @@
-//! What the servers have in common: threads that accept, and a way to close everything at once.
+//! The common part of the servers: threads that accept, and a way to close everything at once.
 //!
 //! A stopping node closes its RPC first, while it still holds its data. So each server can be told to stop accepting,
 //! and each open connection to end, without waiting for the other side.

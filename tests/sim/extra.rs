@@ -28,7 +28,7 @@ impl Seal {
     }
 }
 
-/// What the last block of an epoch says about the next one.
+/// The next epoch, as the last block of an epoch announces it.
 #[derive(Clone)]
 pub(crate) struct Epoch {
     /// Every candidate with its diligence.
@@ -87,7 +87,7 @@ impl Extra {
         list(&fields)
     }
 
-    /// What the block hash covers: round and the block's own seals may differ between nodes, so they are left out.
+    /// The part that the block hash covers: round and the block's own seals may differ between nodes, so they are left out.
     fn hashed(&self) -> Extra {
         Extra { round: 0, prepared: None, committed: None, ..self.clone() }
     }

@@ -38,7 +38,7 @@ pub(crate) fn open(node: &Arc<Node>, at: &Endpoint) -> std::io::Result<(Server, 
     Ok((server, address.port()))
 }
 
-/// What was asked, without the body.
+/// A request without its body.
 pub(crate) struct Head {
     method: String,
     path: String,

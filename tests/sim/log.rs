@@ -1,6 +1,6 @@
 //! Log lines in the shape of a geth-like node: `INFO [11-24|01:00:54.902] message   key=value`.
 //!
-//! They go to stderr and are lost without complaint when nobody reads it. Times are UTC.
+//! They go to stderr and are lost without complaint when no process reads it. Times are UTC.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -30,7 +30,7 @@ pub(crate) fn error(message: &str, pairs: &[(&str, &dyn Display)]) {
     line(1, "ERROR", message, pairs);
 }
 
-/// What a node prints before it gives up; the caller exits with code 1.
+/// The last line of a node that gives up; the caller exits with code 1.
 pub(crate) fn fatal(message: &str) {
     let _ = writeln!(std::io::stderr(), "Fatal: {message}");
 }

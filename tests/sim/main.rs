@@ -5,7 +5,6 @@
 //!
 //! ```text
 //! simnode [--datadir DIR] [--mine] [--http] [--http.addr A] [--http.port N] [--http.api eth,net,…]
-//!         [--ws] [--ws.addr A] [--ws.port N] [--ws.api …]
 //!         [--ipcpath FILE | --ipcdisable] [--verbosity N] [--sim.OPTION VALUE …]
 //!         [--maxpeers N] [--nodiscover] [--sync.forcecycle D] [--sync.tdinterval D] [--gcmode archive | --cache.gc 0]
 //! simnode version
@@ -87,7 +86,7 @@
 //! # Traces
 //! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,
 //! `sim.overlaps` one per start that found the data locked, `sim.votes` one per vote (kind, height, round, hash, ms, pid).
-//! `http.port` and `ws.port` hold the ports in use. The network's directory has `decided.jsonl`, every block ever decided,
+//! `http.port` holds the port in use. The network's directory has `decided.jsonl`, every block ever decided,
 //! and `dials.json`, the last accepted dial of each node on a public address, in ms since 1970.
 
 mod admin;
@@ -121,7 +120,6 @@ mod sync;
 mod turn;
 mod votes;
 mod world;
-mod ws;
 
 use args::Command;
 use std::io::Write;

@@ -14,7 +14,7 @@ use super::node::{Node, check_forks};
 use super::options::{Options, Rpc};
 use super::store::{self, Loaded, Refusal, Store};
 use super::world::Member;
-use super::{eth, http, ipc, ws};
+use super::{eth, http, ipc};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -181,9 +181,8 @@ fn explain(refusal: Refusal, options: &Options) -> String {
 /// Binds every server of the command line. If one cannot be bound the others are closed again, as recorded.
 fn bind_rpc(node: &Arc<Node>, dir: &Path) -> Result<Vec<Server>, Fatal> {
     let mut servers = Vec::new();
-    for stale in ["http.port", "ws.port"] {
-        let _ = std::fs::remove_file(dir.join(stale));
-    }
+    let port_file = dir.join("http.port");
+    let _ = std::fs::remove_file(&port_file);
     if node.options().rpc == Rpc::Off {
         return Ok(servers);
     }
@@ -191,22 +190,17 @@ fn bind_rpc(node: &Arc<Node>, dir: &Path) -> Result<Vec<Server>, Fatal> {
         servers.push(ipc::open(node, path)?);
         info("IPC endpoint opened", &[("url", &path.display())]);
     }
-    let tcp: [(_, _, Open); 2] =
-        [("http.port", &node.args.http, http::open), ("ws.port", &node.args.ws, ws::open)];
-    for (port_file, endpoint, open) in tcp {
-        let Some(endpoint) = endpoint else { continue };
-        let (server, port) = match open(node, endpoint) {
+    if let Some(endpoint) = &node.args.http {
+        let (server, port) = match http::open(node, endpoint) {
             Ok(bound) => bound,
             Err(err) => return Err(refuse_port(node, endpoint, &err, servers)),
         };
-        publish(&dir.join(port_file), port)?;
+        publish(&port_file, port)?;
         info("HTTP server started", &[("endpoint", &server.endpoint), ("auth", &false)]);
         servers.push(server);
     }
     Ok(servers)
 }
-
-type Open = fn(&Arc<Node>, &Endpoint) -> std::io::Result<(Server, u16)>;
 
 /// Writes a port to a file that appears whole.
 fn publish(file: &Path, port: u16) -> std::io::Result<()> {

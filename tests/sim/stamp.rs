@@ -21,7 +21,7 @@ pub(crate) fn read() -> std::io::Result<Vec<(String, String)>> {
 pub(crate) fn write(out: &Path, pairs: &[(String, String)]) -> std::io::Result<()> {
     let mut program = File::open("/proc/self/exe")?;
     let (length, _) = split(&mut program)?;
-    // The copy appears whole or not at all: somebody may be watching for it.
+    // The copy appears whole or not at all: a watcher may be waiting for it.
     let partial = out.with_extension(format!("partial-{}", std::process::id()));
     let mut copy =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&partial)?;

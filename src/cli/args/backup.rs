@@ -18,16 +18,16 @@ pub(crate) enum BackupCommand {
     Prune(Prune),
 }
 
-/// What is removed.
+/// The backups to remove.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Prune {
-    /// These, or what is outdated.
+    /// The names of the backups; if empty, the outdated ones.
     pub(crate) names: Vec<String>,
     pub(crate) keep: Option<usize>,
     pub(crate) max_age: Option<Duration>,
     /// Data that restores have replaced, as well.
     pub(crate) replaced: bool,
-    /// Nothing: it is only said what would be.
+    /// Removes nothing, and prints what would be removed.
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
 }

@@ -93,7 +93,7 @@ pub(in crate::crash) const STAGE: Flow = Flow {
         if seen.acked >= 4 && three {
             return Err("v3 has come back".to_owned());
         }
-        // What was put aside stays, and under its name.
+        // A binary that was put aside stays, and under its name.
         let temporary = |dir: &Path| {
             fs::read_dir(dir)
                 .into_iter()
@@ -107,7 +107,7 @@ pub(in crate::crash) const STAGE: Flow = Flow {
                 return Err(format!("the sweep leaves something in {dir}"));
             }
         }
-        // What does not verify can be staged again.
+        // A binary that does not verify can be staged again.
         if !one && !two && seen.begun >= 1 {
             install::add(home, &target("v2"), &source(home, "one"), true).map_err(text)?;
             install::verify(home, &target("v2"), None).map_err(text)?;

@@ -44,7 +44,7 @@ fn a_binary_that_is_ready_is_rehearsed_once_there_is_a_head() {
 }
 
 #[test]
-fn nothing_is_rehearsed_where_nobody_wants_it() {
+fn nothing_is_rehearsed_where_the_operator_does_not_want_it() {
     let mut story = Story::new(policy(), vec![v2()]);
     story.then(Input::Boot).then(after(60)).then(Input::Head(H - 10));
     assert!(!story.take().contains("rehearse"));

@@ -59,9 +59,9 @@ struct Made {
 /// Which part of the source is brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// What stays as it is while the node runs. What is changed, or goes away, is left for the next pass.
+    /// Files that the node never writes again. A file that changes or vanishes is left for the next pass.
     Ahead,
-    /// Everything. Whatever is changed meanwhile is an error.
+    /// All files. One that changes during the pass is an error.
     Last,
 }
 
@@ -224,7 +224,7 @@ impl Building {
         Ok(())
     }
 
-    /// What a manifest says of it.
+    /// The entries of its manifest.
     pub(super) fn entries(&self) -> Result<Vec<Entry>> {
         let entry = |(path, made): (&PathBuf, &Made)| {
             let content = match (made.kind, &made.text) {
@@ -252,7 +252,7 @@ impl Building {
             .filter(|(path, made)| !is_wanted(path, made))
             .map(|(path, _)| path.clone())
             .collect();
-        // What is in a directory comes behind it.
+        // The entries of a directory come behind it.
         for path in gone.iter().rev() {
             let kind = self.made.remove(path).map(|made| made.kind);
             remove(&self.root.join(path), kind == Some(ItemKind::Dir))?;
@@ -291,7 +291,7 @@ impl Building {
         self.made.insert(item.path.clone(), Made { kind, mode, stamp, method: Method::Copy, text });
     }
 
-    /// What is to be done for a file, if anything. What has changed and cannot be appended to is removed first.
+    /// The task for a file, if it needs one. A copy that has changed and cannot be appended to is removed first.
     fn task<'i>(&mut self, source: &Source, item: &'i Item) -> Option<Task<'i>> {
         if self.has(source, item) {
             // Its mode may have changed all the same.

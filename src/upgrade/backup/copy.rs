@@ -79,7 +79,7 @@ impl fmt::Display for Method {
 }
 
 /// Brings the file at `path` below `from` to `to`, where nothing is yet. It had the stamp `seen` when it was listed.
-/// What is not as it was is not left at `to`.
+/// A copy of a file that has changed since is removed again.
 pub(super) fn bring(
     from: &mut Beneath,
     (path, seen): (&Path, &LastingStamp),

@@ -23,7 +23,7 @@ pub struct Manifest {
     pub version: u32,
     /// The upgrade that it was made for, or the name that the operator has given it.
     pub upgrade: Name,
-    /// Who has asked for it.
+    /// The origin of the order.
     #[serde(default)]
     pub made_by: MadeBy,
     /// When, RFC 3339.
@@ -44,14 +44,14 @@ pub struct Manifest {
     /// The fingerprint of the tree that was copied: data that has changed since has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Digest>,
-    /// What was found to be wrong with it since.
+    /// The damage that was found since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
     /// Everything in it, parents first.
     pub entries: Vec<Entry>,
 }
 
-/// Who has asked for a backup.
+/// The origin of the order for a backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MadeBy {
@@ -111,7 +111,7 @@ pub struct Backup {
     pub manifest: Manifest,
 }
 
-/// What is known about the bytes of a backup.
+/// The knowledge about the bytes of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -119,14 +119,14 @@ pub enum State {
     Unverified,
     /// The digests are known.
     Verified,
-    /// It is not what it was.
+    /// It differs from its manifest.
     Damaged,
 }
 
 /// The files that got into a backup by one method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// How many.
+    /// The number of files.
     pub files: u64,
     /// The sum of their sizes.
     pub bytes: u64,
@@ -166,7 +166,7 @@ impl Manifest {
         if used.is_empty() { Method::Copy.to_string() } else { used.join("+") }
     }
 
-    /// What is known about its bytes.
+    /// The knowledge about its bytes.
     #[must_use]
     pub fn state(&self) -> State {
         let lacks_digest = |e: &Entry| matches!(e.content, Content::File { sha256: None, .. });

@@ -1,4 +1,4 @@
-//! What the name of a file says about it: whether it is a key, and whether the node ever writes to it again.
+//! Properties of a file that its name shows: whether it is a key, and whether the node ever writes to it again.
 //!
 //! Only names count, and only those that databases are known by: a file that is taken for immutable and is not would
 //! make a backup change behind our back. So whatever is not in the table is copied while the node is down.

@@ -27,7 +27,7 @@ pub struct Need {
     pub available_files: u64,
 }
 
-/// What is still needed for a backup of `source`, beyond what is there already.
+/// The space still needed for a backup of `source`, beyond what is there already.
 pub(super) fn need(home: &Home, source: &Source, there: Option<&Building>) -> Result<Need> {
     let target = home.backups();
     let to_copy = source.to_copy(there);
@@ -66,7 +66,7 @@ pub(super) fn check(home: &Home, options: &Options, need: &Need) -> Result<()> {
         .hint(help(home, options)))
 }
 
-/// What would help, the cheapest first.
+/// The remedies, the cheapest first.
 fn help(home: &Home, options: &Options) -> String {
     let mut help = Vec::new();
     let older = manifest::list(home).map_or(0, |backups| backups.len().saturating_sub(1));

@@ -149,7 +149,7 @@ fn any_change_to_a_backup_is_found() {
 }
 
 #[test]
-fn what_somebody_removes_meanwhile_is_left_out() {
+fn a_file_that_is_removed_meanwhile_is_left_out() {
     let rig = Rig::new();
     let (file, dir) = (rig.path("zz.tmp"), rig.path("zz.dir"));
     fs::create_dir(&dir).unwrap();

@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_removed_unless_somebody_is_at_it() {
+    fn a_forgotten_download_is_removed_unless_a_process_works_on_it() {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let month = FORGOTTEN + Duration::from_secs(60);

@@ -54,7 +54,7 @@ pub(super) fn extract<R: Read + Seek>(
     if offsets.iter().min() != Some(&0) || offsets.iter().filter(|o| **o == entry.offset).count() > 1 {
         return bad("something in it overlaps, or stands before its beginning");
     }
-    // What lies behind our file begins where that has ended, if nothing overlaps.
+    // The next entry begins where our file has ended, if nothing overlaps.
     let end = offsets.into_iter().filter(|o| *o > entry.offset).min().unwrap_or(directory.start);
     input.seek(SeekFrom::Start(entry.offset))?;
     let mut local = [0; LOCAL];

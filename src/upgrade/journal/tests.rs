@@ -458,7 +458,7 @@ fn a_slot_has_room_for_many_upgrades_and_what_does_not_fit_is_refused_before_any
     let refusal = journal.write(&crowded(1550)).unwrap_err().to_string();
     assert!(refusal.contains("no room") && refusal.contains("1550 upgrades"), "{refusal}");
     assert!(file(&home) == before && journal.settled);
-    // What would have no room for its end does not begin.
+    // An upgrade without room for the record of its end does not begin.
     let mut full = crowded(1450);
     journal.write(&full).unwrap();
     full.upgrade = under_way(2, Phase::Stopping).upgrade;
@@ -475,7 +475,7 @@ fn a_slot_that_is_being_written_is_looked_at_again() {
     let torn = || Slot::Bad("its checksum is wrong".to_owned());
     let mut looks = vec![[good(7), good(8)], [torn(), good(6)], [good(5), torn()]];
     assert_eq!(look(|| Ok(looks.pop().unwrap())).unwrap(), [good(7), good(8)]);
-    // What stays damaged is damaged.
+    // A journal that stays damaged is damaged.
     let mut count = 0;
     let stays = look(|| {
         count += 1;

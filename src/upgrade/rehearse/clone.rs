@@ -77,7 +77,7 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
     for item in own.iter().filter(|item| item.kind != ItemKind::Dir) {
         maker.bring(item, false)?;
     }
-    // What was written to meanwhile may name tables that were not there before.
+    // Files that were written to meanwhile may name tables that were not there before.
     let there: BTreeSet<&Path> = items.iter().map(|item| &*item.path).collect();
     for item in
         self::items(maker.order.from)?.iter().filter(|item| !there.contains(&*item.path) && tables.has(item))

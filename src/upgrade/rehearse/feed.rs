@@ -46,7 +46,7 @@ pub(super) enum Fed {
     Refused(String),
 }
 
-/// What has been fed.
+/// The result of feeding so far.
 #[derive(Debug, Default)]
 pub(super) struct Meal {
     /// The blocks that were executed.

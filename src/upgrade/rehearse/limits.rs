@@ -49,7 +49,7 @@ pub(super) fn check(place: &Path, (bytes, files): (u64, u64), resident: u64) -> 
     }
 }
 
-/// What has become scarce, in words.
+/// The resource that has become scarce, in words; None while there is enough.
 pub(super) fn scarce(place: &Path) -> Option<String> {
     let free = space::free(place).unwrap_or(u64::MAX);
     if free < SPACE {

@@ -2,8 +2,8 @@
 //!
 //! It shows on the real data, before the old node stops, that the new binary opens them (and how long a migration takes),
 //! executes the live chain to equal hashes, knows the fork, answers, and stops in good order. The shadow is in no network: no
-//! peers, a key that is thrown away, ports of its own, no engine ([`isolation`]). Blocks come from the running node
-//! ([`feed`]). What was shown is written beside the manifest of the binary ([`Report`]).
+//! peers, a key that is thrown away, ports of its own, no engine (`isolation`). Blocks come from the running node
+//! (`feed`). What was shown is written beside the manifest of the binary ([`Report`]).
 //!
 //! The running node's data and locks are only read. There is one rehearsal of a home at a time, and whatever one leaves
 //! behind when it is killed is removed by the next one and by the next supervisor. A rehearsal that cannot be held (too
@@ -56,7 +56,7 @@ use std::time::{Duration, Instant, SystemTime};
 const RECENT: u64 = 20_000;
 /// The lowest priority (setpriority(2)).
 const LOWEST: i32 = 19;
-/// The number of blocks that a binary must execute, where nobody says otherwise.
+/// The number of blocks that a binary must execute, by default.
 pub const BLOCKS: u64 = 100;
 /// How often a shadow that starts is asked.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -338,7 +338,7 @@ impl Stage<'_> {
                 }
                 Ok(())
             }
-            // What the running node, the machine or the operator has caused says nothing of the binary.
+            // An error of the running node, the machine or the operator is no verdict on the binary.
             Err(e) if matches!(e.kind(), Kind::NotMet | Kind::Io | Kind::Permission) => Err(e),
             Err(e) => {
                 let reason = match has_ended {

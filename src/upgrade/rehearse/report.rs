@@ -22,14 +22,14 @@ pub struct Report {
     pub sha256: Digest,
     /// When, RFC 3339.
     pub time: String,
-    /// Whether nothing speaks against the binary.
+    /// Whether the binary passed.
     pub passed: bool,
-    /// What does.
+    /// The reasons for which it did not.
     pub reasons: Vec<String>,
     /// Whether the operator lets the upgrade happen all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
-    /// What the operator may want to know besides.
+    /// Further notes for the operator.
     pub notes: Vec<String>,
     /// The origin of the clone: `live`, or the name of a backup.
     pub from: String,
@@ -137,7 +137,7 @@ impl Report {
         report.filter(|report| report.sha256 == *sha256)
     }
 
-    /// What it means for the upgrade, and whether the operator has accepted a failure.
+    /// Its consequence for the upgrade, and whether the operator has accepted a failure.
     #[must_use]
     pub fn verdict(&self) -> (Rehearsal, bool) {
         match (self.passed, self.accepted) {

@@ -384,7 +384,7 @@ fn a_stop_shows_in_the_recorded_seals_with_the_second_block() {
 }
 
 #[test]
-fn the_state_names_everybody_and_what_they_run() {
+fn the_state_names_all_validators_and_their_versions() {
     let state = ConsensusState::from(&seen(120));
     assert_eq!((state.height, state.round, state.step), (120, 1, Step::Commit));
     assert_eq!((state.validator_count, state.total_power, state.validator_power), (4, 4, 1));
@@ -455,7 +455,7 @@ fn a_step_is_what_can_be_told_and_no_more() {
 }
 
 #[test]
-fn the_first_blocks_have_no_seals_and_prove_nobody_live() {
+fn the_first_blocks_have_no_seals_and_prove_no_validator_live() {
     for head in [0, 1] {
         let state = ConsensusState::from(&seen(head));
         assert_eq!((state.validator_count, state.live, state.height), (4, 0, head as u64));

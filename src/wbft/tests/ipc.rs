@@ -160,7 +160,7 @@ fn a_node_that_hangs_and_accepts_nothing_does_not_hang_us() {
     let _listener = UnixListener::bind(&path).unwrap();
     let mut waiting = Vec::new();
     let full = loop {
-        match super::super::socket::Socket::unix(&path) {
+        match super::super::socket::Socket::connect(&path) {
             Ok(socket) => waiting.push(socket),
             Err(fault) => break fault,
         }

@@ -4,7 +4,6 @@ mod chain;
 mod http;
 mod ipc;
 mod recorded;
-mod ws;
 
 use super::{Connection, Endpoint, Fault, Options, RpcError};
 use serde_json::{Value, json};

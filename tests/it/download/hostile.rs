@@ -154,7 +154,7 @@ fn the_wrong_file_that_is_right_by_its_digest_is_refused() {
 }
 
 #[test]
-fn nobody_listens() {
-    let err = Rig::new([format!("{}/node", Server::nobody())]).refuse();
+fn no_process_listens() {
+    let err = Rig::new([format!("{}/node", Server::unused())]).refuse();
     assert_eq!(err.kind(), Kind::Unreachable);
 }

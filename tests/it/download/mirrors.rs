@@ -57,7 +57,7 @@ fn mirrors_are_tried_in_order_and_a_lasting_fault_puts_one_out() {
     let urls = [
         wrong.url("/node"),
         missing.url("/node"),
-        format!("{}/node", Server::nobody()),
+        format!("{}/node", Server::unused()),
         busy.url("/node"),
         fine.url("/node"),
     ];
@@ -135,7 +135,7 @@ fn what_has_arrived_outlives_a_process() {
 }
 
 #[test]
-fn what_has_arrived_is_not_trusted_after_somebody_changed_it() {
+fn a_part_of_a_download_that_was_changed_is_not_trusted() {
     let content = Content::new(program());
     let dying = cutting(&content, 50_000);
     let mut rig = Rig::new([dying.url("/node")]);

@@ -1,4 +1,4 @@
-//! Who vouches for a download, and that nobody else is believed.
+//! The sources that vouch for a download; no other is believed.
 
 use super::{Rig, program};
 use crate::rig::minisign::Key;

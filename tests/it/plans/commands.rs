@@ -149,7 +149,7 @@ fn a_plan_is_executed_paused_and_resumed_without_a_supervisor() {
 }
 
 #[test]
-fn a_binary_that_somebody_else_is_fetching_is_no_failure() {
+fn a_binary_that_another_process_fetches_is_no_failure() {
     let rig = Rig::new().set("DAEMON_ALLOW_DOWNLOAD_BINARIES", "true");
     rig.ok(&["plan", "create", "p"]);
     rig.ok(&[
@@ -232,7 +232,7 @@ fn a_watch_ends_with_its_reader() {
     assert!(line.contains(" plan=p active"), "{line}");
     let ended = until("its end", || watch.try_wait().unwrap());
     assert!(ended.success(), "{ended}");
-    // What nobody would see is told once.
+    // A warning that no log would show is printed once.
     let remarks = std::io::read_to_string(watch.stderr.take().unwrap()).unwrap();
     assert_eq!(remarks, "wemixvisor: no supervisor is running, so nothing will happen\n");
 }

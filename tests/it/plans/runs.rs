@@ -110,7 +110,7 @@ fn an_upgrade_is_cancelled_in_every_phase_before_the_stop() {
     let hangs = rig.binary("hangs", &[("smoke", "hang")]);
     rig.ok(&["plan", "create", "p", "missing:25", "ready:30", "late:35", "hangs:60", "v2:70"]);
     let cancel = |name: &str| rig.ok(&["upgrade", "cancel", name]);
-    // Nobody waits here for the binary that hangs.
+    // The test does not wait for the binary that hangs.
     rig.ok(&["plan", "execute", "p"]);
     visor.wait(&["event=upgrade_ready", "name=ready"]);
     rig.ok(&["upgrade", "add", "hangs", hangs.to_str().unwrap()]);
@@ -196,7 +196,7 @@ fn what_has_begun_is_neither_paused_nor_cancelled() {
 }
 
 /// Lets the chain go on only as far as the supervisor has seen, and a little, until the log has a line with
-/// these words: so nothing is passed because somebody was slow. Then it stands still.
+/// these words: so no state is missed because a process was slow. Then it stands still.
 #[track_caller]
 fn in_step(rig: &Rig, visor: &mut Visor<'_>, words: &[&str]) {
     until(&format!("{words:?}"), || {

@@ -5,7 +5,7 @@ use crate::rig::sim::Sim;
 use crate::rig::visor::Rig;
 
 #[test]
-fn nobody_is_there_to_be_asked() {
+fn no_supervisor_is_there_to_be_asked() {
     let rig = Rig::new();
     let said = rig.fails(69, &["wait-height", "5"]);
     assert!(said.contains("the node cannot be asked"), "{said}");
@@ -37,7 +37,7 @@ fn a_supervisor_tells_the_height_and_the_plan() {
     let said = rig.fails(5, &["plan", "wait", "q", "--timeout", "50ms"]);
     assert!(said.contains("plan q: 0 of 1 done, 1 to come"), "{said}");
     assert_eq!(visor.stop(), 0);
-    // What has come to pass is known without anybody running.
+    // The outcome is known also where no supervisor runs.
     rig.ok(&["plan", "wait", "p"]);
 }
 

@@ -1,4 +1,4 @@
-//! What integration tests are built with.
+//! The tools of the integration tests.
 
 pub(crate) mod audit;
 pub(crate) mod door;

@@ -205,8 +205,8 @@ impl Server {
         Server::run(Some(Arc::new(config)), Arc::new(script))
     }
 
-    /// The address of a port where nobody listens.
-    pub(crate) fn nobody() -> String {
+    /// The address of a port where no process listens.
+    pub(crate) fn unused() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     }
@@ -255,7 +255,7 @@ impl Server {
         format!("{}://{}{path}", self.scheme, self.addr)
     }
 
-    /// What was asked so far, in order.
+    /// The requests so far, in order.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }

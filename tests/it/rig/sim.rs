@@ -1,7 +1,7 @@
 //! Simulated nodes as processes: building their command lines, starting them, asking them, and ending them with the test.
 //!
 //! A node started here is killed when its [`SimNode`] is dropped, and by itself when the whole test process dies. What a
-//! node does that was started by somebody else (a supervisor) is seen through its [`Traces`] and its RPC alike.
+//! node does that was started by another process (a supervisor) is seen through its [`Traces`] and its RPC alike.
 
 pub(crate) use super::audit::contradictions;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ impl Sim {
 pub(crate) struct SimNode {
     child: Child,
     log: PathBuf,
-    /// What it leaves behind in its data directory.
+    /// The traces in its data directory.
     pub(crate) traces: Traces,
     /// Its IPC socket.
     pub(crate) ipc: PathBuf,
@@ -251,7 +251,7 @@ impl SimNode {
         until("the node's end", || self.child.try_wait().unwrap())
     }
 
-    /// What it has printed.
+    /// Its output.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -264,7 +264,7 @@ impl Drop for SimNode {
     }
 }
 
-/// What nodes leave behind in a directory, whoever started them.
+/// The traces that nodes leave in a directory.
 pub(crate) struct Traces(PathBuf);
 
 impl Traces {

@@ -126,7 +126,7 @@ impl Rig {
         self.data.clone().unwrap_or_else(|| self.home().join("data"))
     }
 
-    /// What the nodes have left behind.
+    /// The traces that the nodes have left.
     pub(crate) fn traces(&self) -> Traces {
         Traces::new(self.data())
     }
@@ -182,7 +182,7 @@ impl Rig {
         self.traces().script(options);
     }
 
-    /// What `current` points at.
+    /// The target of the link `current`.
     pub(crate) fn current(&self) -> String {
         fs::read_link(self.of("current")).unwrap().to_str().unwrap().to_owned()
     }
@@ -192,7 +192,7 @@ impl Rig {
         serde_json::to_value(Journal::read(&self.as_home()).unwrap().record).unwrap()
     }
 
-    /// What the history says, oldest first: the event and its detail.
+    /// The history, oldest first: the event and its detail.
     pub(crate) fn history(&self) -> Vec<String> {
         let text = fs::read_to_string(self.of("state/history.jsonl")).unwrap_or_default();
         let line = |line: &str| {
@@ -422,7 +422,7 @@ impl Visor<'_> {
         self.child.id()
     }
 
-    /// What it and its nodes have written to stderr so far.
+    /// The stderr of it and its nodes so far.
     pub(crate) fn log(&self) -> String {
         let bytes = fs::read(self.rig.log()).unwrap();
         String::from_utf8_lossy(&bytes[self.begin..]).into_owned()
@@ -439,7 +439,7 @@ impl Visor<'_> {
                 return line.to_owned();
             }
             let ended = self.child.try_wait().unwrap();
-            // What it wrote last may have come after we looked.
+            // Its last lines may have come after we looked.
             if let (Some(status), None) = (ended, self.log().lines().find(is_it)) {
                 panic!("it ended ({status}) without {words:?}");
             }
@@ -454,7 +454,7 @@ impl Visor<'_> {
         log.lines().filter(|l| l.contains(" wemixvisor ") && words.iter().all(|w| l.contains(w))).count()
     }
 
-    /// What `status --json` says.
+    /// The output of `status --json`.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
         self.wait_status("a status", |status| Some(status.clone()))

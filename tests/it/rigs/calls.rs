@@ -187,7 +187,7 @@ fn target_of(thread: Pid, fd: u64) -> String {
 /// The text at an address of a thread.
 fn path_at(thread: Pid, address: u64) -> String {
     let mut bytes = [0; libc::PATH_MAX as usize];
-    // What follows the text may lie on a page that is not there, so fewer bytes than were asked for are fine.
+    // The bytes behind the text may lie on a page that is not there, so fewer bytes than requested are fine.
     let read = memory(thread, &mut bytes, address);
     let text = bytes[..read].split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()

@@ -154,7 +154,7 @@ impl Ground {
     pub(super) fn on_disk(start: Start) -> Ground {
         let disk = Disk::new();
         let rig = Rig::empty().on(&disk.mount());
-        // What a restore has put in the place of the data must outlive a power cut as well.
+        // The data that a restore has put in place must outlive a power cut as well.
         let rig = if start.has_data() { rig.with_data_inside() } else { rig };
         Ground::of(start, rig, Some(disk))
     }

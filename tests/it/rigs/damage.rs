@@ -142,7 +142,7 @@ fn read(settings: &Settings, name: &str, rig: &Rig) -> Vec<String> {
                     trouble.push(format!("{}: {:?}", what(), opened.record))
                 }
                 Ok(opened) => {
-                    // What is repaired is whole.
+                    // A file that is repaired is whole.
                     let again = Journal::read(&home);
                     if again.as_ref().ok().map(|found| (&found.record, found.warning.is_none()))
                         != Some((&record, true))

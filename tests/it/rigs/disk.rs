@@ -28,7 +28,7 @@ pub(super) struct Disk {
     dir: TempDir,
 }
 
-/// What cuts the power of a disk.
+/// The power switch of a disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Plug {
     mount: PathBuf,
@@ -75,7 +75,7 @@ impl Disk {
         rustix::fs::syncfs(File::open(self.mount()).unwrap()).unwrap();
     }
 
-    /// What cuts its power: one half of the calls has the journal written before.
+    /// Its power switch: one half of the calls has the journal written before.
     pub(super) fn plug(&self, at: usize) -> Plug {
         Plug { mount: self.mount(), is_late: at.is_multiple_of(2) }
     }

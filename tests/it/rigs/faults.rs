@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4;
 const ONCE: Duration = Duration::from_secs(75);
 const FOR_EVER: Duration = Duration::from_secs(8);
 
-/// What no program can help: the trouble that comes where this call fails on a path that ends so. Empty is any.
+/// Trouble that no program can avoid: the trouble that comes where this call fails on a path that ends so. Empty is any.
 struct Known {
     /// Its name.
     finding: &'static str,
@@ -39,7 +39,7 @@ const KNOWN: &[Known] = &[
     // Without the claim on the home another supervisor may be at work on it. Writing into the claim may fail.
     Known { finding: "no claim", call: "openat", on: "/wemixvisor/lock", trouble: BEFORE },
     Known { finding: "no claim", call: "flock", on: "/wemixvisor/lock", trouble: BEFORE },
-    // A supervisor that nobody could ask or stop does not begin. A full disk does not do this: a socket has no blocks.
+    // A supervisor that could not be asked or stopped does not begin. A full disk does not do this: a socket has no blocks.
     Known { finding: "no socket", call: "", on: "/control.sock", trouble: BEFORE },
     // A journal that cannot be opened does not say which binary is to run. Its syncs may fail.
     Known { finding: "no journal", call: "openat", on: "/state/journal", trouble: BEFORE },

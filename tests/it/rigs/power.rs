@@ -52,7 +52,7 @@ fn cuts(settings: &Settings, stage: &Stage<'_>) -> Vec<String> {
     points.into_iter().filter_map(cut_at).chain(is_acknowledged(stage)).collect()
 }
 
-/// What is missing when the power is cut behind a command that has succeeded.
+/// The effects that are missing when the power is cut behind a command that has succeeded.
 fn is_acknowledged(stage: &Stage<'_>) -> Option<String> {
     let run = stage.break_at(Fault::None);
     assert_eq!(run.outcome.code, 0, "{}", run.stderr);

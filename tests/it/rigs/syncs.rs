@@ -77,7 +77,7 @@ fn questions_heads_and_a_stop_do_not_wait_for_a_disk_that_hangs() {
     assert_eq!(outcome.hits.len(), 1);
     assert_eq!(scene.rig.journal()["node"], "stopped-clean");
     assert_eq!(scene.rig.versions(), ["v1"]);
-    // What was about to begin comes due again.
+    // An upgrade that was about to begin comes due again.
     let mut visor = scene.rig.run();
     visor.wait_outcome("v2", "applied");
     assert_eq!(visor.stop(), 0);

@@ -81,7 +81,7 @@ fn content_of(path: &Path) -> String {
     }
 }
 
-/// What is written about a backup or a restore, without how long it took, which inodes there were, and how each file got
+/// The description of a backup or a restore, without how long it took, which inodes there were, and how each file got
 /// there: a call that fails may leave another way.
 fn without_chance(text: String) -> String {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else { return text };

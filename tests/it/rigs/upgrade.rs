@@ -48,7 +48,7 @@ pub(super) fn planned(rig: Rig) -> Scene {
     Scene::with(rig, server)
 }
 
-/// What the hook leaves behind. It is not in the home, because a shell syncs nothing.
+/// The file that the hook writes. It is not in the home, because a shell syncs nothing.
 fn hook_ran(rig: &Rig) -> PathBuf {
     rig.path().join("hook.ran")
 }

@@ -127,7 +127,7 @@ fn calls_over_ipc_are_answered_as_recorded() {
     for line in recorded().filter(|line| line["transport"] == "ipc" && line["method"].is_string()) {
         let (method, params) = (&line["method"], &line["params"]);
         let what = format!("{method} {params}");
-        // Nobody to be peers with, nobody to have prepared block 0's successor with.
+        // No node to be a peer of, none with which the successor of block 0 could have been prepared.
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let (lines, _) = raw_ipc(&node, &localised(&request, &node), 1);
         let mut expected = line["response"].clone();
@@ -317,78 +317,4 @@ fn rpc_can_misbehave() {
     become_bad("close", &|line| line.as_ref().is_ok_and(String::is_empty));
     become_bad("hang", &|line| line.is_err());
     become_bad("normal", &|line| line.as_ref().is_ok_and(|line| line.contains("\"result\":\"0x")));
-}
-
-/// One masked text frame of a client.
-fn client_frame(text: &str) -> Vec<u8> {
-    let mask = [0x11, 0x22, 0x33, 0x44];
-    let mut frame = vec![0x81, 0x80 | text.len() as u8];
-    frame.extend(mask);
-    frame.extend(text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-/// The header bytes and payload of one server frame.
-fn server_frame(input: &mut impl Read) -> (u8, Vec<u8>) {
-    let mut head = [0; 2];
-    input.read_exact(&mut head).unwrap();
-    let mut length = usize::from(head[1]);
-    if length == 126 {
-        let mut long = [0; 2];
-        input.read_exact(&mut long).unwrap();
-        length = usize::from(u16::from_be_bytes(long));
-    }
-    let mut payload = vec![0; length];
-    input.read_exact(&mut payload).unwrap();
-    (head[0], payload)
-}
-
-#[test]
-fn a_websocket_speaks_in_the_recorded_frames() {
-    let dir = tempdir().unwrap();
-    let node = Sim::new(dir.path().join("data")).arg("--ws").arg("--ws.port").arg("0").start();
-    let port: u16 = std::fs::read_to_string(dir.path().join("data/ws.port")).unwrap().trim().parse().unwrap();
-    node.wait_head(5);
-    let greeting = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                    Sec-WebSocket-Key: Zml4dHVyZS13cy1rZXktMA==\r\nSec-WebSocket-Version: 13\r\n";
-    let connect = |extra: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(format!("{greeting}{extra}\r\n").as_bytes()).unwrap();
-        let mut input = BufReader::new(stream);
-        let mut status = String::new();
-        input.read_line(&mut status).unwrap();
-        let mut accept = String::new();
-        loop {
-            let mut line = String::new();
-            input.read_line(&mut line).unwrap();
-            if line.trim().is_empty() {
-                return (input, status.trim().to_owned(), accept);
-            }
-            if let Some(value) = line.strip_prefix("Sec-WebSocket-Accept: ") {
-                accept = value.trim().to_owned();
-            }
-        }
-    };
-    let (_, status, _) = connect("Origin: http://example.org\r\n");
-    assert_eq!(status, "HTTP/1.1 403 Forbidden");
-    let (mut input, status, accept) = connect("");
-    assert_eq!(status, "HTTP/1.1 101 Switching Protocols");
-    assert_eq!(accept, "CG4DcB4IWBt64nGjXGCg0tOCiYg=");
-    let mut ask = |text: &str| {
-        input.get_mut().write_all(&client_frame(text)).unwrap();
-        let mut frames = vec![server_frame(&mut input)];
-        while frames[frames.len() - 1].0 & 0x80 == 0 {
-            frames.push(server_frame(&mut input));
-        }
-        frames
-    };
-    let frames = ask(r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#);
-    assert_eq!(frames, [(0x81, b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"0x20bf\"}\n".to_vec())]);
-    let frames = ask(r#"{"jsonrpc":"2.0","id":2,"method":"eth_getBlockByNumber","params":["0x5",false]}"#);
-    assert_eq!(frames.iter().map(|(head, _)| *head).collect::<Vec<_>>(), [0x01, 0x80]);
-    assert!(frames[1].1.is_empty() && frames[0].1.ends_with(b"}\n"));
-    let frames = ask(r#"{"jsonrpc":"2.0","id":3,"method":"eth_subscribe","params":["newHeads"]}"#);
-    assert!(String::from_utf8_lossy(&frames[0].1).contains("\"result\":\"0x"));
-    assert!(String::from_utf8_lossy(&server_frame(&mut input).1).contains("eth_subscription"));
 }

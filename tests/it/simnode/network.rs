@@ -16,7 +16,7 @@ pub(super) fn address(node: &SimNode) -> String {
     node.call("istanbul_nodeAddress", json!([])).as_str().unwrap().into()
 }
 
-/// Who is in `prevCommittedSeal` of a block, in lower case.
+/// The validators in `prevCommittedSeal` of a block, in lower case.
 pub(super) fn live_at(node: &SimNode, height: u64) -> Vec<String> {
     let info = node.call("istanbul_getWbftExtraInfo", json!([format!("{height:#x}")]));
     let sealers = info["prevCommittedSeal"]["sealers"].as_array().unwrap();

@@ -151,7 +151,7 @@ fn a_fork_separates_those_that_know_it() {
     assert!(world.blocks[1..5].iter().all(|block| block.rules.is_empty() && block.votes.len() == 4));
     assert!(world.blocks[5..].iter().all(|block| block.rules == [5] && block.votes == [0, 1, 2]));
     assert!(world.tip().number > 8);
-    // Two against two: nobody has a quorum for the block at the fork.
+    // Two against two: neither side has a quorum for the block at the fork.
     let mut world = awake(&params);
     all[2].forks.clear();
     play(&mut world, &params, &all, START, START + 20_000);

@@ -1,4 +1,4 @@
-//! What other processes, and a disk without space, do to a backup that is being made.
+//! Interference of other processes, and of a full disk, with a backup that is being made.
 
 use super::*;
 use rustix::fs::{CWD, Mode, mkfifoat};

@@ -129,7 +129,7 @@ pub(super) fn bad() -> Vec<Behaviour> {
         behaviour("compressed twice", Fails(Kind::Nonsense, "br"), |_, conn, file| {
             conn.answer("200 OK", &[("Content-Encoding", "gzip, br")], &file.body)
         }),
-        behaviour("a part that nobody asked for", Fails(Kind::Nonsense, "a part"), |_, conn, file| {
+        behaviour("a part that was not asked for", Fails(Kind::Nonsense, "a part"), |_, conn, file| {
             rest(conn, "bytes 0-9/10", &file.etag, &[0; 10])
         }),
         behaviour("redirects in a circle", Fails(Kind::Nonsense, "5 redirects"), |_, conn, _| {
