@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Run {
         args: Vec<OsString>,
     },
-    Status(Format),
+    Status(StatusFormat),
     Stop,
     Restart,
     Detach,
@@ -63,7 +63,7 @@ pub(crate) enum Command {
         force: bool,
     },
     List {
-        json: bool,
+        format: Format,
     },
     Cancel(Name),
     Hold(Name),
@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Add(Box<New>),
     Show {
         name: Name,
-        json: bool,
+        format: Format,
     },
     Now(Name),
     Rollback(Rollback),
@@ -81,7 +81,7 @@ pub(crate) enum Command {
         name: Name,
         url: Option<String>,
         digest: Option<Digest>,
-        json: bool,
+        format: Format,
     },
     Plan(PlanCommand),
     Backup(BackupCommand),
@@ -101,27 +101,34 @@ pub(crate) enum Command {
         force: bool,
     },
     ConfigShow {
-        json: bool,
+        format: Format,
     },
     ConfigCheck {
         args: Vec<OsString>,
     },
     Consensus {
-        json: bool,
+        format: Format,
         watch: bool,
     },
     Check {
         next: bool,
-        json: bool,
+        format: Format,
     },
     Version,
     /// Help about everything, or about the commands that begin with these words.
     Help(Option<String>),
 }
 
-/// How a result is shown.
+/// The form of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// The form of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusFormat {
     Text,
     Json,
     Metrics,
@@ -186,9 +193,9 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     Ok(match word {
         "init" => Command::Init { import: args.contains("--import"), binary: binary(args, word)? },
         "status" => Command::Status(match (args.contains("--json"), args.contains("--metrics")) {
-            (false, false) => Format::Text,
-            (true, false) => Format::Json,
-            (false, true) => Format::Metrics,
+            (false, false) => StatusFormat::Text,
+            (true, false) => StatusFormat::Json,
+            (false, true) => StatusFormat::Metrics,
             (true, true) => return Err(misused(word, "--json and --metrics exclude each other")),
         }),
         "stop" => Command::Stop,
@@ -199,14 +206,14 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "rehearse" => Command::Rehearse(Wanted {
             keep: args.contains("--keep"),
             force: args.contains("--force"),
-            json: args.contains("--json"),
+            format: format(args),
             blocks: opt(args, word, "--blocks", blocks)?.unwrap_or(BLOCKS),
             name: free(args, word, "NAME", name)?,
         }),
         "plan" => Command::Plan(plan::plan(args)?),
         "backup" => Command::Backup(backup::backup(args)?),
-        "consensus" => Command::Consensus { json: args.contains("--json"), watch: args.contains("--watch") },
-        "check" => Command::Check { next: args.contains("--next"), json: args.contains("--json") },
+        "consensus" => Command::Consensus { format: format(args), watch: args.contains("--watch") },
+        "check" => Command::Check { next: args.contains("--next"), format: format(args) },
         "rollback" if args.contains("--cancel") => Command::RollbackCancel,
         "rollback" => Command::Rollback(Rollback {
             to: opt(args, word, "--to", version)?,
@@ -228,7 +235,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             other => return Err(unknown(&format!("resolve {other}"))),
         },
         "config" => match subcommand(args, word)?.as_str() {
-            "show" => Command::ConfigShow { json: args.contains("--json") },
+            "show" => Command::ConfigShow { format: format(args) },
             "check" => Command::ConfigCheck { args: Vec::new() },
             other => return Err(unknown(&format!("config {other}"))),
         },
@@ -251,6 +258,11 @@ fn topic(args: &mut Arguments) -> Result<Option<String>> {
         true => Ok(Some(topic)),
         false => Err(unknown(&topic)),
     }
+}
+
+/// Whether the result is wanted as JSON.
+fn format(args: &mut Arguments) -> Format {
+    if args.contains("--json") { Format::Json } else { Format::Text }
 }
 
 fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
@@ -337,9 +349,9 @@ mod tests {
         for line in ["upgrade schedule v2 9", "plan execute p", "plan create p v2:9"] {
             assert_eq!((forced(line), forced(&format!("{line} --force"))), (false, true), "{line}");
         }
-        let check = |next, json| Command::Check { next, json };
-        assert_eq!(read("check").unwrap().command, check(false, false));
-        assert_eq!(read("check --json --next").unwrap().command, check(true, true));
+        let check = |next, format| Command::Check { next, format };
+        assert_eq!(read("check").unwrap().command, check(false, Format::Text));
+        assert_eq!(read("check --json --next").unwrap().command, check(true, Format::Json));
     }
 
     #[test]
@@ -359,9 +371,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let plain = wanted("rehearse v2");
-        assert_eq!((plain.blocks, plain.keep, plain.force, plain.json), (100, false, false, false));
+        assert_eq!((plain.blocks, plain.keep, plain.force, plain.format), (100, false, false, Format::Text));
         let all = wanted("rehearse --keep v2 --blocks 7 --json");
-        assert_eq!((all.blocks, all.keep, all.json, all.name.as_str()), (7, true, true, "v2"));
+        assert_eq!((all.blocks, all.keep, all.format, all.name.as_str()), (7, true, Format::Json, "v2"));
         assert!(wanted("rehearse v2 --force").force);
     }
 
@@ -389,7 +401,7 @@ mod tests {
     #[test]
     fn flags_of_ours_are_found_on_both_sides_of_a_command() {
         let invocation = read("--home /h status --json --daemon-name=gwemix --config c.yaml").unwrap();
-        assert_eq!(invocation.command, Command::Status(Format::Json));
+        assert_eq!(invocation.command, Command::Status(StatusFormat::Json));
         assert_eq!(invocation.config, Some("c.yaml".into()));
         let flags = [("--home", "/h"), ("--daemon-name", "gwemix")];
         assert_eq!(invocation.flags, flags.map(|(k, v)| (k.to_owned(), v.to_owned())));

@@ -3,7 +3,7 @@
 //! Commands that touch the data work only while no process has it open: they hold the locks of the supervisor and of
 //! the node, and check the node's own lock.
 
-use super::args::{BackupCommand, Prune};
+use super::args::{BackupCommand, Format, Prune};
 use super::fetch::cancelled_by_signals;
 use super::resolve::Hand;
 use super::show::table;
@@ -29,16 +29,16 @@ const MANUAL: &str = "manual";
 /// Does what is asked for.
 pub(super) fn run(command: BackupCommand, config: &Config, home: &Home) -> Result<()> {
     match command {
-        BackupCommand::Create { name, force, json } => create(config, home, name, force, json),
-        BackupCommand::List { json } => list(home, json),
-        BackupCommand::Show { name, json } => show(home, &name, json),
-        BackupCommand::Verify { name, json } => verify(config, home, &name, json),
-        BackupCommand::Restore { name, force, json } => restore(config, home, &name, force, json),
+        BackupCommand::Create { name, force, format } => create(config, home, name, force, format),
+        BackupCommand::List { format } => list(home, format),
+        BackupCommand::Show { name, format } => show(home, &name, format),
+        BackupCommand::Verify { name, format } => verify(config, home, &name, format),
+        BackupCommand::Restore { name, force, format } => restore(config, home, &name, force, format),
         BackupCommand::Prune(prune) => self::prune(config, home, &prune),
     }
 }
 
-fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, as_json: bool) -> Result<()> {
+fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, format: Format) -> Result<()> {
     let hand = Hand::take(home)?;
     nothing_has_the_data_open(config, home)?;
     let record = hand.record();
@@ -62,15 +62,15 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, as_json
         options.method = crate::config::BackupMethod::Auto;
     }
     let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;
-    if as_json {
+    if format == Format::Json {
         return print_json(&summary(&made));
     }
     print(&format!("backup {} is complete: {}\n", made.name, made.how()))
 }
 
-fn list(home: &Home, as_json: bool) -> Result<()> {
+fn list(home: &Home, format: Format) -> Result<()> {
     let (backups, replaced) = (backup::list(home)?, restore::replaced(home));
-    if as_json {
+    if format == Format::Json {
         let backups: Vec<Value> = backups.iter().map(summary).collect();
         return print_json(&json!({"backups": backups, "replaced": replaced}));
     }
@@ -94,9 +94,9 @@ fn list(home: &Home, as_json: bool) -> Result<()> {
     print(&text)
 }
 
-fn show(home: &Home, name: &str, as_json: bool) -> Result<()> {
+fn show(home: &Home, name: &str, format: Format) -> Result<()> {
     let found = backup::load(home, name)?;
-    if as_json {
+    if format == Format::Json {
         return print_json(&summary(&found));
     }
     let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, .. } =
@@ -131,7 +131,7 @@ fn show(home: &Home, name: &str, as_json: bool) -> Result<()> {
 }
 
 /// Reads a backup whole: what has digests is held against them, and what has none gets them.
-fn verify(config: &Config, home: &Home, name: &str, as_json: bool) -> Result<()> {
+fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()> {
     let found = backup::load(home, name)?;
     if let Some(damaged) = &found.manifest.damaged {
         return Err(Error::new(Kind::Verification, damaged.clone()));
@@ -139,7 +139,7 @@ fn verify(config: &Config, home: &Home, name: &str, as_json: bool) -> Result<()>
     let before = found.manifest.state();
     let options = Options::new(config);
     let found = with_line(home, &options, "verify", |work| backup::complete(work, found))?;
-    if as_json {
+    if format == Format::Json {
         return print_json(&summary(&found));
     }
     print(&match before {
@@ -148,7 +148,7 @@ fn verify(config: &Config, home: &Home, name: &str, as_json: bool) -> Result<()>
     })
 }
 
-fn restore(config: &Config, home: &Home, name: &str, force: bool, as_json: bool) -> Result<()> {
+fn restore(config: &Config, home: &Home, name: &str, force: bool, format: Format) -> Result<()> {
     let mut hand = Hand::take(home)?;
     nothing_has_the_data_open(config, home)?;
     let found = backup::load(home, name)?;
@@ -167,7 +167,7 @@ fn restore(config: &Config, home: &Home, name: &str, force: bool, as_json: bool)
     hand.decide(Decision::Restore { force, silent })?;
     let options = Options::new(config);
     let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
-    if as_json {
+    if format == Format::Json {
         return print_json(&json!({"backup": name, "replaced": replaced, "silent": silent}));
     }
     let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
@@ -196,7 +196,7 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
         backup::remove_named(home, &names, needed.as_deref())?;
         restore::remove_replaced(&replaced)?;
     }
-    if asked.json {
+    if asked.format == Format::Json {
         return print_json(&json!({"removed": names, "replaced": replaced, "dry_run": asked.dry_run}));
     }
     let what = if asked.dry_run { "would be removed" } else { "is removed" };

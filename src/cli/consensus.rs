@@ -6,6 +6,7 @@
 
 mod picture;
 
+use super::args::Format;
 use super::forecast::{Now, Turn};
 use super::{network, print, print_json, print_json_line, show as status, terminal};
 use crate::config::Config;
@@ -83,14 +84,14 @@ fn turns(outlook: &Outlook) -> Vec<Window> {
 }
 
 /// Shows the consensus, once or until a signal comes.
-pub(super) fn show(config: &Config, home: &Home, as_json: bool, watch: bool) -> Result<u8> {
-    if watch { follow(config, home, as_json) } else { show_once(config, home, as_json) }
+pub(super) fn show(config: &Config, home: &Home, format: Format, watch: bool) -> Result<u8> {
+    if watch { follow(config, home, format) } else { show_once(config, home, format) }
 }
 
-fn show_once(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+fn show_once(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let seen = look(config, home)?;
     let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
-    if as_json {
+    if format == Format::Json {
         print_json(&value(&seen))?;
     } else {
         print(&picture::text(&seen, &frame))?;
@@ -98,9 +99,10 @@ fn show_once(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
     Ok(if seen.node.is_ok() { Exit::Ok } else { Kind::Unreachable.exit() }.code())
 }
 
-fn follow(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+fn follow(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let signals = terminal::signals()?;
-    let screen = (io::stdout().is_terminal() && !as_json).then(terminal::Screen::open).transpose();
+    let screen =
+        (io::stdout().is_terminal() && format == Format::Text).then(terminal::Screen::open).transpose();
     let screen = screen.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
     let mut last = None;
     loop {
@@ -113,7 +115,7 @@ fn follow(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
                 drawn.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
             }
             None if last.as_ref() == Some(&shown) => {}
-            None if as_json => print_json_line(&value(&seen))?,
+            None if format == Format::Json => print_json_line(&value(&seen))?,
             None => print(&picture::text(&seen, &Frame::of_stdout(config)))?,
         }
         last = Some(shown);
@@ -124,13 +126,13 @@ fn follow(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
 }
 
 /// Reports whether this node could be stopped now; the reasons against it are an error.
-pub(super) fn check(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+pub(super) fn check(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let node = ask_node(config, home)?;
-    if as_json {
+    if format == Format::Json {
         print_json(&json!({"head": node.now.head, "can_be_spared": node.spare, "in_turn": node.in_turn}))?;
     }
     match node.spare {
-        Verdict::Go(_) if as_json => {}
+        Verdict::Go(_) if format == Format::Json => {}
         Verdict::Go(reason) => print(&format!("this node could be stopped now: {reason}\n"))?,
         Verdict::Hold(gates) => {
             let reasons: Vec<String> = gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
@@ -142,9 +144,9 @@ pub(super) fn check(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
 }
 
 /// Shows the next turns of this node.
-pub(super) fn check_next(config: &Config, home: &Home, as_json: bool) -> Result<u8> {
+pub(super) fn check_next(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let node = ask_node(config, home)?;
-    if as_json {
+    if format == Format::Json {
         print_json(&turns_value(&node))?;
     } else {
         print(&picture::turns(&node))?;

@@ -1,5 +1,6 @@
 //! `upgrade fetch`: the download that `run` does by itself, by hand, with a progress bar.
 
+use super::args::Format;
 use super::logger::show_warnings;
 use super::upgrade::refresh;
 use super::{print, print_json};
@@ -27,7 +28,7 @@ pub(super) struct Wanted {
     pub(super) digest: Option<Digest>,
 }
 
-pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool) -> Result<()> {
+pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format) -> Result<()> {
     let mut config = config.clone();
     if wanted.url.is_some() {
         // An operator who names a place asks about that place, not about other ones.
@@ -37,7 +38,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
     let target = Target::Upgrade(upgrade.name.clone());
     show_warnings();
     match install::verify(home, &target, upgrade.digest.as_ref()) {
-        Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", as_json),
+        Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", format),
         Err(e) if e.kind() == Kind::NotFound => {}
         // A good one that the operator has put there is not ours to move.
         Err(e) if install::verify(home, &target, None).is_ok() => {
@@ -65,7 +66,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, as_json: bool)
         fetched => fetched?,
     };
     refresh(home, Some(&upgrade.name));
-    show(home, &upgrade.name, &manifest, "is staged", as_json)
+    show(home, &upgrade.name, &manifest, "is staged", format)
 }
 
 /// The upgrade as it is planned, with what the operator says instead.
@@ -81,8 +82,8 @@ fn upgrade(home: &Home, wanted: Wanted) -> Upgrade {
     upgrade
 }
 
-fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, as_json: bool) -> Result<()> {
-    if as_json {
+fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, format: Format) -> Result<()> {
+    if format == Format::Json {
         let path = home.binary(&Target::Upgrade(name.clone()));
         return print_json(&json!({"name": name, "path": path, "manifest": manifest}));
     }

@@ -33,7 +33,7 @@ use crate::home::Home;
 use crate::printable::{printable_json, printable_lines};
 use crate::supervisor::CAN_RESUME;
 use crate::upgrade::journal::Journal;
-use args::{Command, Invocation};
+use args::{Command, Format, Invocation};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -90,14 +90,14 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Schedule { entry, now, force } => {
             done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
         }
-        Command::List { json } => done(upgrade::list(&home, json)),
+        Command::List { format } => done(upgrade::list(&home, format)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Hold(name) => done(upgrade::hold(&home, &name)),
         Command::Release(name) => done(upgrade::release(&home, &name)),
         Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
-        Command::Show { name, json } => done(stage::show(&home, &name, json)),
-        Command::Fetch { name, url, digest, json } => {
-            done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, json))
+        Command::Show { name, format } => done(stage::show(&home, &name, format)),
+        Command::Fetch { name, url, digest, format } => {
+            done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, format))
         }
         Command::Now(name) => done(upgrade::now(&loaded.config, &home, name)),
         Command::Rehearse(wanted) => rehearse::run(&loaded.config, &home, &wanted),
@@ -112,10 +112,10 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ResolveRollback { force } => done(resolve::rollback(&loaded.config, &home, force)),
         Command::RollbackCancel => done(rollback::cancel(&home)),
         Command::Rollback(options) => done(rollback::rollback(&loaded.config, &home, &options)),
-        Command::ConfigShow { json } => done(config_show(&loaded, json)),
-        Command::Consensus { json, watch } => consensus::show(&loaded.config, &home, json, watch),
-        Command::Check { next: true, json } => consensus::check_next(&loaded.config, &home, json),
-        Command::Check { next: false, json } => consensus::check(&loaded.config, &home, json),
+        Command::ConfigShow { format } => done(config_show(&loaded, format)),
+        Command::Consensus { format, watch } => consensus::show(&loaded.config, &home, format, watch),
+        Command::Check { next: true, format } => consensus::check_next(&loaded.config, &home, format),
+        Command::Check { next: false, format } => consensus::check(&loaded.config, &home, format),
         Command::ConfigCheck { args } => done(config_check(&loaded, &args)),
         Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
     }
@@ -125,8 +125,11 @@ fn done(result: Result<()>) -> Result<u8> {
     result.map(|()| Exit::Ok.code())
 }
 
-fn config_show(loaded: &Loaded, json: bool) -> Result<()> {
-    if json { print_json(&loaded.show_json()) } else { print(&loaded.show()) }
+fn config_show(loaded: &Loaded, format: Format) -> Result<()> {
+    match format {
+        Format::Text => print(&loaded.show()),
+        Format::Json => print_json(&loaded.show_json()),
+    }
 }
 
 /// Checks the configuration for `run` with these arguments for the node.

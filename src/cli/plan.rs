@@ -11,7 +11,7 @@ mod watch;
 
 pub(super) use situation::Situation;
 
-use super::args::PlanCommand;
+use super::args::{Format, PlanCommand};
 use super::show::table;
 use super::{print, print_json, tell, terminal, wait};
 use crate::batch::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stored, validate_json};
@@ -32,15 +32,17 @@ pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<
         PlanCommand::Create(new) => edit::create(config, home, *new)?,
         PlanCommand::AddUpgrade { plan, entry } => edit::add(home, &plan, *entry)?,
         PlanCommand::RemoveUpgrade { plan, upgrade } => edit::take_out(home, &plan, &upgrade)?,
-        PlanCommand::Validate { which, json } => validate(config, home, &which, json)?,
-        PlanCommand::Show { plan, json } => show(config, home, &plan, json)?,
-        PlanCommand::List { json } => list(config, home, json)?,
+        PlanCommand::Validate { which, format } => validate(config, home, &which, format)?,
+        PlanCommand::Show { plan, format } => show(config, home, &plan, format)?,
+        PlanCommand::List { format } => list(config, home, format)?,
         PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force)?,
         PlanCommand::Pause(plan) => edit::pause(home, &plan)?,
         PlanCommand::Resume(plan) => edit::resume(home, &plan)?,
         PlanCommand::Remove(plan) => edit::remove(config, home, &plan)?,
-        PlanCommand::Status { plan, json, watch: false } => status(config, home, plan.as_ref(), json)?,
-        PlanCommand::Status { plan, json, watch: true } => watch::watch(config, home, plan.as_ref(), json)?,
+        PlanCommand::Status { plan, format, watch: false } => status(config, home, plan.as_ref(), format)?,
+        PlanCommand::Status { plan, format, watch: true } => {
+            watch::watch(config, home, plan.as_ref(), format)?
+        }
         PlanCommand::Wait { plan, timeout } => wait::plan(config, home, &plan, timeout)?,
     }
     Ok(Exit::Ok.code())
@@ -51,7 +53,7 @@ pub(super) fn plans(home: &Home) -> Plans {
 }
 
 /// Judges a plan, or a file that may become one.
-fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result<()> {
+fn validate(config: &Config, home: &Home, which: &Path, format: Format) -> Result<()> {
     let plans = plans(home);
     let named = which.to_str().and_then(|text| text.parse::<Name>().ok());
     let named = named.filter(|name| plans.path(name).exists() || !which.exists());
@@ -69,7 +71,7 @@ fn validate(config: &Config, home: &Home, which: &Path, as_json: bool) -> Result
     }
     let unchecked = plan.as_ref().and_then(|plan| world.unchecked(plan));
     let rolls = plan.as_ref().map(|plan| roll::rolls(plan, &world)).unwrap_or_default();
-    if as_json {
+    if format == Format::Json {
         let rolls: Vec<_> = rolls.iter().map(roll::Roll::value).collect();
         print_json(&json!({
             "valid": report.is_valid(), "findings": report.findings, "unchecked": unchecked, "rolls": rolls,
@@ -96,9 +98,9 @@ pub(super) fn upgrades(n: usize) -> String {
     if n == 1 { "1 upgrade".to_owned() } else { format!("{n} upgrades") }
 }
 
-fn show(config: &Config, home: &Home, name: &Name, as_json: bool) -> Result<()> {
+fn show(config: &Config, home: &Home, name: &Name, format: Format) -> Result<()> {
     let stored = plans(home).load(name)?;
-    if as_json {
+    if format == Format::Json {
         return print_json(&stored.plan);
     }
     let activation = Situation::look(config, home).map(|s| s.activation(&stored)).ok();
@@ -153,7 +155,7 @@ fn word(value: impl serde::Serialize) -> String {
     }
 }
 
-fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
+fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     let situation = Situation::look(config, home)?;
     let all = plans(home).list()?;
     // A plan that is followed, or would be, but whose file is gone.
@@ -192,7 +194,7 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
             }
         }
     }
-    if as_json {
+    if format == Format::Json {
         return print_json(&values);
     }
     if rows.len() == 1 {
@@ -202,11 +204,11 @@ fn list(config: &Config, home: &Home, as_json: bool) -> Result<()> {
 }
 
 /// Shows how far plans are. One that has changed, or cannot be read, is an error as well.
-fn status(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> Result<()> {
+fn status(config: &Config, home: &Home, plan: Option<&Name>, format: Format) -> Result<()> {
     let situation = Situation::look(config, home)?;
     let chosen = chosen(home, &situation, plan)?;
     let statuses: Vec<_> = chosen.plans.iter().map(|stored| situation.status(stored)).collect();
-    if as_json {
+    if format == Format::Json {
         match (plan, &statuses[..]) {
             (Some(_), [one]) => print_json(one)?,
             _ => print_json(&statuses)?,

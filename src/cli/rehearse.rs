@@ -1,5 +1,6 @@
 //! `rehearse`: the staged binary on a clone of the data, beside the node that goes on.
 
+use super::args::Format;
 use super::fetch::cancelled_by_signals;
 use super::logger::show_warnings;
 use super::terminal::Line;
@@ -24,11 +25,11 @@ pub(super) struct Wanted {
     pub(super) keep: bool,
     /// Whether the last rehearsal is accepted as it is, and none is held.
     pub(super) force: bool,
-    pub(super) json: bool,
+    pub(super) format: Format,
 }
 
 pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
-    let Wanted { name, blocks, keep, force, json } = wanted;
+    let Wanted { name, blocks, keep, force, format } = wanted;
     if *force {
         return accept(home, name);
     }
@@ -42,7 +43,7 @@ pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
     drop(line);
     let report = report?;
     refresh(home, Some(name));
-    if *json {
+    if *format == Format::Json {
         print_json(&report)?;
     } else {
         print(&text(&report))?;

@@ -1,6 +1,6 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
-use super::args::Format;
+use super::args::StatusFormat;
 use super::forecast::{Now, grouped};
 use super::home::running_status;
 use super::stage::told_by;
@@ -23,15 +23,15 @@ use std::time::{Duration, SystemTime};
 /// The number of upgrades of which the turn is shown beside the table.
 const TURNS: usize = 5;
 
-pub(super) fn status(home: &Home, format: Format) -> Result<u8> {
+pub(super) fn status(home: &Home, format: StatusFormat) -> Result<u8> {
     let (status, exit) = match running_status(home)? {
         Some(status) => (status, Exit::Ok),
         None => (at_rest(home)?, Exit::NoSupervisor),
     };
     match format {
-        Format::Text => print(&show(home, &status))?,
-        Format::Json => print_json(&status)?,
-        Format::Metrics => print(&metrics::render(&status))?,
+        StatusFormat::Text => print(&show(home, &status))?,
+        StatusFormat::Json => print_json(&status)?,
+        StatusFormat::Metrics => print(&metrics::render(&status))?,
     }
     match (exit, Agenda::load(home)) {
         (Exit::Ok, Err(damaged)) => Err(damaged),

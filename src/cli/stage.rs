@@ -1,5 +1,6 @@
 //! `upgrade add` and `upgrade show`: the binary of an upgrade, the version that it reports, and the arguments that it needs.
 
+use super::args::Format;
 use super::home::running_status;
 use super::upgrade::refresh;
 use super::{print, print_json, show, tell};
@@ -141,7 +142,7 @@ pub(super) fn told_by(home: &Home, target: &Target) -> Option<String> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if nothing is known of it.
-pub(super) fn show(home: &Home, name: &Name, as_json: bool) -> Result<()> {
+pub(super) fn show(home: &Home, name: &Name, format: Format) -> Result<()> {
     let target = Target::Upgrade(name.clone());
     let manifest = Manifest::load(&home.manifest(&target))?;
     let changes = Changes::of(home, &target)?;
@@ -153,7 +154,7 @@ pub(super) fn show(home: &Home, name: &Name, as_json: bool) -> Result<()> {
         let what = format!("nothing is known of {name}");
         return Err(Error::new(Kind::NotFound, what).hint("see `wemixvisor upgrade list`"));
     }
-    if as_json {
+    if format == Format::Json {
         let args = json!({"add": changes.add, "drop": changes.drop});
         return print_json(&json!({
             "name": name, "binary": manifest, "args": args, "planned": plan, "under_way": under_way, "ended": ended,

@@ -1,5 +1,6 @@
 //! Commands about upgrades: schedule, list, cancel, hold, release, now.
 
+use super::args::Format;
 use super::home::{accepted, running_status};
 use super::stage::told_by;
 use super::{network, print, print_json, show, tell};
@@ -110,7 +111,7 @@ fn lacks_room(config: &Config, home: &Home, upgrade: &Upgrade) -> Option<String>
     }
 }
 
-pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
+pub(super) fn list(home: &Home, format: Format) -> Result<()> {
     let damaged = Agenda::load(home).err();
     let (view, mut problems, running) = match running_status(home)? {
         Some(status) => (status.view, status.problems, true),
@@ -124,7 +125,7 @@ pub(super) fn list(home: &Home, as_json: bool) -> Result<()> {
     for problem in &problems {
         tell(format_args!("wemixvisor: {problem}"));
     }
-    if as_json {
+    if format == Format::Json {
         print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}))?;
     } else {
         print(&show::upgrades(&view, running, |name| told_by(home, &Target::Upgrade(name.clone()))))?;

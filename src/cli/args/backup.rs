@@ -1,6 +1,6 @@
 //! The part of the command line that is about backups.
 
-use super::{free, misused, name, opt, opt_free, subcommand, timeout, unknown};
+use super::{Format, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
 use crate::error::Result;
 use crate::name::Name;
 use pico_args::Arguments;
@@ -10,11 +10,11 @@ use std::time::Duration;
 /// A command about backups.
 #[derive(Debug, PartialEq)]
 pub(crate) enum BackupCommand {
-    Create { name: Option<Name>, force: bool, json: bool },
-    List { json: bool },
-    Show { name: String, json: bool },
-    Verify { name: String, json: bool },
-    Restore { name: String, force: bool, json: bool },
+    Create { name: Option<Name>, force: bool, format: Format },
+    List { format: Format },
+    Show { name: String, format: Format },
+    Verify { name: String, format: Format },
+    Restore { name: String, force: bool, format: Format },
     Prune(Prune),
 }
 
@@ -29,31 +29,30 @@ pub(crate) struct Prune {
     pub(crate) replaced: bool,
     /// Removes nothing, and prints what would be removed.
     pub(crate) dry_run: bool,
-    pub(crate) json: bool,
+    pub(crate) format: Format,
 }
 
 pub(super) fn backup(args: &mut Arguments) -> Result<BackupCommand> {
     let sub = subcommand(args, "backup")?;
     let word = &format!("backup {sub}");
-    let (json, force) =
-        (args.contains("--json"), ["create", "restore"].contains(&&*sub) && args.contains("--force"));
+    let (format, force) = (format(args), ["create", "restore"].contains(&&*sub) && args.contains("--force"));
     Ok(match sub.as_str() {
         "create" => {
             let given: Option<OsString> = opt_free(args, word)?;
             let given = given
                 .map(|text| name(&text.to_string_lossy()).map_err(|e| misused(word, &format!("NAME: {e}"))));
-            BackupCommand::Create { name: given.transpose()?, force, json }
+            BackupCommand::Create { name: given.transpose()?, force, format }
         }
-        "list" => BackupCommand::List { json },
-        "show" => BackupCommand::Show { name: free(args, word, "NAME", text)?, json },
-        "verify" => BackupCommand::Verify { name: free(args, word, "NAME", text)?, json },
-        "restore" => BackupCommand::Restore { name: free(args, word, "NAME", text)?, force, json },
-        "prune" => BackupCommand::Prune(prune(args, word, json)?),
+        "list" => BackupCommand::List { format },
+        "show" => BackupCommand::Show { name: free(args, word, "NAME", text)?, format },
+        "verify" => BackupCommand::Verify { name: free(args, word, "NAME", text)?, format },
+        "restore" => BackupCommand::Restore { name: free(args, word, "NAME", text)?, force, format },
+        "prune" => BackupCommand::Prune(prune(args, word, format)?),
         _ => return Err(unknown(word)),
     })
 }
 
-fn prune(args: &mut Arguments, word: &str, json: bool) -> Result<Prune> {
+fn prune(args: &mut Arguments, word: &str, format: Format) -> Result<Prune> {
     let keep = opt(args, word, "--keep", count)?;
     let max_age = opt(args, word, "--max-age", timeout)?;
     let (replaced, dry_run) = (args.contains("--replaced"), args.contains("--dry-run"));
@@ -64,7 +63,7 @@ fn prune(args: &mut Arguments, word: &str, json: bool) -> Result<Prune> {
     if !names.is_empty() && (keep.is_some() || max_age.is_some()) {
         return Err(misused(word, "give names, or --keep and --max-age"));
     }
-    Ok(Prune { names, keep, max_age, replaced, dry_run, json })
+    Ok(Prune { names, keep, max_age, replaced, dry_run, format })
 }
 
 fn text(text: &str) -> Result<String, String> {

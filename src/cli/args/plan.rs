@@ -1,6 +1,6 @@
 //! The part of the command line that is about plans.
 
-use super::{entry, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
+use super::{Format, entry, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
 use crate::batch::Entry;
 use crate::error::Result;
 use crate::name::Name;
@@ -24,14 +24,14 @@ pub(crate) enum PlanCommand {
     /// Of a plan, or of a file that may become one.
     Validate {
         which: PathBuf,
-        json: bool,
+        format: Format,
     },
     Show {
         plan: Name,
-        json: bool,
+        format: Format,
     },
     List {
-        json: bool,
+        format: Format,
     },
     Execute {
         plan: Name,
@@ -43,7 +43,7 @@ pub(crate) enum PlanCommand {
     /// Of one plan, or of all that were activated.
     Status {
         plan: Option<Name>,
-        json: bool,
+        format: Format,
         watch: bool,
     },
     Wait {
@@ -83,12 +83,12 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
             upgrade: free(args, word, "NAME", name)?,
         },
         "validate" => {
-            let json = args.contains("--json");
+            let format = format(args);
             let which = opt_free(args, word)?.ok_or_else(|| misused(word, "NAME or FILE is missing"))?;
-            PlanCommand::Validate { which, json }
+            PlanCommand::Validate { which, format }
         }
-        "show" => PlanCommand::Show { json: args.contains("--json"), plan: free(args, word, "NAME", name)? },
-        "list" => PlanCommand::List { json: args.contains("--json") },
+        "show" => PlanCommand::Show { format: format(args), plan: free(args, word, "NAME", name)? },
+        "list" => PlanCommand::List { format: format(args) },
         "execute" => {
             PlanCommand::Execute { force: args.contains("--force"), plan: free(args, word, "NAME", name)? }
         }
@@ -96,8 +96,8 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         "resume" => PlanCommand::Resume(free(args, word, "NAME", name)?),
         "remove" => PlanCommand::Remove(free(args, word, "NAME", name)?),
         "status" => {
-            let (json, watch) = (args.contains("--json"), args.contains("--watch"));
-            PlanCommand::Status { plan: some(args, word, "NAME", name)?, json, watch }
+            let (format, watch) = (format(args), args.contains("--watch"));
+            PlanCommand::Status { plan: some(args, word, "NAME", name)?, format, watch }
         }
         "wait" => PlanCommand::Wait {
             timeout: opt(args, word, "--timeout", timeout)?,
@@ -184,9 +184,9 @@ mod tests {
 
     #[test]
     fn status_is_of_one_plan_or_of_all() {
-        let all = PlanCommand::Status { plan: None, json: true, watch: false };
+        let all = PlanCommand::Status { plan: None, format: Format::Json, watch: false };
         assert_eq!(read("plan status --json").unwrap(), all);
-        let one = PlanCommand::Status { plan: Some(named("p")), json: false, watch: true };
+        let one = PlanCommand::Status { plan: Some(named("p")), format: Format::Text, watch: true };
         assert_eq!(read("plan status --watch p").unwrap(), one);
         let wait = PlanCommand::Wait { plan: named("p"), timeout: Some(Duration::from_secs(90)) };
         assert_eq!(read("plan wait p --timeout 1m30s").unwrap(), wait);

@@ -1,7 +1,7 @@
 //! The part of the command line that is about upgrades.
 
 use super::values::{digest, digest_by, height, name, place, url};
-use super::{Command, binary, free, misused, opt, subcommand, unknown};
+use super::{Command, binary, format, free, misused, opt, subcommand, unknown};
 use crate::batch::Entry;
 use crate::cli::stage::New;
 use crate::digest::Algorithm;
@@ -23,7 +23,7 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
             })?;
             Command::Schedule { entry: Box::new(entry), now, force }
         }
-        "list" => Command::List { json: args.contains("--json") },
+        "list" => Command::List { format: format(args) },
         "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
         "hold" => Command::Hold(free(args, &word, "NAME", name)?),
         "release" => Command::Release(free(args, &word, "NAME", name)?),
@@ -37,11 +37,11 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
             let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
         }
-        "show" => Command::Show { json: args.contains("--json"), name: free(args, &word, "NAME", name)? },
+        "show" => Command::Show { format: format(args), name: free(args, &word, "NAME", name)? },
         "fetch" => Command::Fetch {
             url: opt(args, &word, "--url", url)?,
             digest: opt(args, &word, "--sha256", digest)?,
-            json: args.contains("--json"),
+            format: format(args),
             name: free(args, &word, "NAME", name)?,
         },
         "now" => Command::Now(free(args, &word, "NAME", name)?),

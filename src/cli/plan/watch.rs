@@ -2,6 +2,7 @@
 
 use super::{Situation, chosen, word};
 use crate::batch::{Binary, Status, table};
+use crate::cli::args::Format;
 use crate::cli::{print, print_json_line, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -17,11 +18,11 @@ use std::time::{Duration, SystemTime};
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Shows how far plans are until nothing is to come, or it is interrupted.
-pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, as_json: bool) -> Result<()> {
+pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, format: Format) -> Result<()> {
     let signals = terminal::signals()?;
-    let mut view: Box<dyn View> = match (as_json, io::stdout().is_terminal()) {
-        (false, true) => Box::new(Redrawn { screen: open()?, last: String::new(), config }),
-        _ => Box::new(Lines { as_json, last: BTreeMap::new(), remark: None }),
+    let mut view: Box<dyn View> = match (format, io::stdout().is_terminal()) {
+        (Format::Text, true) => Box::new(Redrawn { screen: open()?, last: String::new(), config }),
+        _ => Box::new(Lines { format, last: BTreeMap::new(), remark: None }),
     };
     loop {
         let situation = Situation::look(config, home)?;
@@ -111,7 +112,7 @@ fn near(status: &Status, rows: usize) -> Status {
 
 /// Elsewhere: what has changed, each in a line of its own; remarks go to stderr.
 struct Lines {
-    as_json: bool,
+    format: Format,
     last: BTreeMap<Name, Status>,
     remark: Option<String>,
 }
@@ -123,7 +124,7 @@ impl View for Lines {
         self.remark = remark.map(ToOwned::to_owned);
         for status in statuses {
             let before = self.last.get(&status.name);
-            if self.as_json {
+            if self.format == Format::Json {
                 if before != Some(status) {
                     print_json_line(status)?;
                 }
