@@ -360,7 +360,7 @@ impl Stage<'_> {
     ) -> Result<()> {
         progress(Progress::Start);
         let limit = self.order.config.daemon_start_timeout;
-        let begun = Instant::now();
+        let begun = shadow.begun;
         let endpoint = self.answer(shadow, places, (limit * START.0).max(START.1))?;
         self.report.times.start_ms = Some(millis(begun.elapsed()));
         if begun.elapsed() > limit {

@@ -37,6 +37,8 @@ const LINE: usize = 300;
 pub(super) struct Shadow {
     child: Owned,
     log: PathBuf,
+    /// The moment of its start.
+    pub(super) begun: Instant,
 }
 
 /// The file to execute: the one that was verified.
@@ -66,8 +68,9 @@ impl Shadow {
             ..Birth::default()
         };
         at_birth(&mut command, birth);
+        let begun = Instant::now();
         let child = children::spawn(&mut command).map_err(failed)?;
-        let mut shadow = Shadow { child, log: log.to_owned() };
+        let mut shadow = Shadow { child, log: log.to_owned(), begun };
         let exe = format!("/proc/{}/exe", shadow.child.pid().as_raw_pid());
         // One that has ended already executes nothing, which is told by its end.
         if fs::metadata(exe).is_ok_and(|meta| Stamp::from(&meta) != binary.stamp) {
@@ -242,7 +245,7 @@ mod tests {
         let log = dir.path().join("log");
         fs::write(&log, format!("INFO x\n{}{}\n\n", "WARN y\n".repeat(50), "ERROR".repeat(100))).unwrap();
         let child = children::spawn(Command::new("/bin/true").stdin(Stdio::null())).unwrap();
-        let mut shadow = Shadow { child, log };
+        let mut shadow = Shadow { child, log, begun: Instant::now() };
         let (kept, count) = shadow.warnings();
         assert_eq!((kept.len(), count, &*kept[0]), (KEPT, 51, "WARN y"));
         assert_eq!(shadow.last_words().len(), LINE);
