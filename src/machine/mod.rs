@@ -543,6 +543,12 @@ impl Machine {
             Hearing::Nothing => {}
             Hearing::Counted => {
                 self.heads.note_binary(self.version().sha256);
+                // Without a record the first head that counts is what is known to be final.
+                let first = self.heads.block().cloned();
+                if let Some(node) = self.node_mut() {
+                    let goal = &mut node.network.returning.goal;
+                    *goal = goal.take().or(first);
+                }
                 self.keep_head();
             }
             Hearing::Trace { from, to } => self.actions.push(Action::Trace { from, to }),

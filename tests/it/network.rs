@@ -5,7 +5,7 @@
 //! validator comes back.
 
 use super::rig::fleet::{Fleet, H, PACE, cut_power, plan, wait_all, wait_sealing};
-use super::rig::sim::{Sim, call, head, until, wait_head};
+use super::rig::sim::{Sim, SimNode, call, head, until, wait_head};
 use super::rig::visor::{Rig, Visor};
 use super::rolling::no_validator_was_missed;
 use serde_json::{Value, json};
@@ -314,5 +314,68 @@ fn lies_about_the_head_stop_no_node_and_are_not_recorded() {
     let goal = head(&fleet.ipc(1)) + 10;
     visors[0].wait_head(goal);
     is_clean(&visors[0]);
+    fleet.goes_on();
+}
+
+/// Four validators whose data exist already: their nodes were run by hand until `height`, and ended as `end` does.
+fn run_by_hand(options: &[(&str, &str)], height: u64, end: impl Fn(&mut SimNode)) -> Fleet {
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), options].concat());
+    let mut nodes: Vec<SimNode> = (0..4).map(|index| fleet.by_hand(index).start()).collect();
+    nodes.iter().for_each(|node| drop(node.wait_head(height)));
+    nodes.iter_mut().for_each(end);
+    fleet
+}
+
+/// Fresh homes take the data over: the chain goes on without a person, and no vote contradicts a final block.
+fn are_taken_over(fleet: &Fleet) {
+    let visors = fleet.run_all();
+    wait_sealing(&visors);
+    for home in &fleet.homes {
+        assert_eq!(home.traces().starts()[1]["mine"], false, "the end of the node before was not seen");
+    }
+    fleet.audit();
+    fleet.goes_on();
+}
+
+#[test]
+fn data_of_nodes_that_were_killed_before_the_first_run_are_taken_over() {
+    let slow_sync = [("rewind", "10"), ("catchup", "1500")];
+    let fleet = run_by_hand(&slow_sync, 25, |node| drop(node.kill()));
+    are_taken_over(&fleet);
+    sign_after_standing_still(&fleet.homes);
+}
+
+#[test]
+fn data_of_nodes_that_were_stopped_before_the_first_run_are_taken_over() {
+    are_taken_over(&run_by_hand(&[], 25, |node| drop(node.stop())));
+}
+
+#[test]
+fn a_new_network_whose_data_was_made_before_the_first_run_begins() {
+    let fleet = unplanned(&LONG_CONTACT);
+    for index in 0..4 {
+        let mut alone = fleet.by_hand(index).start();
+        alone.stop();
+        assert_eq!(fleet.homes[index].traces().starts()[0]["head"], 0);
+    }
+    are_taken_over(&fleet);
+}
+
+#[test]
+fn nodes_that_run_without_a_supervisor_are_taken_over_one_by_one() {
+    let fleet = unplanned(&[LONG_CONTACT.as_slice(), &[("rewind", "3")]].concat());
+    let mut nodes: Vec<SimNode> = (0..4).map(|index| fleet.by_hand(index).start()).collect();
+    let mut visors = Vec::new();
+    for (index, node) in nodes.iter_mut().enumerate() {
+        node.wait_head(25);
+        if index % 2 == 0 {
+            node.kill()
+        } else {
+            node.stop()
+        };
+        visors.push(fleet.run(index));
+        wait_sealing(&visors[index..]);
+        assert_eq!(fleet.homes[index].traces().starts()[1]["mine"], false);
+    }
     fleet.goes_on();
 }

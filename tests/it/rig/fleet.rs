@@ -2,7 +2,7 @@
 //!
 //! The chain makes a block every 50 ms, so that a supervisor on a loaded machine still finds its slot.
 
-use super::sim::{contradictions, head, until_within, wait_head};
+use super::sim::{Sim, contradictions, head, until_within, wait_head};
 use super::visor::{Rig, Visor, send};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,14 @@ impl Fleet {
         let mut args = vec!["--mine"];
         args.extend(chain);
         self.homes[index].run_with(&[], &args)
+    }
+
+    /// The node of validator `index` on the data of its home, to be started without a supervisor.
+    pub(crate) fn by_hand(&self, index: usize) -> Sim {
+        let home = &self.homes[index];
+        let sim = Sim::new(home.data()).program(&home.path().join("v1")).option("period", PACE[0].1);
+        let sim = sim.option("network", self.network.path().display());
+        sim.option("index", index).option("validators", self.homes.len())
     }
 
     /// Starts all supervisors.

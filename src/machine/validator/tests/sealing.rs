@@ -502,6 +502,48 @@ fn the_first_start_in_a_home_is_silent_where_a_node_has_opened_the_data_before()
     }
 }
 
+/// The data that a first start finds, with three others whose chain goes on.
+fn taken_over(height: u64) -> Rig {
+    let record = Record::new(version(Target::Genesis));
+    let policy = Policy { validator: true, backup: false, ..Policy::default() };
+    let mut rig = Rig::boot(policy.clone(), record.clone(), None);
+    rig.machine = Machine::new(policy, 0, record.clone());
+    rig.said.clear();
+    let link = version(Target::Genesis);
+    rig.feed(Event::Boot(Facts { record, link, head: None, has_data: true, launched: None }));
+    rig.tick(100);
+    (0..3).for_each(|_| fresh(&mut rig, height));
+    rig
+}
+
+/// A second passes, and the node shows a head that is new by its own time.
+fn fresh(rig: &mut Rig, height: u64) {
+    rig.pass(1);
+    rig.feed(Event::Head(Head { timestamp: Some(height), heard_at: height, ..told(height) }));
+    rig.surveyed(survey(height, &[]));
+}
+
+/// The node before may have voted for the block after its last one.
+#[test]
+fn data_of_an_unknown_end_come_back_beyond_the_first_head_of_the_home_or_where_all_stand_still() {
+    let mut rig = taken_over(152);
+    assert_eq!((rig.modes(), rig.machine.heads.height()), (vec![Mode::Silent], Some(152)));
+    assert_eq!(rig.signs(), 0, "the chain has not gone on yet");
+    assert!(rig.silent().contains("has to be 153"), "{}", rig.silent());
+    for height in 153..=156 {
+        fresh(&mut rig, height);
+    }
+    assert!(rig.signs() > 0, "{}", rig.silent());
+
+    let mut rig = taken_over(152);
+    for _ in 0..80 {
+        rig.pass(1);
+        rig.feed(Event::Head(told(152)));
+        rig.surveyed(survey(152, &[]));
+    }
+    assert!(rig.signs() > 0, "{}", rig.silent());
+}
+
 #[test]
 fn only_an_earlier_launch_of_this_boot_proves_that_the_last_one_never_ran() {
     let seen = |named: Option<u64>| {
