@@ -321,7 +321,9 @@ fn lies_about_the_head_stop_no_node_and_are_not_recorded() {
 fn run_by_hand(options: &[(&str, &str)], height: u64, end: impl Fn(&mut SimNode)) -> Fleet {
     let fleet = unplanned(&[LONG_CONTACT.as_slice(), options].concat());
     let mut nodes: Vec<SimNode> = (0..4).map(|index| fleet.by_hand(index).start()).collect();
-    nodes.iter().for_each(|node| drop(node.wait_head(height)));
+    for node in &nodes {
+        node.wait_head(height);
+    }
     nodes.iter_mut().for_each(end);
     fleet
 }
@@ -340,14 +342,18 @@ fn are_taken_over(fleet: &Fleet) {
 #[test]
 fn data_of_nodes_that_were_killed_before_the_first_run_are_taken_over() {
     let slow_sync = [("rewind", "10"), ("catchup", "1500")];
-    let fleet = run_by_hand(&slow_sync, 25, |node| drop(node.kill()));
+    let fleet = run_by_hand(&slow_sync, 25, |node| {
+        node.kill();
+    });
     are_taken_over(&fleet);
     sign_after_standing_still(&fleet.homes);
 }
 
 #[test]
 fn data_of_nodes_that_were_stopped_before_the_first_run_are_taken_over() {
-    are_taken_over(&run_by_hand(&[], 25, |node| drop(node.stop())));
+    are_taken_over(&run_by_hand(&[], 25, |node| {
+        node.stop();
+    }));
 }
 
 #[test]
