@@ -6,6 +6,7 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 use wemixvisor::machine::NodeMark;
+use wemixvisor::upgrade::backup::{self, Content, Method};
 use wemixvisor::upgrade::journal::{Journal, Opened};
 
 /// Every file below a directory, by its path.
@@ -96,6 +97,65 @@ fn a_backup_is_begun_before_the_stop_and_gets_its_digests_after_the_switch() {
         backup["methods"]["copy"]["files"].as_u64().map(|n| n < backup["entries"].as_u64().unwrap()),
         Some(true)
     );
+}
+
+#[test]
+fn a_pebble_database_that_is_written_meanwhile_is_backed_up_and_opens_at_the_same_head_again() {
+    let pebble = ("layout", "pebble");
+    // Clones would hide that a table is the same file as the node's.
+    let rig = Rig::with(&[pebble, ("freeze", "60")]).set("DAEMON_BACKUP_METHOD", "hardlink");
+    rig.stage("v2", &[pebble]);
+    let mut visor = rig.run();
+    visor.wait_head(20);
+    rig.schedule("v2", 60);
+    let chaindata = "simnode/chaindata";
+    let begun = until("a backup is begun", || {
+        let partial = fs::read_dir(rig.home().join("backups")).into_iter().flatten().flatten().next()?;
+        let index = partial.path().join("data").join(chaindata).join("ancient/chain/bodies.cidx");
+        fs::metadata(index).ok().map(|meta| meta.len())
+    });
+    assert_eq!(rig.traces().signals().len(), 0, "the node runs");
+    visor.wait_outcome("v2", "applied");
+    visor.wait(&["event=backup_verified"]);
+    // By then the node has removed every table that was linked.
+    visor.wait_head(90);
+    assert_eq!(visor.stop(), 0);
+
+    let backup = backup::load(&rig.as_home(), &rig.backups()[0]).unwrap();
+    let (head, data) = (backup.manifest.head.clone().unwrap(), backup.data(&rig.as_home()));
+    assert_eq!(head.height, 60);
+    let mut listed = Vec::new();
+    for entry in &backup.manifest.entries {
+        let Content::File { size, method, .. } = &entry.content else { continue };
+        assert_eq!(fs::metadata(data.join(&entry.path)).unwrap().len(), *size, "{}", entry.path);
+        let is_table = entry.path.ends_with(".sst");
+        assert!(!is_table || *method == Method::Hardlink, "{entry:?}");
+        let is_written = [".log", "idx", "CURRENT"].iter().any(|end| entry.path.ends_with(end));
+        assert!(!is_written || *method == Method::Copy, "{entry:?}");
+        listed.push(entry.path.clone());
+    }
+    let mut there = files(&data);
+    there.sort();
+    listed.sort();
+    assert_eq!(there, listed);
+    let count = |end: &str| listed.iter().filter(|path| path.ends_with(end)).count();
+    assert_eq!((count(".sst"), count(".log"), count("MANIFEST-000001")), (3, 1, 1), "{listed:?}");
+    let index = data.join(chaindata).join("ancient/chain/bodies.cidx");
+    assert!(fs::metadata(index).unwrap().len() > begun, "nothing was appended after the backup was begun");
+    assert!(rig.ok(&["backup", "verify", &backup.name]).contains("as it was made"));
+
+    rig.ok(&["backup", "restore", &backup.name]);
+    rig.script(&json!({"freeze": 60}));
+    let mut visor = rig.run();
+    // The traces were restored as well.
+    let opened = until("it opens", || rig.traces().starts().get(1).map(|start| start["head"].clone()));
+    assert_eq!(opened, 60);
+    let block = visor.wait_status("the head", |status| {
+        let head = &status["head"];
+        (head["height"] == 60).then(|| head["hash"].as_str().map(str::to_owned))
+    });
+    assert_eq!(block, head.hash);
+    assert_eq!(visor.stop(), 0);
 }
 
 #[test]

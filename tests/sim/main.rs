@@ -19,6 +19,7 @@
 //! | `name`, `version` | of the program: `Simnode`, `v1.0.0` |
 //! | `fork` | heights of the forks it knows, `45,90` |
 //! | `db` | the data format it writes; data of a higher one are refused (8) |
+//! | `layout` | of the blocks on disk: `lines` in one file, or `pebble`: tables, a write-ahead log and ancient data |
 //! | `smoke` | how `simnode version` ends: a code, a signal's name, or `hang` |
 //!
 //! | chain | |
@@ -117,6 +118,7 @@ mod run;
 mod stamp;
 mod store;
 mod sync;
+mod tables;
 mod turn;
 mod votes;
 mod world;

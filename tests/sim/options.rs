@@ -4,6 +4,7 @@
 //! A later source wins, in that order. `sim.json` is read again whenever it changes, so a running node can be turned
 //! bad (or good again) from outside. The meaning of each name is told in `main.rs`.
 
+use super::store::Layout;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -72,6 +73,7 @@ pub(crate) struct Options {
     pub(crate) version: String,
     pub(crate) fork: Vec<u64>,
     pub(crate) db: u32,
+    pub(crate) layout: Layout,
     pub(crate) smoke: Option<End>,
     pub(crate) smoke_hang: bool,
 
@@ -127,6 +129,7 @@ impl Default for Options {
             version: "v1.0.0".into(),
             fork: Vec::new(),
             db: 8,
+            layout: Layout::Lines,
             smoke: None,
             smoke_hang: false,
             network: None,
@@ -233,6 +236,7 @@ impl Options {
             "version" => self.version = value.into(),
             "fork" => self.fork = list(value)?,
             "db" => self.db = number(value)?,
+            "layout" => self.layout = layout(value)?,
             "smoke" if value == "hang" => self.smoke_hang = true,
             "smoke" => self.smoke = Some(end(value)?),
 
@@ -322,6 +326,14 @@ fn ending(text: &str) -> Result<(End, When), String> {
         return Ok((end(how)?, When::After(number(after)?)));
     }
     Ok((end(text)?, When::Start))
+}
+
+fn layout(text: &str) -> Result<Layout, String> {
+    match text {
+        "lines" => Ok(Layout::Lines),
+        "pebble" => Ok(Layout::Pebble),
+        _ => Err("want lines or pebble".into()),
+    }
 }
 
 fn rpc(text: &str) -> Result<Rpc, String> {

@@ -104,7 +104,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         Fatal(explain(refusal, options))
     })?;
     let (mut store, Loaded { mut chain, known, was_older }) =
-        Store::open(&args.datadir, lock, options.db, params.genesis())
+        Store::open(&args.datadir, lock, (options.db, options.layout), params.genesis())
             .map_err(|refusal| Fatal(explain(refusal, options)))?;
     if check_forks(&mut chain, &options.fork) {
         store.forget(chain.len())?;

@@ -3,10 +3,12 @@
 //! The layout is a geth-like node's: `<datadir>/simnode/LOCK` under `flock`, `<datadir>/simnode/chaindata/`,
 //! `<datadir>/simnode/nodekey`, `jwtsecret`, `<datadir>/keystore/`. A node that lags behind in writing its state (`rewind`)
 //! has an older head when it is killed and not when it stops: `HEAD` holds it while it is not the last block. The blocks
-//! above it stay in the database, where peers can get them. A torn last line is dropped at the next start.
+//! above it stay in the database, where peers can get them. A torn last line is dropped at the next start. The blocks are in
+//! one file of lines, or in the layout of Pebble.
 
 use super::chain::Block;
 use super::hex;
+use super::tables::Tables;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -32,14 +34,35 @@ impl From<std::io::Error> for Refusal {
 /// The open data directory; the lock is held as long as it lives.
 pub(crate) struct Store {
     lock: File,
-    log: File,
-    /// Byte offset behind each block that is on disk; entry 0 is block 1's beginning.
-    ends: Vec<u64>,
+    log: Box<dyn Log + Send>,
     /// Hashes of the blocks on disk, to notice when the chain was reorganised below the last one.
     last: Vec<String>,
     /// Where the head is written while it is below the last block, and what is written there.
     mark: PathBuf,
     marked: Option<usize>,
+}
+
+/// The blocks on disk, a line each, without the genesis block.
+pub(super) trait Log {
+    fn append(&mut self, line: &[u8]) -> std::io::Result<()>;
+    /// Keeps only the first `lines`.
+    fn cut(&mut self, lines: usize) -> std::io::Result<()>;
+}
+
+/// All lines in one file.
+struct Lines {
+    file: File,
+    /// Byte offset behind each line; entry 0 is the beginning.
+    ends: Vec<u64>,
+}
+
+/// How the blocks are laid out on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// In one file, `blocks.jsonl`.
+    Lines,
+    /// As Pebble and geth's ancient data have them.
+    Pebble,
 }
 
 /// The blocks of a data directory.
@@ -70,26 +93,22 @@ impl Store {
     pub(crate) fn open(
         datadir: &Path,
         lock: File,
-        db: u32,
+        (db, layout): (u32, Layout),
         genesis: Block,
     ) -> Result<(Store, Loaded), Refusal> {
         let chaindata = datadir.join(INSTANCE).join("chaindata");
         let was_older = check_format(&chaindata.join("VERSION"), db)?;
         keep_keys(datadir, &genesis.hash)?;
-        let path = chaindata.join("blocks.jsonl");
-        let mut log = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut text = Vec::new();
-        log.read_to_end(&mut text)?;
+        let (log, text) = layout.open(&chaindata)?;
         let mark = chaindata.join("HEAD");
         let marked = fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
-        let mut store = Store { lock, log, ends: vec![0], last: vec![genesis.hash.clone()], mark, marked };
+        let mut store = Store { lock, log, last: vec![genesis.hash.clone()], mark, marked };
         let mut chain = vec![genesis];
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let Ok(block) = serde_json::from_slice::<Block>(line) else { break };
             if !line.ends_with(b"\n") || block.parent != chain[chain.len() - 1].hash {
                 break;
             }
-            store.ends.push(store.ends[store.ends.len() - 1] + line.len() as u64);
             store.last.push(block.hash.clone());
             chain.push(block);
         }
@@ -108,8 +127,7 @@ impl Store {
         for block in chain.get(self.last.len()..).unwrap_or_default() {
             let mut line = serde_json::to_vec(block)?;
             line.push(b'\n');
-            self.log.write_all(&line)?;
-            self.ends.push(self.ends[self.ends.len() - 1] + line.len() as u64);
+            self.log.append(&line)?;
             self.last.push(block.hash.clone());
         }
         self.mark(chain.len().saturating_sub(lag as usize).max(1) - 1)
@@ -148,11 +166,50 @@ impl Store {
     }
 
     fn cut(&mut self, blocks: usize) -> std::io::Result<()> {
-        self.ends.truncate(blocks);
         self.last.truncate(blocks);
-        let end = self.ends[blocks - 1];
-        self.log.set_len(end)?;
-        self.log.seek(SeekFrom::Start(end)).map(drop)
+        self.log.cut(blocks - 1)
+    }
+}
+
+impl Layout {
+    fn open(self, chaindata: &Path) -> std::io::Result<(Box<dyn Log + Send>, Vec<u8>)> {
+        Ok(match self {
+            Layout::Lines => {
+                let (log, text) = Lines::open(&chaindata.join("blocks.jsonl"))?;
+                (Box::new(log), text)
+            }
+            Layout::Pebble => {
+                let (log, text) = Tables::open(chaindata)?;
+                (Box::new(log), text)
+            }
+        })
+    }
+}
+
+impl Lines {
+    fn open(path: &Path) -> std::io::Result<(Self, Vec<u8>)> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let mut ends = vec![0];
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            ends.push(ends[ends.len() - 1] + line.len() as u64);
+        }
+        Ok((Lines { file, ends }, text))
+    }
+}
+
+impl Log for Lines {
+    fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
+        self.ends.push(self.ends[self.ends.len() - 1] + line.len() as u64);
+        self.file.write_all(line)
+    }
+
+    fn cut(&mut self, lines: usize) -> std::io::Result<()> {
+        self.ends.truncate(lines + 1);
+        let end = self.ends[lines];
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end)).map(drop)
     }
 }
 
@@ -220,7 +277,11 @@ mod tests {
     }
 
     fn open(dir: &Path) -> (Store, Loaded) {
-        let opened = lock(dir).and_then(|lock| Store::open(dir, lock, 8, params().genesis()));
+        open_as(dir, Layout::Lines)
+    }
+
+    fn open_as(dir: &Path, layout: Layout) -> (Store, Loaded) {
+        let opened = lock(dir).and_then(|lock| Store::open(dir, lock, (8, layout), params().genesis()));
         opened.unwrap_or_else(|_| panic!("the store does not open"))
     }
 
@@ -261,5 +322,36 @@ mod tests {
         close(store);
         let (_, loaded) = open(dir.path());
         assert_eq!((loaded.chain, loaded.known.len()), (chain, 0));
+    }
+
+    #[test]
+    fn tables_and_ancient_data_hold_the_chain_and_can_be_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, Loaded { mut chain, .. }) = open_as(dir.path(), Layout::Pebble);
+        let chaindata = dir.path().join(INSTANCE).join("chaindata");
+        for length in 1..50 {
+            grow(&mut chain, 1, 1);
+            store.save(&chain, 0).unwrap();
+            if length % 7 == 0 {
+                close(store);
+                let (again, loaded) = open_as(dir.path(), Layout::Pebble);
+                assert_eq!(loaded.chain, chain);
+                store = again;
+            }
+        }
+        for there in ["CURRENT", "MANIFEST-000001", "OPTIONS-000003", "ancient/chain/bodies.0003.cdat"] {
+            assert!(chaindata.join(there).exists(), "{there}");
+        }
+        chain.truncate(30);
+        store.forget(30).unwrap();
+        grow(&mut chain, 1, 2);
+        store.save(&chain, 0).unwrap();
+        close(store);
+        let (store, loaded) = open_as(dir.path(), Layout::Pebble);
+        assert_eq!(loaded.chain, chain);
+        close(store);
+        // What does not belong together is refused.
+        fs::write(chaindata.join("ancient/chain/hashes.0000.rdat"), [0; 256]).unwrap();
+        assert!(Layout::Pebble.open(&chaindata).is_err());
     }
 }
