@@ -12,8 +12,9 @@ use rustix::process::{
     umask,
 };
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -241,6 +242,20 @@ pub fn zone_at(time: i64) -> Option<(String, i64)> {
     // process lives, or until the next call changes the zone; it is copied here.
     let zone = unsafe { CStr::from_ptr(tm.zone) };
     Some((zone.to_string_lossy().into_owned(), tm.gmtoff))
+}
+
+/// Has the kernel begin to write a range of a file to the disk, and does not wait for that (sync_file_range(2)). It makes
+/// nothing durable: it only leaves less to do for the sync that does.
+pub fn begin_writing(file: &File, at: u64, length: u64) {
+    const WRITE: c_uint = 2;
+    unsafe extern "C" {
+        fn sync_file_range(fd: c_int, offset: i64, length: i64, flags: c_uint) -> c_int;
+    }
+    if let (Ok(at), Ok(length @ 1..)) = (i64::try_from(at), i64::try_from(length)) {
+        // SAFETY: the descriptor is open as long as `file` is borrowed, and no memory is handed over. The offsets have 64
+        // bits in every C library for Linux.
+        unsafe { sync_file_range(file.as_raw_fd(), at, length, WRITE) };
+    }
 }
 
 /// Gives the calling thread, and what it starts from now on, the idle priority for the disk, where the disk's scheduler

@@ -3,13 +3,15 @@
 //! A clone (FICLONE) shares its blocks with the original until either is written to. A hard link is the same file, and
 //! so only good for one that is never written again. A copy is its own file; it keeps the holes of a sparse one. Clones
 //! and copies get mode, owner, times and extended attributes of the original. Nothing is synced here, but the kernel
-//! is told early to write large copies, so that little is left when all is synced.
+//! begins early to write copies, so that little is left when all is synced. While a node runs, what is written of them
+//! does not stay in memory, which is the node's.
 
 use super::work::Gauge;
 use crate::error::{Error, Result};
 use crate::home::beneath::Beneath;
 use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
+use crate::sys;
 use rustix::fs::{
     Advice, AtFlags, CWD, SeekFrom, Timespec, Timestamps, copy_file_range, fadvise, fchown, fgetxattr,
     flistxattr, flistxattr_query, fsetxattr, futimens, ioctl_ficlone, linkat, seek,
@@ -25,7 +27,9 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, Per
 use std::path::{Path, PathBuf};
 
 const CHUNK: u64 = 1024 * 1024;
-/// After this many bytes the kernel is told to begin writing.
+/// The bytes that are read at once. A larger buffer does not stay in the cache of the processor.
+const BUFFER: usize = 256 * 1024;
+/// After this many bytes the kernel begins to write.
 const FLUSH: u64 = 16 * CHUNK;
 /// The part before the end of a file that was copied earlier, which must still be the same for more to be appended.
 const OVERLAP: u64 = 256 * 1024;
@@ -222,7 +226,10 @@ impl Original {
                 at += moved;
                 gauge.add(moved)?;
                 if at - flushed >= FLUSH {
-                    begin_writing(&copy, flushed, at - flushed);
+                    sys::begin_writing(&copy, flushed, at - flushed);
+                    if gauge.is_background() {
+                        forget(&copy, flushed);
+                    }
                     flushed = at;
                 }
             }
@@ -231,7 +238,7 @@ impl Original {
             // It ends with a hole.
             copy.set_len(end).map_err(written)?;
         }
-        begin_writing(&copy, flushed, at - flushed);
+        sys::begin_writing(&copy, flushed, at - flushed);
         self.dress(&copy, to)
     }
 
@@ -328,11 +335,10 @@ fn is_of_the_disk(e: Errno) -> bool {
     matches!(e, Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS)
 }
 
-/// Has the kernel begin to write a range, and keep nothing of it in memory that is written.
-fn begin_writing(file: &File, at: u64, length: u64) {
+/// Has the kernel keep nothing in memory of the first bytes of a file. What is still being written stays.
+fn forget(file: &File, length: u64) {
     if let Some(length) = NonZero::new(length) {
-        // Without it the sync at the end takes longer.
-        let _ = fadvise(file, at, Some(length), Advice::DontNeed);
+        let _ = fadvise(file, 0, Some(length), Advice::DontNeed);
     }
 }
 
@@ -361,7 +367,7 @@ impl Pipe<'_> {
                 Err(_) => self.in_kernel = false,
             }
         }
-        self.buffer.resize(length, 0);
+        self.buffer.resize(length.min(BUFFER), 0);
         let mut source = &self.original.source;
         seek(source, SeekFrom::Start(at)).map_err(|e| Error::io("read", &self.original.path, e.into()))?;
         loop {

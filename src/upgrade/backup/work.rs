@@ -43,6 +43,9 @@ pub(super) trait Gauge {
     /// # Errors
     /// If the work must end.
     fn add(&self, bytes: u64) -> Result<()>;
+
+    /// Whether a node runs at the same time.
+    fn is_background(&self) -> bool;
 }
 
 impl Work<'_> {
@@ -146,6 +149,10 @@ impl Gauge for Alone<'_> {
         }
         ended(self.cancel.is_cancelled())
     }
+
+    fn is_background(&self) -> bool {
+        false
+    }
 }
 
 /// One of several workers.
@@ -170,6 +177,10 @@ impl Gauge for Crowd<'_> {
             self.cancel.wait(early.min(BEAT));
         }
         ended(self.must_end())
+    }
+
+    fn is_background(&self) -> bool {
+        self.rate.is_some()
     }
 }
 
