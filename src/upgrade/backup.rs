@@ -119,8 +119,7 @@ impl Draft {
     /// # Errors
     /// If the operating system refuses.
     pub fn begin(home: &Home, name: &Name) -> Result<Self> {
-        durable::mkdir(home.backups())?;
-        sweep(home.backups(), None);
+        sweep(target(home)?, None);
         let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
         durable::mkdir(&path)?;
         let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
@@ -233,14 +232,7 @@ fn source(home: &Home, options: &Options, own: Option<&Path>) -> Result<Source> 
             .because(e)
             .hint("set daemon_data_dir to the node's --datadir")
     })?;
-    let target = home.backups();
-    durable::mkdir(target)?;
-    let resolved = fs::canonicalize(target).map_err(|e| Error::io("resolve", target, e))?;
-    if resolved.starts_with(&root) {
-        return Err(Error::new(Kind::Config, "the backup directory is inside the data directory")
-            .at(resolved.display())
-            .hint("set daemon_data_backup_dir to another place"));
-    }
+    let target = target(home)?;
     sweep(target, own);
     let items = items(&root, &options.left_out)?;
     let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
@@ -253,6 +245,20 @@ fn source(home: &Home, options: &Options, own: Option<&Path>) -> Result<Source> 
         }
     }
     Source::find(root, items, target, options.method)
+}
+
+/// The directory for backups, which is made if it is missing, but not inside the data.
+fn target(home: &Home) -> Result<&Path> {
+    let target = home.backups();
+    let there = target.ancestors().find_map(|path| fs::canonicalize(path).ok());
+    let root = fs::canonicalize(home.data()).ok();
+    if there.zip(root).is_some_and(|(there, root)| there.starts_with(root)) {
+        return Err(Error::new(Kind::Config, "the backup directory is inside the data directory")
+            .at(target.display())
+            .hint("set daemon_data_backup_dir to another place"));
+    }
+    durable::mkdir(target)?;
+    Ok(target)
 }
 
 /// The part of the data directory that is backed up.

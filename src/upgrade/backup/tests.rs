@@ -217,6 +217,7 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
         &rig.home.clone().with_backups(rig.home.data().join("geth/b")),
         "inside the data directory",
     );
+    assert!(!rig.home.data().join("geth/b").exists(), "it is refused before it is made");
     let rig = Rig::new();
     for text in ["/etc", "../../..", &format!("{}/geth", rig.home.data().display())] {
         symlink(text, rig.home.data().join("ancient/link")).unwrap();
