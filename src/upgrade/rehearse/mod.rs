@@ -150,7 +150,10 @@ pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Pro
     let mut report = stage.report;
     report.passed = report.reasons.is_empty();
     if order.keep {
-        report.notes.push(format!("the clone is kept in {}", kept.display()));
+        report.notes.push(format!(
+            "the clone is kept in {}, in no list: remove it when it is not needed",
+            kept.display()
+        ));
     }
     report.save(order.home)?;
     Ok(report)
