@@ -215,7 +215,7 @@ impl Ancient {
 
     /// The offset of an item in its data file.
     fn begin(&self, item: usize) -> u32 {
-        if item % ITEMS == 0 { 0 } else { self.ends[item - 1] }
+        if item.is_multiple_of(ITEMS) { 0 } else { self.ends[item - 1] }
     }
 
     fn append(&mut self, content: &[u8]) -> io::Result<()> {
