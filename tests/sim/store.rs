@@ -350,7 +350,7 @@ mod tests {
         let (store, loaded) = open_as(dir.path(), Layout::Pebble);
         assert_eq!(loaded.chain, chain);
         close(store);
-        // What does not belong together is refused.
+        // Files that do not belong together are refused.
         fs::write(chaindata.join("ancient/chain/hashes.0000.rdat"), [0; 256]).unwrap();
         assert!(Layout::Pebble.open(&chaindata).is_err());
     }

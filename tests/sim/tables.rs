@@ -34,7 +34,7 @@ pub(super) struct Tables {
     hashes: Ancient,
 }
 
-/// What the manifest records.
+/// The state that the manifest records.
 #[derive(Default)]
 struct Valid {
     wal: u64,
@@ -200,7 +200,7 @@ impl Ancient {
         index.read_exact_at(&mut entries, 0)?;
         let end = |entry: &[u8]| u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
         let ends: Vec<u32> = entries.chunks(ENTRY).map(end).collect();
-        // What was appended and not recorded.
+        // Items that were appended and not recorded.
         index.set_len(entries.len() as u64)?;
         let table = Ancient { dir: dir.to_owned(), name, kind, index, ends };
         table.data(items)?.set_len(table.begin(items).into())?;
