@@ -282,8 +282,9 @@ pub fn claim_dir(path: &Path, claim: Claim) -> Result<Option<File>> {
     Ok(within(NEWBORN, || flock_as(&dir, path, how))?.then_some(dir))
 }
 
-/// A child that another thread has just forked holds our locks as well, until its exec.
-const NEWBORN: Duration = Duration::from_millis(100);
+/// A child that another thread has just forked holds our locks as well, until its exec: on a loaded machine that takes its
+/// time.
+const NEWBORN: Duration = Duration::from_secs(1);
 
 /// That another process works on a directory.
 pub(crate) fn busy(path: &Path) -> Error {
