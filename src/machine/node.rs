@@ -2,7 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{Attempt, NodeMark, Outcome, Phase, Record, Version};
+use super::record::{Attempt, Block, NodeMark, Outcome, Phase, Record, Version};
 use super::recovery::{Recovery, recover};
 use super::restart::backoff;
 use super::state::{AfterRecord, Cleared, Node, Preparation, Ran, Rested, State, Why, Wish};
@@ -458,12 +458,21 @@ impl Machine {
     }
 
     /// A late validator may have made a block of its own at the fork, which the network then decided anew: that block
-    /// is no evidence.
+    /// is no evidence, and no silent node waits for it.
     pub(super) fn leave_own_block_at_the_fork(&mut self) {
-        if let Some(fork) = self.own_block_at_a_fork() {
-            self.heads.fall_below(fork);
-            self.keep_head();
+        let Some(fork) = self.own_block_at_a_fork() else { return };
+        self.heads.fall_below(fork);
+        let below = self.heads.block().cloned();
+        let is_left = |goal: &mut Block| goal.height >= fork;
+        if self.departure.goal.take_if(is_left).is_some() {
+            self.departure.goal.clone_from(&below);
         }
+        if let Some(node) = self.node_mut()
+            && node.network.returning.goal.take_if(is_left).is_some()
+        {
+            node.network.returning.goal = below;
+        }
+        self.keep_head();
     }
 
     /// The effect of a stop, by whatever order, on the upgrade in the record.

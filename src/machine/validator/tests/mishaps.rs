@@ -461,3 +461,18 @@ fn an_own_block_at_the_fork_is_left_behind_where_the_end_of_the_old_node_was_not
     rig.tick(60);
     assert_eq!(rig.kept.as_ref().unwrap().block.height, H, "what the network decides there takes its place");
 }
+
+/// It was counted by the old binary, and a silent node waits for what was final: not for that.
+#[test]
+fn no_silent_node_waits_for_an_own_block_at_the_fork() {
+    let own = HeadRecord { block: block(H + 1), recent: vec![block(H)], ..running_to(None).kept.unwrap() };
+    let record = Record { node: NodeMark::StoppedUnclean, ..Record::new(version(Target::Genesis)) };
+    let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(own));
+    rig.tick(60);
+    let goal = |rig: &Rig| rig.machine.node().unwrap().network.returning.goal.clone();
+    assert_eq!((rig.modes(), goal(&rig)), (vec![Mode::Silent], Some(block(H + 1))));
+    rig.schedule(Some(H + 1));
+    rig.machine.departure.goal = Some(block(H + 1));
+    rig.machine.leave_own_block_at_the_fork();
+    assert_eq!((goal(&rig), &rig.machine.departure.goal), (Some(block(H)), &Some(block(H))));
+}
