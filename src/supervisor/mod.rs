@@ -54,7 +54,6 @@ use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
-use crate::sys;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
@@ -162,12 +161,6 @@ fn supervise(
     let release = Release::start(home, channels.released.0.clone())?;
     let minder = Minder::start(channels.signals.0.clone())?;
     let launch = launch::last(home)?;
-    let swept = home.clone();
-    let sweep = move || {
-        sys::yield_disk();
-        sweep::sweep_large(&swept);
-    };
-    start_thread("sweeper", sweep).map_err(|e| Error::new(Kind::Io, "start a thread").because(e))?;
     let has_data = !glob::expand(&home.data().join(&config.daemon_node_lock)).is_empty();
 
     let machine = Machine::new(policy(&config), seed(), opened.record.clone());

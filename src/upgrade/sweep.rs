@@ -1,5 +1,4 @@
-//! The one sweep at start: removes what crashes have left half-made, wherever we make things. Half-made backups and clones may
-//! have hundreds of gigabytes: these are removed while the node is already started.
+//! The one sweep at start: removes what crashes have left half-made, wherever we make things.
 //!
 //! The files of processes that still work are left: temporary names carry the process id, and backups, restores and
 //! downloads are locked. Data that a restore has replaced is the operator's and is only shown.
@@ -9,7 +8,7 @@ use crate::home::{Home, durable};
 use crate::machine::Target;
 use std::fs;
 
-/// Sweeps a home and what is beside its data.
+/// Sweeps a home, its backups and what is beside its data.
 pub fn sweep(home: &Home) {
     let versions = fs::read_dir(home.upgrades()).into_iter().flatten().flatten().map(|entry| entry.path());
     let versions = versions.chain([home.target(&Target::Genesis)]);
@@ -21,18 +20,14 @@ pub fn sweep(home: &Home) {
         }
     }
     download::sweep(home);
+    backup::sweep(home.backups(), None);
+    rehearse::sweep(home);
     for path in restore::sweep(home) {
         log::warn!(
             "event=replaced_data_kept path={} a restore has replaced it; remove it when it is not needed any more",
             path.display()
         );
     }
-}
-
-/// Sweeps the backups and rehearsals of a home, which may take its time.
-pub fn sweep_large(home: &Home) {
-    backup::sweep(home.backups(), None);
-    rehearse::sweep(home);
 }
 
 #[cfg(test)]
@@ -70,7 +65,6 @@ mod tests {
         let replaced = home.root().join("data.replaced-x");
         fs::create_dir(&replaced).unwrap();
         sweep(&home);
-        sweep_large(&home);
         for place in &places[..places.len() - 1] {
             assert!(!place.join(&temp).exists() && place.join("kept").exists(), "{}", place.display());
         }

@@ -107,6 +107,7 @@ fn a_configuration_that_does_not_fit_the_arguments_of_the_node_is_not_reloaded()
     visor.signal(Signal::HUP);
     visor.wait(&["event=config_changed", "key=validator_mode"]);
     visor.wait(&["event=config_reloaded"]);
+    until("the node's own trace", || (!rig.traces().starts().is_empty()).then_some(()));
     assert_eq!((rig.traces().starts().len(), signals(&rig).len()), (1, 0));
     assert_eq!(visor.stop(), 0);
 }

@@ -183,7 +183,6 @@ pub(in crate::crash) const RESTORE: Flow = Flow {
         }
         is_kept(home, Seen { acked: 1, begun: 1 })?;
         sweep::sweep(home);
-        sweep::sweep_large(home);
         nothing_is_left(home)
     },
 };

@@ -8,7 +8,7 @@ pub(super) mod records;
 use super::Flow;
 use crate::home::Home;
 use crate::home::trace::{Effect, note};
-use crate::upgrade::sweep::{sweep, sweep_large};
+use crate::upgrade::sweep::sweep;
 use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -70,7 +70,6 @@ fn nothing_is_left(home: &Home) -> Result<(), String> {
         return Ok(());
     }
     sweep(home);
-    sweep_large(home);
     match has_hidden(home.root()) {
         true => Err(format!("the sweep leaves {:?}", super::tree::Tree::read(home.root()).lines())),
         false => Ok(()),
