@@ -35,6 +35,10 @@ impl Machine {
                 if block.height == check.height && (block.hash.is_some() || !is_dry) =>
             {
                 let other = block.hash.as_ref().is_some_and(|hash| !hash.eq_ignore_ascii_case(&check.hash));
+                if other && !is_ours {
+                    // As long as the node has not named the chain of this home, another one may answer at its address.
+                    return;
+                }
                 if other && !check.doubted {
                     (check.doubted, check.trouble) =
                         (true, Some("another one, to be asked for again".to_owned()));
