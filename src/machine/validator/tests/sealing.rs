@@ -12,6 +12,24 @@ fn a_new_binary_is_tried_without_peers_and_then_seals_at_once() {
     assert_eq!((attempt.attempt, attempt.forgiven, attempt.sealing), (2, 1, 3));
 }
 
+/// A node of another chain may answer at the address while the new binary opens its data.
+#[test]
+fn a_node_that_has_not_named_our_chain_proves_nothing_against_a_new_binary() {
+    let mut rig = running();
+    rig.follow(H);
+    rig.exits(Status::Code(0));
+    rig.head(H);
+    let is_named = |rig: &mut Rig, known| rig.machine.node_mut().unwrap().identity.known = known;
+    is_named(&mut rig, false);
+    rig.recalls(H, hash(5));
+    rig.recalls(H, hash(5));
+    assert_eq!((rig.stops(), rig.outcome()), (1, None));
+    is_named(&mut rig, true);
+    rig.recalls(H, hash(H));
+    rig.tick(1);
+    assert_eq!((rig.stops(), rig.outcome()), (2, None), "it has opened the data");
+}
+
 #[test]
 fn a_new_binary_that_fails_without_peers_is_rolled_back_without_a_second_absence() {
     let mut rig = running();
