@@ -81,7 +81,8 @@ impl Machine {
         let far_before = whole || before != Some(1);
         // The next block of a validator that is alone is always its own: it resumes as one that stands still does.
         let in_turn = self.departure.in_turn && at_head != Some(1);
-        (in_turn || self.is_new_at_the_fork(record)) && far_before
+        // Where all lose the last block before the fork, the votes that they have given for it still count.
+        (in_turn || self.is_new_at_the_fork(record) && whole) && far_before
     }
 
     /// Whether this is the first start of a new binary after a stop that the fork has forced. The votes at the fork that
