@@ -156,7 +156,11 @@ fn at_the_fork_all_go_at_once_and_seal_at_once() {
     };
     // The old binary's votes at the fork do not count for the new one.
     assert_eq!(started(&[7, H + 1], 0), [Mode::Full, Mode::Dry, Mode::Full]);
-    assert_eq!(started(&[7, H + 1], 1), [Mode::Full, Mode::Dry, Mode::Silent], "the votes for the lost block count");
+    assert_eq!(
+        started(&[7, H + 1], 1),
+        [Mode::Full, Mode::Dry, Mode::Silent],
+        "the votes for the lost block count"
+    );
     // Where the operator is mistaken about the fork they do (N11).
     assert_eq!(started(&[7], 0), [Mode::Full, Mode::Dry, Mode::Silent]);
 }
