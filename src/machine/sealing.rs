@@ -141,8 +141,8 @@ impl Machine {
         }
     }
 
-    /// The condition that the rule of a chain that goes on still lacks: the node is beyond everything that was final, follows, and is
-    /// connected to the others.
+    /// The condition that the rule of a chain that goes on still lacks: the node is beyond everything that was final,
+    /// follows, and is connected to the others.
     fn not_beyond_the_record(&self, now: Instant, node: &Node, survey: &Survey) -> Option<String> {
         if let Some(reason) = self.behind(now, node, survey) {
             return Some(reason);

@@ -279,7 +279,7 @@ fn every_test_that_the_crate_documentation_names_exists() {
     }
 }
 
-/// A comment that opens with a question leaves the noun to the reader, and somebody is never the one who must act.
+/// A comment opens with a noun or a verb and not with a question word, and names the actor instead of a pronoun.
 #[test]
 fn comments_and_documents_name_things_and_actors() {
     let is_ours = |file: &PathBuf| !file.ends_with("docs.rs");
