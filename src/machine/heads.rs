@@ -143,13 +143,7 @@ impl Contradiction {
 
 impl HeadRecord {
     fn of(head: &Head) -> HeadRecord {
-        HeadRecord {
-            block: head.block.clone(),
-            timestamp: head.timestamp,
-            binary: None,
-            turns: None,
-            recent: Vec::new(),
-        }
+        HeadRecord { timestamp: head.timestamp, ..HeadRecord::new(head.block.clone()) }
     }
 }
 
@@ -264,6 +258,17 @@ impl Heads {
         match self.record.as_mut().filter(|r| r.block.height == height && r.turns != Some(turns)) {
             Some(record) => {
                 record.turns = Some(turns);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes whether a node that signs may have gone on beyond the record unheard; whether that is new.
+    pub(super) fn note_unheard(&mut self, unheard: bool) -> bool {
+        match self.record.as_mut().filter(|record| record.unheard != unheard) {
+            Some(record) => {
+                record.unheard = unheard;
                 true
             }
             None => false,
@@ -497,6 +502,8 @@ impl Heads {
         self.since = self.judged.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(heard));
         let mut record = HeadRecord::of(head);
         if let Some(old) = self.record.take() {
+            // To follow the chain does not tell which blocks were signed unheard.
+            record.unheard = old.unheard;
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
             record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();
         }

@@ -40,7 +40,8 @@
 //! written while it runs is no state of its own: the node stays in its state and every event is taken meanwhile
 //! (`recording`).
 //!
-//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`; how a
+//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`, and what
+//! follows, `hearing`; how a
 //! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
 //! binary is good, `probation`; whether there is a way back, `rollback`; the one that the operator orders, `back`; what to
 //! do after a crash, `recovery`; what to do without a record, `recording`; requests of the operator, `requests`; starts and
@@ -59,6 +60,7 @@ mod event;
 pub mod gates;
 mod greeting;
 mod heads;
+mod hearing;
 mod identify;
 mod leaving;
 mod network;
@@ -109,7 +111,7 @@ pub use view::{
 
 use crate::name::Name;
 use backups::Backups;
-use heads::{Heads, Hearing, Pace};
+use heads::Heads;
 use leaving::{Departure, LEAVE};
 use restart::Restarts;
 use schedule::Past;
@@ -371,6 +373,7 @@ impl Machine {
             Event::Request(ask) => self.asked(now, ask),
             Event::Tick => {}
         }
+        self.mind_the_head_record(now);
         self.drive(now);
         self.note_trouble();
         std::mem::take(&mut self.actions)
@@ -497,100 +500,6 @@ impl Machine {
         self.tried = 0;
     }
 
-    /// The facts by which heads are judged.
-    fn rate(&self) -> Pace {
-        let (shortest, period) = (self.policy.shortest_period, self.period());
-        Pace { shortest, period, validator: self.policy.validator }
-    }
-
-    fn see(&mut self, now: Instant, head: Head) {
-        let (period, rate) = (self.period(), self.rate());
-        let node = match &mut self.state {
-            State::Running(node) | State::Leaving { node, .. } | State::Stopping { node, .. } => node,
-            _ => return,
-        };
-        let (height, before) = (head.block.height, node.head.clone());
-        let went_back = before.as_ref().is_some_and(|before| height < before.block.height);
-        let gap = before.as_ref().and_then(|before| gap(before, &head, node.still(now)));
-        node.hear(now, &head, period);
-        // An end of the chain that is not known to be ours counts for nothing.
-        let (is_ours, mode) = (node.identity.known, node.mode);
-        if let Some(before) = before.filter(|_| went_back) {
-            self.warn("head_went_back", format!("from={} to={height}", before.block.height));
-        }
-        self.gaps.extend(gap);
-        self.gaps.drain(..self.gaps.len().saturating_sub(GAPS.1));
-        self.head = Some(head.clone());
-        if is_ours && mode != Mode::Dry {
-            let order = self.order_after(&head);
-            let hearing = self.heads.hear(now, &head, rate);
-            self.heard(hearing);
-            self.note_order(order);
-        }
-    }
-
-    /// The headers between the head record and a head have come, or cannot be had.
-    fn traced(&mut self, result: Result<Vec<Head>, Failure>) {
-        if let Ok(headers) = result {
-            let hearing = self.heads.traced(&headers, self.rate());
-            self.heard(hearing);
-        }
-    }
-
-    /// Does what a judged head calls for.
-    fn heard(&mut self, hearing: Hearing) {
-        match hearing {
-            Hearing::Nothing => {}
-            Hearing::Counted => {
-                self.heads.note_binary(self.version().sha256);
-                // Without a record the first head that counts is what is known to be final.
-                let first = self.heads.block().cloned();
-                if let Some(node) = self.node_mut() {
-                    let goal = &mut node.network.returning.goal;
-                    *goal = goal.take().or(first);
-                }
-                self.keep_head();
-            }
-            Hearing::Trace { from, to } => self.actions.push(Action::Trace { from, to }),
-            Hearing::Recall { height } => self.actions.push(Action::Recall { height }),
-            Hearing::Fallen { from } => {
-                // It was wrong, and so is what was taken to be final by it.
-                let goal = self.heads.block().cloned();
-                if let Some(node) = self.node_mut() {
-                    node.network.returning.goal = goal;
-                }
-                let to = self.heads.height().unwrap_or(0);
-                let text =
-                    format!("from={from} to={to} the node follows an honest chain below the head record");
-                self.tell(Level::Warn, "head_record_fell", text, true);
-                self.keep_head();
-            }
-        }
-        let head = self.node().and_then(|node| node.head.as_ref()).map(|head| head.block.clone());
-        if let Some(Block { height, hash: Some(hash) }) = head
-            && self.heads.has(height, &hash)
-            && let Some(node) = self.node_mut()
-        {
-            node.followed_from.get_or_insert(height);
-        }
-        // A late validator's own block at the fork was never final: the network's takes its place.
-        let other = self.heads.contradiction().filter(|other| other.confirmed);
-        let other = other.map(|other| other.ours.height);
-        if other.is_some() && other == self.own_block_at_a_fork() {
-            self.leave_own_block_at_the_fork();
-        }
-    }
-
-    /// Makes the head record durable: at every block of a validator, otherwise now and then.
-    fn keep_head(&mut self) {
-        let often = self.policy.validator || self.node().is_none();
-        let due = self.kept.zip(self.now).is_none_or(|(at, now)| now >= at + KEEP);
-        if let Some(record) = self.heads.record().filter(|_| often || due) {
-            self.actions.push(Action::KeepHead(record.clone()));
-            self.kept = self.now;
-        }
-    }
-
     /// Whether a time is still to come, as seen from the last event; what has passed was acted on.
     fn is_ahead(&self, at: Instant) -> bool {
         self.now.is_none_or(|now| at > now)
@@ -660,17 +569,4 @@ impl Machine {
             | State::Ended => None,
         }
     }
-}
-
-/// The time between two blocks that were reported one after the other; `heard` is the time between the two hearings.
-///
-/// The times in the headers are right while the node catches up, but only to the second.
-fn gap(before: &Head, head: &Head, heard: Duration) -> Option<Duration> {
-    let blocks =
-        u32::try_from(head.block.height.checked_sub(before.block.height)?).ok().filter(|n| *n > 0)?;
-    let (then, at) = before.timestamp.zip(head.timestamp).unwrap_or_default();
-    let by_headers = Duration::from_secs(at.saturating_sub(then)) / blocks;
-    let gap = if by_headers >= Duration::from_secs(1) { by_headers } else { heard / blocks };
-    // The times in headers may be anything.
-    Some(gap.min(LONGEST_PERIOD))
 }

@@ -438,6 +438,9 @@ pub struct HeadRecord {
     /// The distances to our next own proposal at this head and at the one before, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Turns>,
+    /// Whether a node that signs may have gone on beyond it unheard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// Blocks before it that counted, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<Block>,
@@ -447,6 +450,12 @@ pub struct HeadRecord {
 const UNSEEN: u64 = 2;
 
 impl HeadRecord {
+    /// A record of a block of which nothing more is known.
+    #[must_use]
+    pub fn new(block: Block) -> HeadRecord {
+        HeadRecord { block, timestamp: None, binary: None, turns: None, unheard: false, recent: Vec::new() }
+    }
+
     /// The highest block that the chain can have at a time since the epoch, where nothing has watched it since this record.
     /// None where the record has no time.
     #[must_use]
@@ -519,13 +528,8 @@ mod tests {
 
     #[test]
     fn an_unwatched_chain_may_have_grown_since_its_head_record() {
-        let record = HeadRecord {
-            block: Block { height: 100, hash: None },
-            timestamp: Some(1_000),
-            binary: None,
-            turns: None,
-            recent: Vec::new(),
-        };
+        let block = Block { height: 100, hash: None };
+        let record = HeadRecord { timestamp: Some(1_000), ..HeadRecord::new(block) };
         let at = |seconds| record.highest_possible(Duration::from_secs(seconds), Duration::from_secs(3));
         // The clock may have been set back since.
         assert_eq!((at(1_031), at(1_000), at(0)), (Some(112), Some(102), Some(102)));

@@ -34,6 +34,10 @@ impl Machine {
                 None => Ok("the node is just being started".to_owned()),
             },
             Request::Detach => self.goes_on_alone().map(|pid| {
+                // The node signs on, and nothing is heard of it.
+                if !self.record.silent && self.heads.note_unheard(true) {
+                    self.keep_head();
+                }
                 self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
                 format!("the node goes on as process {pid}, and the next supervisor takes it over")
             }),

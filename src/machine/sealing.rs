@@ -69,7 +69,7 @@ impl Machine {
             NodeMark::Running | NodeMark::StoppedUnclean => return false,
             NodeMark::StoppedClean => {}
         }
-        let Some(head) = self.heads.record() else { return false };
+        let Some(head) = self.heads.record().filter(|head| !head.unheard) else { return false };
         let Some(Turns { at_head, before, .. }) = head.turns else { return false };
         // A clean stop may lose the newest block, unless the data is known to have it; more may be lost only where a
         // program takes blocks back, and those were final. From a block above the record the distance is another one.
@@ -222,6 +222,9 @@ impl Machine {
                 missing.push(format!("block {} is not linked to the head record", head.height))
             }
             (None, _) | (_, None) => missing.push("no head is known".to_owned()),
+        }
+        if self.heads.record().is_some_and(|record| record.unheard) {
+            missing.push("blocks may have been signed beyond the head record that were not heard".to_owned());
         }
         if survey.syncing {
             missing.push("the node synchronises".to_owned());

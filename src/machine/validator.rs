@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// A survey that has not come back after this time is given up.
 const SURVEY_LOST: Duration = Duration::from_secs(60);
 /// The time between two surveys at the same head where something depends on them; less where blocks come faster.
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// For how long a survey counts at least.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Periods without a new head after which the network is asked for the reason.

@@ -142,7 +142,7 @@ mod tests {
         let block = |height: u64| Block { height, hash: Some(format!("0x{height:064x}")) };
         let recent = (1..=32).map(|back| block(height - back)).collect();
         let turns = Some(Turns { at_head: Some(3), before: Some(4), validators: 7 });
-        HeadRecord { block: block(height), timestamp: Some(7), binary: None, turns, recent }
+        HeadRecord { timestamp: Some(7), turns, recent, ..HeadRecord::new(block(height)) }
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn head_record(height: usize) -> HeadRecord {
     let block = |height: usize| Block { height: height as u64, hash: Some(format!("0x{height:064x}")) };
     // Longer than a page.
     let recent = (1..=40).map(|back| block(1000 + height - back)).collect();
-    HeadRecord { block: block(1000 + height), timestamp: Some(7), binary: None, turns: None, recent }
+    HeadRecord { timestamp: Some(7), recent, ..HeadRecord::new(block(1000 + height)) }
 }
 
 /// The head record, from the first one on.

@@ -129,14 +129,7 @@ impl Rig {
 
     fn with(policy: Policy, node: NodeMark, highest: u64) -> Rig {
         let record = Record { node, chain: Some(chain()), ..Record::new(version(Target::Genesis)) };
-        let head = HeadRecord {
-            block: block(highest),
-            timestamp: None,
-            binary: None,
-            turns: None,
-            recent: Vec::new(),
-        };
-        Rig::boot(policy, record, Some(head))
+        Rig::boot(policy, record, Some(HeadRecord::new(block(highest))))
     }
 
     fn boot(policy: Policy, record: Record, head: Option<HeadRecord>) -> Rig {

@@ -238,8 +238,10 @@ impl Sim {
             self.helped += 1;
             return;
         }
-        let unseen = self.homes.iter().any(|home| home.dead || home.is_halted() || home.is_held());
-        if !unseen {
+        let is_unheard = |home: &Home| home.head_record.as_ref().is_some_and(|record| record.unheard);
+        let unseen = |home: &Home| home.dead || home.is_halted() || home.is_held() || is_unheard(home);
+        // An order may come while a node is being started, and is repeated.
+        if self.helped == 0 && !self.homes.iter().any(unseen) {
             return;
         }
         let tip = self.chain.tip();

@@ -476,3 +476,81 @@ fn no_silent_node_waits_for_an_own_block_at_the_fork() {
     rig.machine.leave_own_block_at_the_fork();
     assert_eq!((goal(&rig), &rig.machine.departure.goal), (Some(block(H)), &Some(block(H))));
 }
+
+/// The head record after `what` has happened to a validator that signs.
+fn record_after(what: impl Fn(&mut Rig)) -> HeadRecord {
+    let mut rig = running();
+    rig.follow(92);
+    assert!(!rig.kept.as_ref().unwrap().unheard);
+    what(&mut rig);
+    rig.kept.clone().unwrap()
+}
+
+/// Blocks may be signed while another node answers, or none does: the record on disk says so, until it is the head again.
+#[test]
+fn the_head_record_is_marked_while_a_node_that_signs_is_not_heard() {
+    let foreign = |rig: &mut Rig, height| {
+        rig.pass(1);
+        let (block, parent) = (Block { height, hash: Some("0xff".to_owned()) }, Some("0xfe".to_owned()));
+        rig.feed(Event::Head(Head { block, parent, ..told(height) }));
+    };
+    let above = record_after(|rig| foreign(rig, 5_000));
+    assert!(above.unheard && above.block.height == 92);
+    assert!(record_after(|rig| foreign(rig, 10)).unheard);
+    // Five periods of a second, or a little more.
+    let fails = |rig: &mut Rig| {
+        rig.pass(1);
+        rig.feed(Event::Surveyed(Err(Failure::new(Class::Transient, "no answer"))));
+    };
+    assert!(!record_after(|rig| (0..5).for_each(|_| fails(rig))).unheard);
+    assert!(record_after(|rig| (0..6).for_each(|_| fails(rig))).unheard);
+    // A chain that stands still is heard by its surveys.
+    let stands = |rig: &mut Rig| {
+        rig.pass(1);
+        rig.surveyed(survey(92, &[]));
+    };
+    assert!(!record_after(|rig| (0..60).for_each(|_| stands(rig))).unheard);
+    let again = record_after(|rig| {
+        foreign(rig, 5_000);
+        rig.follow(93);
+    });
+    assert!(!again.unheard && again.block.height == 93);
+    let alone = record_after(|rig| rig.ask(Request::Detach));
+    assert!(alone.unheard, "it goes on with no supervisor");
+}
+
+/// A marked record proves nothing: neither that the next own block is far, nor what is final where all stand still.
+#[test]
+fn by_a_marked_head_record_a_node_signs_only_on_a_chain_that_goes_on() {
+    let turns = Some(Turns { at_head: Some(3), before: Some(4), validators: 4 });
+    let booted = |node, unheard| {
+        let record = Record { node, chain: Some(chain()), ..Record::new(version(Target::Genesis)) };
+        let head = HeadRecord { turns, unheard, ..HeadRecord::new(block(200)) };
+        Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head))
+    };
+    let stands = |mut rig: Rig| {
+        rig.head(200);
+        for _ in 0..60 {
+            rig.pass(1);
+            rig.surveyed(connected(200, &[2, 3, 4]));
+        }
+        rig
+    };
+    assert!(stands(booted(NodeMark::StoppedUnclean, false)).signs() > 0);
+    assert_eq!(booted(NodeMark::StoppedClean, true).modes(), [Mode::Silent]);
+    let mut rig = stands(booted(NodeMark::StoppedUnclean, true));
+    assert_eq!(rig.signs(), 0);
+    assert!(rig.silent().contains("were not heard"), "{}", rig.silent());
+    // To follow the chain in silence does not tell which blocks were signed before.
+    rig.head(201);
+    assert!(rig.kept.as_ref().unwrap().unheard);
+    rig.ask(Request::Sign(None));
+    assert!(rig.answer().is_err_and(|missing| missing.contains("were not heard")), "{:?}", rig.answer());
+    for height in 202..206 {
+        rig.follow(height);
+    }
+    assert_eq!(rig.signs(), 1, "{}", rig.silent());
+    rig.feed(Event::SealingStarted(Ok(())));
+    rig.follow(206);
+    assert!(!rig.kept.as_ref().unwrap().unheard);
+}

@@ -350,7 +350,7 @@ fn a_validator_that_is_alone_resumes_by_the_same_rules() {
     assert_eq!(rig.signs(), 1, "{}", rig.silent());
     // After a clean stop as well: the node may have decided a block of which nothing was heard any more.
     let turns = Some(Turns { at_head: Some(1), before: Some(1), validators: 1 });
-    let head = HeadRecord { block: block(200), timestamp: None, binary: None, turns, recent: Vec::new() };
+    let head = HeadRecord { turns, ..HeadRecord::new(block(200)) };
     let record = Record { node: NodeMark::StoppedClean, ..Record::new(version(Target::Genesis)) };
     let record = Record { chain: Some(chain()), ..record };
     let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
@@ -495,7 +495,7 @@ fn a_record_that_is_forgotten_lets_no_silent_node_sign_below_what_was_final() {
 #[test]
 fn a_record_that_has_fallen_keeps_no_node_silent() {
     let recent = vec![block(150)];
-    let head = HeadRecord { block: block(1121), timestamp: None, binary: None, turns: None, recent };
+    let head = HeadRecord { recent, ..HeadRecord::new(block(1121)) };
     let record = Record { node: NodeMark::StoppedUnclean, ..Record::new(version(Target::Genesis)) };
     let record = Record { chain: Some(chain()), ..record };
     let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
