@@ -171,20 +171,60 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the temporary files and directories that dead processes of ours have left in a directory.
-pub fn sweep(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name.to_str().and_then(writer_of).is_some_and(|(pid, serial)| is_over(pid, serial)) {
-            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+/// Directories of any size that nothing needs any more. They are out of the way at once, and removed when there is time; one
+/// that is left over is of a dead process then, and found by the next sweep.
+#[derive(Debug, Default)]
+#[must_use = "it is removed only when it is told to be"]
+pub struct Rubbish(Vec<PathBuf>);
+
+impl Rubbish {
+    /// Gives the directory a temporary name. Where it has to keep its own it stays.
+    pub fn take(&mut self, path: &Path) {
+        let aside = temp_beside(path);
+        if fs::rename(path, &aside).is_ok() {
+            note(Effect::Rename(path, &aside));
+            self.0.push(aside);
+        }
+    }
+
+    /// As [`sweep`], but directories are only found.
+    pub fn sweep(&mut self, dir: &Path) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if !name.to_str().and_then(writer_of).is_some_and(|(pid, serial)| is_over(pid, serial)) {
+                continue;
+            }
             let path = entry.path();
-            let gone = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            // Left over once more it does no harm.
-            if gone.is_ok() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.0.push(path);
+            } else if fs::remove_file(&path).is_ok() {
+                // Left over once more it does no harm.
                 note(Effect::Remove(&path));
             }
         }
     }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Removes all that can be removed.
+    pub fn remove(self) {
+        for path in self.0 {
+            if fs::remove_dir_all(&path).is_ok() {
+                note(Effect::Remove(&path));
+            }
+        }
+    }
+}
+
+/// Removes the temporary files and directories that dead processes of ours have left in a directory.
+pub fn sweep(dir: &Path) {
+    let mut rubbish = Rubbish::default();
+    rubbish.sweep(dir);
+    rubbish.remove();
 }
 
 /// The process and its serial number in a name of [`temp_beside`].

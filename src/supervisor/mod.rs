@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Signals and the child come first, then records, job results, requests, plans, heads, surveys, and the clock. Every
-//! thread has a file of its own. A bug in any of them ends the process (`cli::bug`); the node goes on.
+//! lasting thread has a file of its own. A bug in any of them ends the process (`cli::bug`); the node goes on.
 //!
 //! The journal is the `recorder`'s, a thread. While a node runs the loop does not wait for it: signals, the end of the
 //! node and requests are handled while the disk is slow. With no node running nothing else could be done, and
@@ -49,6 +49,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
+use crate::home::durable::Rubbish;
 use crate::home::{glob, launch, space};
 use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
@@ -62,7 +63,7 @@ use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 use handover::Seat;
 use head_keeper::HeadKeeper;
 use minder::Minder;
@@ -85,6 +86,9 @@ use worker::{Context, Worker};
 const SLOW_TURN: Duration = Duration::from_millis(250);
 /// Less free space than this on the data directory's file system counts as a full disk.
 const FULL_DISK: u64 = 16 * 1024 * 1024;
+
+/// How long the start of the node may wait for the removal of what has been put aside.
+const SWEPT: Duration = Duration::from_millis(200);
 
 /// How `run` ended.
 #[derive(Debug)]
@@ -127,7 +131,7 @@ fn supervise(
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
     let seat = Seat::take(home)?;
-    sweep::sweep(home);
+    remove_beside(sweep::sweep(home))?;
     // Orphans of the node come to us, so that they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
@@ -242,6 +246,25 @@ fn seed() -> u64 {
 }
 
 /// Starts a thread that ends with the process.
+/// Removes what has been put aside, and waits for the end of that only for a moment: a node is to be started.
+///
+/// # Errors
+/// If no thread can be had.
+fn remove_beside(rubbish: Rubbish) -> Result<()> {
+    if rubbish.is_empty() {
+        return Ok(());
+    }
+    let (ends, ended) = bounded::<()>(0);
+    let body = move || {
+        rubbish.remove();
+        drop(ends);
+    };
+    start_thread("sweeper", body)
+        .map_err(|e| Error::new(Kind::Io, "start the thread that removes").because(e))?;
+    let _ = ended.recv_timeout(SWEPT);
+    Ok(())
+}
+
 fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }

@@ -30,6 +30,7 @@ pub use work::Work;
 
 use crate::error::{Error, Kind, Result};
 use crate::home::beneath::Beneath;
+use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
@@ -119,7 +120,7 @@ impl Draft {
     /// # Errors
     /// If the operating system refuses.
     pub fn begin(home: &Home, name: &Name) -> Result<Self> {
-        sweep(target(home)?, None);
+        sweep_now(target(home)?, None);
         let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
         durable::mkdir(&path)?;
         let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
@@ -233,7 +234,7 @@ fn source(home: &Home, options: &Options, own: Option<&Path>) -> Result<Source> 
             .hint("set daemon_data_dir to the node's --datadir")
     })?;
     let target = target(home)?;
-    sweep(target, own);
+    sweep_now(target, own);
     let items = items(&root, &options.left_out)?;
     let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
     for item in &items {
@@ -309,10 +310,16 @@ fn check_link(source: &Path, link: &Path) -> Result<()> {
         .hint("move that into the data directory, or set unsafe_skip_backup and back up yourself"))
 }
 
-/// Removes what backups that did not end have left. One that is being made is locked; for the lock of the caller's `own` it
+fn sweep_now(dir: &Path, own: Option<&Path>) {
+    let mut rubbish = Rubbish::default();
+    sweep(dir, own, &mut rubbish);
+    rubbish.remove();
+}
+
+/// Finds what backups that did not end have left. One that is being made is locked; for the lock of the caller's `own` it
 /// would wait in vain, with the node down.
-pub(super) fn sweep(dir: &Path, own: Option<&Path>) {
-    durable::sweep(dir);
+pub(super) fn sweep(dir: &Path, own: Option<&Path>, rubbish: &mut Rubbish) {
+    rubbish.sweep(dir);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().join(MANIFEST).is_file() {
             // A manifest was being replaced.
@@ -324,9 +331,7 @@ pub(super) fn sweep(dir: &Path, own: Option<&Path>) {
             && let Ok(Some(_claim)) = claim_dir(&entry.path(), Claim::Alone)
         {
             // If it cannot be removed, the check for space takes it into account.
-            if fs::remove_dir_all(entry.path()).is_ok() {
-                note(Effect::Remove(&entry.path()));
-            }
+            rubbish.take(&entry.path());
         }
     }
 }

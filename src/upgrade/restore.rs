@@ -11,6 +11,7 @@ use super::backup::verify::check_tree;
 use super::backup::{Backup, Content, Work};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::space;
 use crate::home::trace::{Effect, note};
@@ -148,14 +149,14 @@ pub fn remove_replaced(paths: &[PathBuf]) -> Result<()> {
 
 /// Removes the unfinished tree of a restore that was cut short. A restore that is under way holds a lock. Returns where data that was
 /// replaced by earlier ones still is: that is for the operator to remove.
-pub(super) fn sweep(home: &Home) -> Vec<PathBuf> {
+pub(super) fn sweep(home: &Home, rubbish: &mut Rubbish) -> Vec<PathBuf> {
     let Ok(places) = Places::of(home) else { return Vec::new() };
     if let Ok(Some(_claim)) = claim_dir(&places.building, Claim::Alone) {
-        // The next restore removes what cannot be removed now.
-        if fs::remove_dir_all(&places.building).is_ok() {
-            note(Effect::Remove(&places.building));
-        }
+        // The next restore removes what cannot be put aside now.
+        rubbish.take(&places.building);
     }
+    // Where the data is outside of the home as well.
+    rubbish.sweep(places.live.parent().unwrap_or(Path::new("/")));
     places.replaced()
 }
 
@@ -372,7 +373,7 @@ mod tests {
         assert_ne!(rig.restore().unwrap(), first);
         assert_eq!(rig.live("geth/chain/1").as_deref(), Some("old"));
         fs::create_dir(Places::of(&rig.home).unwrap().building).unwrap();
-        assert_eq!(sweep(&rig.home).len(), 2);
+        assert_eq!(sweep(&rig.home, &mut Rubbish::default()).len(), 2);
         assert!(!Places::of(&rig.home).unwrap().building.exists());
     }
 

@@ -2,14 +2,18 @@
 //!
 //! The files of processes that still work are left: temporary names carry the process id, and backups, restores and
 //! downloads are locked. Data that a restore has replaced is the operator's and is only shown.
+//!
+//! A half-made copy of the data may be large. It is only put aside before the node starts.
 
 use super::{backup, download, rehearse, restore};
-use crate::home::{Home, durable};
+use crate::home::Home;
+use crate::home::durable::{self, Rubbish};
 use crate::machine::Target;
 use std::fs;
 
-/// Sweeps a home, its backups and what is beside its data.
-pub fn sweep(home: &Home) {
+/// Sweeps a home, its backups and what is beside its data. Returns the directories that are still to be removed.
+pub fn sweep(home: &Home) -> Rubbish {
+    let mut rubbish = Rubbish::default();
     let versions = fs::read_dir(home.upgrades()).into_iter().flatten().flatten().map(|entry| entry.path());
     let versions = versions.chain([home.target(&Target::Genesis)]);
     let ours = [home.root().to_owned(), home.dir(), home.state(), home.plans(), home.upgrades()];
@@ -20,14 +24,15 @@ pub fn sweep(home: &Home) {
         }
     }
     download::sweep(home);
-    backup::sweep(home.backups(), None);
-    rehearse::sweep(home);
-    for path in restore::sweep(home) {
+    backup::sweep(home.backups(), None, &mut rubbish);
+    rehearse::sweep(home, &mut rubbish);
+    for path in restore::sweep(home, &mut rubbish) {
         log::warn!(
             "event=replaced_data_kept path={} a restore has replaced it; remove it when it is not needed any more",
             path.display()
         );
     }
+    rubbish
 }
 
 #[cfg(test)]
@@ -64,11 +69,13 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), home.upgrades().join("v3")).unwrap();
         let replaced = home.root().join("data.replaced-x");
         fs::create_dir(&replaced).unwrap();
-        sweep(&home);
+        let rubbish = sweep(&home);
+        assert!(!places[places.len() - 1].exists(), "its name is free before it is removed");
+        rubbish.remove();
         for place in &places[..places.len() - 1] {
             assert!(!place.join(&temp).exists() && place.join("kept").exists(), "{}", place.display());
         }
-        assert!(!places[places.len() - 1].exists());
+        assert_eq!(fs::read_dir(home.backups()).unwrap().count(), 0);
         assert!(replaced.exists() && outside.path().join(&temp).exists());
     }
 }

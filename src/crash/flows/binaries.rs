@@ -101,7 +101,7 @@ pub(in crate::crash) const STAGE: Flow = Flow {
                 .flatten()
                 .any(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"))
         };
-        crate::upgrade::sweep::sweep(home);
+        crate::upgrade::sweep::sweep(home).remove();
         for dir in ["v2", "v2/bin", "v3", "v3/bin"] {
             if temporary(&home.upgrades().join(dir)) {
                 return Err(format!("the sweep leaves something in {dir}"));

@@ -182,7 +182,7 @@ pub(in crate::crash) const RESTORE: Flow = Flow {
             return Err("it cannot be finished".to_owned());
         }
         is_kept(home, Seen { acked: 1, begun: 1 })?;
-        sweep::sweep(home);
+        sweep::sweep(home).remove();
         nothing_is_left(home)
     },
 };

@@ -69,7 +69,7 @@ fn nothing_is_left(home: &Home) -> Result<(), String> {
     if !has_hidden(home.root()) {
         return Ok(());
     }
-    sweep(home);
+    sweep(home).remove();
     match has_hidden(home.root()) {
         true => Err(format!("the sweep leaves {:?}", super::tree::Tree::read(home.root()).lines())),
         false => Ok(()),

@@ -25,6 +25,7 @@ use super::run::{End, Program, run as run_program};
 use super::{Cancel, backup};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, lock_within};
 use crate::home::stamp::Stamp;
 use crate::home::{Home, durable, glob, regular};
@@ -160,12 +161,13 @@ pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Pro
 }
 
 /// Removes what a rehearsal has left that did not come to its end.
-pub(super) fn sweep(home: &Home) {
-    if fs::symlink_metadata(home.rehearsal_dir()).is_err() {
+pub(super) fn sweep(home: &Home, rubbish: &mut Rubbish) {
+    let dir = home.rehearsal_dir();
+    if fs::symlink_metadata(&dir).is_err() {
         return;
     }
-    match lock(home).and_then(|_lock| remove_leftovers(home)) {
-        Ok(()) => log::info!("event=rehearsal_swept the clone of a rehearsal that did not end was removed"),
+    match lock(home).map(|_lock| rubbish.take(&dir)) {
+        Ok(()) => log::info!("event=rehearsal_swept the clone of a rehearsal that did not end is removed"),
         Err(e) if e.kind() == Kind::Busy => {}
         Err(e) => log::warn!("event=rehearsal_not_swept {e}"),
     }
@@ -546,10 +548,11 @@ mod tests {
         fs::create_dir_all(&clone).unwrap();
         let held = lock(&home).unwrap();
         assert_eq!(lock(&home).unwrap_err().kind(), Kind::Busy);
-        sweep(&home);
-        assert!(clone.exists());
+        let mut rubbish = Rubbish::default();
+        sweep(&home, &mut rubbish);
+        assert!(clone.exists() && rubbish.is_empty());
         flock(&held, FlockOperation::Unlock).unwrap();
-        sweep(&home);
+        sweep(&home, &mut rubbish);
         assert!(!home.rehearsal_dir().exists());
     }
 

@@ -182,7 +182,7 @@ impl Ground {
         assert_eq!(stage.whole.outcome.code, 0, "{}: {}", case.name, stage.whole.stderr);
         let (_, temporary) = Tree::of(&self.rig);
         assert_eq!(temporary, [""; 0], "{} leaves temporary files behind", case.name);
-        sweep(&self.rig.as_home());
+        sweep(&self.rig.as_home()).remove();
         stage.after = Tree::of(&self.rig).0;
         stage
     }
@@ -267,7 +267,7 @@ impl Stage<'_> {
 
     /// How the home differs from that after the uninterrupted run, once it is swept as the next supervisor sweeps it.
     pub(super) fn differences(&self) -> Vec<String> {
-        sweep(&self.rig().as_home());
+        sweep(&self.rig().as_home()).remove();
         let (now, temporary) = Tree::of(self.rig());
         let mut differences = self.after.differences(&now);
         differences.extend(temporary.into_iter().map(|path| format!("{path} was not swept")));

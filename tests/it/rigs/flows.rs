@@ -214,7 +214,7 @@ pub(super) fn ends(flow: &Flow, scene: &Scene, with_node: bool, what: &str) {
     (flow.check)(rig, what);
     // Nothing is swept that the supervisor has not swept.
     let before = temporaries(rig);
-    sweep(&rig.as_home());
+    sweep(&rig.as_home()).remove();
     assert_eq!(before, temporaries(rig), "{what}");
 }
 

@@ -54,8 +54,9 @@ impl Sim {
             }
             Fault::Restart(i) => {
                 let home = &mut self.homes[i];
-                // While the disk is waited for, the upgrade that is on record may not begin.
-                let rests = home.record.upgrade.is_none() || home.inbox.is_some();
+                // A stop that a dead supervisor has recorded for an upgrade is on disk for a while after it was given up.
+                let machine = home.machine.as_ref();
+                let rests = machine.is_none_or(|machine| machine.newest_record().upgrade.is_none());
                 home.ordered = rests && (home.node.is_some() || home.is_held());
                 self.surprises(i);
                 self.request(i, Request::Restart);
