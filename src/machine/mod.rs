@@ -410,8 +410,9 @@ impl Machine {
 
     /// How often the head should be asked for where it does not come by itself.
     ///
-    /// Far from any trigger that is the configured interval. Within 60 blocks of one, and while a
-    /// new binary proves itself, it is four times per block, so that H is seen a quarter late at most.
+    /// Far from any trigger that is the configured interval, and for a validator twice per block, since its head record must
+    /// have what it signs. Within 60 blocks of one, and while a new binary proves itself, it is four times per block, so
+    /// that H is seen a quarter late at most.
     #[must_use]
     pub fn pace(&self) -> Duration {
         let head = self.head.as_ref().map(|h| h.block.height);
@@ -420,11 +421,12 @@ impl Machine {
             (_, None) => true,
             (None, Some(_)) => false,
         };
-        if near || self.record.upgrade.is_some() {
-            (self.period() / 4).max(Duration::from_millis(20)).min(self.policy.poll_interval)
-        } else {
-            self.policy.poll_interval
-        }
+        let per_block = match near || self.record.upgrade.is_some() {
+            true => 4,
+            false if self.policy.validator => 2,
+            false => return self.policy.poll_interval,
+        };
+        (self.period() / per_block).max(Duration::from_millis(20)).min(self.policy.poll_interval)
     }
 
     /// The block period, measured as the median of the last times between two blocks; until it can be, the usual one.
