@@ -11,7 +11,7 @@ use crate::home::{Home, Manifest};
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
 use crate::upgrade::download::progress::Meter;
-use crate::upgrade::download::{Progress, Rests};
+use crate::upgrade::download::{Order, Progress, Rests};
 use crate::upgrade::planned::Reader;
 use crate::upgrade::{Cancel, install, prepare};
 use rustix::termios::tcgetwinsize;
@@ -49,14 +49,9 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
     }
     let cancel = cancelled_by_signals()?;
     let mut bar = Bar::default();
-    let fetched = prepare::fetch(
-        &config,
-        home,
-        Rests::default(),
-        &upgrade,
-        &mut |progress| bar.update(&progress),
-        &cancel,
-    );
+    let order = Order { home, upgrade: &upgrade, urls: &config.download_urls };
+    let progress = &mut |progress: Progress<'_>| bar.update(&progress);
+    let fetched = prepare::fetch(&config, &order, Rests::default(), progress, &cancel);
     bar.end();
     let manifest = match fetched {
         Err(_) if cancel.is_cancelled() => {

@@ -12,7 +12,7 @@ use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask};
 use crate::upgrade::head;
 use crate::upgrade::journal::{Journal, Opened};
-use crate::upgrade::prepare::{self, Downloads, Verified};
+use crate::upgrade::prepare::{self, Known};
 use std::path::Path;
 
 /// Lets the next run try the upgrade again, with all its attempts.
@@ -30,8 +30,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     logger::show_warnings();
     let as_if_planned = Upgrade::new(name.clone(), height, Origin::Schedule);
     let cancel = cancelled_by_signals()?;
-    let (verified, downloads) = (Verified::default(), Downloads::default());
-    let ready = prepare::prepare(config, home, &verified, &downloads, &as_if_planned, &cancel)?;
+    let ready = prepare::prepare(config, home, &Known::default(), &as_if_planned, &cancel)?;
     hand.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
 }
 

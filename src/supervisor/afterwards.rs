@@ -6,7 +6,7 @@
 
 use super::worker::Context;
 use crate::machine::{Attempt, HookEnd};
-use crate::upgrade::hook::When;
+use crate::upgrade::hook::{Hook, When};
 use crate::upgrade::{Cancel, history, hook};
 use crossbeam_channel::Sender;
 use std::path::Path;
@@ -68,10 +68,14 @@ impl Drop for End {
 }
 
 fn run(program: &Path, context: &Context, progress: &Attempt, cancel: &Cancel) {
-    let occasion =
-        hook::Occasion { name: &progress.name, height: progress.height, info: progress.info.as_deref() };
-    let timeout = context.config.daemon_preupgrade_timeout;
-    let (event, text) = match hook::call(program, &context.home, When::After, occasion, timeout, cancel) {
+    let hook = Hook {
+        path: program,
+        home: &context.home,
+        when: When::After,
+        occasion: progress.into(),
+        timeout: context.config.daemon_preupgrade_timeout,
+    };
+    let (event, text) = match hook.call(cancel) {
         HookEnd::Continue => ("post_upgrade_done", format!("name={}", progress.name)),
         HookEnd::Abort(said) | HookEnd::Retry(said) => (
             "post_upgrade_failed",

@@ -56,9 +56,9 @@ use crate::machine::{
 };
 use crate::name::Name;
 use crate::upgrade::agenda::Agenda;
-use crate::upgrade::journal::Journal;
+use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::planned::Planned;
-use crate::upgrade::prepare::{Downloads, Verified};
+use crate::upgrade::prepare::{Known, Verified};
 use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
@@ -136,19 +136,12 @@ fn supervise(
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
     let current = home.read_current()?;
-    let opened = Journal::open(home)?;
-    if let Some(warning) = opened.warning {
-        log::warn!("event=journal_slot_bad {warning}");
-    }
-    match history::complete(home, &opened.record) {
-        Ok(true) => log::info!("event=history_completed the end of the last upgrade was missing"),
-        Ok(false) => {}
-        Err(e) => log::warn!("event=history_not_written {e}"),
-    }
+    let Opened { journal, record, warning } = Journal::open(home)?;
+    say_of_the_record(home, &record, warning);
     // A damaged schedule is the operator's to make anew, before an upgrade is missed.
     Agenda::load(home)?;
-    let verified = Verified::default();
-    let link = link_as_it_is(home, &verified, &opened.record, current.target)?;
+    let known = Known::default();
+    let link = link_as_it_is(home, &known.verified, &record, current.target)?;
     log::info!(
         "event=started version={} pid={} home={} data={}",
         env!("CARGO_PKG_VERSION"),
@@ -167,19 +160,14 @@ fn supervise(
     let launch = launch::last(home)?;
     let has_data = !glob::expand(&home.data().join(&config.daemon_node_lock)).is_empty();
 
-    let machine = Machine::new(policy(&config), seed(), opened.record.clone());
+    let machine = Machine::new(policy(&config), seed(), record.clone());
     let mut supervisor = Supervisor {
-        context: Context {
-            config: Arc::new(config),
-            home: home.clone(),
-            verified,
-            downloads: Downloads::default(),
-        },
+        context: Context { config: Arc::new(config), home: home.clone(), known },
         sources,
         args,
         machine,
         seat,
-        recorder: Recorder::start(home, opened.journal, channels.written.clone(), channels.struck.0.clone())?,
+        recorder: Recorder::start(home, journal, channels.written.clone(), channels.struck.0.clone())?,
         child: None,
         found: None,
         minder,
@@ -188,7 +176,7 @@ fn supervise(
         poller,
         surveyor,
         ports: Ports::default(),
-        spawned: Instant::now(),
+        spawned_at: Instant::now(),
         planned: Planned::default(),
         striking: 0,
         conflicts: BTreeSet::new(),
@@ -214,8 +202,20 @@ fn supervise(
     if let Some(what) = order {
         supervisor.feed(Event::Request(Ask { reply_to: None, what }));
     }
-    let facts = Facts { record: opened.record, link, head, has_data, launched };
+    let facts = Facts { record, link, head, has_data, launched };
     Ok(supervisor.run(&channels, facts))
+}
+
+/// Tells of a damaged slot of the journal, and completes the history by its record.
+fn say_of_the_record(home: &Home, record: &machine::Record, warning: Option<Error>) {
+    if let Some(warning) = warning {
+        log::warn!("event=journal_slot_bad {warning}");
+    }
+    match history::complete(home, record) {
+        Ok(true) => log::info!("event=history_completed the end of the last upgrade was missing"),
+        Ok(false) => {}
+        Err(e) => log::warn!("event=history_not_written {e}"),
+    }
 }
 
 fn pid(process: &launch::Process) -> u32 {
@@ -245,7 +245,6 @@ fn seed() -> u64 {
     u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
 }
 
-/// Starts a thread that ends with the process.
 /// Removes what has been put aside, and waits for the end of that only for a moment: a node is to be started.
 ///
 /// # Errors
@@ -265,6 +264,7 @@ fn remove_beside(rubbish: Rubbish) -> Result<()> {
     Ok(())
 }
 
+/// Starts a thread that ends with the process.
 fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
@@ -287,7 +287,7 @@ struct Supervisor {
     surveyor: Surveyor,
     ports: Ports,
     /// When the node was last executed.
-    spawned: Instant,
+    spawned_at: Instant,
     planned: Planned,
     /// The number of cancellations that are on their way to the disk.
     striking: usize,
@@ -523,7 +523,7 @@ impl Supervisor {
         let problems = self.planned.problems.iter().chain(&self.conflicts).cloned().collect();
         let mut view = self.machine.view();
         for plan in &mut view.planned {
-            plan.download = self.context.downloads.of(&plan.name);
+            plan.download = self.context.known.downloads.of(&plan.name);
         }
         Status {
             running: true,

@@ -6,7 +6,7 @@ use super::surveyor::Order;
 use super::{End, Supervisor, failure, node_args, poller, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
-use crate::machine::{Action, Class, Event, Failure, Job, Mode, Target, Version};
+use crate::machine::{Action, Class, Event, Failure, Job, Mode, Record, Target, Version};
 use crate::upgrade::node_args::Changes;
 use std::time::Instant;
 
@@ -14,139 +14,95 @@ impl Supervisor {
     /// Performs one action. The outcome of a prompt one is returned; that of any other comes later.
     pub(super) fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Record(record) => {
-                self.recorder.write(record);
-                // A node that runs is not kept waiting for a disk. Without one there is nothing else to do.
-                if self.child.is_some() { None } else { Some(recorded(self.recorder.wait())) }
-            }
-            Action::Link(target) => Some(match self.link(&target) {
-                Ok(()) => Event::Linked,
-                Err(e) => Event::LinkFailed {
-                    failure: failure(&e),
-                    leads_to: self.context.home.read_current_link().ok(),
-                },
-            }),
-            Action::Inspect(version) => {
-                Some(match self.context.verified.check(&self.context.home, &version) {
-                    Ok(_) => Event::Inspected,
-                    Err(e) => Event::InspectFailed(failure(&e)),
-                })
-            }
-            Action::Adopt => {
-                self.adopt();
-                None
-            }
-            Action::Spawn { version, mode, launch } => Some(match self.spawn(&version, mode, launch) {
-                Ok(pid) => Event::Spawned { pid },
-                Err(failure) => Event::SpawnFailed(failure),
-            }),
-            Action::Reexec { reply_to } => {
-                let failed = self.reexec();
-                log::error!("event=reexec_failed {failed}");
-                if let Some(to) = reply_to {
-                    self.answer(to, Reply::Refused(failed.to_string()));
-                }
-                None
-            }
+            Action::Record(record) => return self.record(record),
+            Action::Link(target) => return Some(self.linked(&target)),
+            Action::Inspect(version) => return Some(self.inspected(&version)),
+            Action::Spawn { version, mode, launch } => return Some(self.spawned(&version, mode, launch)),
+            Action::Terminate => return Some(self.terminated()),
+            Action::Kill => self.kill(),
+            Action::Adopt => self.adopt(),
+            Action::Reexec { reply_to } => self.reexec(reply_to),
             Action::AwaitRelease => {
                 let pattern = self.data_path(&self.context.config.daemon_node_lock);
                 self.release.watch(pattern);
-                None
             }
-            Action::Terminate => {
-                let sent = self.signal_child("SIGTERM", Child::terminate);
-                let failed = |e: std::io::Error| Failure::new(Class::Environment, e.to_string());
-                Some(sent.map_or_else(|e| Event::NotTerminated(failed(e)), |()| Event::Terminated))
-            }
-            Action::Kill => {
-                // A failure is logged; the end of the node is waited for in any case.
-                let _ = self.signal_child("SIGKILL", Child::kill);
-                None
-            }
-            Action::Start(job) => {
-                // A preparation is told of by the machine, once; it may be tried many times.
-                let is_often = matches!(job, Job::Prepare(_) | Job::Ahead { .. } | Job::Tend { .. });
-                let level = if is_often { log::Level::Debug } else { log::Level::Info };
-                log::log!(level, "event=job_begun job={}", describe(&job));
-                self.worker.begin(job, self.context.clone());
-                None
-            }
-            Action::CancelJob => {
-                self.worker.cancel();
-                None
-            }
-            Action::Confirm => {
-                self.poller.confirm();
-                None
-            }
-            Action::Trace { from, to } => {
-                self.ask_node(Order::Trace { from, to });
-                None
-            }
-            Action::Identify => {
-                self.ask_node(Order::Identify);
-                None
-            }
-            Action::KeepHead(record) => {
-                self.head_keeper.keep(Some(record));
-                None
-            }
-            Action::ForgetHead => {
-                self.head_keeper.keep(None);
-                None
-            }
-            Action::Survey => {
-                self.ask_node(Order::Survey);
-                None
-            }
-            Action::Recall { height } => {
-                self.ask_node(Order::Recall { height });
-                None
-            }
-            Action::StartSealing => {
-                self.ask_node(Order::StartSealing);
-                None
-            }
-            Action::StopSealing => {
-                self.ask_node(Order::StopSealing);
-                None
-            }
-            Action::Greet { validators, turn } => {
-                self.ask_node(Order::Greet { validators, turn });
-                None
-            }
-            Action::Unpeer => {
-                self.ask_node(Order::Unpeer);
-                None
-            }
-            Action::Strike { name, reply_to } => {
-                self.strike(name, reply_to);
-                None
-            }
-            Action::Answer { to, reply } => {
-                self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done));
-                None
-            }
-            Action::AfterUpgrade(progress) => {
-                self.afterwards.begin(self.context.clone(), progress);
-                None
-            }
-            Action::Tell(notice) => {
-                self.tell(notice);
-                None
-            }
-            Action::Exit { exit, node, reason } => {
-                self.end = Some(End { exit, node, reason });
-                None
-            }
+            Action::Start(job) => self.begin(job),
+            Action::CancelJob => self.worker.cancel(),
+            Action::Confirm => self.poller.confirm(),
+            Action::Trace { from, to } => self.ask_node(Order::Trace { from, to }),
+            Action::Identify => self.ask_node(Order::Identify),
+            Action::Survey => self.ask_node(Order::Survey),
+            Action::Recall { height } => self.ask_node(Order::Recall { height }),
+            Action::StartSealing => self.ask_node(Order::StartSealing),
+            Action::StopSealing => self.ask_node(Order::StopSealing),
+            Action::Greet { validators, turn } => self.ask_node(Order::Greet { validators, turn }),
+            Action::Unpeer => self.ask_node(Order::Unpeer),
+            Action::KeepHead(record) => self.head_keeper.keep(Some(record)),
+            Action::ForgetHead => self.head_keeper.keep(None),
+            Action::Strike { name, reply_to } => self.strike(name, reply_to),
+            Action::Answer { to, reply } => self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done)),
+            Action::AfterUpgrade(progress) => self.afterwards.begin(self.context.clone(), progress),
+            Action::Tell(notice) => self.tell(notice),
+            Action::Exit { exit, node, reason } => self.end = Some(End { exit, node, reason }),
         }
+        None
+    }
+
+    /// A node that runs is not kept waiting for a disk. Without one there is nothing else to do.
+    fn record(&mut self, record: Record) -> Option<Event> {
+        self.recorder.write(record);
+        if self.child.is_some() { None } else { Some(recorded(self.recorder.wait())) }
+    }
+
+    fn linked(&self, target: &Target) -> Event {
+        match self.link(target) {
+            Ok(()) => Event::Linked,
+            Err(e) => Event::LinkFailed {
+                failure: failure(&e),
+                leads_to: self.context.home.read_current_link().ok(),
+            },
+        }
+    }
+
+    fn inspected(&self, version: &Version) -> Event {
+        match self.context.known.verified.check(&self.context.home, version) {
+            Ok(_) => Event::Inspected,
+            Err(e) => Event::InspectFailed(failure(&e)),
+        }
+    }
+
+    fn spawned(&mut self, version: &Version, mode: Mode, launch: u64) -> Event {
+        match self.spawn(version, mode, launch) {
+            Ok(pid) => Event::Spawned { pid },
+            Err(failure) => Event::SpawnFailed(failure),
+        }
+    }
+
+    fn terminated(&self) -> Event {
+        match self.signal_child("SIGTERM", Child::terminate) {
+            Ok(()) => Event::Terminated,
+            Err(e) => Event::NotTerminated(Failure::new(Class::Environment, e.to_string())),
+        }
+    }
+
+    fn kill(&self) {
+        // A failure is logged; the end of the node is waited for in any case.
+        let _ = self.signal_child("SIGKILL", Child::kill);
+    }
+
+    fn begin(&mut self, job: Job) {
+        // A preparation is told of by the machine, once; it may be tried many times.
+        let is_often = matches!(job, Job::Prepare(_) | Job::Ahead { .. } | Job::Tend { .. });
+        let level = if is_often { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "event=job_begun job={}", describe(&job));
+        self.worker.begin(job, self.context.clone());
     }
 
     /// Has `current` lead to a version. A new one is verified once more: backup and hook may have taken hours.
     fn link(&self, target: &Target) -> Result<()> {
         let new = self.machine.record().upgrade.as_ref().map(|attempt| &attempt.to);
         if let Some(new) = new.filter(|new| new.target == *target) {
-            self.context.verified.check(&self.context.home, new)?;
+            self.context.known.verified.check(&self.context.home, new)?;
         }
         durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
@@ -154,23 +110,29 @@ impl Supervisor {
     fn ask_node(&self, order: Order) {
         if let Some(child) = &self.child {
             let options = poller::Options::new(&self.context.config, &self.context.home);
-            self.surveyor.order(child.pid(), self.spawned, options, order);
+            self.surveyor.order(child.pid(), self.spawned_at, options, order);
         }
     }
 
-    /// It returns only if the program at our path could not be executed.
-    fn reexec(&mut self) -> Error {
-        if !self.recorder.drain() {
-            let why = "the disk does not take what is still to be written; nothing has changed";
-            return Error::new(Kind::Io, why);
+    /// Returns only if the program at our path could not be executed.
+    fn reexec(&mut self, reply_to: Option<u64>) {
+        let failed = match self.recorder.drain() {
+            true => self.seat.hand_over(),
+            false => {
+                let why = "the disk does not take what is still to be written; nothing has changed";
+                Error::new(Kind::Io, why)
+            }
+        };
+        log::error!("event=reexec_failed {failed}");
+        if let Some(to) = reply_to {
+            self.answer(to, Reply::Refused(failed.to_string()));
         }
-        self.seat.hand_over()
     }
 
     /// Takes the node over that an earlier supervisor has launched.
     fn adopt(&mut self) {
         let Some(process) = self.found.take() else { return };
-        self.spawned = Instant::now().checked_sub(process.age).unwrap_or_else(Instant::now);
+        self.spawned_at = Instant::now().checked_sub(process.age).unwrap_or_else(Instant::now);
         self.mind(Child::adopt(process));
     }
 
@@ -183,7 +145,7 @@ impl Supervisor {
 
     fn spawn(&mut self, version: &Version, mode: Mode, number: u64) -> Result<u32, Failure> {
         let home = &self.context.home;
-        let stamp = self.context.verified.check(home, version).map_err(|e| failure(&e))?;
+        let stamp = self.context.known.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
         let fast_sync = config.validator_mode && config.daemon_fast_sync;
         let args = Changes::of(home, &version.target).map_err(|e| failure(&e))?.apply(&self.args);
@@ -198,7 +160,7 @@ impl Supervisor {
             }
         }
         let child = Child::spawn(home, &home.binary(&version.target), &launch, number, stamp)?;
-        self.spawned = Instant::now();
+        self.spawned_at = Instant::now();
         let pid = child.pid();
         self.mind(child);
         Ok(pid)

@@ -7,11 +7,12 @@ use crate::home::Home;
 use crate::machine::{Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, JobEnd, Tended};
 use crate::name::Name;
 use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
-use crate::upgrade::hook::When;
-use crate::upgrade::prepare::{Downloads, Verified};
+use crate::upgrade::hook::{Hook, When};
+use crate::upgrade::prepare::Known;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +27,7 @@ const ENDING: Duration = Duration::from_secs(5);
 pub(super) struct Context {
     pub(super) config: Arc<Config>,
     pub(super) home: Home,
-    pub(super) verified: Verified,
-    pub(super) downloads: Downloads,
+    pub(super) known: Known,
 }
 
 /// The handle of the worker thread. Dropped, the thread ends after its job.
@@ -152,12 +152,12 @@ fn tend(work: &mut Work<'_>) -> Result<Tended> {
 }
 
 fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> JobEnd {
-    let Context { config, home, verified, downloads } = context;
+    let Context { config, home, known } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
     let options = Options::new(config);
     match job {
         Job::Prepare(upgrade) => {
-            let ready = prepare::prepare(config, home, verified, downloads, upgrade, cancel);
+            let ready = prepare::prepare(config, home, known, upgrade, cancel);
             // A backup that is not possible is better known now than when the node is down.
             let wants_backup = Options::are_made(config) && home.data().exists();
             let ready = ready.and_then(|ready| match wants_backup {
@@ -185,17 +185,12 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> 
             JobEnd::Tended(tend(&mut work).map_err(failed))
         }
         Job::Hook { progress, .. } => {
-            let occasion = hook::Occasion {
-                name: &progress.name,
-                height: progress.height,
-                info: progress.info.as_deref(),
-            };
             let program = hook::pre_upgrade(home, &progress.name, config.daemon_preupgrade.as_deref());
             let timeout = config.daemon_preupgrade_timeout;
-            JobEnd::Hooked(match program {
-                Some(program) => hook::call(&program, home, When::Before, occasion, timeout, cancel),
-                None => HookEnd::Continue,
-            })
+            let call = |path: &Path| {
+                Hook { path, home, when: When::Before, occasion: progress.into(), timeout }.call(cancel)
+            };
+            JobEnd::Hooked(program.map_or(HookEnd::Continue, |program| call(&program)))
         }
         Job::Restore(progress) => {
             let name = progress.backup.as_deref().unwrap_or_default();

@@ -7,12 +7,12 @@
 //! becomes of us. A post-upgrade hook runs beside a node by design, so the node that crashes meanwhile must not wait for
 //! it; it inherits only the lock of hooks, for which the next hook waits.
 
-use super::run::{End, Program, run};
+use super::run::{End, Program, Ran, run};
 use super::{Cancel, classify};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::{HookLock, NodeLock, holders};
-use crate::machine::{Class, Failure, HookEnd};
+use crate::machine::{Attempt, Class, Failure, HookEnd};
 use crate::name::Name;
 use log::{info, warn};
 use std::fs;
@@ -40,6 +40,12 @@ pub struct Occasion<'a> {
     pub info: Option<&'a str>,
 }
 
+impl<'a> From<&'a Attempt> for Occasion<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Occasion { name: &attempt.name, height: attempt.height, info: attempt.info.as_deref() }
+    }
+}
+
 /// The side of the switch on which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -64,84 +70,89 @@ pub fn post_upgrade(home: &Home, name: &Name) -> Option<PathBuf> {
     Some(home.post_upgrade(name)).filter(|path| fs::symlink_metadata(path).is_ok())
 }
 
-/// Runs a hook for at most `timeout`, writes its output to the log, and says what it wants.
-///
-/// After a pre-upgrade hook that has ended by itself no process of it is left.
-pub fn call(
-    hook: &Path,
-    home: &Home,
-    when: When,
-    occasion: Occasion<'_>,
-    timeout: Duration,
-    cancel: &Cancel,
-) -> HookEnd {
-    // An earlier hook that uses up its time, and the grace, is gone by then.
-    let wait = Wait { until: Instant::now() + timeout + GRACE, cancel };
-    check(hook)
-        .and_then(|()| alone(hook, home, when, occasion, timeout, &wait))
-        .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))))
+/// A hook that is to be run.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook<'a> {
+    /// The program.
+    pub path: &'a Path,
+    /// The home whose locks it inherits.
+    pub home: &'a Home,
+    /// The side of the switch.
+    pub when: When,
+    /// The upgrade.
+    pub occasion: Occasion<'a>,
+    /// The longest time that it may take.
+    pub timeout: Duration,
 }
 
-/// Runs the hook with the locks that belong to it, and waits for the end of what it leaves behind.
-fn alone(
-    hook: &Path,
-    home: &Home,
-    when: When,
-    occasion: Occasion<'_>,
-    timeout: Duration,
-    wait: &Wait<'_>,
-) -> Result<HookEnd> {
-    let lock = wait.acquire(&home.hook_lock(), || HookLock::try_acquire(home))?;
-    let node = match when {
-        When::Before => Some(wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?),
-        When::After => None,
-    };
-    let retry = when == When::Before && lock.begin(&format!("{} {}", occasion.name, occasion.height))?;
-    let env = vec![
-        ("DAEMON_HOME", home.root().into()),
-        ("DAEMON_NAME", home.daemon().into()),
-        ("UPGRADE_NAME", occasion.name.as_str().into()),
-        ("UPGRADE_HEIGHT", occasion.height.to_string().into()),
-        ("UPGRADE_INFO", occasion.info.unwrap_or_default().into()),
-        ("UPGRADE_RETRY", u8::from(retry).to_string().into()),
-    ];
-    let fds = [Some(lock.as_fd()), node.as_ref().map(NodeLock::as_fd)].into_iter().flatten().collect();
-    let program =
-        Program { path: hook, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
-    let ran = run(&program, wait.cancel)?;
-    // A successful run is repeated only if we die before the journal has it; the repetition must know.
-    let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
-    if when == When::Before && is_over {
-        // The hook has ended all the same; at worst a later run gets UPGRADE_RETRY=1 without a reason.
-        lock.end().unwrap_or_else(|e| warn!("event=hook_end_not_recorded name={} {e}", occasion.name));
+impl Hook<'_> {
+    /// Runs it, writes its output to the log, and says what it wants.
+    ///
+    /// After a pre-upgrade hook that has ended by itself no process of it is left.
+    pub fn call(self, cancel: &Cancel) -> HookEnd {
+        // An earlier hook that uses up its time, and the grace, is gone by then.
+        let wait = Wait { until: Instant::now() + self.timeout + GRACE, cancel };
+        check(self.path)
+            .and_then(|()| self.alone(&wait))
+            .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))))
     }
-    show(
-        &ran.output,
-        &format!("hook={} name={}", hook.file_name().unwrap_or_default().display(), occasion.name),
-    );
-    drop((lock, node));
-    match when {
-        When::Before if ran.end != End::Cancelled => {
-            // Its group was killed this moment, and is not gone at once.
-            wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?;
+
+    /// Runs it with the locks that belong to it, and waits for the end of what it leaves behind.
+    fn alone(self, wait: &Wait<'_>) -> Result<HookEnd> {
+        let Hook { path, home, when, occasion, timeout } = self;
+        let lock = wait.acquire(&home.hook_lock(), || HookLock::try_acquire(home))?;
+        let node = match when {
+            When::Before => Some(wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?),
+            When::After => None,
+        };
+        let retry = when == When::Before && lock.begin(&format!("{} {}", occasion.name, occasion.height))?;
+        let env = vec![
+            ("DAEMON_HOME", home.root().into()),
+            ("DAEMON_NAME", home.daemon().into()),
+            ("UPGRADE_NAME", occasion.name.as_str().into()),
+            ("UPGRADE_HEIGHT", occasion.height.to_string().into()),
+            ("UPGRADE_INFO", occasion.info.unwrap_or_default().into()),
+            ("UPGRADE_RETRY", u8::from(retry).to_string().into()),
+        ];
+        let fds = [Some(lock.as_fd()), node.as_ref().map(NodeLock::as_fd)].into_iter().flatten().collect();
+        let program =
+            Program { path, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
+        let ran = run(&program, wait.cancel)?;
+        // A successful run is repeated only if we die before the journal has it; the repetition must know.
+        let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
+        if when == When::Before && is_over {
+            // The hook has ended all the same; at worst a later run gets UPGRADE_RETRY=1 without a reason.
+            lock.end().unwrap_or_else(|e| warn!("event=hook_end_not_recorded name={} {e}", occasion.name));
         }
-        When::Before => {}
-        When::After => warn_of_the_rest(home, occasion.name),
+        let whose = format!("hook={} name={}", path.file_name().unwrap_or_default().display(), occasion.name);
+        show(&ran.output, &whose);
+        drop((lock, node));
+        match when {
+            When::Before if ran.end != End::Cancelled => {
+                // Its group was killed this moment, and is not gone at once.
+                wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?;
+            }
+            When::Before => {}
+            When::After => warn_of_the_rest(home, occasion.name),
+        }
+        Ok(self.wish(&ran))
     }
-    let words = ran.last_words();
-    let failed = |class, why: String| {
-        HookEnd::Failed(Failure::new(class, format!("{}: {why}: {words}", hook.display())))
-    };
-    Ok(match ran.end {
-        End::Exited(0) => HookEnd::Continue,
-        End::Exited(ABORT) => HookEnd::Abort(words),
-        End::Exited(RETRY) => HookEnd::Retry(words),
-        End::Exited(code) => failed(Class::Permanent, format!("exit code {code}")),
-        End::Signalled(signal) => failed(Class::Permanent, format!("signal {signal}")),
-        // It has had its time, with the node down.
-        End::TimedOut => failed(Class::Permanent, format!("took longer than {} s", timeout.as_secs())),
-        End::Cancelled => failed(Class::Cancelled, "cancelled".to_owned()),
-    })
+
+    /// The wish of a hook, by how it has ended.
+    fn wish(self, ran: &Ran) -> HookEnd {
+        let words = ran.last_words();
+        let (class, why) = match ran.end {
+            End::Exited(0) => return HookEnd::Continue,
+            End::Exited(ABORT) => return HookEnd::Abort(words),
+            End::Exited(RETRY) => return HookEnd::Retry(words),
+            End::Exited(code) => (Class::Permanent, format!("exit code {code}")),
+            End::Signalled(signal) => (Class::Permanent, format!("signal {signal}")),
+            // It has had its time, with the node down.
+            End::TimedOut => (Class::Permanent, format!("took longer than {} s", self.timeout.as_secs())),
+            End::Cancelled => (Class::Cancelled, "cancelled".to_owned()),
+        };
+        HookEnd::Failed(Failure::new(class, format!("{}: {why}: {words}", self.path.display())))
+    }
 }
 
 /// Names the processes that a post-upgrade hook leaves behind: the next hook will wait for them.
@@ -241,7 +252,11 @@ mod tests {
             let occasion = Occasion { name: &self.name, height: 100, info: Some("{\"a\": 1}") };
             let hook = pre_upgrade(&self.home, &self.name, None).unwrap();
             let cancel = Cancel::new().unwrap();
-            call(&hook, &self.home, When::Before, occasion, LONG, &cancel)
+            self.hook(&hook, occasion, LONG).call(&cancel)
+        }
+
+        fn hook<'a>(&'a self, path: &'a Path, occasion: Occasion<'a>, timeout: Duration) -> Hook<'a> {
+            Hook { path, home: &self.home, when: When::Before, occasion, timeout }
         }
 
         fn fails_with(&self, part: &str) {
@@ -293,7 +308,7 @@ mod tests {
         let cancel = Cancel::new().unwrap();
         let occasion = Occasion { name: &rig.name, height: 100, info: None };
         let end = std::thread::scope(|scope| {
-            let running = scope.spawn(|| call(&hook, &rig.home, When::Before, occasion, LONG, &cancel));
+            let running = scope.spawn(|| rig.hook(&hook, occasion, LONG).call(&cancel));
             while fs::read(rig.home.hook_lock()).unwrap() != b"v2 100\n" {
                 std::thread::yield_now();
             }
@@ -342,7 +357,7 @@ mod tests {
         let cancel = Cancel::new().unwrap();
         let occasion = Occasion { name: &rig.name, height: 100, info: None };
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| call(&hook, &rig.home, When::Before, occasion, LONG, &cancel));
+            let running = scope.spawn(|| rig.hook(&hook, occasion, LONG).call(&cancel));
             while !fs::read_to_string(rig.home.root().join("left")).is_ok_and(|s| s.ends_with('\n')) {
                 std::thread::yield_now();
             }
@@ -368,14 +383,8 @@ mod tests {
         let occasion = Occasion { name: &rig.name, height: 100, info: None };
         let call = |time| {
             let cancel = Cancel::new().unwrap();
-            alone(
-                &hook,
-                &rig.home,
-                When::After,
-                occasion,
-                time,
-                &Wait { until: Instant::now() + time, cancel: &cancel },
-            )
+            let hook = Hook { when: When::After, ..rig.hook(&hook, occasion, time) };
+            hook.alone(&Wait { until: Instant::now() + time, cancel: &cancel })
         };
         assert_eq!(call(LONG).unwrap(), HookEnd::Continue);
         assert!(NodeLock::try_acquire(&rig.home).unwrap().is_some());
@@ -414,7 +423,7 @@ mod tests {
         let occasion = Occasion { name: &rig.name, height: 1, info: None };
         let hook = rig.home.pre_upgrade(&rig.name);
         let cancel = Cancel::new().unwrap();
-        let end = call(&hook, &rig.home, When::Before, occasion, Duration::from_millis(20), &cancel);
+        let end = rig.hook(&hook, occasion, Duration::from_millis(20)).call(&cancel);
         assert!(matches!(end, HookEnd::Failed(Failure { class: Class::Permanent, .. })), "{end:?}");
     }
 }

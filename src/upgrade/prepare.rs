@@ -10,7 +10,7 @@ use super::install;
 use super::node_args::Changes;
 use super::rehearse::Report;
 use super::{Cancel, hook, smoke};
-use crate::config::{Config, DownloadUrls};
+use crate::config::Config;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::stamp::Stamp;
@@ -28,19 +28,27 @@ const REPORT: Duration = Duration::from_secs(5);
 /// A download of which nothing arrives for so long has no rate worth telling.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Fetches if need be, verifies and smoke-tests the binary of `upgrade`; `downloads` shows how far a
-/// download is.
+/// The knowledge of binaries that outlives the preparation of one.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Which files were verified.
+    pub verified: Verified,
+    /// The downloads that are under way.
+    pub downloads: Downloads,
+}
+
+/// Fetches if need be, verifies and smoke-tests the binary of `upgrade`.
 ///
 /// # Errors
 /// If a part is missing or wrong, which one.
 pub fn prepare(
     config: &Config,
     home: &Home,
-    verified: &Verified,
-    downloads: &Downloads,
+    known: &Known,
     upgrade: &Upgrade,
     cancel: &Cancel,
 ) -> Result<Ready> {
+    let Known { verified, downloads } = known;
     let target = Target::Upgrade(upgrade.name.clone());
     let version = match verified.verify(home, &target, upgrade.digest.as_ref()) {
         Ok(version) => version,
@@ -51,7 +59,8 @@ pub fn prepare(
             }
             let shown = downloads.show(&upgrade.name);
             let rests = downloads.rests.clone();
-            fetch(config, home, rests, upgrade, &mut |progress| shown.update(&progress), cancel)?;
+            let order = Order { home, upgrade, urls: &config.download_urls };
+            fetch(config, &order, rests, &mut |progress| shown.update(&progress), cancel)?;
             verified.verify(home, &target, upgrade.digest.as_ref())?
         }
     };
@@ -83,21 +92,20 @@ pub fn put_aside(config: &Config, home: &Home, upgrade: &Upgrade, why: Error) ->
     Ok(())
 }
 
-/// Fetches, verifies, smoke-tests and stages the binary of `upgrade`.
+/// Fetches, verifies, smoke-tests and stages the binary of an upgrade.
 ///
 /// # Errors
 /// As [`Downloader::fetch`] and [`smoke::test`]; nothing is staged then.
 pub fn fetch(
     config: &Config,
-    home: &Home,
+    order: &Order<'_>,
     rests: Rests,
-    upgrade: &Upgrade,
     progress: &mut dyn FnMut(Progress<'_>),
     cancel: &Cancel,
 ) -> Result<Manifest> {
-    let urls: &DownloadUrls = &config.download_urls;
+    let Order { home, upgrade, .. } = order;
     let downloader = Downloader::new(Options::from(config), rests)?;
-    let fetched = downloader.fetch(&Order { home, upgrade, urls }, progress, cancel)?;
+    let fetched = downloader.fetch(order, progress, cancel)?;
     // Verified, so it may be executed; it is still below downloads/.
     fs::set_permissions(&fetched.path, Permissions::from_mode(0o500))
         .map_err(|e| Error::io("make executable", &fetched.path, e))?;

@@ -18,7 +18,7 @@ use wemixvisor::digest::Digest;
 use wemixvisor::error::{Kind, Result};
 use wemixvisor::upgrade::Cancel;
 use wemixvisor::upgrade::download::Form;
-use wemixvisor::upgrade::download::archive::extract;
+use wemixvisor::upgrade::download::archive::Packed;
 use zipper::{Item, Zipper};
 
 const MIB: usize = 1024 * 1024;
@@ -54,7 +54,8 @@ fn take_out(form: Form, bytes: &[u8], max_size: usize) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     fs::write(&from, bytes).unwrap();
-    let taken = extract(form, &from, "node", &to, max_size as u64, &Cancel::new().unwrap());
+    let packed = Packed { form, path: &from, daemon: "node" };
+    let taken = packed.extract(&to, max_size as u64, &Cancel::new().unwrap());
     let names = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
     assert_eq!(names(dir.path()).len(), if taken.is_ok() { 2 } else { 1 });
     taken.map(|(sha256, size)| {
@@ -179,7 +180,8 @@ fn a_cancelled_extraction_ends() {
     fs::write(&from, gzip(&small())).unwrap();
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
-    let err = extract(Form::Gzip, &from, "node", &to, MAX as u64, &cancel).unwrap_err();
+    let packed = Packed { form: Form::Gzip, path: &from, daemon: "node" };
+    let err = packed.extract(&to, MAX as u64, &cancel).unwrap_err();
     assert_eq!(err.kind(), Kind::Failed);
     assert!(!to.exists());
 }
@@ -191,7 +193,8 @@ fn what_stands_in_the_way_is_not_followed() {
     fs::write(&from, gzip(&small())).unwrap();
     fs::write(&precious, "x").unwrap();
     std::os::unix::fs::symlink(&precious, &to).unwrap();
-    extract(Form::Gzip, &from, "node", &to, MAX as u64, &Cancel::new().unwrap()).unwrap_err();
+    let packed = Packed { form: Form::Gzip, path: &from, daemon: "node" };
+    packed.extract(&to, MAX as u64, &Cancel::new().unwrap()).unwrap_err();
     assert_eq!(fs::read(&precious).unwrap(), b"x");
 }
 

@@ -16,8 +16,8 @@ use crate::machine::{self, BinaryState, Origin, Target};
 use crate::name::Name;
 use crate::printable::printable;
 use crate::upgrade::agenda::Agenda;
-use crate::upgrade::download::{self, Rests};
-use crate::upgrade::prepare::{Downloads, Verified, fetch, prepare};
+use crate::upgrade::download::{self, Order, Progress, Rests};
+use crate::upgrade::prepare::{Known, fetch, prepare};
 use crate::upgrade::{Cancel, install};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -63,7 +63,7 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: bool) ->
         let failures = prepare_all(config, home, &stored, &situation)?;
         (Situation::look(config, home)?.status(&stored), failures)
     };
-    report_binaries(config, home, &stored, &status, failures)
+    report_binaries((config, home), &stored, &status, failures)
 }
 
 /// Waits until the supervisor has tried every binary once, and shows what it is doing.
@@ -130,18 +130,18 @@ fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> 
     if is_missing && config.daemon_allow_download_binaries {
         tell(format_args!("{}: downloading", entry.name));
         let mut bar = Bar::default();
-        let rests = Rests::default();
-        let fetched = fetch(config, home, rests, &upgrade, &mut |progress| bar.update(&progress), cancel);
+        let order = Order { home, upgrade: &upgrade, urls: &config.download_urls };
+        let progress = &mut |progress: Progress<'_>| bar.update(&progress);
+        let fetched = fetch(config, &order, Rests::default(), progress, cancel);
         bar.end();
         fetched?;
     }
-    prepare(config, home, &Verified::default(), &Downloads::default(), &upgrade, cancel).map(drop)
+    prepare(config, home, &Known::default(), &upgrade, cancel).map(drop)
 }
 
 /// Says what is followed now, and how each binary is. One that cannot be used is an error.
 fn report_binaries(
-    config: &Config,
-    home: &Home,
+    (config, home): (&Config, &Home),
     stored: &Stored,
     status: &Status,
     mut failures: BTreeMap<Name, Error>,
@@ -155,42 +155,24 @@ fn report_binaries(
         None => text.push_str(", nothing to come\n"),
     }
     let mut worst: Option<Error> = None;
-    let (mut ready, mut shown, mut more) = (0, 0, 0);
+    let (mut ready, mut unready) = (0, Vec::new());
     let ours = status.upgrades.iter().zip(&stored.plan.upgrades);
     for (upgrade, entry) in ours.filter(|(u, _)| u.phase.is_to_come() && !u.phase.is_under_way()) {
-        let how = match failures.remove(&upgrade.name) {
-            Some(e) if e.kind() == Kind::NotFound || is_nowhere(config, home, entry) => {
-                missing(&upgrade.name)
+        let name = &upgrade.name;
+        match condition((config, home), entry, &upgrade.binary, failures.remove(name)) {
+            Condition::Ready => ready += 1,
+            Condition::NotYet(how) => unready.push((name, how)),
+            Condition::Unusable(how, error) => {
+                unready.push((name, how));
+                worst = worst.or(Some(error));
             }
-            // Another process is fetching it just now.
-            Some(e) if e.kind() == Kind::Busy => e.to_string(),
-            Some(e) => {
-                let how = format!("{e}");
-                worst = worst.or(Some(e));
-                how
-            }
-            None => match &upgrade.binary {
-                Binary::Missing => missing(&upgrade.name),
-                Binary::Failed { detail } => {
-                    worst = worst.or_else(|| Some(why(home, entry, detail)));
-                    detail.clone()
-                }
-                Binary::Verified | Binary::Staged => {
-                    ready += 1;
-                    continue;
-                }
-                Binary::Downloading { .. } => "is being downloaded".to_owned(),
-            },
-        };
-        if shown < TOLD {
-            shown += 1;
-            let _ = writeln!(text, "  {}: {}", upgrade.name, printable(&how));
-        } else {
-            more += 1;
         }
     }
-    if more > 0 {
-        let _ = writeln!(text, "  and {more} more that are not ready");
+    for (name, how) in unready.iter().take(TOLD) {
+        let _ = writeln!(text, "  {name}: {}", printable(how));
+    }
+    if unready.len() > TOLD {
+        let _ = writeln!(text, "  and {} more that are not ready", unready.len() - TOLD);
     }
     if ready > 0 {
         let _ = writeln!(text, "  {ready} ready to be switched to");
@@ -205,8 +187,36 @@ fn report_binaries(
     }
 }
 
-fn missing(name: &Name) -> String {
-    format!("the binary is missing; stage it with `wemixvisor upgrade add {name} BINARY`")
+/// How a binary is, in words where it is not ready.
+enum Condition {
+    Ready,
+    NotYet(String),
+    Unusable(String, Error),
+}
+
+/// How the binary of an upgrade is after its preparation, which may have failed.
+fn condition(
+    (config, home): (&Config, &Home),
+    entry: &Entry,
+    binary: &Binary,
+    failure: Option<Error>,
+) -> Condition {
+    let missing = || {
+        let name = &entry.name;
+        Condition::NotYet(format!(
+            "the binary is missing; stage it with `wemixvisor upgrade add {name} BINARY`"
+        ))
+    };
+    match (failure, binary) {
+        (Some(e), _) if e.kind() == Kind::NotFound || is_nowhere(config, home, entry) => missing(),
+        // Another process is fetching it just now.
+        (Some(e), _) if e.kind() == Kind::Busy => Condition::NotYet(e.to_string()),
+        (Some(e), _) => Condition::Unusable(e.to_string(), e),
+        (None, Binary::Missing) => missing(),
+        (None, Binary::Failed { detail }) => Condition::Unusable(detail.clone(), why(home, entry, detail)),
+        (None, Binary::Verified | Binary::Staged) => Condition::Ready,
+        (None, Binary::Downloading { .. }) => Condition::NotYet("is being downloaded".to_owned()),
+    }
 }
 
 /// Whether the binary is not there, and nothing says where it can be had.

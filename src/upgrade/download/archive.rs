@@ -38,43 +38,50 @@ pub(super) struct Sink<'a> {
     cancel: &'a Cancel,
 }
 
-/// Takes the file called `daemon` out of the one at `from` and writes it to `to`, which is replaced if it
-/// exists and is not executable. Returns its SHA-256 and its size, which is at most `max_size`.
-///
-/// # Errors
-/// [`Kind::BadInput`] with what is wrong with the archive; [`Kind::Io`] if the disk is full or fails;
-/// [`Kind::Failed`] if it was cancelled. Nothing is left at `to` then.
-pub fn extract(
-    form: Form,
-    from: &Path,
-    daemon: &str,
-    to: &Path,
-    max_size: u64,
-    cancel: &Cancel,
-) -> Result<(Digest, u64)> {
-    let archive = File::open(from).map_err(|e| Error::io("open", from, e))?;
-    let packed = archive.metadata().map_err(|e| Error::io("inspect", from, e))?.len();
-    let limit = max_size.min(FREE.saturating_add(packed.saturating_mul(RATIO)));
-    let mut sink = Sink::create(to, limit, cancel)?;
-    let input = BufReader::with_capacity(64 * 1024, archive);
-    let taken = match form {
-        Form::Bare => sink.take(input),
-        Form::Gzip => sink.take(MultiGzDecoder::new(input)),
-        // Other files may take as much again.
-        Form::TarGzip => tar(MultiGzDecoder::new(input), limit.saturating_mul(2), daemon, &mut sink),
-        Form::Zip => zip::extract(input, packed, daemon, &mut sink),
-    };
-    let done = taken.and_then(|()| sink.finish()).map_err(|e| match e {
-        Trouble::Archive(why) => {
-            Error::new(Kind::BadInput, "take the binary out of").at(from.display()).because(why)
+/// A file as it was downloaded, and the name of the binary in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed<'a> {
+    /// What it is by its name.
+    pub form: Form,
+    /// Where it is.
+    pub path: &'a Path,
+    /// The name of the binary.
+    pub daemon: &'a str,
+}
+
+impl Packed<'_> {
+    /// Takes the binary out and writes it to `to`, which is replaced if it exists and is not executable. Returns its SHA-256
+    /// and its size, which is at most `max_size`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`] with what is wrong with the archive; [`Kind::Io`] if the disk is full or fails;
+    /// [`Kind::Failed`] if it was cancelled. Nothing is left at `to` then.
+    pub fn extract(self, to: &Path, max_size: u64, cancel: &Cancel) -> Result<(Digest, u64)> {
+        let Packed { form, path, daemon } = self;
+        let archive = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let packed = archive.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+        let limit = max_size.min(FREE.saturating_add(packed.saturating_mul(RATIO)));
+        let mut sink = Sink::create(to, limit, cancel)?;
+        let input = BufReader::with_capacity(64 * 1024, archive);
+        let taken = match form {
+            Form::Bare => sink.take(input),
+            Form::Gzip => sink.take(MultiGzDecoder::new(input)),
+            // Other files may take as much again.
+            Form::TarGzip => tar(MultiGzDecoder::new(input), limit.saturating_mul(2), daemon, &mut sink),
+            Form::Zip => zip::extract(input, packed, daemon, &mut sink),
+        };
+        let done = taken.and_then(|()| sink.finish()).map_err(|e| match e {
+            Trouble::Archive(why) => {
+                Error::new(Kind::BadInput, "take the binary out of").at(path.display()).because(why)
+            }
+            Trouble::Ours(error) => error,
+        });
+        if done.is_err() {
+            // A part of a binary is of no use; left over it does no harm.
+            let _ = fs::remove_file(to);
         }
-        Trouble::Ours(error) => error,
-    });
-    if done.is_err() {
-        // A part of a binary is of no use; left over it does no harm.
-        let _ = fs::remove_file(to);
+        done
     }
-    done
 }
 
 /// A failure: of the archive, or of our own disk.
@@ -183,8 +190,8 @@ pub(super) fn twice<T>(daemon: &str) -> Result<T, Trouble> {
 /// The entries are read raw: the library would hold long names in memory at whatever length they claim.
 fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Result<(), Trouble> {
     let mut archive = tar::Archive::new(Counted { input, count: 0, limit });
-    let (mut found, mut entries, mut end) = (false, 0, Some(0));
-    let mut extension: Option<Extension> = None;
+    let mut search = Search { daemon, found: false, extended: false, name: None };
+    let (mut entries, mut end) = (0, Some(0));
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         entries += 1;
@@ -194,51 +201,13 @@ fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Resul
         if sink.cancel.is_cancelled() {
             return Err(Trouble::Ours(cancelled(sink.path.display())));
         }
-        let (kind, size) = (entry.header().entry_type(), entry.header().entry_size()?);
+        let size = entry.header().entry_size()?;
         end = size.checked_next_multiple_of(512).and_then(|s| s.checked_add(entry.raw_file_position()));
-        match kind {
-            EntryType::GNULongName | EntryType::XHeader | EntryType::XGlobalHeader => {
-                let name = read_extension(kind, size, &mut entry)?;
-                if kind != EntryType::XGlobalHeader {
-                    let pending = extension.get_or_insert_default();
-                    if pending.name.is_some() && name.is_some() {
-                        return bad("it gives an entry two names");
-                    }
-                    pending.name = pending.name.take().or(name);
-                } else if name.is_some() {
-                    return bad("it gives all its entries one name");
-                }
-            }
-            EntryType::Regular | EntryType::Directory => {
-                let given = extension.take().and_then(|e| e.name);
-                let name = given.unwrap_or_else(|| entry.path_bytes().into_owned());
-                let wanted = is_wanted(&name, daemon)?;
-                // Archives of old tell a directory by the end of its name alone.
-                if kind == EntryType::Directory || name.ends_with(b"/") {
-                    if wanted || size > 0 {
-                        return bad("it has a directory in the place of a file");
-                    }
-                } else if wanted {
-                    if found {
-                        return twice(daemon);
-                    }
-                    found = true;
-                    sink.expect(size)?;
-                    sink.take(&mut entry)?;
-                    if sink.size != size {
-                        return bad("it is cut short");
-                    }
-                }
-            }
-            other => {
-                let letter = char::from(other.as_byte());
-                return bad(format!("it has a link, device or other special entry (type {letter:?})"));
-            }
-        }
+        search.look_at(&mut entry, size, sink)?;
     }
     let mut rest = archive.into_inner();
     let ended = end.is_some_and(|end| rest.count > end);
-    if extension.is_some() || !ended {
+    if search.extended || !ended {
         return bad("it is cut short");
     }
     let mut chunk = [0; 4096];
@@ -249,13 +218,66 @@ fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Resul
             _ => return bad("something follows after its end"),
         }
     }
-    if found { Ok(()) } else { missing(daemon) }
+    if search.found { Ok(()) } else { missing(daemon) }
 }
 
-/// The facts about an entry from the entries before it.
-#[derive(Default)]
-struct Extension {
+/// The search for the one file, entry by entry.
+struct Search<'a> {
+    daemon: &'a str,
+    found: bool,
+    /// Whether the last entry was one that describes the next one, and the name that those give to it.
+    extended: bool,
     name: Option<Vec<u8>>,
+}
+
+impl Search<'_> {
+    fn look_at<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        size: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Trouble> {
+        let kind = entry.header().entry_type();
+        match kind {
+            EntryType::XGlobalHeader => match read_extension(kind, size, entry)? {
+                Some(_) => bad("it gives all its entries one name"),
+                None => Ok(()),
+            },
+            EntryType::GNULongName | EntryType::XHeader => {
+                let name = read_extension(kind, size, entry)?;
+                if self.name.is_some() && name.is_some() {
+                    return bad("it gives an entry two names");
+                }
+                (self.extended, self.name) = (true, self.name.take().or(name));
+                Ok(())
+            }
+            EntryType::Regular | EntryType::Directory => {
+                let name = self.name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+                self.extended = false;
+                let wanted = is_wanted(&name, self.daemon)?;
+                // Archives of old tell a directory by the end of its name alone.
+                let is_dir = kind == EntryType::Directory || name.ends_with(b"/");
+                match wanted {
+                    _ if is_dir && (wanted || size > 0) => bad("it has a directory in the place of a file"),
+                    true => self.take(entry, size, sink),
+                    false => Ok(()),
+                }
+            }
+            other => {
+                let letter = char::from(other.as_byte());
+                bad(format!("it has a link, device or other special entry (type {letter:?})"))
+            }
+        }
+    }
+
+    fn take(&mut self, entry: impl Read, size: u64, sink: &mut Sink<'_>) -> Result<(), Trouble> {
+        if std::mem::replace(&mut self.found, true) {
+            return twice(self.daemon);
+        }
+        sink.expect(size)?;
+        sink.take(entry)?;
+        if sink.size == size { Ok(()) } else { bad("it is cut short") }
+    }
 }
 
 /// Reads an entry that describes another one, and returns the name that it gives.

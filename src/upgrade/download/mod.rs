@@ -43,6 +43,7 @@ use crate::machine::{Target, Upgrade};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::install::{self, Staged};
+use archive::Packed;
 use client::Client;
 use failure::{Failure, cancelled, refuse};
 use partial::{Claim, Partial};
@@ -142,20 +143,21 @@ impl Downloader {
         durable::mkdir(&dir)?;
         let claim = Claim::take(&dir, &order.upgrade.name)?;
         partial::sweep(&dir, SystemTime::now());
-        let mut partial = Partial::open(&dir, &order.upgrade.name)?;
+        let partial = Partial::open(&dir, &order.upgrade.name)?;
         let mut known: Vec<Option<Truth>> = sources.iter().map(|_| None).collect();
         let urls: Vec<&Url> = sources.iter().map(|s| &s.url).collect();
         let mut furthest = partial.len();
+        let mut fetch = Fetch { with: self, order, partial, progress, cancel };
         let found = self.retrying(&urls, cancel, |index| {
             let source = &sources[index];
-            let found = self.attempt(order, source, &mut known[index], &mut partial, progress, cancel);
+            let found = fetch.attempt(source, &mut known[index]);
+            let received = fetch.partial.len();
             if let Err(Failure::Mirror(_, e)) = &found {
-                let total = partial.note().and_then(|note| note.total);
-                let (url, received) = (&source.url, partial.len());
-                progress(Progress { url, received, total, trouble: Some(e) });
+                let total = fetch.partial.note().and_then(|note| note.total);
+                (fetch.progress)(Progress { url: &source.url, received, total, trouble: Some(e) });
             }
-            let advanced = partial.len() >= furthest + ADVANCE;
-            furthest = furthest.max(partial.len());
+            let advanced = received >= furthest + ADVANCE;
+            furthest = furthest.max(received);
             (found, advanced)
         })?;
         Ok(Fetched::new(found, order, claim))
@@ -271,38 +273,40 @@ impl Downloader {
             }
         }
     }
+}
 
+/// The download of one binary, from whichever source.
+struct Fetch<'a> {
+    with: &'a Downloader,
+    order: &'a Order<'a>,
+    partial: Partial,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    cancel: &'a Cancel,
+}
+
+impl Fetch<'_> {
     /// Completes, verifies and unpacks the file of one source.
-    fn attempt(
-        &self,
-        order: &Order<'_>,
-        source: &Source,
-        known: &mut Option<Truth>,
-        partial: &mut Partial,
-        progress: &mut dyn FnMut(Progress<'_>),
-        cancel: &Cancel,
-    ) -> Result<Found, Failure> {
+    fn attempt(&mut self, source: &Source, known: &mut Option<Truth>) -> Result<Found, Failure> {
+        let (client, options, cancel) = (&self.with.client, &self.with.options, self.cancel);
         let truth = match known {
             Some(truth) => truth,
-            None => known.insert(Truth::gather(&self.client, source, order, &self.options, cancel)?),
+            None => known.insert(Truth::gather(client, source, self.order, options, cancel)?),
         };
-        let get = |url: &Url, headers: &[(&str, &str)]| self.client.get(url, headers, cancel);
-        let transfer = Transfer { get: &get, source, max_size: self.options.max_size, cancel };
+        let get = |url: &Url, headers: &[(&str, &str)]| client.get(url, headers, cancel);
+        let transfer = Transfer { get: &get, source, max_size: options.max_size, cancel };
         let mut fresh = false;
         loop {
-            let arrived = transfer.complete(partial, || truth.witness(), progress)?;
+            let arrived = transfer.complete(&mut self.partial, || truth.witness(), self.progress)?;
             match arrived.witness.judge(truth) {
-                Ok(downloaded) => {
-                    return self.unpack(order, source, truth, downloaded, partial, cancel);
-                }
+                Ok(downloaded) => return self.unpack(source, truth, downloaded),
                 // One of several answers may have been of another file, or the only one was cut short.
                 Err(why) if arrived.uncertain && !fresh => {
                     log::warn!("event=download_restarted url={} {why}", source.url);
-                    partial.empty()?;
+                    self.partial.empty()?;
                     fresh = true;
                 }
                 Err(why) => {
-                    partial.empty()?;
+                    self.partial.empty()?;
                     return Err(refuse(Kind::Verification, &source.url, why));
                 }
             }
@@ -310,22 +314,13 @@ impl Downloader {
     }
 
     /// Takes the binary out of a verified file.
-    fn unpack(
-        &self,
-        order: &Order<'_>,
-        source: &Source,
-        truth: &Truth,
-        downloaded: Digest,
-        partial: &mut Partial,
-        cancel: &Cancel,
-    ) -> Result<Found, Failure> {
+    fn unpack(&mut self, source: &Source, truth: &Truth, downloaded: Digest) -> Result<Found, Failure> {
         let (path, unpacked) = match source.form {
-            Form::Bare => (partial.path().to_owned(), Ok((downloaded, partial.len()))),
+            Form::Bare => (self.partial.path().to_owned(), Ok((downloaded, self.partial.len()))),
             form => {
-                let to = binary_path(order);
-                let daemon = order.home.daemon();
-                let unpacked =
-                    archive::extract(form, partial.path(), daemon, &to, self.options.max_size, cancel);
+                let to = binary_path(self.order);
+                let packed = Packed { form, path: self.partial.path(), daemon: self.order.home.daemon() };
+                let unpacked = packed.extract(&to, self.with.options.max_size, self.cancel);
                 (to, unpacked)
             }
         };
@@ -344,12 +339,12 @@ impl Downloader {
                 key: truth.key().map(|key| key.as_str().to_owned()),
             }),
             Err(e) if e.kind() == Kind::BadInput => {
-                partial.empty()?;
+                self.partial.empty()?;
                 let error = Error::new(Kind::BadInput, "what was downloaded is not the node's binary")
                     .at(&source.url)
                     .because(e);
                 // A digest that is pinned leaves other sources no room to do better.
-                match order.upgrade.digest {
+                match self.order.upgrade.digest {
                     Some(_) => {
                         Err(error.hint("correct the digest that the upgrade pins, or the file").into())
                     }

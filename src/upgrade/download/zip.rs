@@ -32,6 +32,13 @@ struct Entry {
     offset: u64,
 }
 
+impl Entry {
+    /// Whether size and CRC follow the data.
+    fn is_deferred(&self) -> bool {
+        self.flags & DESCRIPTOR != 0
+    }
+}
+
 /// The place of the central directory.
 struct Directory {
     start: u64,
@@ -56,25 +63,7 @@ pub(super) fn extract<R: Read + Seek>(
     }
     // The next entry begins where our file has ended, if nothing overlaps.
     let end = offsets.into_iter().filter(|o| *o > entry.offset).min().unwrap_or(directory.start);
-    input.seek(SeekFrom::Start(entry.offset))?;
-    let mut local = [0; LOCAL];
-    input.read_exact(&mut local)?;
-    let (name_len, extra_len) = (u16_at(&local, 26), u16_at(&local, 28));
-    let mut name = vec![0; name_len.into()];
-    input.read_exact(&mut name)?;
-    let described = [u32_at(&local, 14), u32_at(&local, 18), u32_at(&local, 22)];
-    let expected = [u64::from(entry.crc), entry.packed, entry.size];
-    let deferred = entry.flags & DESCRIPTOR != 0;
-    let agrees = |(local, central): (&u32, &u64)| u64::from(*local) == *central || (deferred && *local == 0);
-    if !local.starts_with(b"PK\x03\x04")
-        || u16_at(&local, 6) != entry.flags
-        || u16_at(&local, 8) != entry.method
-        || name != entry.name
-        || !described.iter().zip(&expected).all(agrees)
-    {
-        return bad("its directory and the header of the file contradict each other");
-    }
-    let data = entry.offset + (LOCAL as u64) + u64::from(name_len) + u64::from(extra_len);
+    let data = find_data(&mut input, &entry)?;
     if data.checked_add(entry.packed).is_none_or(|e| e > end) {
         return bad("the file overlaps something else in it");
     }
@@ -91,7 +80,34 @@ pub(super) fn extract<R: Read + Seek>(
     if size != entry.size || crc != entry.crc || packed.limit() > 0 {
         return bad("the file is not what the directory says (size or CRC-32)");
     }
-    if deferred { check_descriptor(&mut input, &entry, end - data - entry.packed) } else { Ok(()) }
+    match entry.is_deferred() {
+        true => check_descriptor(&mut input, &entry, end - data - entry.packed),
+        false => Ok(()),
+    }
+}
+
+/// The place of a file's data, behind its local header, which must agree with the directory.
+fn find_data<R: Read + Seek>(input: &mut BufReader<R>, entry: &Entry) -> Result<u64, Trouble> {
+    input.seek(SeekFrom::Start(entry.offset))?;
+    let mut local = [0; LOCAL];
+    input.read_exact(&mut local)?;
+    let (name_len, extra_len) = (u16_at(&local, 26), u16_at(&local, 28));
+    let mut name = vec![0; name_len.into()];
+    input.read_exact(&mut name)?;
+    let described = [u32_at(&local, 14), u32_at(&local, 18), u32_at(&local, 22)];
+    let expected = [u64::from(entry.crc), entry.packed, entry.size];
+    let agrees = |(local, central): (&u32, &u64)| {
+        u64::from(*local) == *central || (entry.is_deferred() && *local == 0)
+    };
+    if !local.starts_with(b"PK\x03\x04")
+        || u16_at(&local, 6) != entry.flags
+        || u16_at(&local, 8) != entry.method
+        || name != entry.name
+        || !described.iter().zip(&expected).all(agrees)
+    {
+        return bad("its directory and the header of the file contradict each other");
+    }
+    Ok(entry.offset + (LOCAL as u64) + u64::from(name_len) + u64::from(extra_len))
 }
 
 fn take(from: impl Read, sink: &mut Sink<'_>) -> Result<(u32, u64), Trouble> {
@@ -142,29 +158,7 @@ fn find_entry<R: Read + Seek>(
     let mut offsets = Vec::with_capacity(directory.entries);
     let mut found: Option<Entry> = None;
     for _ in 0..directory.entries {
-        let mut fixed = [0; CENTRAL];
-        left.read_exact(&mut fixed)?;
-        if !fixed.starts_with(b"PK\x01\x02") {
-            return bad("its directory is damaged");
-        }
-        let mut name = vec![0; u16_at(&fixed, 28).into()];
-        left.read_exact(&mut name)?;
-        let mut extra = vec![0; u16_at(&fixed, 30).into()];
-        left.read_exact(&mut extra)?;
-        let comment = u64::from(u16_at(&fixed, 32));
-        if std::io::copy(&mut (&mut left).take(comment), &mut std::io::sink())? != comment {
-            return bad("its directory is damaged");
-        }
-        let entry = Entry {
-            flags: u16_at(&fixed, 8),
-            method: u16_at(&fixed, 10),
-            crc: u32_at(&fixed, 16),
-            packed: u32_at(&fixed, 20).into(),
-            size: u32_at(&fixed, 24).into(),
-            offset: u32_at(&fixed, 42).into(),
-            name,
-        };
-        check(&entry, &fixed, &extra, directory)?;
+        let entry = read_entry(&mut left, directory)?;
         offsets.push(entry.offset);
         if !is_wanted(&entry.name, daemon)? {
             continue;
@@ -186,6 +180,34 @@ fn find_entry<R: Read + Seek>(
         Some(entry) => Ok((entry, offsets)),
         None => missing(daemon),
     }
+}
+
+/// Reads the next entry of the central directory.
+fn read_entry(left: &mut impl Read, directory: &Directory) -> Result<Entry, Trouble> {
+    let mut fixed = [0; CENTRAL];
+    left.read_exact(&mut fixed)?;
+    if !fixed.starts_with(b"PK\x01\x02") {
+        return bad("its directory is damaged");
+    }
+    let mut name = vec![0; u16_at(&fixed, 28).into()];
+    left.read_exact(&mut name)?;
+    let mut extra = vec![0; u16_at(&fixed, 30).into()];
+    left.read_exact(&mut extra)?;
+    let comment = u64::from(u16_at(&fixed, 32));
+    if std::io::copy(&mut left.take(comment), &mut std::io::sink())? != comment {
+        return bad("its directory is damaged");
+    }
+    let entry = Entry {
+        flags: u16_at(&fixed, 8),
+        method: u16_at(&fixed, 10),
+        crc: u32_at(&fixed, 16),
+        packed: u32_at(&fixed, 20).into(),
+        size: u32_at(&fixed, 24).into(),
+        offset: u32_at(&fixed, 42).into(),
+        name,
+    };
+    check(&entry, &fixed, &extra, directory)?;
+    Ok(entry)
 }
 
 /// Refuses entries that have no place in a release.
