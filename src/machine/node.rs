@@ -283,7 +283,7 @@ impl Machine {
                 self.warn("restarting", format!("failures={failures} in={wait:.1?} last={last:?}"));
                 self.save(record, AfterRecord::Start(Some(now + wait)));
             }
-            (None, _) => self.try_again(now, record, None, failure.detail, None),
+            (None, _) => self.try_again(now, record, None, failure.detail),
         }
     }
 
@@ -354,18 +354,7 @@ impl Machine {
             self.warn("unclean_stop", format!("status=\"{}\" the head may have gone back", ending.status));
         }
         self.left = record.node;
-        if !self.left_data_alone(&ending, &ran) {
-            self.departure.at = Some(ran.ended);
-            // Where its head is not that of the record, the distance from there is not known.
-            let in_order = graceful && why != Why::Crash && ran.head.as_ref() == self.heads.block();
-            self.departure.in_turn &= in_order;
-            self.departure.at_fork &= in_order;
-            self.departure.unsigned = ran.unsigned;
-            (self.departure.database, self.departure.forks) = (None, Vec::new());
-        }
-        // Only the operator's restart begins anew.
-        self.departure.goal = ran.goal.filter(|_| self.record.silent && why != Why::Restart);
-        let since = ran.since;
+        self.note_departure(&why, &ending, &ran, graceful);
         match why {
             _ if self.wish == Wish::Stop => {
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
@@ -426,25 +415,44 @@ impl Machine {
             Why::Refuse(reason) => {
                 self.save(record, AfterRecord::End { exit: Exit::Nonsense, node: None, reason });
             }
-            Why::Crash if record.upgrade.is_some() => {
-                let last = ending.last_words.as_ref().map(|last| format!(": {last}")).unwrap_or_default();
-                let reason = format!("the new binary ended: {}{last}", ending.status);
-                self.record = record;
-                if ran.mode == Mode::Dry && ending.environment.is_none() {
-                    let killed = ending.status == Status::Signal(SIGKILL);
-                    return self.failed_dry(now, reason, killed);
-                }
-                self.attempt_failed(now, reason, ending.environment);
-            }
-            // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
-            Why::Crash if self.due_while_down().is_some() || self.held().is_some() => {
-                self.restarts.fail(Some(since), now);
-                self.save(record, AfterRecord::Start(Some(now)));
-            }
-            Why::Crash => {
-                self.try_again(now, record, Some(since), ending.status.to_string(), Some(ending.status))
-            }
+            Why::Crash => self.crashed(now, record, ending, &ran),
         }
+    }
+
+    /// Notes how the last node has left the network. One that left the data alone changes nothing.
+    fn note_departure(&mut self, why: &Why, ending: &Ending, ran: &Ran, graceful: bool) {
+        if !self.left_data_alone(ending, ran) {
+            self.departure.at = Some(ran.ended);
+            // Where its head is not that of the record, the distance from there is not known.
+            let in_order = graceful && *why != Why::Crash && ran.head.as_ref() == self.heads.block();
+            self.departure.in_turn &= in_order;
+            self.departure.at_fork &= in_order;
+            self.departure.unsigned = ran.unsigned;
+            (self.departure.database, self.departure.forks) = (None, Vec::new());
+        }
+        // Only the operator's restart begins anew.
+        let lasts = self.record.silent && *why != Why::Restart;
+        self.departure.goal = ran.goal.clone().filter(|_| lasts);
+    }
+
+    /// A node has ended that was not asked to.
+    fn crashed(&mut self, now: Instant, record: Record, ending: Ending, ran: &Ran) {
+        if record.upgrade.is_some() {
+            let last = ending.last_words.as_ref().map(|last| format!(": {last}")).unwrap_or_default();
+            let reason = format!("the new binary ended: {}{last}", ending.status);
+            self.record = record;
+            if ran.mode == Mode::Dry && ending.environment.is_none() {
+                let killed = ending.status == Status::Signal(SIGKILL);
+                return self.failed_dry(now, reason, killed);
+            }
+            return self.attempt_failed(now, reason, ending.environment);
+        }
+        // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
+        if self.due_while_down().is_some() || self.held().is_some() {
+            self.restarts.fail(Some(ran.since), now);
+            return self.save(record, AfterRecord::Start(Some(now)));
+        }
+        self.try_again(now, record, Some((ran.since, ending.status)), ending.status.to_string());
     }
 
     /// The height of the head record, where it is that of a fork which the old binary lacks: the block there may be one of
@@ -493,15 +501,9 @@ impl Machine {
     }
 
     /// The restart policy: again after a backoff, or the end.
-    fn try_again(
-        &mut self,
-        now: Instant,
-        record: Record,
-        ran: Option<Instant>,
-        what: String,
-        status: Option<Status>,
-    ) {
-        self.restarts.fail(ran, now);
+    fn try_again(&mut self, now: Instant, record: Record, ran: Option<(Instant, Status)>, what: String) {
+        let (since, status) = ran.unzip();
+        self.restarts.fail(since, now);
         let failures = self.restarts.failures();
         if !self.policy.restart_on_failure {
             let reason = format!("the node ended: {what}");

@@ -56,8 +56,8 @@ impl Transfer<'_> {
         witness: impl Fn() -> Witness<'w>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Arrived<'w>, Failure> {
-        let (url, max_size) = (&self.source.url, self.max_size);
-        if !partial.can_go_on() || partial.len() > max_size {
+        let url = &self.source.url;
+        if !partial.can_go_on() || partial.len() > self.max_size {
             partial.empty()?;
         }
         let mut seen = witness();
@@ -65,29 +65,14 @@ impl Transfer<'_> {
         if partial.is_whole() {
             return Ok(Arrived { witness: seen, uncertain: true });
         }
-        let (mut response, mut body) = self.ask(partial)?;
-        if body == Body::Useless {
-            partial.empty()?;
-            (response, body) = self.ask(partial)?;
-        }
-        let (resumed, total) = match body {
-            Body::Rest { total } => (true, Some(total)),
-            Body::Whole { total } => (false, total),
-            Body::Useless => {
-                return Err(refuse(Kind::Nonsense, url, "no such range, but none was asked for"));
-            }
-        };
-        if let Some(total) = total.filter(|total| *total > max_size) {
-            let why = format!("{total} bytes are more than download_max_size {max_size}");
-            return Err(refuse(Kind::BadInput, url, why));
-        }
+        let (mut response, resumed, total) = self.answer(partial)?;
         if !resumed {
             partial.begin(Note::new(url.to_string(), strong_etag(&response), total))?;
             seen = witness();
         }
         partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
         progress(Progress { url, received: partial.len(), total, trouble: None });
-        let limit = total.unwrap_or(max_size);
+        let limit = total.unwrap_or(self.max_size);
         let received = response.read(self.cancel, |chunk| {
             if partial.len() + chunk.len() as u64 > limit {
                 return Err(refuse(Kind::BadInput, url, format!("more than {limit} bytes")));
@@ -108,6 +93,31 @@ impl Transfer<'_> {
                 partial.complete()?;
                 Ok(Arrived { witness: seen, uncertain: resumed || total.is_none() })
             }
+        }
+    }
+
+    /// The answer to the question for what is missing: whether it goes on where the prefix ends, and the size of the whole
+    /// file.
+    fn answer(&self, partial: &mut Partial) -> Result<(Response, bool, Option<u64>), Failure> {
+        let (mut response, mut body) = self.ask(partial)?;
+        if body == Body::Useless {
+            partial.empty()?;
+            (response, body) = self.ask(partial)?;
+        }
+        let (url, max_size) = (&self.source.url, self.max_size);
+        let (resumed, total) = match body {
+            Body::Rest { total } => (true, Some(total)),
+            Body::Whole { total } => (false, total),
+            Body::Useless => {
+                return Err(refuse(Kind::Nonsense, url, "no such range, but none was asked for"));
+            }
+        };
+        match total {
+            Some(total) if total > max_size => {
+                let why = format!("{total} bytes are more than download_max_size {max_size}");
+                Err(refuse(Kind::BadInput, url, why))
+            }
+            total => Ok((response, resumed, total)),
         }
     }
 
