@@ -26,7 +26,7 @@
 //! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
 //!   [`config`]: the configuration. These three and `home` are the public library.
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
-//! - [`name`], [`digest`], [`time`], [`error`], [`exit`]: plain data that all modules use. `url` and `printable`:
+//! - [`name`], [`digest`], [`time`], [`error`], [`exit`], [`force`]: plain data that all modules use. `url` and `printable`:
 //!   what may be shown of a URL, and of any text that others have written. `flags`: the grammar of a node's flags.
 //!
 //! # Where do I put …
@@ -69,6 +69,7 @@ pub mod digest;
 pub mod error;
 pub mod exit;
 mod flags;
+pub mod force;
 pub mod home;
 pub mod machine;
 pub mod name;

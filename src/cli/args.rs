@@ -20,6 +20,7 @@ use super::stage::New;
 use crate::batch::Entry;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::force::Force;
 use crate::machine::Block;
 use crate::name::Name;
 use crate::upgrade::rehearse::BLOCKS;
@@ -60,7 +61,7 @@ pub(crate) enum Command {
     Schedule {
         entry: Box<Entry>,
         now: bool,
-        force: bool,
+        force: Force,
     },
     List {
         format: Format,
@@ -98,7 +99,7 @@ pub(crate) enum Command {
     ResolveHead,
     ResolveChain,
     ResolveRollback {
-        force: bool,
+        force: Force,
     },
     ConfigShow {
         format: Format,
@@ -205,7 +206,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "upgrade" => upgrade::upgrade(args)?,
         "rehearse" => Command::Rehearse(Wanted {
             keep: args.contains("--keep"),
-            force: args.contains("--force"),
+            force: force(args),
             format: format(args),
             blocks: opt(args, word, "--blocks", blocks)?.unwrap_or(BLOCKS),
             name: free(args, word, "NAME", name)?,
@@ -218,7 +219,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "rollback" => Command::Rollback(Rollback {
             to: opt(args, word, "--to", version)?,
             restore: args.contains("--restore"),
-            force: args.contains("--force"),
+            force: force(args),
             yes: args.contains("--yes"),
             wait: args.contains("--wait"),
         }),
@@ -231,7 +232,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             "sign" => Command::ResolveSign { at: opt(args, "resolve sign", "--at", block)? },
             "head" => Command::ResolveHead,
             "chain" => Command::ResolveChain,
-            "rollback" => Command::ResolveRollback { force: args.contains("--force") },
+            "rollback" => Command::ResolveRollback { force: force(args) },
             other => return Err(unknown(&format!("resolve {other}"))),
         },
         "config" => match subcommand(args, word)?.as_str() {
@@ -263,6 +264,10 @@ fn topic(args: &mut Arguments) -> Result<Option<String>> {
 /// Whether the result is wanted as JSON.
 fn format(args: &mut Arguments) -> Format {
     if args.contains("--json") { Format::Json } else { Format::Text }
+}
+
+fn force(args: &mut Arguments) -> Force {
+    if args.contains("--force") { Force::Yes } else { Force::No }
 }
 
 fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
@@ -347,7 +352,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for line in ["upgrade schedule v2 9", "plan execute p", "plan create p v2:9"] {
-            assert_eq!((forced(line), forced(&format!("{line} --force"))), (false, true), "{line}");
+            assert_eq!((forced(line), forced(&format!("{line} --force"))), (Force::No, Force::Yes), "{line}");
         }
         let check = |next, format| Command::Check { next, format };
         assert_eq!(read("check").unwrap().command, check(false, Format::Text));
@@ -371,10 +376,13 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let plain = wanted("rehearse v2");
-        assert_eq!((plain.blocks, plain.keep, plain.force, plain.format), (100, false, false, Format::Text));
+        assert_eq!(
+            (plain.blocks, plain.keep, plain.force, plain.format),
+            (100, false, Force::No, Format::Text)
+        );
         let all = wanted("rehearse --keep v2 --blocks 7 --json");
         assert_eq!((all.blocks, all.keep, all.format, all.name.as_str()), (7, true, Format::Json, "v2"));
-        assert!(wanted("rehearse v2 --force").force);
+        assert!(wanted("rehearse v2 --force").force.is_given());
     }
 
     #[test]

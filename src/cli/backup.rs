@@ -11,6 +11,7 @@ use super::terminal::Line;
 use super::{logger, print, print_json};
 use crate::config::{Config, SignAfterUnclean};
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
 use crate::machine::{Decision, NodeMark, Record};
@@ -38,11 +39,11 @@ pub(super) fn run(command: BackupCommand, config: &Config, home: &Home) -> Resul
     }
 }
 
-fn create(config: &Config, home: &Home, name: Option<Name>, force: bool, format: Format) -> Result<()> {
+fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format: Format) -> Result<()> {
     let hand = Hand::take(home)?;
     nothing_has_the_data_open(config, home)?;
     let record = hand.record();
-    if is_unclean(record) && !force {
+    if is_unclean(record) && !force.is_given() {
         return Err(Error::new(
             Kind::NotMet,
             "the node was killed or has crashed: its data may be of different moments",
@@ -148,13 +149,13 @@ fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()
     })
 }
 
-fn restore(config: &Config, home: &Home, name: &str, force: bool, format: Format) -> Result<()> {
+fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Format) -> Result<()> {
     let mut hand = Hand::take(home)?;
     nothing_has_the_data_open(config, home)?;
     let found = backup::load(home, name)?;
     let source = &found.manifest.source;
     let here = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
-    if *source != here && !force {
+    if *source != here && !force.is_given() {
         return Err(Error::new(
             Kind::NotMet,
             format!("backup {name} is of another data directory: {}", source.display()),
@@ -164,7 +165,7 @@ fn restore(config: &Config, home: &Home, name: &str, force: bool, format: Format
     }
     // Recorded before the data is exchanged: a node that goes on from older data must not sign where it has signed.
     let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
-    hand.decide(Decision::Restore { force, silent })?;
+    hand.decide(Decision::Restore { force: force.is_given(), silent })?;
     let options = Options::new(config);
     let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
     if format == Format::Json {

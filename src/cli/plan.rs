@@ -18,6 +18,7 @@ use crate::batch::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stor
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
+use crate::force::Force;
 use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
@@ -62,7 +63,7 @@ fn validate(config: &Config, home: &Home, which: &Path, format: Format) -> Resul
         None => (batch::read_text(which)?, which.to_owned()),
     };
     let world = World::look(config, home);
-    let (plan, mut report) = validate_json(&text, &world.context(false));
+    let (plan, mut report) = validate_json(&text, &world.context(Force::No));
     if let (Some(name), Some(plan)) = (named, &plan)
         && plan.name != name
     {

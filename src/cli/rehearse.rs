@@ -9,6 +9,7 @@ use super::{print, print_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
+use crate::force::Force;
 use crate::home::Home;
 use crate::machine::Target;
 use crate::name::Name;
@@ -24,13 +25,13 @@ pub(super) struct Wanted {
     pub(super) blocks: u64,
     pub(super) keep: bool,
     /// Whether the last rehearsal is accepted as it is, and none is held.
-    pub(super) force: bool,
+    pub(super) force: Force,
     pub(super) format: Format,
 }
 
 pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
     let Wanted { name, blocks, keep, force, format } = wanted;
-    if *force {
+    if force.is_given() {
         return accept(home, name);
     }
     show_warnings();

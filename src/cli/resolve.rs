@@ -5,6 +5,7 @@ use super::home::accepted;
 use super::{logger, print};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::lock::{NodeLock, SupervisorLock};
 use crate::home::{Home, durable};
 use crate::machine::{Action, Block, Decision, Origin, Record, Refused, Upgrade, may_retry_with, resolve};
@@ -35,7 +36,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
 }
 
 /// Lets the next run go back to the old binary after a halt, by the rules of `rollback`.
-pub(super) fn rollback(config: &Config, home: &Home, force: bool) -> Result<()> {
+pub(super) fn rollback(config: &Config, home: &Home, force: Force) -> Result<()> {
     // A supervisor that runs has not halted, and holds the home.
     drop(Hand::take(home)?);
     if Journal::read(home)?.record.halted.is_none() {

@@ -8,6 +8,7 @@ use super::resolve::{carry_out, not_met};
 use super::{print, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::{Home, launch};
 use crate::machine::{Decision, Known, Target, Version, View, Wanted, WayBack, way_back};
 use crate::supervisor::{Reply, Request, Status, ask};
@@ -28,7 +29,7 @@ pub(crate) struct Options {
     /// Whether a backup takes the place of the data in any case.
     pub(crate) restore: bool,
     /// Whether the operator overrules the objections that can be overruled.
-    pub(crate) force: bool,
+    pub(crate) force: Force,
     /// Whether the operator has consented already, so that nothing is asked.
     pub(crate) yes: bool,
     /// Whether to wait until the earlier version runs.
@@ -44,7 +45,7 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     let status = running_status(home)?;
     let record = Journal::read(home)?.record;
     let to = options.to.as_ref().map(|to| verified(home, to)).transpose()?;
-    let wanted = Wanted { to, restore: options.restore, force: options.force };
+    let wanted = Wanted { to, restore: options.restore, force: options.force.is_given() };
     let known = known(config, home, status.as_ref())?;
     let way = way_back(&record, &wanted, &known).map_err(not_met)?;
     let to = &way.order.to;

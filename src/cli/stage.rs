@@ -6,6 +6,7 @@ use super::upgrade::refresh;
 use super::{print, print_json, show, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::{Home, Manifest, binary};
 use crate::machine::{Plan, Target, Version, View};
 use crate::name::Name;
@@ -23,7 +24,7 @@ pub(crate) struct New {
     pub(crate) name: Name,
     pub(crate) binary: PathBuf,
     /// Whether it may replace a staged binary, or equal the running one.
-    pub(crate) force: bool,
+    pub(crate) force: Force,
     /// The file with the arguments of the version.
     pub(crate) args: Option<PathBuf>,
     /// Arguments to add to those, and to take away from those of `run`.
@@ -115,7 +116,7 @@ fn is_what_runs(config: &Config, home: &Home, new: &New, version: Option<&str>) 
         }
         Some(_) | None => return Ok(false),
     };
-    if !new.force {
+    if !new.force.is_given() {
         let hint = "to stage it all the same, add --force";
         return Err(Error::new(Kind::NotMet, what).at(new.binary.display()).hint(hint));
     }

@@ -7,6 +7,7 @@ use super::{network, print, print_json, show, tell};
 use crate::batch::Entry;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::Home;
 use crate::machine::gates::room;
 use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
@@ -28,7 +29,7 @@ pub(super) struct Consent {
     /// The height has passed, so the upgrade is due at once.
     pub(super) now: bool,
     /// The fork is too near for the turns of all validators.
-    pub(super) force: bool,
+    pub(super) force: Force,
 }
 
 /// Plans an upgrade, unless that disagrees with what is planned or has happened, or would have consequences that the
@@ -58,7 +59,11 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
     if !is_known {
         let hint = "to have it done at once, add --now";
         mind(has_passed(config, home, height)?, consent.now, hint)?;
-        mind(lacks_room(config, home, &upgrade), consent.force, "to schedule it all the same, add --force")?;
+        mind(
+            lacks_room(config, home, &upgrade),
+            consent.force.is_given(),
+            "to schedule it all the same, add --force",
+        )?;
     }
     Agenda::edit(home, |agenda| agenda.schedule(entry))?;
     refresh(home, None);

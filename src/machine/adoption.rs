@@ -29,7 +29,7 @@ impl Machine {
         let mode = self.recorded_mode();
         let since = now.checked_sub(alive.age).unwrap_or(now);
         let text = format!("pid={} version={} age={:.0?}", alive.pid, self.version().target, alive.age);
-        self.tell(Level::Info, "adopted", text, true);
+        self.tell_history(Level::Info, "adopted", text);
         self.actions.push(Action::Adopt);
         let mut node = Node::new(alive.pid, mode, since, ChainCheck::of(&self.record));
         // The head record at its start is not known any more; the present one is higher and counts instead.

@@ -70,7 +70,7 @@ impl Machine {
         let next = self.record_order(now, &node).unwrap_or(Next::Stay);
         self.follow(now, node, next);
         let to = order.map(|order| order.to.target.to_string()).unwrap_or_default();
-        self.tell(Level::Warn, "rollback_cancelled", format!("to={to} by the operator"), true);
+        self.tell_history(Level::Warn, "rollback_cancelled", format!("to={to} by the operator"));
         Ok(format!("the node stays: the rollback to {to} is cancelled"))
     }
 
@@ -170,7 +170,7 @@ impl Machine {
 
     fn drop_order(&mut self, why: &str) {
         self.back = None;
-        self.tell(Level::Error, "rollback_refused", why.to_owned(), true);
+        self.tell_history(Level::Error, "rollback_refused", why.to_owned());
     }
 
     /// The way back is on record, and the order is carried out.

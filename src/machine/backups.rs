@@ -5,7 +5,7 @@
 //! whatever the height. When the new binary has proved itself, digests are added and old backups are removed. Both wait
 //! for everything else that the worker has to do, and end at once for it.
 
-use super::event::{Action, Ahead, Class, Failure, Job, Level, Mode, Tended};
+use super::event::{Action, Ahead, Class, Failure, Job, Level, Mode, Notice, Tended};
 use super::restart::backoff;
 use super::state::{Node, Preparation, State, Wish, Worker};
 use super::{Machine, Upgrade};
@@ -154,7 +154,7 @@ impl Machine {
             Ok(ahead) => {
                 look.rest = ahead.rest;
                 if look.lack.take().is_some() {
-                    self.tell(Level::Info, "backup_possible", format!("name={name} again"), true);
+                    self.tell_history(Level::Info, "backup_possible", format!("name={name} again"));
                 }
             }
             // Files copied before it was cancelled are kept.
@@ -166,7 +166,9 @@ impl Machine {
                 look.brought = false;
                 if is_news {
                     let text = format!("name={name} {failure}; the upgrade waits until one can be made");
-                    self.tell(Level::Warn, "backup_not_possible", text, told.is_none());
+                    let history = told.is_none();
+                    let notice = Notice { level: Level::Warn, event: "backup_not_possible", text, history };
+                    self.actions.push(Action::Tell(notice));
                 }
             }
         }
@@ -188,19 +190,17 @@ impl Machine {
                         Level::Info,
                         "backup_verified",
                         format!("backup={name} its digests are recorded"),
-                        false,
                     );
                 }
                 for name in removed {
-                    self.tell(
+                    self.tell_history(
                         Level::Info,
                         "backup_removed",
                         format!("backup={name} there are newer ones"),
-                        true,
                     );
                 }
                 for what in damaged {
-                    self.tell(Level::Error, "backup_damaged", what, true);
+                    self.tell_history(Level::Error, "backup_damaged", what);
                 }
             }
             Err(failure) => {

@@ -42,7 +42,7 @@ impl Machine {
         match result {
             Ok(Some(peer)) => {
                 let text = format!("peer={peer} the chain stands still, and a quorum is connected");
-                self.tell(Level::Info, "greeted_anew", text, false);
+                self.tell(Level::Info, "greeted_anew", text);
             }
             Ok(None) => {}
             Err(failure) => self.warn("not_greeted_anew", failure.detail),

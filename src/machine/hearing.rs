@@ -75,7 +75,7 @@ impl Machine {
                 let to = self.heads.height().unwrap_or(0);
                 let text =
                     format!("from={from} to={to} the node follows an honest chain below the head record");
-                self.tell(Level::Warn, "head_record_fell", text, true);
+                self.tell_history(Level::Warn, "head_record_fell", text);
                 self.keep_head();
             }
         }

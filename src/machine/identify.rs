@@ -138,7 +138,7 @@ impl Machine {
             identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
         self.heads.distrust();
         if is_new {
-            self.tell(Level::Error, "other_chain", theirs, true);
+            self.tell_history(Level::Error, "other_chain", theirs);
         }
     }
 
@@ -148,7 +148,7 @@ impl Machine {
         let highest = self.heads.height();
         self.heads.reset();
         let was = highest.map_or("none".to_owned(), |height| height.to_string());
-        self.tell(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"), true);
+        self.tell_history(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"));
         self.actions.push(Action::ForgetHead);
         // A node that stands still reports no head by itself.
         if self.node().is_some() {

@@ -529,8 +529,12 @@ impl Machine {
         }
     }
 
-    fn tell(&mut self, level: Level, event: &'static str, text: String, history: bool) {
-        self.actions.push(Action::Tell(Notice { level, event, text, history }));
+    fn tell(&mut self, level: Level, event: &'static str, text: String) {
+        self.actions.push(Action::Tell(Notice { level, event, text, history: false }));
+    }
+
+    fn tell_history(&mut self, level: Level, event: &'static str, text: String) {
+        self.actions.push(Action::Tell(Notice::to_history(level, event, text)));
     }
 
     /// Remembers the last warning or error, until a node runs. That the node is held is shown by itself, and must not
@@ -547,13 +551,13 @@ impl Machine {
     }
 
     fn warn(&mut self, event: &'static str, text: String) {
-        self.tell(Level::Warn, event, text, false);
+        self.tell(Level::Warn, event, text);
     }
 
     /// An outcome without its action: a bug in the loop. It is reported and changes nothing.
     fn unexpected(&mut self, event: &'static str) {
         let text = format!("event={event} state={:?}", self.state);
-        self.tell(Level::Error, "unexpected_event", text, false);
+        self.tell(Level::Error, "unexpected_event", text);
     }
 
     /// The node that runs, if one does.

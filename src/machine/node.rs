@@ -53,7 +53,7 @@ impl Machine {
             return self.adopt(now, &alive);
         }
         if recovery != Recovery::Start {
-            self.tell(Level::Warn, "recovering", recovery.to_string(), true);
+            self.tell_history(Level::Warn, "recovering", recovery.to_string());
         }
         self.clear(now, Cleared::Resume(recovery));
     }
@@ -233,7 +233,7 @@ impl Machine {
             Mode::Dry => " mode=dry",
         };
         let text = format!("pid={pid} version={}{how}", self.version().target);
-        self.tell(Level::Info, "node_started", text, false);
+        self.tell(Level::Info, "node_started", text);
         self.heads.forget_questions();
         if self.is_first_to_sign(mode) {
             self.switched = Some(now);
@@ -301,7 +301,7 @@ impl Machine {
                 let unsigned = self.is_proven_unsigned(node, *asked);
                 let (why, ran) = (why.clone(), Ran { unsigned, ..Ran::of(node, now) });
                 let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
-                self.tell(Level::Info, "node_stopped", text, false);
+                self.tell(Level::Info, "node_stopped", text);
                 self.clear(now, Cleared::Down { why, ending, ran });
             }
             State::Born
@@ -630,11 +630,10 @@ impl Machine {
                     *killed = true;
                     *reminded = now;
                     self.actions.push(Action::Kill);
-                    self.tell(
+                    self.tell_history(
                         Level::Error,
                         "killing",
                         format!("the node did not stop within {waited:.0?}"),
-                        true,
                     );
                     return;
                 }

@@ -33,7 +33,7 @@ impl Machine {
             if failures == 0 {
                 let text =
                     format!("name={} height={} from=\"{}\"", upgrade.name, upgrade.height, upgrade.origin);
-                self.tell(Level::Info, "upgrade_known", text, false);
+                self.tell(Level::Info, "upgrade_known", text);
             }
             self.prepared.insert(upgrade.name.clone(), Preparation::Working { failures });
             self.worker = Worker::Busy;
@@ -93,10 +93,10 @@ impl Machine {
         match result {
             Ok(ready) => {
                 let text = format!("name={name} sha256={}", ready.version.sha256.hex());
-                self.tell(Level::Info, "upgrade_ready", text, false);
+                self.tell(Level::Info, "upgrade_ready", text);
                 let unfit = self.open().find(|u| u.name == name).and_then(|u| self.unfit(u, &ready));
                 if let Some(why) = unfit {
-                    self.tell(Level::Error, "upgrade_unfit", format!("name={name} {why}"), true);
+                    self.tell_history(Level::Error, "upgrade_unfit", format!("name={name} {why}"));
                 }
                 self.prepared.insert(name, Preparation::Ready(ready));
             }

@@ -64,7 +64,7 @@ impl Machine {
     pub(super) fn recorded(&mut self, now: Instant) {
         if self.unwritten > 0 {
             let text = format!("the record is durable again, after {} failures", self.unwritten);
-            self.tell(Level::Info, "journal_written", text, false);
+            self.tell(Level::Info, "journal_written", text);
         }
         (self.unwritten, self.behind) = (0, false);
         if let Some(sent) = self.outgoing.take() {
@@ -157,7 +157,7 @@ impl Machine {
     /// The old record stands.
     pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
         self.unwritten = self.unwritten.saturating_add(1);
-        self.tell(Level::Error, "journal_not_written", failure.detail, false);
+        self.tell(Level::Error, "journal_not_written", failure.detail);
         let again = now + self.record_again();
         if self.outgoing.take().is_some() {
             self.node_mut().into_iter().for_each(|node| node.not_before = Some(again));
@@ -259,7 +259,7 @@ impl Machine {
         self.record = record;
         self.behind = true;
         let text = "the node is started all the same; its record is written as soon as that is possible";
-        self.tell(Level::Error, "started_unrecorded", text.to_owned(), true);
+        self.tell_history(Level::Error, "started_unrecorded", text.to_owned());
         self.spawn();
     }
 

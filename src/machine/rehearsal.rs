@@ -62,16 +62,16 @@ impl Machine {
                 match verdict {
                     Rehearsal::Failed(why) => {
                         let text = format!("name={name} the upgrade is held: {why}");
-                        self.tell(Level::Error, "rehearsal_failed", text, true);
+                        self.tell_history(Level::Error, "rehearsal_failed", text);
                     }
                     Rehearsal::Passed => {
-                        self.tell(Level::Info, "rehearsal_passed", format!("name={name}"), true);
+                        self.tell_history(Level::Info, "rehearsal_passed", format!("name={name}"));
                     }
                     Rehearsal::None => {}
                 }
             }
             Err(failure) if failure.class == Class::Cancelled => {
-                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"), false);
+                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"));
             }
             Err(failure) => {
                 let failures = self.unheld.get(name).map_or(0, |(failures, _)| *failures).saturating_add(1);

@@ -73,7 +73,7 @@ impl Machine {
             Request::ResetHead => Ok(self.reset_head(now)),
             Request::Dump => {
                 let text = self.view().to_string();
-                self.tell(Level::Info, "state", text, false);
+                self.tell(Level::Info, "state", text);
                 Ok("the log has it".to_owned())
             }
         };

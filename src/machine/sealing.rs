@@ -269,7 +269,7 @@ impl Machine {
         let waited = now.duration_since(node.since);
         if waited >= self.policy.sign_wait && !node.network.returning.overdue {
             node.network.returning.overdue = true;
-            self.tell(Level::Error, "still_silent", format!("waited={waited:.0?} {reason}; {SIGN}"), true);
+            self.tell_history(Level::Error, "still_silent", format!("waited={waited:.0?} {reason}; {SIGN}"));
         }
         self.is_stuck(now, node).then_some(Next::Stop(Why::Stuck))
     }

@@ -44,7 +44,7 @@ impl Machine {
                 (false, true) => {
                     self.restarts.fail(None, now);
                     let wait = backoff(self.restarts.failures(), self.seed);
-                    self.tell(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"), true);
+                    self.tell_history(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"));
                     self.state = State::Resting { until: now + wait, then: Rested::LinkBack };
                 }
                 (false, false) => self.halt(reason),
@@ -73,7 +73,7 @@ impl Machine {
         self.restarts.fail(None, now);
         let wait = backoff(self.restarts.failures(), self.seed);
         let text = format!("{detail}; the chain is at the fork, so it is tried again in {wait:.1?}");
-        self.tell(Level::Error, "upgrade_set_back", text, true);
+        self.tell_history(Level::Error, "upgrade_set_back", text);
         self.state = State::Resting { until: now + wait, then: Rested::GoOn };
     }
 

@@ -154,7 +154,7 @@ impl Machine {
         for (name, height, why) in missed {
             if !self.is_put_off(&name) {
                 let text = format!("name={name} height={height} head={head} the old binary goes on: {why}");
-                self.tell(Level::Error, "upgrade_overdue", text, true);
+                self.tell_history(Level::Error, "upgrade_overdue", text);
             }
             node.missed.push(name);
         }
@@ -372,7 +372,7 @@ impl Machine {
                 self.tend_backups(now);
                 let text = format!("backup={} {}", backup.name, backup.how);
                 self.backups.last = Some(text.clone());
-                self.tell(Level::Info, "backed_up", text, true);
+                self.tell_history(Level::Info, "backed_up", text);
                 let mut record = self.record.clone();
                 if let Some(progress) = &mut record.upgrade {
                     progress.backup = Some(backup.name);
@@ -385,11 +385,10 @@ impl Machine {
                 self.hooked(now, progress, retries, end)
             }
             (Job::Restore(_), JobEnd::Restored(Ok(()))) => {
-                self.tell(
+                self.tell_history(
                     Level::Warn,
                     "restored",
                     "the data is as it was before the upgrade".to_owned(),
-                    true,
                 );
                 self.link_back();
             }
@@ -472,7 +471,7 @@ impl Machine {
             record.end(outcome, detail);
             return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
         }
-        self.tell(Level::Info, "switched", format!("current={}", self.version().target), true);
+        self.tell_history(Level::Info, "switched", format!("current={}", self.version().target));
         if self.record.upgrade.as_ref().is_some_and(|p| p.attempt > 0) {
             // The attempt was recorded with the switch.
             self.spawn();
@@ -505,7 +504,11 @@ impl Machine {
             let wait = self.wait_to_start(now, &record, backoff(self.restarts.failures(), self.seed));
             return self.save(record, AfterRecord::Start(Some(now + wait)));
         }
-        self.tell(Level::Error, "attempt_failed", format!("attempt={attempt} of={ATTEMPTS} {reason}"), true);
+        self.tell_history(
+            Level::Error,
+            "attempt_failed",
+            format!("attempt={attempt} of={ATTEMPTS} {reason}"),
+        );
         if attempt < ATTEMPTS {
             let wait = self.wait_to_start(now, &self.record, backoff(attempt, self.seed));
             return self.save(self.record.clone(), AfterRecord::Start(Some(now + wait)));

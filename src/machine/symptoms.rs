@@ -34,7 +34,7 @@ impl Machine {
             let told = node.network.symptoms.get(name);
             if told.is_none_or(|at| now >= *at + REMIND && !ONCE.contains(&name)) {
                 node.network.symptoms.insert(name, now);
-                self.tell(Level::Warn, name, text, false);
+                self.tell(Level::Warn, name, text);
             }
         }
     }

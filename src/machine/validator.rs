@@ -212,11 +212,11 @@ impl Machine {
             return None;
         }
         if let Some(reason) = self.rewritten(now, node) {
-            self.tell(Level::Error, "final_block_rewritten", reason.clone(), true);
+            self.tell_history(Level::Error, "final_block_rewritten", reason.clone());
             return Some(Next::Stop(Why::Halt(reason)));
         }
         if let Some(reason) = self.duplicate_signer(node) {
-            self.tell(Level::Error, "duplicate_signer", reason.clone(), true);
+            self.tell_history(Level::Error, "duplicate_signer", reason.clone());
             return Some(Next::Stop(Why::Halt(reason)));
         }
         if self.record.silent {
@@ -278,7 +278,7 @@ impl Machine {
             Verdict::Go(reason) => {
                 node.network.named.clear();
                 if node.network.holds.take().is_some() || !matches!(reason, Reason::Open) {
-                    self.tell(Level::Info, "gates_open", format!("{what} {reason}"), true);
+                    self.tell_history(Level::Info, "gates_open", format!("{what} {reason}"));
                 }
                 true
             }
@@ -311,7 +311,7 @@ impl Machine {
         network.named.extend(gates.iter().map(Gate::name));
         if network.named.len() > before {
             let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-            self.tell(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")), false);
+            self.tell(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")));
         }
         let since = node.network.holds.as_ref().map_or(now, |(since, _)| *since);
         node.network.holds = Some((since, gates));
@@ -331,7 +331,7 @@ impl Machine {
             });
             let text =
                 format!("name={name} deadline={deadline} head={head}{fork} the upgrade has not happened");
-            self.tell(Level::Warn, "deadline_passed", text, true);
+            self.tell_history(Level::Warn, "deadline_passed", text);
         }
     }
 

@@ -7,6 +7,7 @@
 use super::install;
 use super::journal::Journal;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::lock::SupervisorLock;
 use crate::home::{Home, durable};
 use crate::machine::{NodeMark, Record, Target, Version};
@@ -84,7 +85,7 @@ fn stage_genesis(home: &Home, binary: Option<&Path>, report: &mut Report) -> Opt
     let target = Target::Genesis;
     let name = format!("genesis/bin/{}", home.daemon());
     let staged = match binary {
-        Some(source) => install::add(home, &target, source, false).map(|staged| match staged {
+        Some(source) => install::add(home, &target, source, Force::No).map(|staged| match staged {
             install::Staged::New(manifest) | install::Staged::Replaced(manifest) => {
                 report.made(&name, &manifest.sha256.to_string());
                 manifest
@@ -307,7 +308,7 @@ mod tests {
         init(&home, Some(&binary), "").unwrap();
         let v2 = Target::Upgrade("v2".parse().unwrap());
         write_elf(&binary, b"two");
-        let sha256 = install::add(&home, &v2, &binary, false).unwrap().manifest().sha256;
+        let sha256 = install::add(&home, &v2, &binary, Force::No).unwrap().manifest().sha256;
         durable::link(Path::new("upgrades/v2"), &home.current()).unwrap();
         assert!(init(&home, None, "").unwrap().to_string().contains("disagree"));
         let mut journal = Journal::open(&home).unwrap().journal;

@@ -7,6 +7,7 @@
 use super::journal::Journal;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::trace::{Effect, note};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
@@ -42,8 +43,8 @@ impl Staged {
 ///
 /// # Errors
 /// [`Kind::BadInput`] if it is not an executable for this machine; [`Kind::Failed`] if another binary
-/// is staged and `force` is not set, or the version is in use.
-pub fn add(home: &Home, target: &Target, source: &Path, force: bool) -> Result<Staged> {
+/// is staged and that is not forced, or the version is in use.
+pub fn add(home: &Home, target: &Target, source: &Path, force: Force) -> Result<Staged> {
     let from = binary::open(source)?;
     let to = home.binary(target);
     let named = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned()).display().to_string();
@@ -55,7 +56,7 @@ pub fn add(home: &Home, target: &Target, source: &Path, force: bool) -> Result<S
         if digest_of(&to).ok() == Some(sha256) {
             return keep(home, target, &describe(sha256, size));
         }
-        if !force {
+        if !force.is_given() {
             return Err(occupied_by_another(target, &to));
         }
     }
@@ -76,7 +77,7 @@ pub fn add(home: &Home, target: &Target, source: &Path, force: bool) -> Result<S
 ///
 /// # Errors
 /// As [`add`]; `file` is then left where it is.
-pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, force: bool) -> Result<Staged> {
+pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, force: Force) -> Result<Staged> {
     let opened = binary::open_regular(file)?;
     binary::check_elf(&opened, file)?;
     if opened.metadata().map_err(|e| Error::io("inspect", file, e))?.len() != manifest.size {
@@ -93,7 +94,7 @@ pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, for
         if digest_of(&to).ok() == Some(manifest.sha256) {
             return keep(home, target, manifest);
         }
-        if !force {
+        if !force.is_given() {
             return Err(occupied_by_another(target, &to));
         }
     }
@@ -329,7 +330,7 @@ mod tests {
             path
         }
 
-        fn add(&self, payload: &str, force: bool) -> Result<Staged> {
+        fn add(&self, payload: &str, force: Force) -> Result<Staged> {
             add(&self.home, &self.v2, &self.source(payload), force)
         }
     }
@@ -337,7 +338,7 @@ mod tests {
     #[test]
     fn a_staged_binary_verifies_until_it_is_changed() {
         let rig = Rig::new();
-        let Staged::New(manifest) = rig.add("one", false).unwrap() else { panic!() };
+        let Staged::New(manifest) = rig.add("one", Force::No).unwrap() else { panic!() };
         assert_eq!(manifest.sha256, Digest::sha256(&elf(b"one")));
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap(), manifest);
         let path = rig.home.binary(&rig.v2);
@@ -352,11 +353,11 @@ mod tests {
     #[test]
     fn the_same_again_changes_nothing_and_another_needs_force() {
         let rig = Rig::new();
-        let first = rig.add("one", false).unwrap().manifest().clone();
-        assert_eq!(rig.add("one", false).unwrap(), Staged::Same(first.clone()));
-        assert_eq!(rig.add("two", false).unwrap_err().kind(), Kind::Failed);
+        let first = rig.add("one", Force::No).unwrap().manifest().clone();
+        assert_eq!(rig.add("one", Force::No).unwrap(), Staged::Same(first.clone()));
+        assert_eq!(rig.add("two", Force::No).unwrap_err().kind(), Kind::Failed);
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap(), first);
-        let Staged::Replaced(second) = rig.add("two", true).unwrap() else { panic!() };
+        let Staged::Replaced(second) = rig.add("two", Force::Yes).unwrap() else { panic!() };
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap(), second);
     }
 
@@ -367,7 +368,7 @@ mod tests {
         fs::write(&script, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
         for source in [script, rig.dir.path().join("missing"), rig.dir.path().to_owned()] {
-            add(&rig.home, &rig.v2, &source, true).unwrap_err();
+            add(&rig.home, &rig.v2, &source, Force::Yes).unwrap_err();
         }
         assert_eq!(staged(&rig.home).unwrap(), []);
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap_err().kind(), Kind::NotFound);
@@ -376,18 +377,18 @@ mod tests {
     #[test]
     fn a_version_in_use_is_never_touched() {
         let rig = Rig::new();
-        let sha256 = rig.add("one", false).unwrap().manifest().sha256;
+        let sha256 = rig.add("one", Force::No).unwrap().manifest().sha256;
         durable::link(Path::new("upgrades/v2"), &rig.home.current()).unwrap();
-        assert!(rig.add("two", true).unwrap_err().to_string().contains("in use"));
-        assert_eq!(rig.add("one", false).unwrap().manifest().sha256, sha256);
+        assert!(rig.add("two", Force::Yes).unwrap_err().to_string().contains("in use"));
+        assert_eq!(rig.add("one", Force::No).unwrap().manifest().sha256, sha256);
         fs::remove_file(rig.home.current()).unwrap();
         Journal::create(&rig.home, &Record::new(Version { target: rig.v2.clone(), sha256 })).unwrap();
-        assert!(rig.add("two", true).unwrap_err().to_string().contains("in use"));
+        assert!(rig.add("two", Force::Yes).unwrap_err().to_string().contains("in use"));
         assert!(quarantine(&rig.home, &"v2".parse().unwrap()).is_err());
         verify(&rig.home, &rig.v2, None).unwrap();
         fs::remove_file(rig.home.binary(&rig.v2)).unwrap();
-        assert!(rig.add("two", false).unwrap_err().to_string().contains("in use"));
-        rig.add("one", false).unwrap();
+        assert!(rig.add("two", Force::No).unwrap_err().to_string().contains("in use"));
+        rig.add("one", Force::No).unwrap();
     }
 
     #[test]
@@ -396,7 +397,7 @@ mod tests {
         let name: Name = "v2".parse().unwrap();
         durable::mkdir(&rig.home.upgrade(&name)).unwrap();
         fs::write(rig.home.pre_upgrade(&name), "hook").unwrap();
-        rig.add("one", false).unwrap();
+        rig.add("one", Force::No).unwrap();
         assert_eq!(fs::read(rig.home.pre_upgrade(&name)).unwrap(), b"hook");
     }
 
@@ -411,7 +412,7 @@ mod tests {
         assert_eq!(verify(&rig.home, &rig.v2, Some(&wrong)).unwrap_err().kind(), Kind::Verification);
         assert_eq!(verify(&rig.home, &rig.v2, Some(&right)).unwrap().verified, Verified::Digest);
         fs::remove_file(rig.home.manifest(&rig.v2)).unwrap();
-        let Staged::Same(manifest) = add(&rig.home, &rig.v2, &path, false).unwrap() else { panic!() };
+        let Staged::Same(manifest) = add(&rig.home, &rig.v2, &path, Force::No).unwrap() else { panic!() };
         assert_eq!(verify(&rig.home, &rig.v2, Some(&right)).unwrap(), manifest);
         assert_eq!(verify(&rig.home, &rig.v2, Some(&wrong)).unwrap_err().kind(), Kind::Verification);
     }
@@ -426,17 +427,17 @@ mod tests {
         durable::mkdir(rig.home.binary(&rig.v2).parent().unwrap()).unwrap();
         describe(&one).save(&rig.home.manifest(&rig.v2)).unwrap();
         verify(&rig.home, &rig.v2, None).unwrap_err();
-        rig.add("one", false).unwrap();
+        rig.add("one", Force::No).unwrap();
         describe(&two).save(&rig.home.manifest(&rig.v2)).unwrap();
         assert_eq!(verify(&rig.home, &rig.v2, None).unwrap_err().kind(), Kind::Verification);
-        rig.add("two", true).unwrap();
+        rig.add("two", Force::Yes).unwrap();
         verify(&rig.home, &rig.v2, None).unwrap();
     }
 
     #[test]
     fn a_bad_binary_is_moved_aside() {
         let rig = Rig::new();
-        rig.add("one", false).unwrap();
+        rig.add("one", Force::No).unwrap();
         let moved = quarantine(&rig.home, &"v2".parse().unwrap()).unwrap();
         assert_eq!(fs::read(&moved).unwrap(), elf(b"one"));
         assert_eq!(fs::metadata(&moved).unwrap().permissions().mode() & 0o777, 0o400);
@@ -451,7 +452,7 @@ mod tests {
         let manifest =
             Manifest::new(Digest::sha256(&elf(b"on")), elf(b"on").len() as u64, "x", Verified::Digest);
         assert_eq!(
-            place(&rig.home, &rig.v2, &file, &manifest, false).unwrap_err().kind(),
+            place(&rig.home, &rig.v2, &file, &manifest, Force::No).unwrap_err().kind(),
             Kind::Verification
         );
     }

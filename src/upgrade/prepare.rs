@@ -13,6 +13,7 @@ use super::{Cancel, hook, smoke};
 use crate::config::Config;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::stamp::Stamp;
 use crate::home::{Home, Manifest, binary};
 use crate::machine::{Download, Ready, Rehearsal, Target, Upgrade, Version};
@@ -110,7 +111,7 @@ pub fn fetch(
     fs::set_permissions(&fetched.path, Permissions::from_mode(0o500))
         .map_err(|e| Error::io("make executable", &fetched.path, e))?;
     let said = smoke::test(&fetched.path, &config.daemon_smoke_args, home.root(), cancel)?;
-    let manifest = fetched.stage(home, false)?.manifest().clone();
+    let manifest = fetched.stage(home, Force::No)?.manifest().clone();
     install::describe(home, &Target::Upgrade(upgrade.name.clone()), said.told.as_deref(), false)?;
     log::info!(
         "event=downloaded name={} url={} sha256={}",

@@ -110,7 +110,7 @@ impl Rig {
     /// Fetches and stages, and checks that what is staged is `expected`, executable and alone.
     pub(crate) fn install(&self, expected: &[u8]) -> Staged {
         let fetched = self.fetch().unwrap_or_else(|e| panic!("{e}"));
-        let staged = fetched.stage(&self.home, false).unwrap();
+        let staged = fetched.stage(&self.home, wemixvisor::force::Force::No).unwrap();
         let binary = self.home.binary(&Target::Upgrade(self.upgrade.name.clone()));
         assert!(fs::read(&binary).unwrap() == expected, "another file is staged");
         assert_eq!(executables(self.home.root()), [binary]);

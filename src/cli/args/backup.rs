@@ -2,6 +2,7 @@
 
 use super::{Format, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
 use crate::error::Result;
+use crate::force::Force;
 use crate::name::Name;
 use pico_args::Arguments;
 use std::ffi::OsString;
@@ -10,11 +11,11 @@ use std::time::Duration;
 /// A command about backups.
 #[derive(Debug, PartialEq)]
 pub(crate) enum BackupCommand {
-    Create { name: Option<Name>, force: bool, format: Format },
+    Create { name: Option<Name>, force: Force, format: Format },
     List { format: Format },
     Show { name: String, format: Format },
     Verify { name: String, format: Format },
-    Restore { name: String, force: bool, format: Format },
+    Restore { name: String, force: Force, format: Format },
     Prune(Prune),
 }
 
@@ -35,7 +36,8 @@ pub(crate) struct Prune {
 pub(super) fn backup(args: &mut Arguments) -> Result<BackupCommand> {
     let sub = subcommand(args, "backup")?;
     let word = &format!("backup {sub}");
-    let (format, force) = (format(args), ["create", "restore"].contains(&&*sub) && args.contains("--force"));
+    let takes_force = ["create", "restore"].contains(&&*sub);
+    let (format, force) = (format(args), if takes_force { super::force(args) } else { Force::No });
     Ok(match sub.as_str() {
         "create" => {
             let given: Option<OsString> = opt_free(args, word)?;

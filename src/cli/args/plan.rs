@@ -3,6 +3,7 @@
 use super::{Format, entry, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
 use crate::batch::Entry;
 use crate::error::Result;
+use crate::force::Force;
 use crate::name::Name;
 use pico_args::Arguments;
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ pub(crate) enum PlanCommand {
     },
     Execute {
         plan: Name,
-        force: bool,
+        force: Force,
     },
     Pause(Name),
     Resume(Name),
@@ -61,7 +62,7 @@ pub(crate) struct NewPlan {
     pub(crate) from: Option<PathBuf>,
     pub(crate) upgrades: Vec<Entry>,
     /// Whether it is made although a fork is too near.
-    pub(crate) force: bool,
+    pub(crate) force: Force,
 }
 
 pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
@@ -90,7 +91,7 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         "show" => PlanCommand::Show { format: format(args), plan: free(args, word, "NAME", name)? },
         "list" => PlanCommand::List { format: format(args) },
         "execute" => {
-            PlanCommand::Execute { force: args.contains("--force"), plan: free(args, word, "NAME", name)? }
+            PlanCommand::Execute { force: super::force(args), plan: free(args, word, "NAME", name)? }
         }
         "pause" => PlanCommand::Pause(free(args, word, "NAME", name)?),
         "resume" => PlanCommand::Resume(free(args, word, "NAME", name)?),
@@ -111,7 +112,7 @@ fn create(args: &mut Arguments, word: &str) -> Result<NewPlan> {
     let description = opt(args, word, "--description", |s| Ok(s.to_owned()))?;
     let chain_id = opt(args, word, "--chain-id", chain_id)?;
     let from = opt(args, word, "--from", |s| Ok(PathBuf::from(s)))?;
-    let force = args.contains("--force");
+    let force = super::force(args);
     let name = free(args, word, "NAME", name)?;
     let mut upgrades = Vec::new();
     while let Some(entry) = some(args, word, "NAME:HEIGHT", str::parse::<Entry>)? {

@@ -16,7 +16,7 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
-            let (now, force) = (args.contains("--now"), args.contains("--force"));
+            let (now, force) = (args.contains("--now"), super::force(args));
             let entry = entry(args, &word, |args| {
                 let name = free(args, &word, "NAME", name)?;
                 Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
@@ -32,7 +32,7 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
             let add_args = every(args, &word, "--add-arg")?;
             let drop_args = every(args, &word, "--drop-arg")?;
             let file = opt(args, &word, "--args", |text| Ok(PathBuf::from(text)))?;
-            let force = args.contains("--force");
+            let force = super::force(args);
             let name = free(args, &word, "NAME", name)?;
             let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
@@ -93,6 +93,7 @@ pub(super) fn entry(
 mod tests {
     use super::super::parse;
     use super::*;
+    use crate::force::Force;
 
     #[test]
     fn arguments_of_a_version_may_look_like_flags_of_a_command() {
@@ -103,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             (new.force, &new.add_args[..], &new.drop_args[..]),
-            (false, &["--force".to_owned(), "--x=1".to_owned()][..], &["--mine".to_owned()][..],)
+            (Force::No, &["--force".to_owned(), "--x=1".to_owned()][..], &["--mine".to_owned()][..],)
         );
         // The node has a flag of this name as well as we.
         let line = "upgrade add v2 b --add-arg --config=n.toml --drop-arg --home --add-arg=--config";

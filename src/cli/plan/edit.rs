@@ -32,7 +32,7 @@ pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
         return Err(Error::new(Kind::BadInput, what).because(report));
     }
     let world = World::look(config, home);
-    let short = if force { Report::default() } else { world.short_of_room(&plan) };
+    let short = if force.is_given() { Report::default() } else { world.short_of_room(&plan) };
     if !short.findings.is_empty() {
         let what = format!("plan {name} leaves too little room before a fork");
         let hint = "to make it all the same, add --force";

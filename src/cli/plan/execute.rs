@@ -11,6 +11,7 @@ use crate::cli::logger::show_warnings;
 use crate::cli::{print, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::Home;
 use crate::machine::{self, BinaryState, Origin, Target};
 use crate::name::Name;
@@ -32,13 +33,13 @@ const LOOK: Duration = Duration::from_millis(200);
 const TOLD: usize = 20;
 
 /// Follows a plan, unless it makes no sense here and now. With `force` it is followed although a fork is too near.
-pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: bool) -> Result<()> {
+pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -> Result<()> {
     let stored = plans(home).load(name)?;
     let world = World::look(config, home);
     let report = validate(&stored.plan, &world.context(force));
     if !report.is_valid() {
         let what = format!("plan {name} cannot be followed");
-        let only_room = validate(&stored.plan, &world.context(true)).is_valid();
+        let only_room = validate(&stored.plan, &world.context(Force::Yes)).is_valid();
         let kind = if only_room { Kind::NotMet } else { Kind::BadInput };
         let error = Error::new(kind, what).at(plans(home).path(name).display()).because(report);
         return Err(if only_room { error.hint(FORCE) } else { error });

@@ -7,6 +7,7 @@ use crate::cli::home::running_status;
 use crate::cli::network;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::force::Force;
 use crate::home::Home;
 use crate::machine::{self, Activity, BinaryState, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
@@ -178,8 +179,8 @@ impl World {
     }
 
     /// The same in the form in which the judge takes it. With `force` too little room before a fork is a warning.
-    pub(super) fn context(&self, force: bool) -> Context<'_> {
-        let severity = if force { Severity::Warning } else { Severity::Error };
+    pub(super) fn context(&self, force: Force) -> Context<'_> {
+        let severity = if force.is_given() { Severity::Warning } else { Severity::Error };
         Context {
             head: self.head,
             chain_id: self.chain_id,
@@ -192,8 +193,8 @@ impl World {
 
     /// The forks of a plan before which there is too little room: the errors that `force` makes warnings.
     pub(super) fn short_of_room(&self, plan: &Plan) -> Report {
-        let forced = validate(plan, &self.context(true));
-        let mut report = validate(plan, &self.context(false));
+        let forced = validate(plan, &self.context(Force::Yes));
+        let mut report = validate(plan, &self.context(Force::No));
         report.findings.retain(|f| f.severity == Severity::Error && !forced.findings.contains(f));
         report
     }

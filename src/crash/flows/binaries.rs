@@ -3,6 +3,7 @@
 use super::{nothing_is_left, text};
 use crate::crash::{Flow, step};
 use crate::error::Kind;
+use crate::force::Force;
 use crate::home::binary::tests::write_elf;
 use crate::home::{Home, durable};
 use crate::machine::Target;
@@ -62,9 +63,9 @@ pub(in crate::crash) const STAGE: Flow = Flow {
             }
         };
         let steps: [&dyn Fn(); 4] = [
-            &|| add("v2", "one", true),
-            &|| add("v3", "three", true),
-            &|| add("v2", "two", true),
+            &|| add("v2", "one", Force::Yes),
+            &|| add("v3", "three", Force::Yes),
+            &|| add("v2", "two", Force::Yes),
             &quarantine,
         ];
         for number in from..=steps.len() {
@@ -109,7 +110,7 @@ pub(in crate::crash) const STAGE: Flow = Flow {
         }
         // A binary that does not verify can be staged again.
         if !one && !two && seen.begun >= 1 {
-            install::add(home, &target("v2"), &source(home, "one"), true).map_err(text)?;
+            install::add(home, &target("v2"), &source(home, "one"), Force::Yes).map_err(text)?;
             install::verify(home, &target("v2"), None).map_err(text)?;
         }
         Ok(())
@@ -123,14 +124,14 @@ pub(in crate::crash) const SWITCH: Flow = Flow {
     setup: |home| {
         durable::mkdir(&home.state()).unwrap();
         sources(home, &["v0", "v1", "v2", "v3"]);
-        install::add(home, &target("v0"), &source(home, "v0"), false).unwrap();
+        install::add(home, &target("v0"), &source(home, "v0"), Force::No).unwrap();
         durable::link(Path::new("upgrades/v0"), &home.current()).unwrap();
     },
     run: |home, from| {
         for number in from..=3 {
             let name = format!("v{number}");
             step(number, || {
-                install::add(home, &target(&name), &source(home, &name), false).unwrap();
+                install::add(home, &target(&name), &source(home, &name), Force::No).unwrap();
                 install::verify(home, &target(&name), None).unwrap();
                 durable::link(&Path::new("upgrades").join(&name), &home.current()).unwrap();
             });

@@ -38,6 +38,7 @@ pub use url::Url;
 use crate::config::DownloadUrls;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::force::Force;
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Target, Upgrade};
 use crate::time::show_duration;
@@ -388,7 +389,7 @@ impl Fetched {
     ///
     /// # Errors
     /// As [`install::place`]; the download is kept then, and need not be fetched again.
-    pub fn stage(self, home: &Home, force: bool) -> Result<Staged> {
+    pub fn stage(self, home: &Home, force: Force) -> Result<Staged> {
         let staged = install::place(home, &self.target, &self.path, &self.manifest(), force)?;
         durable::remove(&self.path)?;
         if let Target::Upgrade(name) = &self.target {
