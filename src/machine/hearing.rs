@@ -118,7 +118,7 @@ impl Machine {
         let differs = told.is_some() && told != self.heads.block();
         // A node that has just been started may end without having signed anything.
         let is_new = told.is_none() && !is_late;
-        // What was not heard while we were held up waits to be heard.
+        // A head that came while we were held up waits to be heard.
         let held_up = is_late && !differs && self.woke.is_some_and(|at| now <= at + long);
         if is_new || held_up {
             return;
