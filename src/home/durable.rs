@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with, syncfs};
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ pub fn mkdir(path: &Path) -> Result<()> {
     mkdir(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => note(Effect::Mkdir(path, 0o700)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(e) => return Err(Error::io("create directory", path, e)),
     }
     sync_dir(parent)
@@ -153,8 +153,8 @@ pub fn exchange(a: &Path, b: &Path) -> Result<()> {
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => note(Effect::Remove(path)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !parent_of(path).is_dir() => return Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == ErrorKind::NotFound && !parent_of(path).is_dir() => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io("remove", path, e)),
     }
     sync_dir(parent_of(path))
@@ -178,30 +178,43 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 pub struct Rubbish(Vec<PathBuf>);
 
 impl Rubbish {
-    /// Gives the directory a temporary name. Where it has to keep its own it stays.
+    /// Gives the directory a temporary name. One that must keep its own, as on a disk that is too full for another name,
+    /// is removed at once, as far as it can be.
     pub fn take(&mut self, path: &Path) {
-        let aside = temp_beside(path);
-        if fs::rename(path, &aside).is_ok() {
-            note(Effect::Rename(path, &aside));
-            self.0.push(aside);
+        loop {
+            let aside = temp_beside(path);
+            match fs::rename(path, &aside) {
+                Ok(()) => {
+                    note(Effect::Rename(path, &aside));
+                    return self.0.push(aside);
+                }
+                // An earlier process with our id has used the name.
+                Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+                Err(_) => break,
+            }
+        }
+        if fs::remove_dir_all(path).is_ok() {
+            note(Effect::Remove(path));
         }
     }
 
     /// As [`sweep`], but directories are only found.
     pub fn sweep(&mut self, dir: &Path) {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if !name.to_str().and_then(writer_of).is_some_and(|(pid, serial)| is_over(pid, serial)) {
-                continue;
-            }
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        for (path, is_dir) in left_in(dir, |_| true) {
+            if is_dir {
                 self.0.push(path);
             } else if fs::remove_file(&path).is_ok() {
                 // Left over once more it does no harm.
                 note(Effect::Remove(&path));
             }
         }
+    }
+
+    /// Finds what dead processes of ours have put aside of `path`. All else beside it may be of other programs.
+    pub fn find_aside(&mut self, path: &Path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = left_in(parent_of(path), |of| of == name);
+        self.0.extend(aside.into_iter().filter(|(_, is_dir)| *is_dir).map(|(path, _)| path));
     }
 
     /// Whether there is nothing.
@@ -227,11 +240,22 @@ pub fn sweep(dir: &Path) {
     rubbish.remove();
 }
 
-/// The process and its serial number in a name of [`temp_beside`].
-fn writer_of(name: &str) -> Option<(Pid, u64)> {
-    let (_, tail) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+/// The temporary names in a directory that dead processes of ours have given to these paths, and which are directories.
+fn left_in(dir: &Path, of: impl Fn(&str) -> bool) -> Vec<(PathBuf, bool)> {
+    let is_left = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let parts = name.to_str().and_then(parts_of);
+        parts.is_some_and(|(name, pid, serial)| of(name) && is_over(pid, serial))
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().filter(is_left);
+    entries.map(|entry| (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()))).collect()
+}
+
+/// The name, the process and its serial number in a name of [`temp_beside`].
+fn parts_of(name: &str) -> Option<(&str, Pid, u64)> {
+    let (name, tail) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
     let (pid, serial) = tail.split_once('-')?;
-    Some((Pid::from_raw(pid.parse().ok()?)?, serial.parse().ok()?))
+    Some((name, Pid::from_raw(pid.parse().ok()?)?, serial.parse().ok()?))
 }
 
 /// Whether nothing writes under this name any more. In a container every supervisor has the same process id; what we
@@ -349,6 +373,44 @@ mod tests {
         let mut kept = [live, ".f.tmp", "f.1-0.tmp", ".x.-1-0.tmp"];
         kept.sort_unstable();
         assert_eq!(names(dir.path()), kept);
+    }
+
+    #[test]
+    fn rubbish_is_out_of_the_way_at_once_under_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.join("sub")).unwrap();
+            path
+        };
+        let mut rubbish = Rubbish::default();
+        // In a container an earlier process had our id, and has used the names that come next.
+        let next = COUNTER.load(Ordering::Relaxed);
+        for serial in next..next + 50 {
+            made(&format!(".d.{}-{serial}.tmp", std::process::id()));
+        }
+        let path = made("d");
+        rubbish.take(&path);
+        assert!(!path.exists() && !rubbish.is_empty());
+        // No other name can be had: it would be too long.
+        let path = made(&"n".repeat(250));
+        rubbish.take(&path);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_what_was_put_aside_of_a_path_is_found_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let aside = dir.path().join(format!(".d.{}-0.tmp", i32::MAX));
+        let other = dir.path().join(format!(".e.{}-0.tmp", i32::MAX));
+        let file = dir.path().join(format!(".d.{}-1.tmp", i32::MAX));
+        fs::create_dir(&aside).unwrap();
+        fs::create_dir(&other).unwrap();
+        fs::write(&file, "").unwrap();
+        let mut rubbish = Rubbish::default();
+        rubbish.find_aside(&dir.path().join("d"));
+        rubbish.remove();
+        assert!(!aside.exists() && other.exists() && file.exists());
     }
 
     #[test]

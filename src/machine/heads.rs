@@ -30,6 +30,8 @@ const REMEMBERED: usize = 32;
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Heads {
     record: Option<HeadRecord>,
+    /// Whether the record that was forgotten was marked as one beyond which a node may have gone on unheard.
+    unheard: bool,
     /// When a head was judged last, and our wall clock then, as the time since the epoch.
     judged: Option<(Instant, Duration)>,
     /// The time from the record's block to then, as far as it was reckoned.
@@ -226,9 +228,14 @@ impl Heads {
         (self.open, self.first, self.contradiction, self.doubt) = (None, None, None, None);
     }
 
-    /// Forgets the record, by the operator's order.
+    /// Forgets the record, by the operator's order. That what was signed may not be known stays true.
     pub(super) fn reset(&mut self) {
-        *self = Heads::default();
+        *self = Heads { unheard: self.is_marked(), ..Heads::default() };
+    }
+
+    /// Whether a node that signs may have gone on unheard beyond the record, or beyond the one that was forgotten.
+    fn is_marked(&self) -> bool {
+        self.record.as_ref().map_or(self.unheard, |record| record.unheard)
     }
 
     /// The block at `height` and those after it are no evidence any more: the record falls below it.
@@ -238,7 +245,7 @@ impl Heads {
         };
         record.recent.retain(|block| block.height < height);
         if record.recent.is_empty() {
-            self.record = None;
+            (self.unheard, self.record) = (record.unheard, None);
         } else {
             record.block = record.recent.remove(0);
             (record.turns, record.timestamp) = (None, None);
@@ -436,7 +443,9 @@ impl Heads {
         if head.block.height != block.height {
             return Hearing::Nothing;
         }
-        let record = (block.hash.is_some() && is_same(block, &head.block)).then(|| HeadRecord::of(head));
+        let unheard = self.unheard;
+        let record = || HeadRecord { unheard, ..HeadRecord::of(head) };
+        let record = (block.hash.is_some() && is_same(block, &head.block)).then(record);
         (self.record, self.first) = (record, None);
         // Another record: its time begins now.
         (self.since, self.credit) = (Duration::ZERO, None);
@@ -465,7 +474,9 @@ impl Heads {
         // A chain that begins above the record has the rate to pass.
         let falls = |record: &u64| blocks >= HONEST && is_safe && from <= *record;
         let from = self.height().filter(falls)?;
-        *self = Heads::new(Some(HeadRecord::of(head)));
+        // To follow a chain does not tell which blocks were signed unheard.
+        let unheard = self.is_marked();
+        *self = Heads::new(Some(HeadRecord { unheard, ..HeadRecord::of(head) }));
         Some(from)
     }
 

@@ -4,7 +4,7 @@ use super::Machine;
 use super::event::{Action, Failure, Head, Level, Mode};
 use super::heads::{Hearing, Pace};
 use super::record::Block;
-use super::state::State;
+use super::state::{Node, State};
 use super::validator::{SECOND, STANDS};
 use super::{GAPS, KEEP, LONGEST_PERIOD};
 use std::time::{Duration, Instant};
@@ -98,27 +98,44 @@ impl Machine {
     /// record was told last, as by another node at its address, or none for long.
     ///
     /// After a power cut of all validators nothing else would say that the record is too low. While nothing is signed the
-    /// mark stays as it is.
+    /// mark stays as it is. A node that ends reports nothing any more, but the link of its last head may still come.
     pub(super) fn mind_the_head_record(&mut self, now: Instant) {
-        let State::Running(node) = &self.state else { return };
-        let signs = self.policy.validator && self.policy.watch_height && !self.record.silent;
-        if !signs || node.mode == Mode::Dry {
+        let (node, ends) = match &self.state {
+            State::Running(node) => (node, false),
+            State::Leaving { node, .. } | State::Stopping { node, .. } => (node, true),
+            _ => return,
+        };
+        if !self.policy.watch_height || !self.may_sign(node) {
             return;
         }
         let is_record =
             |hash: &str| self.heads.block().is_some_and(|block| block.hash.as_deref() == Some(hash));
         let surveyed = node.network.survey.as_ref().filter(|survey| is_record(&survey.hash));
         let heard = node.still_since.into_iter().chain(surveyed.map(|survey| survey.at)).max();
-        let is_late = now > heard.unwrap_or(node.since) + self.period().max(SECOND) * STANDS;
+        let long = self.period().max(SECOND) * STANDS;
+        let is_late = now > heard.unwrap_or(node.since) + long;
         let told = node.head.as_ref().map(|head| &head.block);
+        let differs = told.is_some() && told != self.heads.block();
         // A node that has just been started may end without having signed anything.
-        let unheard = match told {
-            None if !is_late => return,
-            told => is_late || told != self.heads.block(),
-        };
+        let is_new = told.is_none() && !is_late;
+        // A head that came while we were held up waits to be heard.
+        let held_up = is_late && !differs && self.woke.is_some_and(|at| now <= at + long);
+        if is_new || held_up {
+            return;
+        }
+        let unheard = is_late || differs;
+        if unheard && ends {
+            return;
+        }
         if self.heads.note_unheard(unheard) {
             self.keep_head();
         }
+    }
+
+    /// Whether a node may be signing. One that was told to seal may, though the answer to that, or its record, is on its way.
+    pub(super) fn may_sign(&self, node: &Node) -> bool {
+        let is_on = !self.record.silent || node.network.returning.started.is_some();
+        self.policy.validator && node.mode != Mode::Dry && is_on
     }
 
     /// Makes the head record durable: at every block of a validator, otherwise now and then.

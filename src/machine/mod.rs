@@ -118,6 +118,7 @@ use schedule::Past;
 use state::{Node, Outgoing, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+use validator::SECOND;
 
 /// The operator's configuration, as far as decisions depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,6 +264,8 @@ pub struct Machine {
     switched: Option<Instant>,
     /// When the last event happened.
     now: Option<Instant>,
+    /// When an event last came late because we were held up, as by a slow disk.
+    woke: Option<Instant>,
     /// When the stop for the upgrade in the record was decided, if that was in this process.
     stopped: Option<Instant>,
     /// The last warning or error, while no node runs.
@@ -317,6 +320,7 @@ impl Machine {
             at_once: false,
             switched: None,
             now: None,
+            woke: None,
             stopped: None,
             trouble: None,
             link: None,
@@ -341,6 +345,9 @@ impl Machine {
 
     /// Takes note of an event that happened at `now`; returns the actions it calls for, in order.
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        if self.is_held_up(now) {
+            self.woke = Some(now);
+        }
         self.now = Some(now);
         match event {
             Event::Boot(facts) => self.boot(now, facts),
@@ -408,11 +415,18 @@ impl Machine {
         [own, retry, rehearse].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
     }
 
+    /// Whether the event of now comes long after we wanted to be woken, or ends an action that is prompt otherwise.
+    fn is_held_up(&self, now: Instant) -> bool {
+        let is_late = |at: Instant| now > at + SECOND;
+        let acts = matches!(self.state, State::Inspecting { .. });
+        self.now.is_some_and(is_late) && (acts || self.deadline().is_some_and(|(at, _)| is_late(at)))
+    }
+
     /// How often the head should be asked for where it does not come by itself.
     ///
-    /// Far from any trigger that is the configured interval, and for a validator twice per block, since its head record must
-    /// have what it signs. Within 60 blocks of one, and while a new binary proves itself, it is four times per block, so
-    /// that H is seen a quarter late at most.
+    /// Far from any trigger that is the configured interval. Within 60 blocks of one, and while a
+    /// new binary proves itself, it is four times per block, so that H is seen a quarter late at most. For a validator
+    /// it always is: the head record says which blocks it may have signed, and how far it is from the next of its own.
     #[must_use]
     pub fn pace(&self) -> Duration {
         let head = self.head.as_ref().map(|h| h.block.height);
@@ -421,12 +435,11 @@ impl Machine {
             (_, None) => true,
             (None, Some(_)) => false,
         };
-        let per_block = match near || self.record.upgrade.is_some() {
-            true => 4,
-            false if self.policy.validator => 2,
-            false => return self.policy.poll_interval,
-        };
-        (self.period() / per_block).max(Duration::from_millis(20)).min(self.policy.poll_interval)
+        if near || self.policy.validator || self.record.upgrade.is_some() {
+            (self.period() / 4).max(Duration::from_millis(20)).min(self.policy.poll_interval)
+        } else {
+            self.policy.poll_interval
+        }
     }
 
     /// The block period, measured as the median of the last times between two blocks; until it can be, the usual one.

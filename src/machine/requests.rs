@@ -35,7 +35,8 @@ impl Machine {
             },
             Request::Detach => self.goes_on_alone().map(|pid| {
                 // The node signs on, and nothing is heard of it.
-                if !self.record.silent && self.heads.note_unheard(true) {
+                let signs = self.node().is_some_and(|node| self.may_sign(node));
+                if signs && self.heads.note_unheard(true) {
                     self.keep_head();
                 }
                 self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));

@@ -365,11 +365,14 @@ impl Machine {
         let Some(survey) = &node.network.survey else { return false };
         let record = self.heads.height().unwrap_or(0);
         let one_below = survey.sample.head.saturating_add(1) == record && node.still(now) >= STILL;
-        let alone = node
-            .network
-            .returning
-            .alone_since
-            .is_some_and(|since| now >= since + REFUSED + Duration::from_secs(5));
+        // A stop may lose the newest block, which no other node may have. Where nothing is missing a redial does as well.
+        let lacks = node.height().is_none_or(|head| head < record);
+        let alone = lacks
+            && node
+                .network
+                .returning
+                .alone_since
+                .is_some_and(|since| now >= since + REFUSED + Duration::from_secs(5));
         let limit = if one_below { UNSTICK } else { 1 };
         let may_dial = self.departure.networked.is_none_or(|at| now >= at + REFUSED);
         self.unstuck < limit && may_dial && now >= node.since + REFUSED && (one_below || alone)

@@ -63,7 +63,7 @@ use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use handover::Seat;
 use head_keeper::HeadKeeper;
 use minder::Minder;
@@ -131,7 +131,7 @@ fn supervise(
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
     let seat = Seat::take(home)?;
-    remove_beside(sweep::sweep(home))?;
+    let swept = remove_beside(sweep::sweep(home));
     // Orphans of the node come to us, so that they are reaped.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
@@ -154,7 +154,7 @@ fn supervise(
     let watcher = watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?;
     let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
     let surveyor = Surveyor::start(channels.answers.0.clone())?;
-    let worker = Worker::start(channels.jobs.0.clone())?;
+    let worker = Worker::start(channels.jobs.0.clone(), swept)?;
     let release = Release::start(home, channels.released.0.clone())?;
     let minder = Minder::start(channels.signals.0.clone())?;
     let launch = launch::last(home)?;
@@ -245,23 +245,23 @@ fn seed() -> u64 {
     u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
 }
 
-/// Removes what has been put aside, and waits for the end of that only for a moment: a node is to be started.
-///
-/// # Errors
-/// If no thread can be had.
-fn remove_beside(rubbish: Rubbish) -> Result<()> {
-    if rubbish.is_empty() {
-        return Ok(());
-    }
+/// Removes what has been put aside, and waits for the end of that only for a moment, since a node must be started. The channel is
+/// closed at the end.
+fn remove_beside(rubbish: Rubbish) -> Receiver<()> {
     let (ends, ended) = bounded::<()>(0);
+    if rubbish.is_empty() {
+        return ended;
+    }
     let body = move || {
         rubbish.remove();
         drop(ends);
     };
-    start_thread("sweeper", body)
-        .map_err(|e| Error::new(Kind::Io, "start the thread that removes").because(e))?;
-    let _ = ended.recv_timeout(SWEPT);
-    Ok(())
+    match start_thread("sweeper", body) {
+        Ok(()) => drop(ended.recv_timeout(SWEPT)),
+        // The next sweep finds it.
+        Err(e) => log::warn!("event=no_thread what was left half-made is not removed: {e}"),
+    }
+    ended
 }
 
 /// Starts a thread that ends with the process.

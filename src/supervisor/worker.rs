@@ -11,7 +11,7 @@ use crate::upgrade::hook::{Hook, When};
 use crate::upgrade::prepare::Known;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const REPORT: Duration = Duration::from_secs(5);
 /// How long the end of the thread is waited for. What it then has not removed is swept by the next supervisor.
 const ENDING: Duration = Duration::from_secs(5);
+/// How often a job that waits for space looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The facts for a job, as they were when it began.
 #[derive(Debug, Clone)]
@@ -40,17 +42,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; it sends the end of every job to `done`.
+    /// Starts the thread; it sends the end of every job to `done`. Jobs that need space wait until `swept` is closed.
     ///
     /// # Errors
     /// If no thread can be had.
-    pub(super) fn start(done: Sender<JobEnd>) -> Result<Self> {
+    pub(super) fn start(done: Sender<JobEnd>, swept: Receiver<()>) -> Result<Self> {
         let (jobs, work) = unbounded();
         let ends = done.clone();
         let (working, ended) = bounded(0);
         let body = move || {
             let _until_the_end: Sender<()> = working;
-            run(&work, &ends);
+            run(&work, &ends, &swept);
         };
         start_thread("worker", body)
             .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
@@ -88,14 +90,30 @@ impl Worker {
     }
 }
 
-fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>) {
+fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>, swept: &Receiver<()>) {
     let mut begun = Begun::default();
     for (job, context, cancel) in work {
-        if done.send(perform(&job, &context, &mut begun, &cancel)).is_err() {
+        if copies(&job) {
+            await_space(swept, &cancel);
+        }
+        if done.send(perform(&job, &context, &mut begun, &cancel, swept)).is_err() {
             break;
         }
     }
     begun.keep(None);
+}
+
+/// Whether a job copies data, or finds out whether that is possible. The binary of an upgrade comes first.
+fn copies(job: &Job) -> bool {
+    match job {
+        Job::Backup(_) | Job::Ahead { .. } | Job::Restore(_) | Job::Rehearse(_) => true,
+        Job::Prepare(_) | Job::Hook { .. } | Job::Tend { .. } => false,
+    }
+}
+
+/// Waits until what was left half-made is removed: too little space would be found where there will be enough.
+fn await_space(swept: &Receiver<()>, cancel: &Cancel) {
+    while !cancel.is_cancelled() && swept.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {}
 }
 
 /// The backup that was begun for an upgrade while the node still ran. A process that dies leaves it to the next sweep.
@@ -151,7 +169,7 @@ fn tend(work: &mut Work<'_>) -> Result<Tended> {
     Ok(tended)
 }
 
-fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> JobEnd {
+fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swept: &Receiver<()>) -> JobEnd {
     let Context { config, home, known } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
     let options = Options::new(config);
@@ -161,7 +179,10 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel) -> 
             // A backup that is not possible is better known now than when the node is down.
             let wants_backup = Options::are_made(config) && home.data().exists();
             let ready = ready.and_then(|ready| match wants_backup {
-                true => backup::check(home, &options).map(|_| ready),
+                true => {
+                    await_space(swept, cancel);
+                    backup::check(home, &options).map(|_| ready)
+                }
                 false => Ok(ready),
             });
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))

@@ -155,8 +155,8 @@ pub(super) fn sweep(home: &Home, rubbish: &mut Rubbish) -> Vec<PathBuf> {
         // The next restore removes what cannot be put aside now.
         rubbish.take(&places.building);
     }
-    // Where the data is outside of the home as well.
-    rubbish.sweep(places.live.parent().unwrap_or(Path::new("/")));
+    // The data may be outside of the home.
+    rubbish.find_aside(&places.building);
     places.replaced()
 }
 
@@ -373,8 +373,15 @@ mod tests {
         assert_ne!(rig.restore().unwrap(), first);
         assert_eq!(rig.live("geth/chain/1").as_deref(), Some("old"));
         fs::create_dir(Places::of(&rig.home).unwrap().building).unwrap();
-        assert_eq!(sweep(&rig.home, &mut Rubbish::default()).len(), 2);
+        let beside = |name: &str| rig.dir.path().join(format!("{name}.{}-0.tmp", i32::MAX));
+        let (aside, anothers) = (beside("..data.wemixvisor-restoring"), beside(".x"));
+        fs::create_dir(&aside).unwrap();
+        fs::write(&anothers, "").unwrap();
+        let mut rubbish = Rubbish::default();
+        assert_eq!(sweep(&rig.home, &mut rubbish).len(), 2);
         assert!(!Places::of(&rig.home).unwrap().building.exists());
+        rubbish.remove();
+        assert!(!aside.exists() && anothers.exists(), "another program's file beside the data");
     }
 
     #[test]

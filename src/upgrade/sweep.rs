@@ -7,7 +7,7 @@
 
 use super::{backup, download, rehearse, restore};
 use crate::home::Home;
-use crate::home::durable::{self, Rubbish};
+use crate::home::durable::Rubbish;
 use crate::machine::Target;
 use std::fs;
 
@@ -20,7 +20,7 @@ pub fn sweep(home: &Home) -> Rubbish {
     for dir in ours.into_iter().chain(versions.flat_map(|dir| [dir.join("bin"), dir])) {
         // Not through a link that leads out of the home.
         if fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir()) {
-            durable::sweep(&dir);
+            rubbish.sweep(&dir);
         }
     }
     download::sweep(home);
@@ -69,9 +69,14 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), home.upgrades().join("v3")).unwrap();
         let replaced = home.root().join("data.replaced-x");
         fs::create_dir(&replaced).unwrap();
+        // Of a start that was killed before it had removed that.
+        let aside = home.root().join(format!("..data.wemixvisor-restoring.{}-0.tmp", i32::MAX));
+        fs::create_dir(&aside).unwrap();
         let rubbish = sweep(&home);
         assert!(!places[places.len() - 1].exists(), "its name is free before it is removed");
+        assert!(aside.exists(), "a large one is not removed before the node starts");
         rubbish.remove();
+        assert!(!aside.exists());
         for place in &places[..places.len() - 1] {
             assert!(!place.join(&temp).exists() && place.join("kept").exists(), "{}", place.display());
         }

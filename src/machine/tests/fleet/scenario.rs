@@ -214,8 +214,7 @@ impl Scenario {
                 60..75 => Fault::Restart(i),
                 75..83 => Fault::Lie(i, dice.pick(&[1, 2, 5, 100, 1_000_000])),
                 83..90 => Fault::TwoLies(i, dice.pick(&[100, 1_000, 1_000_000])),
-                // The blocks that a lone validator decides meanwhile would be on record nowhere.
-                90..95 if self.validators > 1 => Fault::Foreign(i, dice.within(1_000, 20_000)),
+                90..95 => Fault::Foreign(i, dice.within(1_000, 20_000)),
                 _ if margin(self.validators) > 0 => Fault::Death(i),
                 _ => Fault::Crash(i),
             };

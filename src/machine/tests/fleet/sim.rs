@@ -342,6 +342,12 @@ impl Sim {
             }
             Action::KeepHead(record) => {
                 self.check_head_record(i, &record);
+                let marked = self.homes[i].head_record.as_ref().is_some_and(|record| record.unheard);
+                if marked != record.unheard {
+                    let (height, how) =
+                        (record.block.height, if marked { "is sure again" } else { "may lack blocks" });
+                    self.note(i, || format!("its head record, {height}, {how}"));
+                }
                 self.homes[i].head_record = Some(record);
                 None
             }

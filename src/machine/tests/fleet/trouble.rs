@@ -56,7 +56,7 @@ impl Sim {
                 let home = &mut self.homes[i];
                 // A stop that a dead supervisor has recorded for an upgrade is on disk for a while after it was given up.
                 let machine = home.machine.as_ref();
-                let rests = machine.is_none_or(|machine| machine.newest_record().upgrade.is_none());
+                let rests = machine.is_some_and(|machine| machine.newest_record().upgrade.is_none());
                 home.ordered = rests && (home.node.is_some() || home.is_held());
                 self.surprises(i);
                 self.request(i, Request::Restart);
@@ -216,6 +216,11 @@ impl Sim {
         if home.record.silent && follows && member {
             return Some(format!("it is silent: {}", why(home)));
         }
+        // Its head is heard again, so that after a power cut its record is believed.
+        let marked = home.head_record.as_ref().is_some_and(|record| record.unheard);
+        if member && marked && self.takes_part(i) {
+            return Some("its head record stays marked".to_owned());
+        }
         if member && follows && !self.takes_part(i) && home.binaries[node.version] == Binary::Good {
             return Some("it does not take part".to_owned());
         }
@@ -239,7 +244,10 @@ impl Sim {
             self.helped += 1;
             return;
         }
-        let is_unheard = |home: &Home| home.head_record.as_ref().is_some_and(|record| record.unheard);
+        // Of a node that was heard all the time the record is believed.
+        let goes_unheard = self.scenario.faults.iter().any(|(_, fault)| matches!(fault, Fault::Foreign(..)));
+        let is_unheard =
+            |home: &Home| goes_unheard && home.head_record.as_ref().is_some_and(|record| record.unheard);
         let unseen = |home: &Home| home.dead || home.is_halted() || home.is_held() || is_unheard(home);
         // An order may come while a node is being started, and is repeated.
         if self.helped == 0 && !self.homes.iter().any(unseen) {

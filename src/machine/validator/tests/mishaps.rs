@@ -554,3 +554,94 @@ fn by_a_marked_head_record_a_node_signs_only_on_a_chain_that_goes_on() {
     rig.follow(206);
     assert!(!rig.kept.as_ref().unwrap().unheard);
 }
+
+/// An order to forget the record says nothing of what was signed, and the record of the same chain is marked again.
+#[test]
+fn the_mark_of_a_head_record_outlives_the_record() {
+    let record = Record {
+        node: NodeMark::StoppedUnclean,
+        chain: Some(chain()),
+        ..Record::new(version(Target::Genesis))
+    };
+    let head = HeadRecord { unheard: true, ..HeadRecord::new(block(200)) };
+    let mut rig = Rig::boot(Policy { validator: true, ..Policy::default() }, record, Some(head));
+    rig.head(200);
+    rig.ask(Request::ResetHead);
+    for _ in 0..60 {
+        rig.head(200);
+        rig.surveyed(connected(200, &[2, 3, 4]));
+    }
+    assert_eq!(rig.machine.heads.height(), Some(200));
+    assert_eq!(rig.signs(), 0);
+    assert!(rig.silent().contains("were not heard"), "{}", rig.silent());
+}
+
+/// The answer to the order to seal may be lost, or its record may wait for the disk, while the node signs.
+#[test]
+fn a_node_that_was_told_to_seal_counts_as_one_that_signs() {
+    let told = || {
+        let mut rig = after_a_kill();
+        for height in 200..205 {
+            rig.follow(height);
+        }
+        assert_eq!((rig.signs(), rig.record.silent), (1, true), "{}", rig.silent());
+        rig
+    };
+    let mut rig = told();
+    rig.pass(1);
+    rig.feed(Event::Head(Head { parent: Some("0xfe".to_owned()), ..told_as(5_000) }));
+    assert!(rig.kept.as_ref().unwrap().unheard);
+    let mut rig = told();
+    rig.ask(Request::Detach);
+    assert!(rig.kept.as_ref().unwrap().unheard);
+}
+
+fn told_as(height: u64) -> Head {
+    Head { block: Block { height, hash: Some("0xff".to_owned()) }, ..told(height) }
+}
+
+/// The link of the last head may come when the node is ending; the next one need not be silent for it.
+#[test]
+fn the_mark_ends_with_the_link_of_the_head_while_the_node_ends() {
+    let mut rig = running();
+    rig.follow(92);
+    rig.ask(Request::Stop);
+    assert_eq!(rig.stops(), 1);
+    let keep = |rig: &mut Rig, unheard| {
+        rig.machine.heads.note_unheard(unheard);
+        rig.kept = rig.machine.heads.record().cloned();
+    };
+    keep(&mut rig, true);
+    rig.head(94);
+    assert!(!rig.kept.as_ref().unwrap().unheard && rig.kept.as_ref().unwrap().block.height == 94);
+    // That it reports nothing any more is its end.
+    rig.tick(60);
+    assert!(!rig.kept.as_ref().unwrap().unheard);
+    keep(&mut rig, true);
+    rig.tick(60);
+    assert!(rig.kept.as_ref().unwrap().unheard);
+}
+
+/// A slow disk may hold us up, and the node is stopped at its fork before it is heard again.
+#[test]
+fn a_head_record_is_not_marked_for_a_time_in_which_we_did_not_listen() {
+    let mut rig = running();
+    rig.follow(92);
+    rig.tick(30);
+    assert!(!rig.kept.as_ref().unwrap().unheard);
+    // Now it could have been heard.
+    for _ in 0..6 {
+        rig.tick(1);
+    }
+    assert!(rig.kept.as_ref().unwrap().unheard);
+    rig.tick(30);
+    assert!(rig.kept.as_ref().unwrap().unheard, "nor is a mark taken away");
+    // The binary is looked at just before the stop.
+    let mut rig = running();
+    rig.follow(92);
+    let waits = State::Inspecting { name: name("v2"), node: rig.machine.take_running() };
+    rig.machine.state = waits;
+    rig.pass(30);
+    rig.feed(Event::Inspected);
+    assert!(!rig.kept.as_ref().unwrap().unheard);
+}
