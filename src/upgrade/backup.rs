@@ -39,7 +39,7 @@ use crate::machine::Block;
 use crate::name::Name;
 use crate::time::rfc3339;
 use building::{Building, Pass, Source};
-use manifest::{DATA, MANIFEST, VERSION};
+use manifest::{DATA, MANIFEST, VERSION, list_of};
 use names::Names;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
@@ -91,9 +91,7 @@ pub fn make(work: &mut Work<'_>, purpose: &Purpose, draft: Option<Draft>) -> Res
         draft.into_iter().for_each(Draft::remove);
         return Ok(backup);
     }
-    // The operator may have set another directory meanwhile.
-    let of_here = |draft: &Draft| draft.path.parent() == Some(work.home.backups());
-    let mut draft = match draft.filter(of_here) {
+    let mut draft = match draft.filter(|draft| draft.is_of(work.home)) {
         Some(draft) => draft,
         None => Draft::begin(work.home, &purpose.name)?,
     };
@@ -126,6 +124,11 @@ impl Draft {
         let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
         let building = Building::new(path.join(DATA))?;
         Ok(Draft { path, building, _claim: claim })
+    }
+
+    /// Whether it is where backups go. The operator may have set another directory meanwhile.
+    fn is_of(&self, home: &Home) -> bool {
+        self.path.parent() == Some(home.backups())
     }
 
     /// Writes the manifest, syncs all and gives it its name.
@@ -161,7 +164,10 @@ impl Draft {
     /// # Errors
     /// As [`check`]; or if copying fails or is cancelled.
     pub fn go_ahead(&mut self, work: &mut Work<'_>) -> Result<()> {
-        self.fill(work, Pass::Ahead).map(drop)
+        let begun = Instant::now();
+        self.fill(work, Pass::Ahead)?;
+        log::debug!("event=backup_brought_ahead took={}ms", begun.elapsed().as_millis());
+        Ok(())
     }
 
     /// Looks whether the rest can be brought.
@@ -169,7 +175,7 @@ impl Draft {
     /// # Errors
     /// As [`check`].
     pub fn check(&self, home: &Home, options: &Options) -> Result<Need> {
-        self.need(home, options, &source(home, options, Some(&self.path))?)
+        self.need(home, options, &source(home, options, Some(self))?)
     }
 
     fn need(&self, home: &Home, options: &Options, source: &Source) -> Result<Need> {
@@ -179,7 +185,7 @@ impl Draft {
     }
 
     fn fill(&mut self, work: &mut Work<'_>, pass: Pass) -> Result<Source> {
-        let source = source(work.home, work.options, Some(&self.path))?;
+        let source = source(work.home, work.options, Some(self))?;
         self.need(work.home, work.options, &source)?;
         self.building.fill(&source, pass, work)?;
         Ok(source)
@@ -215,7 +221,9 @@ fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
         let Manifest { upgrade, source, damaged, .. } = &backup.manifest;
         upgrade == name && *source == root && damaged.is_none()
     };
-    let candidates: Vec<_> = list(home).ok()?.into_iter().filter(of_this).collect();
+    // Names of others may begin like this one as well.
+    let is_named = |other: &str| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    let candidates: Vec<_> = list_of(home, &is_named).ok()?.into_iter().filter(of_this).collect();
     if candidates.is_empty() {
         return None;
     }
@@ -225,16 +233,20 @@ fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
     candidates.into_iter().rfind(|backup| backup.manifest.tree == tree)
 }
 
-/// The data, if a backup of it can be made; `own` is the one that is being made.
-fn source(home: &Home, options: &Options, own: Option<&Path>) -> Result<Source> {
+/// The data, if a backup of it can be made; `draft` is the one that is being made. The directory that it is in is there and
+/// durable: with the node down no sync is done twice.
+fn source(home: &Home, options: &Options, draft: Option<&Draft>) -> Result<Source> {
     let root = fs::canonicalize(home.data()).map_err(|e| {
         Error::new(Kind::Config, "no data directory to back up")
             .at(home.data().display())
             .because(e)
             .hint("set daemon_data_dir to the node's --datadir")
     })?;
-    let target = target(home)?;
-    sweep_now(target, own);
+    let target = match draft {
+        Some(draft) if draft.is_of(home) => home.backups(),
+        _ => target(home)?,
+    };
+    sweep_now(target, draft.map(|draft| &*draft.path));
     let items = items(&root, &options.left_out)?;
     let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
     for item in &items {

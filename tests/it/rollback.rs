@@ -3,6 +3,8 @@
 use crate::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
+use wemixvisor::machine::Back;
+use wemixvisor::upgrade::journal::{Journal, Opened};
 
 /// Version 2 is applied.
 fn upgraded() -> Rig {
@@ -62,6 +64,40 @@ fn the_data_of_the_backup_is_put_back_when_that_is_wanted() {
     visor.wait(&["event=restored"]);
     assert_eq!(rig.current(), "genesis");
     assert_eq!(visor.stop(), 0);
+}
+
+/// An order to go back over a backup, as a supervisor leaves it that ends before it has begun. Returns the backup.
+fn ordered(rig: &Rig) -> String {
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    assert_eq!(visor.stop(), 0);
+    rig.ok(&["backup", "create", "before"]);
+    let backup = rig.backups()[0].clone();
+    let Opened { mut journal, mut record, .. } = Journal::open(&rig.as_home()).unwrap();
+    let to = record.current.clone();
+    record.back = Some(Back { to, backup: Some(backup.clone()), force: false });
+    journal.write_settled(&record).unwrap();
+    backup
+}
+
+#[test]
+fn an_order_to_go_back_is_cancelled_without_a_supervisor() {
+    let rig = Rig::new();
+    ordered(&rig);
+    rig.ok(&["rollback", "--cancel"]);
+    assert_eq!(rig.journal().get("back"), None);
+    assert!(rig.fails(5, &["rollback", "--cancel"]).contains("no rollback is ordered"));
+}
+
+#[test]
+fn a_backup_that_an_order_to_go_back_needs_is_not_removed() {
+    let rig = Rig::new();
+    let backup = ordered(&rig);
+    assert!(rig.fails(5, &["backup", "prune", &backup]).contains("is needed by"));
+    assert_eq!(rig.backups(), [&*backup]);
+    rig.ok(&["rollback", "--cancel"]);
+    rig.ok(&["backup", "prune", &backup]);
+    assert!(rig.backups().is_empty());
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
 use crate::sys;
 use rustix::fs::{
-    Advice, AtFlags, CWD, SeekFrom, Timespec, Timestamps, copy_file_range, fadvise, fchown, fgetxattr,
-    flistxattr, flistxattr_query, fsetxattr, futimens, ioctl_ficlone, linkat, seek,
+    Advice, AtFlags, CWD, FallocateFlags, SeekFrom, Timespec, Timestamps, copy_file_range, fadvise,
+    fallocate, fchown, fgetxattr, flistxattr, flistxattr_query, fsetxattr, futimens, ioctl_ficlone, linkat,
+    seek,
 };
 use rustix::fs::{Gid, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -210,6 +211,9 @@ impl Original {
             OpenOptions::new().write(true).open(to).map_err(written)?
         };
         let end = self.meta.len();
+        if !self.is_sparse() {
+            reserve(&copy, offset, end - offset);
+        }
         let mut pipe = Pipe { original: self, copy: &copy, to, in_kernel: may_share, buffer: Vec::new() };
         let (mut at, mut flushed) = (offset, offset);
         while at < end {
@@ -242,9 +246,13 @@ impl Original {
         self.dress(&copy, to)
     }
 
+    fn is_sparse(&self) -> bool {
+        self.meta.blocks().saturating_mul(512) < self.meta.len()
+    }
+
     /// The next bytes that are there from `at` on; where there is a hole up to the end, nothing at the end.
     fn data(&self, at: u64, end: u64) -> Result<(u64, u64)> {
-        if self.meta.blocks().saturating_mul(512) >= end {
+        if !self.is_sparse() {
             return Ok((at, end));
         }
         let data = match seek(&self.source, SeekFrom::Data(at)) {
@@ -328,6 +336,14 @@ fn create(to: &Path) -> Result<File> {
     let copy = copy.map_err(|e| Error::io("write", to, e))?;
     note(Effect::Create(to, 0o600));
     Ok(copy)
+}
+
+/// Gives a file its blocks before they are written, where the file system can: to find them for each part that the kernel
+/// begins to write costs the processor a third of the copy. What is lacking is reported when it is written.
+fn reserve(file: &File, at: u64, length: u64) {
+    if length >= CHUNK {
+        let _ = fallocate(file, FallocateFlags::empty(), at, length);
+    }
 }
 
 /// Whether another method would not help.

@@ -217,6 +217,12 @@ impl Backup {
 /// # Errors
 /// If the backup directory cannot be listed.
 pub fn list(home: &Home) -> Result<Vec<Backup>> {
+    list_of(home, &|_| true)
+}
+
+/// The finished backups whose names are `wanted`, oldest first. The manifests of the others, which may be large, are not
+/// read.
+pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Backup>> {
     let dir = home.backups();
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -225,7 +231,8 @@ pub fn list(home: &Home) -> Result<Vec<Backup>> {
     };
     let names =
         entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| !n.starts_with('.'));
-    let mut backups: Vec<_> = names.filter_map(|name| load(home, &name).ok()).collect();
+    let mut backups: Vec<_> =
+        names.filter(|name| wanted(name)).filter_map(|name| load(home, &name).ok()).collect();
     backups.sort_by(|a, b| (&a.manifest.time, &a.name).cmp(&(&b.manifest.time, &b.name)));
     Ok(backups)
 }

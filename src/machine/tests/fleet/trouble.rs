@@ -245,7 +245,11 @@ impl Sim {
             return;
         }
         // Of a node that was heard all the time the record is believed.
-        let goes_unheard = self.scenario.faults.iter().any(|(_, fault)| matches!(fault, Fault::Foreign(..)));
+        let unheard = |fault: &Fault| match fault {
+            Fault::Foreign(..) | Fault::Lie(..) | Fault::TwoLies(..) | Fault::SupervisorsDie(_) => true,
+            Fault::Crash(_) | Fault::PowerLoss(_) | Fault::Death(_) | Fault::Restart(_) => false,
+        };
+        let goes_unheard = self.scenario.faults.iter().any(|(_, fault)| unheard(fault));
         let is_unheard =
             |home: &Home| goes_unheard && home.head_record.as_ref().is_some_and(|record| record.unheard);
         let unseen = |home: &Home| home.dead || home.is_halted() || home.is_held() || is_unheard(home);
