@@ -115,12 +115,15 @@ impl Machine {
         let long = self.period().max(SECOND) * STANDS;
         let is_late = now > heard.unwrap_or(node.since) + long;
         let told = node.head.as_ref().map(|head| &head.block);
-        let differs = told.is_some() && told != self.heads.block();
+        let known = told.and_then(|block| self.heads.block_at(block.height));
+        let differs = told.is_some() && told != known;
         // A node that has just been started may end without having signed anything.
         let is_new = told.is_none() && !is_late;
         // A head that came while we were held up waits to be heard.
         let held_up = is_late && !differs && self.woke.is_some_and(|at| now <= at + long);
-        if is_new || held_up {
+        // One that has lost its newest blocks gets those first.
+        let is_below = !is_late && !differs && told != self.heads.block();
+        if is_new || held_up || is_below {
             return;
         }
         let unheard = is_late || differs;

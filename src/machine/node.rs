@@ -381,12 +381,7 @@ impl Machine {
             Why::Upgrade => {
                 self.leave_own_block_at_the_fork();
                 self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
-                if record.upgrade.as_ref().is_some_and(|p| self.has_work(p)) {
-                    return self.save(record, AfterRecord::Upgrade);
-                }
-                // The switch follows at once, and its record says all that this one would.
-                self.record = record;
-                self.go_on();
+                self.go_on_with(record);
             }
             Why::Abort => {
                 self.record = record;

@@ -317,9 +317,18 @@ impl Machine {
         }
     }
 
-    /// Whether any work is left between the stop and the switch.
-    pub(super) fn has_work(&self, progress: &Attempt) -> bool {
-        progress.hook || self.policy.backup && !progress.unclean
+    /// The next step of the upgrade in `record`, which is made durable first, unless the switch follows at once: its record
+    /// says all that this one would.
+    pub(super) fn go_on_with(&mut self, record: Record) {
+        let has_work = |progress: &Attempt| {
+            let is_backed_up = progress.phase == Phase::BackedUp;
+            progress.hook || self.policy.backup && !progress.unclean && !is_backed_up
+        };
+        if record.upgrade.as_ref().is_some_and(has_work) {
+            return self.save(record, AfterRecord::Upgrade);
+        }
+        self.record = record;
+        self.go_on();
     }
 
     fn hook(&mut self, progress: Attempt, retries: u32) {
@@ -378,7 +387,7 @@ impl Machine {
                     progress.backup = Some(backup.name);
                     progress.phase = Phase::BackedUp;
                 }
-                self.save(record, AfterRecord::Upgrade);
+                self.go_on_with(record);
             }
             (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => self.set_back(now, "backup", &failure),
             (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => {

@@ -28,8 +28,7 @@ fn it_is_begun_before_the_stop_and_tended_when_the_new_binary_is_good() {
         release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         recorded                     → back up
         done                         → info backed_up (history): backup=v2-1 method=copy
-                                     → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
-        recorded                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
+                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2
         linked                       → info switched (history): current=upgrades/v2
                                      → spawn upgrades/v2

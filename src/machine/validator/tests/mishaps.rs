@@ -288,11 +288,17 @@ fn a_stuck_restart_costs_no_attempt() {
     rig.head(H + 1);
     rig.recalls(H, hash(H));
     rig.surveyed(survey(H + 1, &[]));
-    // Its peers are gone: it is made silent; then it is alone for long and is started again.
+    // Its peers are gone: it is made silent. It is not stopped for that: it may be the only one that has the newest block.
     for _ in 0..60 {
         rig.pass(1);
         rig.surveyed(connected(H + 1, &[]));
     }
+    assert!(rig.record.silent);
+    assert_eq!(rig.modes().len(), 3, "{:?}", rig.modes());
+    // Below that block it is started again, to look for peers.
+    let stops = rig.stops();
+    rig.head(H);
+    assert_eq!(rig.stops(), stops + 1);
     rig.exits(Status::Code(0));
     rig.tick(10);
     assert_eq!(attempts(&rig), Some(1));
@@ -515,6 +521,8 @@ fn the_head_record_is_marked_while_a_node_that_signs_is_not_heard() {
         rig.follow(93);
     });
     assert!(!again.unheard && again.block.height == 93);
+    // A stop has lost the newest block: the node gets it before it signs another one.
+    assert!(!record_after(|rig| rig.follow(91)).unheard);
     let alone = record_after(|rig| rig.ask(Request::Detach));
     assert!(alone.unheard, "it goes on with no supervisor");
 }
