@@ -77,6 +77,7 @@ pub mod predecessors {}
 mod printable;
 #[doc = include_str!("security.md")]
 pub mod security {}
+mod sorted;
 pub mod supervisor;
 pub mod sys;
 pub mod time;

@@ -54,6 +54,7 @@ use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
+use crate::sorted::Set;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::Planned;
@@ -72,7 +73,7 @@ use ports::Ports;
 use recorder::{Recorder, Written};
 use release::Release;
 use signals::Signal;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::thread;
@@ -187,7 +188,7 @@ fn supervise(
         spawned: Instant::now(),
         planned: Planned::default(),
         striking: 0,
-        conflicts: BTreeSet::new(),
+        conflicts: Set::default(),
         scheduled: String::new(),
         rpc_trouble: None,
         afterwards: Afterwards::new(channels.hooks.0.clone()),
@@ -268,7 +269,7 @@ struct Supervisor {
     planned: Planned,
     /// The number of cancellations that are on their way to the disk.
     striking: usize,
-    conflicts: BTreeSet<String>,
+    conflicts: Set<String>,
     /// The schedule that was logged last.
     scheduled: String,
     /// Hooks of upgrades that were applied.
@@ -497,7 +498,7 @@ impl Supervisor {
     }
 
     fn status(&self) -> Status {
-        let problems = self.planned.problems.iter().chain(&self.conflicts).cloned().collect();
+        let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
         for plan in &mut view.planned {
             plan.download = self.context.downloads.of(&plan.name);
