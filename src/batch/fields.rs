@@ -42,7 +42,7 @@ impl Json {
 
     /// Reads what it means.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.as_str())
+        serde_json::from_slice(self.as_str().as_bytes())
     }
 }
 

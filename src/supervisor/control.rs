@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// A request to a running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// The state of the supervisor and its node.
     Status,
@@ -104,7 +104,6 @@ pub struct Status {
     /// The home.
     pub home: PathBuf,
     /// The machine's part of the state.
-    #[serde(flatten)]
     pub view: View,
     /// Why the node tells no head, while it runs and does not.
     #[serde(default)]
@@ -173,9 +172,9 @@ pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(&stream).take(LONGEST_LINE).read_line(&mut line)?;
-    let request: Request = match serde_json::from_str(&line) {
+    let mut line = Vec::new();
+    BufReader::new(&stream).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    let request: Request = match serde_json::from_slice(&line) {
         Ok(request) => request,
         Err(e) => return write_line(&stream, &Reply::Refused(format!("no such request: {e}"))),
     };
@@ -257,17 +256,17 @@ pub fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     stream.set_read_timeout(Some(PATIENCE * 2)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("a request has only string keys");
     line.push(b'\n');
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     let asked = (&stream).write_all(&line);
-    match asked.and_then(|()| BufReader::new(&stream).take(LONGEST_ANSWER).read_line(&mut answer)) {
-        Ok(_) if !answer.ends_with('\n') => return Ok(None),
+    match asked.and_then(|()| BufReader::new(&stream).take(LONGEST_ANSWER).read_until(b'\n', &mut answer)) {
+        Ok(_) if !answer.ends_with(b"\n") => return Ok(None),
         Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             return Ok(None);
         }
         read => read.map_err(failed)?,
     };
     stream.set_read_timeout(None).map_err(failed)?;
-    let reply = serde_json::from_str(&answer)
+    let reply = serde_json::from_slice(&answer)
         .map_err(|e| Error::new(Kind::Nonsense, "understand the supervisor").at(path.display()).because(e))?;
     Ok(Some(Answered { reply, stream }))
 }
