@@ -56,21 +56,16 @@ pub(super) fn start(config: &Config) -> Result<Log> {
         }
     };
     let json = config.log_format == LogFormat::Json;
-    let format = move |out: &mut env_logger::fmt::Formatter, record: &Record<'_>| {
-        if json { write_json(out, record) } else { write_text(out, record, colour) }
-    };
-    // Libraries below are quiet: what matters of them we report ourselves.
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(LevelFilter::Error).filter_module("wemixvisor", level).format(format);
     let (lines, waiting) = bounded(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
-    let outlet = Outlet { lines: lines.clone(), lost: Arc::clone(&lost) };
-    builder.target(env_logger::Target::Pipe(Box::new(outlet)));
+    let outlet = Outlet { level, json, colour, lines: lines.clone(), lost: Arc::clone(&lost) };
     let body = move || write_lines(&waiting, &lost, json);
     let started = thread::Builder::new().name("log".to_owned()).spawn(body);
     started.map_err(|e| Error::new(Kind::Io, "start the log thread").because(e))?;
     // Both fail only when there is a logger already.
-    let _ = builder.try_init();
+    if log::set_boxed_logger(Box::new(outlet)).is_ok() {
+        log::set_max_level(level);
+    }
     let _ = LINES.set(lines);
     Ok(Log)
 }
@@ -124,23 +119,38 @@ pub(super) fn show_warnings() {
     }
 }
 
-/// The logger's way to the thread that writes, which it never waits for.
+/// The logger, which never waits for the thread that writes.
 struct Outlet {
+    level: LevelFilter,
+    json: bool,
+    colour: bool,
     lines: Sender<Line>,
     lost: Arc<AtomicU64>,
 }
 
-impl Write for Outlet {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
+impl log::Log for Outlet {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // Libraries below are quiet: what matters of them we report ourselves.
+        let is_ours = metadata.target().starts_with("wemixvisor");
+        metadata.level() <= if is_ours { self.level } else { LevelFilter::Error }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = Vec::new();
+        let written = if self.json {
+            write_json(&mut line, record)
+        } else {
+            write_text(&mut line, record, self.colour)
+        };
+        if written.is_err() || self.lines.try_send(Line::Text(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
+
+    fn flush(&self) {}
 }
 
 fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
