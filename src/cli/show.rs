@@ -17,9 +17,7 @@ use crate::upgrade::agenda::Agenda;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
-use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// The number of upgrades of which the turn is shown beside the table.
@@ -32,40 +30,12 @@ pub(super) fn status(home: &Home, format: StatusFormat) -> Result<u8> {
     };
     match format {
         StatusFormat::Text => print(&show(home, &status))?,
-        StatusFormat::Json => print_json(&ForPrograms::of(&status))?,
+        StatusFormat::Json => print_json(&status)?,
         StatusFormat::Metrics => print(&metrics::render(&status))?,
     }
     match (exit, Agenda::load(home)) {
         (Exit::Ok, Err(damaged)) => Err(damaged),
         (exit, _) => Ok(exit.code()),
-    }
-}
-
-/// The status for programs: one object, in which the machine's part stands among the rest.
-#[derive(Serialize)]
-struct ForPrograms<'a> {
-    running: bool,
-    pid: Option<u32>,
-    supervisor_version: Option<&'a str>,
-    home: &'a Path,
-    #[serde(flatten)]
-    view: &'a View,
-    rpc_trouble: Option<&'a str>,
-    problems: &'a [String],
-}
-
-impl<'a> ForPrograms<'a> {
-    fn of(status: &'a Status) -> Self {
-        let Status { running, pid, supervisor_version, home, view, rpc_trouble, problems } = status;
-        ForPrograms {
-            running: *running,
-            pid: *pid,
-            supervisor_version: supervisor_version.as_deref(),
-            home,
-            view,
-            rpc_trouble: rpc_trouble.as_deref(),
-            problems,
-        }
     }
 }
 
