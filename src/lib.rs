@@ -25,9 +25,11 @@
 //! - [`home`]: every path below `$DAEMON_HOME`, the locks, and the primitives that change files durably.
 //! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
 //!   [`config`]: the configuration. These three and `home` are the public library.
-//! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code.
+//! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code of the library.
+//!   `unwind`, in the program alone, keeps the standard library's unwinder out of the static release.
 //! - [`name`], [`digest`], [`time`], [`error`], [`exit`], [`force`]: plain data that all modules use. `url` and `printable`:
 //!   what may be shown of a URL, and of any text that others have written. `flags`: the grammar of a node's flags.
+//!   `sorted`: sorting and look-ups with one copy of the code for all types.
 //!
 //! # Where do I put …
 //!
@@ -78,6 +80,7 @@ pub mod predecessors {}
 mod printable;
 #[doc = include_str!("security.md")]
 pub mod security {}
+mod sorted;
 pub mod supervisor;
 pub mod sys;
 pub mod time;

@@ -2,6 +2,9 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;
+
 use std::process::ExitCode;
 use wemixvisor::{cli, sys};
 

@@ -1,4 +1,4 @@
-//! The only unsafe code, each use with its SAFETY argument.
+//! The only unsafe code of the library, each use with its SAFETY argument.
 //!
 //! Everything else that the operating system offers comes safely through `rustix` and `std`.
 

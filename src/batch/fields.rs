@@ -3,6 +3,7 @@
 //! A [`Value`] would round numbers beyond 64 bits, sort the keys and forget the first of two that are equal.
 //! A field that we do not know is not ours to change.
 
+use crate::sorted;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -41,7 +42,7 @@ impl Json {
 
     /// Reads what it means.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.as_str())
+        serde_json::from_slice(self.as_str().as_bytes())
     }
 }
 
@@ -75,7 +76,7 @@ impl Fields {
     /// The keys that stand there more than once.
     pub(super) fn equal_keys(&self) -> BTreeSet<&str> {
         let mut seen = BTreeSet::new();
-        self.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key)).collect()
+        sorted::gather(self.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key)))
     }
 
     /// Reads an object of which no two keys are equal.

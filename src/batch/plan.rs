@@ -6,6 +6,7 @@ use super::fields::{Fields, Json};
 use crate::digest::{BadDigest, Digest};
 use crate::machine::{Origin, Upgrade};
 use crate::name::Name;
+use crate::sorted;
 use crate::time::rfc3339;
 use serde::de::Error;
 use serde::ser::SerializeMap as _;
@@ -216,7 +217,8 @@ impl<'de> Deserialize<'de> for Places {
         let read = |(platform, url): (&str, &Json)| {
             url.read().map(|url| (platform.to_owned(), url)).map_err(D::Error::custom)
         };
-        fields.iter().map(read).collect::<Result<_, _>>().map(Places)
+        let places: Vec<_> = fields.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Places(sorted::gather(places)))
     }
 }
 

@@ -7,8 +7,8 @@ use super::plan::{Entry, Plan};
 use super::visit;
 use crate::machine::{Conflict, Ended, Outcome, Phase};
 use crate::name::Name;
+use crate::sorted::{Index, Set};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The facts outside the plan, as far as they are known.
@@ -245,11 +245,11 @@ impl From<Outcome> for Stage {
 /// The facts, prepared for questions about one upgrade.
 struct Known<'a> {
     facts: &'a Facts<'a>,
-    ended: BTreeMap<(&'a Name, u64), &'a Ended>,
-    cancelled: BTreeSet<(&'a Name, u64)>,
-    refused: BTreeMap<&'a Name, &'a Conflict>,
-    holds: BTreeMap<&'a Name, &'a String>,
-    binaries: BTreeMap<&'a Name, &'a Binary>,
+    ended: Index<(&'a Name, u64), &'a Ended>,
+    cancelled: Set<(&'a Name, u64)>,
+    refused: Index<&'a Name, &'a Conflict>,
+    holds: Index<&'a Name, &'a String>,
+    binaries: Index<&'a Name, &'a Binary>,
 }
 
 impl<'a> Known<'a> {

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::durable;
 use crate::home::regular;
 use crate::name::Name;
+use crate::sorted;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -153,7 +154,7 @@ impl Plans {
             // A file with another name is not a plan: ours are made from names.
             names.extend(file.to_str().and_then(|f| f.strip_suffix(".json")).and_then(|n| n.parse().ok()));
         }
-        names.sort();
+        sorted::sort(&mut names);
         Ok(names.into_iter().map(|name: Name| (name.clone(), self.load(&name))).collect())
     }
 

@@ -11,10 +11,11 @@ use crate::machine::gates::room;
 use crate::machine::{Ended, Origin, Outcome, Upgrade, merge};
 use crate::name::Name;
 use crate::printable::printable;
+use crate::sorted::{Index, Set};
 use crate::url;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Hooks get `info` in their environment, and Linux takes no variable beyond 128 KiB.
@@ -307,8 +308,8 @@ impl<'a> Judge<'a> {
         let entries = std::mem::take(&mut self.readable);
         // A plan without a name has no other version that could be active.
         let own = Origin::Plan(plan.unwrap_or_else(|| "unnamed".parse().expect("it is a name")));
-        let cancelled: BTreeSet<_> = self.context.cancelled.iter().map(|(n, h)| (n, *h)).collect();
-        let ended: BTreeMap<_, _> = self.context.ended.iter().map(|e| ((&e.name, e.height), e)).collect();
+        let cancelled: Set<_> = self.context.cancelled.iter().map(|(n, h)| (n, *h)).collect();
+        let ended: Index<_, _> = self.context.ended.iter().map(|e| ((&e.name, e.height), e)).collect();
         for entry in visit(&entries) {
             let key = (&entry.name, entry.height);
             let Some(index) = self.names.get(&entry.name).copied() else { continue };

@@ -16,6 +16,7 @@ use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
 use crate::machine::{Decision, NodeMark, Record};
 use crate::name::Name;
+use crate::sorted;
 use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Purpose, State, Work};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::restore;
@@ -210,10 +211,8 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
 fn summary(backup: &Backup) -> Value {
     let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, entries, .. } =
         &backup.manifest;
-    let methods: serde_json::Map<String, Value> = Method::ALL
-        .into_iter()
-        .map(|method| (method.to_string(), json!(backup.manifest.share(method))))
-        .collect();
+    let share = |method: Method| (method.to_string(), json!(backup.manifest.share(method)));
+    let methods: serde_json::Map<String, Value> = sorted::gather(Method::ALL.into_iter().map(share));
     json!({
         "name": backup.name, "upgrade": upgrade, "made_by": made_by, "time": time, "took_ms": took_ms,
         "source": source, "head": head, "node": node, "bytes": bytes, "entries": entries.len(),

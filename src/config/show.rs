@@ -4,7 +4,8 @@
 
 use super::keys::{Config, KEYS, Key};
 use super::load::{Loaded, Origin};
-use serde_json::{Map, Value, json};
+use crate::sorted;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// One line of `config show`.
@@ -44,7 +45,7 @@ impl Loaded {
     pub fn show_json(&self) -> Value {
         let entry =
             |r: Row| (r.key.name.to_owned(), json!({"value": r.value, "origin": r.origin.to_string()}));
-        Value::Object(self.rows().into_iter().map(entry).collect::<Map<_, _>>())
+        Value::Object(sorted::gather(self.rows().into_iter().map(entry)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! `*` stands for any characters within one component. Nothing else is special, hidden names need
 //! their dot to be written, and what cannot be listed matches nothing.
 
+use crate::sorted;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,7 +22,7 @@ pub fn expand(pattern: &Path) -> Vec<PathBuf> {
         }
     }
     found.retain(|path| fs::symlink_metadata(path).is_ok());
-    found.sort();
+    sorted::sort(&mut found);
     found
 }
 

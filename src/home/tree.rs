@@ -4,6 +4,7 @@ use super::beneath::Beneath;
 use super::stamp::LastingStamp;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::sorted;
 use rustix::fs::{Dir, FileType, Stat};
 use std::ffi::OsStr;
 use std::io;
@@ -72,7 +73,7 @@ pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
         }
     }
     // Paths compare by component, so this puts what is in a directory right behind it.
-    items.sort_by(|a, b| a.path.cmp(&b.path));
+    sorted::by(&mut items, |a, b| a.path.cmp(&b.path));
     Ok(items)
 }
 

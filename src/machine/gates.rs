@@ -31,6 +31,7 @@ pub use super::order::Validator;
 
 use super::order::Order;
 use super::quorum::{margin, quorum};
+use crate::sorted;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -267,7 +268,7 @@ impl Slot {
     #[must_use]
     pub fn of(height: u64, set: impl IntoIterator<Item = Validator>) -> Self {
         let mut set: Vec<Validator> = set.into_iter().collect();
-        set.sort_unstable();
+        sorted::sort(&mut set);
         set.dedup();
         Slot { number: height / SLOT, set }
     }
@@ -319,7 +320,7 @@ pub fn roll(set: &[Validator], from: u64) -> Vec<(Validator, Window)> {
     let slot = Slot::of(from, set.iter().copied());
     let turn = |validator: &Validator| Some((*validator, slot.window(slot.group(validator)?, from)));
     let mut roll: Vec<_> = slot.set.iter().filter_map(turn).collect();
-    roll.sort_by_key(|(_, window)| window.opens_at);
+    sorted::by_key(&mut roll, |(_, window)| window.opens_at);
     roll
 }
 

@@ -110,6 +110,7 @@ pub use view::{
 };
 
 use crate::name::Name;
+use crate::sorted::{self, Index};
 use backups::Backups;
 use heads::Heads;
 use leaving::{Departure, LEAVE};
@@ -446,7 +447,7 @@ impl Machine {
     #[must_use]
     pub fn period(&self) -> Duration {
         let mut gaps: Vec<Duration> = self.gaps.iter().copied().collect();
-        gaps.sort_unstable();
+        sorted::sort(&mut gaps);
         let median = gaps.get(gaps.len() / 2).filter(|_| gaps.len() >= GAPS.0);
         median.copied().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
     }
@@ -523,8 +524,8 @@ impl Machine {
     fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
         let before =
             std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
-        let before: BTreeMap<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
-        let after: BTreeMap<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
+        let before: Index<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
+        let after: Index<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
         // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
             (Some(old), Some(new)) => {

@@ -7,8 +7,8 @@
 use super::record::{Ended, Outcome};
 use super::upgrade::{Origin, Upgrade};
 use crate::name::Name;
+use crate::sorted::{self, Index, Set};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The union of all plans.
@@ -55,10 +55,10 @@ pub fn merge(
     cancelled: &[(Name, u64)],
     ended: &[Ended],
 ) -> Schedule {
-    let cancelled: BTreeSet<_> = cancelled.iter().map(|(name, height)| (name, *height)).collect();
+    let cancelled: Set<_> = cancelled.iter().map(|(name, height)| (name, *height)).collect();
     let past = Past::new(ended);
     let mut conflicts = Vec::new();
-    let mut by_name: BTreeMap<Name, Vec<Upgrade>> = BTreeMap::new();
+    let mut open = Vec::new();
     for upgrade in planned {
         if cancelled.contains(&(&upgrade.name, upgrade.height)) {
             continue;
@@ -66,22 +66,24 @@ pub fn merge(
         match past.verdict(&upgrade) {
             Verdict::Settled => {}
             Verdict::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
-            Verdict::Open => by_name.entry(upgrade.name.clone()).or_default().push(upgrade),
+            Verdict::Open => open.push(upgrade),
         }
     }
 
-    let mut by_height: BTreeMap<u64, Vec<Upgrade>> = BTreeMap::new();
-    for (_, same_name) in by_name {
-        match unite(&same_name) {
-            Ok(upgrade) => by_height.entry(upgrade.height).or_default().push(upgrade),
+    let mut united = Vec::new();
+    sorted::by(&mut open, |a, b| a.name.cmp(&b.name));
+    for same_name in open.chunk_by(|a, b| a.name == b.name) {
+        match unite(same_name) {
+            Ok(upgrade) => united.push(upgrade),
             Err(why) => conflicts.push(Conflict { refused: same_name.iter().map(claim).collect(), why }),
         }
     }
 
-    let mut upgrades = Vec::with_capacity(by_height.len());
-    for (_, mut same_height) in by_height {
-        if same_height.len() == 1 {
-            upgrades.append(&mut same_height);
+    let mut upgrades = Vec::with_capacity(united.len());
+    sorted::by_key(&mut united, |upgrade| upgrade.height);
+    for same_height in united.chunk_by(|a, b| a.height == b.height) {
+        if let [upgrade] = same_height {
+            upgrades.push(upgrade.clone());
         } else {
             let why = "there can be only one upgrade at a height".to_owned();
             conflicts.push(Conflict { refused: same_height.iter().map(claim).collect(), why });
@@ -92,7 +94,7 @@ pub fn merge(
 
 /// The ended upgrades, prepared for look-ups.
 pub(super) struct Past<'a> {
-    by_name: BTreeMap<&'a Name, &'a Ended>,
+    by_name: Index<&'a Name, &'a Ended>,
     last_applied: Option<&'a Ended>,
 }
 

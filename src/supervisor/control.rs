@@ -10,7 +10,9 @@ use crate::home::Home;
 use crate::machine::{Back, Block, View};
 use crate::name::Name;
 use crossbeam_channel::{Sender, bounded};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// A request to a running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// The state of the supervisor and its node.
     Status,
@@ -92,14 +94,13 @@ pub enum Reply {
 }
 
 /// A snapshot of the supervisor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
     /// Whether a supervisor runs.
     pub running: bool,
     /// Its process id.
     pub pid: Option<u32>,
     /// Its version.
-    #[serde(default)]
     pub supervisor_version: Option<String>,
     /// The home.
     pub home: PathBuf,
@@ -107,10 +108,32 @@ pub struct Status {
     #[serde(flatten)]
     pub view: View,
     /// Why the node tells no head, while it runs and does not.
-    #[serde(default)]
     pub rpc_trouble: Option<String>,
     /// The problems of the files that plan upgrades.
     pub problems: Vec<String>,
+}
+
+/// Read in two passes: `flatten` would keep everything in a buffer first, and bring a second reader of each type that does
+/// that into the binary.
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Beside {
+            running: bool,
+            pid: Option<u32>,
+            #[serde(default)]
+            supervisor_version: Option<String>,
+            home: PathBuf,
+            #[serde(default)]
+            rpc_trouble: Option<String>,
+            problems: Vec<String>,
+        }
+        let text = <&RawValue>::deserialize(from)?.get().as_bytes();
+        let view = serde_json::from_slice(text).map_err(D::Error::custom)?;
+        let Beside { running, pid, supervisor_version, home, rpc_trouble, problems } =
+            serde_json::from_slice(text).map_err(D::Error::custom)?;
+        Ok(Status { running, pid, supervisor_version, home, view, rpc_trouble, problems })
+    }
 }
 
 /// A request with the way back to whoever asked.
@@ -173,9 +196,9 @@ pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(&stream).take(LONGEST_LINE).read_line(&mut line)?;
-    let request: Request = match serde_json::from_str(&line) {
+    let mut line = Vec::new();
+    BufReader::new(&stream).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    let request: Request = match serde_json::from_slice(&line) {
         Ok(request) => request,
         Err(e) => return write_line(&stream, &Reply::Refused(format!("no such request: {e}"))),
     };
@@ -257,17 +280,17 @@ pub fn ask_once(home: &Home, request: &Request) -> Result<Option<Answered>> {
     stream.set_read_timeout(Some(PATIENCE * 2)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("a request has only string keys");
     line.push(b'\n');
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     let asked = (&stream).write_all(&line);
-    match asked.and_then(|()| BufReader::new(&stream).take(LONGEST_ANSWER).read_line(&mut answer)) {
-        Ok(_) if !answer.ends_with('\n') => return Ok(None),
+    match asked.and_then(|()| BufReader::new(&stream).take(LONGEST_ANSWER).read_until(b'\n', &mut answer)) {
+        Ok(_) if !answer.ends_with(b"\n") => return Ok(None),
         Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             return Ok(None);
         }
         read => read.map_err(failed)?,
     };
     stream.set_read_timeout(None).map_err(failed)?;
-    let reply = serde_json::from_str(&answer)
+    let reply = serde_json::from_slice(&answer)
         .map_err(|e| Error::new(Kind::Nonsense, "understand the supervisor").at(path.display()).because(e))?;
     Ok(Some(Answered { reply, stream }))
 }
@@ -295,6 +318,29 @@ mod tests {
         let home = Home::new(dir.path(), "node").unwrap();
         fs::create_dir_all(home.dir()).unwrap();
         (dir, home)
+    }
+
+    #[test]
+    fn a_status_is_read_as_it_was_written() {
+        use crate::digest::Digest;
+        use crate::machine::{Machine, Origin, Record, Target, Upgrade, Version};
+        let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
+        let upgrade = Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule);
+        let status = Status {
+            running: true,
+            pid: Some(7),
+            supervisor_version: Some("1.2.3".to_owned()),
+            home: PathBuf::from("/h"),
+            view: Machine::at_rest(Record::new(current), vec![upgrade]).view(),
+            rpc_trouble: Some("none \"there\"".to_owned()),
+            problems: vec!["one".to_owned()],
+        };
+        let reply = Reply::Status(status);
+        let line = serde_json::to_vec(&reply).unwrap();
+        assert_eq!(serde_json::from_slice::<Reply>(&line).unwrap(), reply);
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&value["status"]["pid"], &value["status"]["state"]), (&7.into(), &"stopped".into()));
+        serde_json::from_slice::<Reply>(br#"{"status":{"running":true}}"#).unwrap_err();
     }
 
     /// Takes a connection and closes it with this part of an answer.

@@ -55,6 +55,7 @@ use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
+use crate::sorted::Set;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::planned::Planned;
@@ -73,7 +74,7 @@ use ports::Ports;
 use recorder::{Recorder, Written};
 use release::Release;
 use signals::Signal;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::thread;
@@ -179,7 +180,7 @@ fn supervise(
         spawned_at: Instant::now(),
         planned: Planned::default(),
         striking: 0,
-        conflicts: BTreeSet::new(),
+        conflicts: Set::default(),
         scheduled: String::new(),
         rpc_trouble: None,
         afterwards: Afterwards::new(channels.hooks.0.clone()),
@@ -291,7 +292,7 @@ struct Supervisor {
     planned: Planned,
     /// The number of cancellations that are on their way to the disk.
     striking: usize,
-    conflicts: BTreeSet<String>,
+    conflicts: Set<String>,
     /// The schedule that was logged last.
     scheduled: String,
     /// Hooks of upgrades that were applied.
@@ -520,7 +521,7 @@ impl Supervisor {
     }
 
     fn status(&self) -> Status {
-        let problems = self.planned.problems.iter().chain(&self.conflicts).cloned().collect();
+        let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
         for plan in &mut view.planned {
             plan.download = self.context.known.downloads.of(&plan.name);

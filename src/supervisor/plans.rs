@@ -7,8 +7,8 @@ use super::{Channels, Supervisor, watcher};
 use crate::error::Kind;
 use crate::machine::{self, Ask, Event};
 use crate::name::Name;
+use crate::sorted::Set;
 use crossbeam_channel::{Sender, select_biased};
-use std::collections::BTreeSet;
 
 impl Supervisor {
     /// Waits for what is planned, unless we are asked to stop before, because a disk hangs.
@@ -56,7 +56,7 @@ impl Supervisor {
         if self.striking > 0 || !self.watcher.is_current(&seen) {
             return;
         }
-        let known: BTreeSet<&String> = self.planned.problems.iter().collect();
+        let known: Set<&String> = self.planned.problems.iter().collect();
         for problem in seen.planned.problems.iter().filter(|p| !known.contains(p)) {
             log::warn!("event=plan_unreadable {problem}");
         }
@@ -66,8 +66,8 @@ impl Supervisor {
         let applied: Vec<_> =
             ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();
         let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
-        let conflicts: BTreeSet<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
-        for conflict in conflicts.difference(&self.conflicts) {
+        let conflicts: Set<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
+        for conflict in conflicts.iter().filter(|conflict| !self.conflicts.contains(*conflict)) {
             log::error!("event=plans_disagree {conflict}");
         }
         self.conflicts = conflicts;

@@ -5,7 +5,7 @@
 //! runs (proc_pid_net(5)). So they are noted while it is well, and looked for when one has ended: nothing of
 //! ours listens then. Where the kernel does not tell, no process is suspected.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -83,7 +83,7 @@ fn listener(line: &str) -> Option<Listener> {
 }
 
 /// The inodes of the sockets that a process has open.
-fn sockets_of(pid: u32) -> BTreeSet<u64> {
+fn sockets_of(pid: u32) -> Set<u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let inode = |entry: fs::DirEntry| {
         let target = fs::read_link(entry.path()).ok()?;

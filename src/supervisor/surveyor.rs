@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
 use crate::printable::printable;
+use crate::sorted;
 use crate::wbft::{
     self, Address, Client, Constant, Decided, Endpoint, Observer, Peer, RpcError, Syncing, Window,
 };
@@ -110,7 +111,7 @@ fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answe
 /// The addresses to ask, those first over which a node reports more.
 fn candidates(options: &Options, socketless: Option<Duration>) -> Vec<Endpoint> {
     let mut endpoints = options.candidates(socketless);
-    endpoints.sort_by_key(|endpoint| !endpoint.can_subscribe());
+    sorted::by_key(&mut endpoints, |endpoint| !endpoint.can_subscribe());
     endpoints
 }
 
@@ -206,7 +207,7 @@ fn greet(
 fn dialled(mut peers: Vec<Peer>, validators: &[[u8; 20]], turn: u32) -> Option<Peer> {
     let is_member = |peer: &Peer| peer.address().is_some_and(|address| validators.contains(&address.0));
     peers.retain(|peer| !peer.inbound && is_member(peer));
-    peers.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    sorted::by(&mut peers, |a, b| a.id.cmp(&b.id));
     let at = usize::try_from(turn).unwrap_or_default().checked_rem(peers.len())?;
     Some(peers.swap_remove(at))
 }

@@ -25,6 +25,7 @@ use crate::home::slots::crc32;
 use crate::home::{Home, durable};
 use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
 use crate::name::Name;
+use crate::sorted::{self, Set};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::Duration;
@@ -291,7 +292,7 @@ impl Agenda {
             None => self.upgrades.push(entry.clone()),
         }
         self.cancelled.retain(|c| c.name != entry.name || c.height != entry.height);
-        self.upgrades.sort_by_key(|known| known.height);
+        sorted::by_key(&mut self.upgrades, |known| known.height);
         Ok(())
     }
 
@@ -301,7 +302,7 @@ impl Agenda {
     /// [`Kind::NotFound`] if no such upgrade is planned.
     pub fn cancel(&mut self, name: &Name, heights: &[u64]) -> Result<()> {
         let by_hand = self.upgrades.iter().filter(|entry| entry.name == *name).map(|entry| entry.height);
-        let all: std::collections::BTreeSet<u64> = by_hand.chain(heights.iter().copied()).collect();
+        let all = by_hand.chain(heights.iter().copied()).collect::<Set<u64>>().into_vec();
         if all.is_empty() {
             let hint = "see what is planned: wemixvisor upgrade list";
             return Err(Error::new(Kind::NotFound, format!("no upgrade {name} is planned")).hint(hint));

@@ -14,6 +14,7 @@ use crate::home::tree::{ItemKind, walk};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Ended, Outcome, Record, Target, Version};
 use crate::name::Name;
+use crate::sorted;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -258,7 +259,7 @@ fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -
             });
         }
     }
-    ended.sort_by_key(|e| e.height);
+    sorted::by_key(&mut ended, |e| e.height);
     if let Some(upgrade) = trigger.filter(|u| !ended.iter().any(|e| e.name == u.name)) {
         report.note(format!(
             "{} asks for upgrade {} at height {}: if that is done already, remove the file before the first run",

@@ -12,6 +12,7 @@ use crate::home::trace::{Effect, note};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
 use crate::name::Name;
+use crate::sorted;
 use crate::time::rfc3339;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -221,7 +222,7 @@ pub fn staged(home: &Home) -> Result<Vec<Name>> {
         let name = entry.file_name().to_str().and_then(|n| n.parse::<Name>().ok());
         names.extend(name.filter(|n| fs::symlink_metadata(home.binary(&Target::Upgrade(n.clone()))).is_ok()));
     }
-    names.sort();
+    sorted::sort(&mut names);
     Ok(names)
 }
 

@@ -17,6 +17,7 @@ use crate::home::space;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
+use crate::sorted;
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
@@ -108,7 +109,7 @@ impl Places {
         let is_replaced =
             |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix));
         let mut replaced: Vec<_> = beside.map(|entry| entry.path()).filter(is_replaced).collect();
-        replaced.sort();
+        sorted::sort(&mut replaced);
         replaced
     }
 

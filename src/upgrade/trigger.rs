@@ -56,7 +56,7 @@ pub fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
     let mut details = file.details;
     upgrade.info = match file.info {
         Some(Value::String(text)) => {
-            if let Ok(Value::Object(object)) = serde_json::from_str(&text) {
+            if let Ok(Value::Object(object)) = serde_json::from_slice(text.as_bytes()) {
                 details.join(details_of(object)?)?;
             }
             Some(text).filter(|t| !t.is_empty())

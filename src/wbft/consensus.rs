@@ -7,6 +7,7 @@
 //! The schedule of epochs is a forecast. The headers decide: an epoch ends where a header carries the next
 //! validators, whatever the configuration has.
 
+use crate::sorted;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ impl Consensus {
             |(n, value)| Transition::read(value).ok_or_else(|| format!("transitions.{n} is malformed"));
         let mut transitions: Vec<Transition> = list.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         // Stable: of two at one height the later one in the list is applied last.
-        transitions.sort_by_key(|transition| transition.block);
+        sorted::by_key(&mut transitions, |transition| transition.block);
         Ok(Some(Consensus { base, transitions }))
     }
 

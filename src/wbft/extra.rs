@@ -7,7 +7,7 @@
 
 use super::hex::Address;
 use super::rlp::{BadRlp, Item, list};
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::fmt;
 
 /// No set is larger; it bounds what a malformed header can make us do.
@@ -174,7 +174,7 @@ impl EpochInfo {
         };
         let validators: Vec<usize> =
             validators.list()?.all(MAX_VALIDATORS)?.into_iter().map(index).collect::<Result<_, _>>()?;
-        if validators.is_empty() || validators.iter().collect::<BTreeSet<_>>().len() < validators.len() {
+        if validators.is_empty() || validators.iter().collect::<Set<_>>().len() < validators.len() {
             return Err(BadRlp("no validators, or one of them twice"));
         }
         let keys = keys.list()?.all(MAX_VALIDATORS)?.into_iter().map(|key| Ok(key.bytes()?.to_vec()));

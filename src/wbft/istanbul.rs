@@ -10,9 +10,10 @@ use super::extra::Extra;
 use super::fault::{Fault, RpcError};
 use super::header::Header;
 use super::hex::{Address, Hash, parse_quantity, show_quantity};
+use crate::sorted::Set;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Headers to go back at most in search of the end of the last epoch.
 const MAX_WALK: u64 = 1024;
@@ -257,7 +258,7 @@ impl Client {
             Err(err) => Err(err),
             Ok(value) => {
                 let set: Vec<Address> = self.read(METHOD, value)?;
-                if set.is_empty() || set.iter().collect::<BTreeSet<_>>().len() < set.len() {
+                if set.is_empty() || set.iter().collect::<Set<_>>().len() < set.len() {
                     return Err(self.nonsense(METHOD, "no validators, or one of them twice"));
                 }
                 Ok(Some(set))

@@ -10,6 +10,7 @@ use super::header::Header;
 use super::hex::Address;
 use super::istanbul::served;
 use super::window::{Proposal, Window, span};
+use crate::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -136,7 +137,7 @@ impl Observer {
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
     pub fn connected(&mut self) -> Result<Option<BTreeSet<Address>>, RpcError> {
-        Ok(self.peers()?.map(|peers| peers.iter().filter_map(Peer::address).collect()))
+        Ok(self.peers()?.map(|peers| sorted::gather(peers.iter().filter_map(Peer::address))))
     }
 
     fn ask_configuration(&mut self) -> Result<(), RpcError> {

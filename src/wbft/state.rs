@@ -9,6 +9,7 @@ use super::metrics::RoundMetrics;
 use super::observer::Observation;
 use super::window::span;
 use crate::machine::quorum::{margin, quorum};
+use crate::sorted;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -197,7 +198,7 @@ impl ConsensusState {
     #[must_use]
     pub fn live_without_us(&self) -> BTreeSet<Address> {
         let others = self.validators.iter().filter(|v| v.live && Some(v.address) != self.address);
-        others.map(|v| v.address).collect()
+        sorted::gather(others.map(|v| v.address))
     }
 }
 

@@ -12,6 +12,7 @@ use super::order;
 use crate::machine::gates::{RECENT, Sample, Seat};
 use crate::machine::order::Order;
 use crate::machine::quorum::quorum;
+use crate::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -99,13 +100,9 @@ impl Window {
     fn sealers_in(&self, number: u64, extra: &Extra) -> Result<BTreeSet<Address>, Fault> {
         let all = self.sealed_head.len();
         let sealers: BTreeSet<Address> = match &extra.prev_committed {
-            Some(seal) => seal
-                .addresses(&self.sealed_head)
-                .ok_or_else(|| {
-                    Fault::Nonsense(format!("block {number} has seals beyond the {all} validators"))
-                })?
-                .into_iter()
-                .collect(),
+            Some(seal) => sorted::gather(seal.addresses(&self.sealed_head).ok_or_else(|| {
+                Fault::Nonsense(format!("block {number} has seals beyond the {all} validators"))
+            })?),
             None => BTreeSet::new(),
         };
         // Block 0 has no seals, so that block 1 carries none. Any other block was decided before the next one came.
@@ -199,7 +196,7 @@ impl Window {
     #[must_use]
     pub fn census(&self, count: usize) -> BTreeMap<Address, Proposal> {
         let proposal = |b: &Decided| (b.proposer, Proposal { height: b.number, client: b.client.clone() });
-        self.last(count).iter().map(proposal).collect()
+        sorted::gather(self.last(count).iter().map(proposal))
     }
 
     /// How far the head was proposed in the future of the clock that shows `now`, in seconds since 1970: then one of
@@ -224,7 +221,7 @@ impl Window {
     /// The validators with a seal in one of the last `count` blocks.
     #[must_use]
     pub fn sealers(&self, count: usize) -> BTreeSet<Address> {
-        self.last(count).iter().flat_map(|block| block.sealers.iter().copied()).collect()
+        sorted::gather(self.last(count).iter().flat_map(|block| block.sealers.iter().copied()))
     }
 
     /// How many of the last `count` blocks each round has decided.
@@ -247,7 +244,7 @@ impl Window {
             .filter(|pair| pair[1].round == 0)
             .map(|pair| pair[1].timestamp.saturating_sub(pair[0].timestamp))
             .collect();
-        gaps.sort_unstable();
+        sorted::sort(&mut gaps);
         // The times in headers may be anything.
         gaps.get(gaps.len() / 2).map(|gap| Duration::from_secs((*gap).clamp(1, LONGEST)))
     }
@@ -265,7 +262,7 @@ impl Window {
         let recent = self.live();
         let seat = |v: &Address| Seat { validator: v.0, sealing: recent.contains(v) };
         let mut set: Vec<Seat> = self.next.iter().map(seat).collect();
-        set.sort_unstable_by_key(|seat| seat.validator);
+        sorted::by_key(&mut set, |seat| seat.validator);
         let blocks = self.last(span(self.next.len()));
         Sample {
             head: self.head().number,

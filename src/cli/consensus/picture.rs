@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::machine::View;
 use crate::machine::gates::{Gate, Reason, Verdict};
 use crate::printable::printable;
+use crate::sorted;
 use crate::wbft::{ConsensusState, Member};
 use std::time::Duration;
 
@@ -188,7 +189,7 @@ fn members(s: &ConsensusState, frame: &Frame, free: usize) -> Vec<String> {
     let mut shown: Vec<&Member> = s.validators.iter().collect();
     let mut rest = None;
     if shown.len() > free {
-        shown.sort_by_key(|member| (member.live, !us(member)));
+        sorted::by_key(&mut shown, |member| (member.live, !us(member)));
         let left_out = shown.split_off(free.saturating_sub(1));
         let live = left_out.iter().filter(|member| member.live).count();
         rest = Some(format!("  and {} more, {live} of them live", left_out.len()));

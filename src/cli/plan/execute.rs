@@ -16,11 +16,12 @@ use crate::home::Home;
 use crate::machine::{self, BinaryState, Origin, Target};
 use crate::name::Name;
 use crate::printable::printable;
+use crate::sorted::Set;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::download::{self, Order, Progress, Rests};
 use crate::upgrade::prepare::{Known, fetch, prepare};
 use crate::upgrade::{Cancel, install};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
@@ -78,8 +79,7 @@ fn watch(config: &Config, home: &Home, stored: &Stored) -> Result<Status> {
         }
         let status = situation.status(stored);
         let untried = |p: &&machine::Plan| matches!(p.binary, BinaryState::Waiting | BinaryState::Preparing);
-        let untried: BTreeSet<&Name> =
-            situation.view.planned.iter().filter(untried).map(|p| &p.name).collect();
+        let untried: Set<&Name> = situation.view.planned.iter().filter(untried).map(|p| &p.name).collect();
         let mut ours = status.upgrades.iter().filter(|u| untried.contains(&u.name));
         // While an upgrade is under way nothing is prepared; the supervisor goes on with it afterwards.
         let Some(first) = ours.next().filter(|_| situation.view.upgrade.is_none()) else {

@@ -11,6 +11,7 @@ use crate::force::Force;
 use crate::home::Home;
 use crate::machine::{self, Activity, BinaryState, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
+use crate::sorted::{Index, Set};
 use crate::supervisor::endpoints;
 use crate::upgrade::agenda::{ActivePlan, Agenda};
 use crate::upgrade::download;
@@ -18,7 +19,6 @@ use crate::upgrade::install;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::planned::{Planned, Reader};
 use crate::wbft::{Client, Options, Outlook};
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The facts of the moment.
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Situation<'a> {
     pub(super) view: View,
     /// Whether a supervisor runs.
     pub(in crate::cli) running: bool,
-    staged: BTreeSet<Name>,
+    staged: Set<Name>,
 }
 
 impl<'a> Situation<'a> {
@@ -82,9 +82,9 @@ impl<'a> Situation<'a> {
             let proves = p.phase == Phase::Trying && self.view.state == Activity::Probation;
             (&p.name, p.height, if proves { Stage::Probation } else { p.phase.into() })
         });
-        let known: BTreeMap<&Name, &machine::Plan> =
+        let known: Index<&Name, &machine::Plan> =
             self.view.planned.iter().map(|plan| (&plan.name, plan)).collect();
-        let applied: BTreeSet<&Name> =
+        let applied: Set<&Name> =
             self.view.ended.iter().filter(|e| e.outcome == Outcome::Applied).map(|e| &e.name).collect();
         let binary = |entry: &Entry| {
             let was_used = applied.contains(&entry.name)

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
+use crate::sorted::{self, Index};
 use crate::time::rfc3339;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
@@ -92,7 +93,7 @@ impl Drop for Redrawn<'_> {
 /// How many of `free` rows each gets that would like so many: what the small ones leave, the others share.
 fn shares(wanted: &[usize], free: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_by_key(|n| wanted[*n]);
+    sorted::by_key(&mut order, |n| wanted[*n]);
     let (mut shares, mut left) = (vec![0; wanted.len()], free);
     for (done, n) in order.into_iter().enumerate() {
         shares[n] = wanted[n].min(left / (wanted.len() - done));
@@ -155,7 +156,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
     if before.activation != now.activation {
         changes.push(format!("plan={} {}", now.name, word(now.activation)));
     }
-    let known: BTreeMap<_, _> = before.upgrades.iter().map(|u| (&u.name, u)).collect();
+    let known: Index<_, _> = before.upgrades.iter().map(|u| (&u.name, u)).collect();
     for upgrade in &now.upgrades {
         let before = known.get(&upgrade.name);
         let place = format!("plan={} upgrade={}", now.name, upgrade.name);

@@ -14,9 +14,10 @@ use crate::home::beneath::Beneath;
 use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind};
+use crate::sorted::Index;
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -244,9 +245,9 @@ impl Building {
 
     /// Removes what the source does not have any more, or has as something else.
     fn clear(&mut self, source: &Source) -> Result<()> {
-        let wanted: BTreeMap<&Path, ItemKind> = source.items.iter().map(|i| (&*i.path, i.kind)).collect();
+        let wanted: Index<&Path, ItemKind> = source.items.iter().map(|i| (&*i.path, i.kind)).collect();
         let is_wanted = |path: &PathBuf, made: &Made| wanted.get(&**path) == Some(&made.kind);
-        let gone: BTreeSet<PathBuf> = self
+        let gone: Vec<PathBuf> = self
             .made
             .iter()
             .filter(|(path, made)| !is_wanted(path, made))

@@ -11,6 +11,7 @@ use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::{Home, durable, regular};
 use crate::machine::Block;
 use crate::name::Name;
+use crate::sorted;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
@@ -233,7 +234,7 @@ pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<
         entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| !n.starts_with('.'));
     let mut backups: Vec<_> =
         names.filter(|name| wanted(name)).filter_map(|name| load(home, &name).ok()).collect();
-    backups.sort_by(|a, b| (&a.manifest.time, &a.name).cmp(&(&b.manifest.time, &b.name)));
+    sorted::by(&mut backups, |a, b| (&a.manifest.time, &a.name).cmp(&(&b.manifest.time, &b.name)));
     Ok(backups)
 }
 

@@ -9,6 +9,7 @@ use crate::home::beneath::Beneath;
 use crate::home::durable;
 use crate::home::lock::Claim;
 use crate::home::tree::{Item, ItemKind, walk};
+use crate::sorted;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
@@ -131,7 +132,7 @@ pub(in crate::upgrade) fn check_tree(
 /// Checks everything but the bytes: the entries, their kinds, sizes and times.
 fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool, timed: Timed) -> Result<()> {
     let items = walk(root, counts)?;
-    let mut found: BTreeMap<&Path, &Item> = items.iter().map(|item| (&*item.path, item)).collect();
+    let mut found: BTreeMap<&Path, &Item> = sorted::gather(items.iter().map(|item| (&*item.path, item)));
     for entry in manifest.entries.iter().filter(|entry| counts(Path::new(&entry.path))) {
         let path = root.join(&entry.path);
         let Some(item) = found.remove(Path::new(&entry.path)) else {

@@ -6,6 +6,7 @@
 use super::options::Options;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
+use crate::sorted;
 use crate::sys;
 use crate::upgrade::Cancel;
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -109,7 +110,7 @@ impl Work<'_> {
         let workers = if background { workers.min(IN_BACKGROUND) } else { workers };
         in_threads(workers, &body, &mut || (self.progress)(crowd.done.load(Ordering::Relaxed), total));
         let (mut results, failure) = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.sort_unstable_by_key(|(at, _)| *at);
+        sorted::by_key(&mut results, |(at, _)| *at);
         failure.map_or_else(|| Ok(results.into_iter().map(|(_, result)| result).collect()), Err)
     }
 }

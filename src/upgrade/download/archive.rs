@@ -41,7 +41,7 @@ pub(super) struct Sink<'a> {
 /// A file as it was downloaded, and the name of the binary in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Packed<'a> {
-    /// What it is by its name.
+    /// Its form, by its name.
     pub form: Form,
     /// Where it is.
     pub path: &'a Path,

@@ -12,10 +12,10 @@ use super::limits;
 use crate::error::{Error, Kind, Result};
 use crate::home::regular;
 use crate::home::tree::{Item, ItemKind, walk};
+use crate::sorted::Set;
 use crate::upgrade::Cancel;
 use crate::upgrade::backup::is_key;
 use rustix::fs::{copy_file_range, ioctl_ficlone};
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink};
@@ -78,7 +78,7 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
         maker.bring(item, false)?;
     }
     // Files that were written to meanwhile may name tables that were not there before.
-    let there: BTreeSet<&Path> = items.iter().map(|item| &*item.path).collect();
+    let there: Set<&Path> = items.iter().map(|item| &*item.path).collect();
     for item in
         self::items(maker.order.from)?.iter().filter(|item| !there.contains(&*item.path) && tables.has(item))
     {
@@ -118,7 +118,7 @@ fn check_link(from: &Path, link: &Path) -> Result<()> {
 }
 
 /// The directories in which Pebble keeps its tables.
-struct Tables(BTreeSet<PathBuf>);
+struct Tables(Set<PathBuf>);
 
 impl Tables {
     fn of(from: &Path, items: &[Item]) -> Self {

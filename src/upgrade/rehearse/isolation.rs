@@ -8,7 +8,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::flags::flag;
 use crate::home::regular;
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,7 @@ pub(super) fn launch(
     environment: &[(OsString, OsString)],
     cwd: &Path,
     places: &Places,
-    known: Option<&BTreeSet<String>>,
+    known: Option<&Set<String>>,
 ) -> Result<Launch> {
     let mut kept = Vec::new();
     let mut rest = args.iter();
@@ -173,12 +173,11 @@ fn added(places: &Places) -> Vec<(&'static str, Option<OsString>)> {
 }
 
 /// The flags that a program lists in its help: those at the beginning of a line, without what is said of them.
-pub(super) fn listed(help: &str) -> Option<BTreeSet<String>> {
+pub(super) fn listed(help: &str) -> Option<Set<String>> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let flags = lines.map(|line| line.split_once("  ").map_or(line, |(flags, _)| flags));
     let words = flags.flat_map(|flags| flags.split([' ', ',', '=', '[']));
-    let names: BTreeSet<String> =
-        words.filter_map(|word| word.strip_prefix("--")).map(str::to_owned).collect();
+    let names: Set<String> = words.filter_map(|word| word.strip_prefix("--")).map(str::to_owned).collect();
     (names.len() > 3).then_some(names)
 }
 

@@ -31,6 +31,7 @@ use crate::home::stamp::Stamp;
 use crate::home::{Home, durable, glob, regular};
 use crate::machine::Target;
 use crate::name::Name;
+use crate::sorted::Set;
 use crate::sys;
 use crate::time::rfc3339;
 use crate::wbft::{Client, Endpoint};
@@ -40,7 +41,7 @@ use isolation::{Launch, Places};
 use live::Live;
 use rustix::process::setpriority_process;
 use shadow::{Binary, Shadow, describe};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -291,7 +292,7 @@ impl Stage<'_> {
     }
 
     /// The flags that the binary lists in its help.
-    fn flags(&self) -> Result<Option<BTreeSet<String>>> {
+    fn flags(&self) -> Result<Option<Set<String>>> {
         let program = Program {
             path: &self.binary.path,
             args: &["--help"],
@@ -480,8 +481,8 @@ fn interview(report: &mut Report, feed: &mut Feed<'_>, fork: Option<u64>) -> Res
 
 /// The heights at which something changes, in order.
 fn heights(forks: BTreeMap<String, u64>) -> Vec<u64> {
-    let heights: BTreeSet<u64> = forks.into_values().filter(|height| *height > 0).collect();
-    heights.into_iter().collect()
+    let heights: Set<u64> = forks.into_values().filter(|height| *height > 0).collect();
+    heights.into_vec()
 }
 
 /// The tables that a clone shares, as they were.
