@@ -6,7 +6,8 @@
 //! value; [`reap_strays`] takes all others.
 
 use crate::sys;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
     pidfd_open, pidfd_send_signal, waitid, waitpid,
@@ -18,8 +19,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// The pause between two looks at a process for which there is no descriptor.
+const BLIND: Duration = Duration::from_millis(10);
 /// Held locked from before a fork until its child is in.
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { owned: BTreeSet::new(), interrupted: false });
 
@@ -131,6 +134,26 @@ impl Owned {
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }
 
+    /// Waits until the process has ended, for this time at most. Returns whether it has; it is not reaped.
+    #[must_use]
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            if self.has_ended().unwrap_or(true) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let fd = self.pidfd().map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
+            let waited = fd.map(|fd| poll(&mut [fd], Timespec::try_from(left).ok().as_ref()));
+            if !matches!(waited, Some(Ok(_) | Err(Errno::INTR))) {
+                thread::sleep(left.min(BLIND));
+            }
+        }
+    }
+
     /// Whether the process has ended. It is not reaped.
     ///
     /// # Errors
@@ -211,7 +234,6 @@ pub(crate) fn gone_is_fine(sent: rustix::io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, poll};
 
     fn wait(child: &mut Owned) -> ExitStatus {
         poll(&mut [PollFd::from_borrowed_fd(child.pidfd().unwrap(), PollFlags::IN)], None).unwrap();
@@ -226,6 +248,23 @@ mod tests {
             reap_strays();
             assert_eq!(wait(&mut child).code(), Some(code));
             assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(code));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_waited_for_with_and_without_a_descriptor() {
+        let sleeper = || {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            spawn(&mut command).unwrap()
+        };
+        let mut blind = sleeper();
+        blind.pidfd = None;
+        for mut child in [sleeper(), blind] {
+            assert!(!child.ends_within(Duration::from_millis(1)));
+            child.signal(Signal::KILL).unwrap();
+            assert!(child.ends_within(Duration::from_secs(60)));
+            assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(9));
         }
     }
 

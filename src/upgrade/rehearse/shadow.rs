@@ -21,12 +21,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-/// The time between two looks at what may end a rehearsal, and at a process that ends.
+/// The time between two looks at what may end a rehearsal.
 const LOOK: Duration = Duration::from_millis(200);
-const AGAIN: Duration = Duration::from_millis(10);
 /// How long a killed process may take to vanish.
 const VANISH: Duration = Duration::from_secs(30);
 /// The lines of its log that are kept, and how much of each.
@@ -88,14 +86,7 @@ impl Shadow {
 
     /// Whether it has ended, or does so within this time.
     pub(super) fn ends_within(&self, time: Duration) -> bool {
-        let begun = Instant::now();
-        while !self.has_ended() {
-            if begun.elapsed() >= time {
-                return false;
-            }
-            thread::sleep(AGAIN);
-        }
-        true
+        self.child.ends_within(time)
     }
 
     /// Ends it when the rehearsal is cancelled or something gets scarce, until `done` is closed; why goes to `ended`.
@@ -132,18 +123,13 @@ impl Shadow {
 
     /// Waits for its end, which is certain, and returns how it ended.
     pub(super) fn reap(&mut self) -> Option<ExitStatus> {
-        let begun = Instant::now();
-        while begun.elapsed() < VANISH {
-            match self.child.try_wait() {
-                Ok(None) => thread::sleep(AGAIN),
-                Ok(status) => return status,
-                Err(e) => {
-                    log::warn!("event=rehearsal_not_reaped {e}");
-                    return None;
-                }
-            }
+        if !self.child.ends_within(VANISH) {
+            return None;
         }
-        None
+        self.child.try_wait().unwrap_or_else(|e| {
+            log::warn!("event=rehearsal_not_reaped {e}");
+            None
+        })
     }
 
     pub(super) fn end_at_once(&mut self) {
