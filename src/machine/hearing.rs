@@ -1,7 +1,7 @@
 //! A head that was told is judged by [`heads`](super::heads), and kept on disk where it counts.
 
 use super::Machine;
-use super::event::{Action, Failure, Head, Level, Mode};
+use super::event::{Action, Failure, Head, Level, Mode, Survey};
 use super::heads::{Hearing, Pace};
 use super::record::Block;
 use super::state::{Node, State};
@@ -108,9 +108,11 @@ impl Machine {
         if !self.policy.watch_height || !self.may_sign(node) {
             return;
         }
-        let is_record =
-            |hash: &str| self.heads.block().is_some_and(|block| block.hash.as_deref() == Some(hash));
-        let surveyed = node.network.survey.as_ref().filter(|survey| is_record(&survey.hash));
+        let is_known = |survey: &&Survey| {
+            let block = self.heads.block_at(survey.sample.head);
+            block.is_some_and(|block| block.hash.as_ref() == Some(&survey.hash))
+        };
+        let surveyed = node.network.survey.as_ref().filter(is_known);
         let heard = node.still_since.into_iter().chain(surveyed.map(|survey| survey.at)).max();
         let long = self.period().max(SECOND) * STANDS;
         let is_late = now > heard.unwrap_or(node.since) + long;

@@ -192,14 +192,15 @@ impl Rig {
         serde_json::to_value(Journal::read(&self.as_home()).unwrap().record).unwrap()
     }
 
-    /// The history, oldest first: the event and its detail.
+    /// The history, oldest first: the event and its detail. A line that a power cut has torn is passed over, as the program
+    /// does.
     pub(crate) fn history(&self) -> Vec<String> {
         let text = fs::read_to_string(self.of("state/history.jsonl")).unwrap_or_default();
         let line = |line: &str| {
-            let entry: Value = serde_json::from_str(line).unwrap();
-            format!("{} {}", entry["event"].as_str().unwrap(), entry["detail"].as_str().unwrap())
+            let entry: Value = serde_json::from_str(line).ok()?;
+            Some(format!("{} {}", entry["event"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
         };
-        text.lines().map(line).collect()
+        text.lines().filter_map(line).collect()
     }
 
     /// The names of the backups.
