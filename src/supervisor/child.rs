@@ -167,9 +167,11 @@ fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Whose fault a failed execution is. What the kernel says of the file itself is the binary's, the rest is
 /// the machine's: no more processes, memory or descriptors are to be had.
 fn class(err: &io::Error) -> Class {
-    use io::ErrorKind::{ExecutableFileBusy, OutOfMemory, ResourceBusy, StorageFull, WouldBlock};
+    use io::ErrorKind::{
+        ExecutableFileBusy, Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock,
+    };
     match (err.kind(), err.raw_os_error().map(Errno::from_raw_os_error)) {
-        (ExecutableFileBusy | OutOfMemory | ResourceBusy | StorageFull | WouldBlock, _)
+        (ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | StorageFull | WouldBlock, _)
         | (_, Some(Errno::MFILE | Errno::NFILE | Errno::IO)) => Class::Environment,
         _ => Class::Permanent,
     }
@@ -178,6 +180,17 @@ fn class(err: &io::Error) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_at_an_execution_is_no_fault_of_the_binary() {
+        let class = |errno: Errno| class(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in [Errno::AGAIN, Errno::INTR, Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::TXTBSY] {
+            assert_eq!(class(errno), Class::Environment, "{errno}");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
+            assert_eq!(class(errno), Class::Permanent, "{errno}");
+        }
+    }
 
     #[test]
     fn a_program_that_was_put_in_the_place_of_the_verified_one_is_ended_at_once() {
