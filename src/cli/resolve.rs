@@ -13,7 +13,7 @@ use crate::name::Name;
 use crate::supervisor::{Reply, Request, ask};
 use crate::upgrade::head;
 use crate::upgrade::journal::{Journal, Opened};
-use crate::upgrade::prepare::{self, Known};
+use crate::upgrade::prepare::{self, Binaries};
 use std::path::Path;
 
 /// Lets the next run try the upgrade again, with all its attempts.
@@ -31,7 +31,7 @@ pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()>
     logger::show_warnings();
     let as_if_planned = Upgrade::new(name.clone(), height, Origin::Schedule);
     let cancel = cancelled_by_signals()?;
-    let ready = prepare::prepare(config, home, &Known::default(), &as_if_planned, &cancel)?;
+    let ready = prepare::prepare(config, home, &Binaries::default(), &as_if_planned, &cancel)?;
     hand.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
 }
 

@@ -50,7 +50,8 @@
 //! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
-//! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data.
+//! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data, and `crate::sorted`,
+//! which sorts.
 
 mod adoption;
 mod back;
@@ -543,10 +544,12 @@ impl Machine {
         }
     }
 
+    /// Has people told, in the log.
     fn tell(&mut self, level: Level, event: &'static str, text: String) {
         self.actions.push(Action::Tell(Notice { level, event, text, history: false }));
     }
 
+    /// Has people told, in the log and in the history.
     fn tell_history(&mut self, level: Level, event: &'static str, text: String) {
         self.actions.push(Action::Tell(Notice::to_history(level, event, text)));
     }

@@ -59,7 +59,7 @@ use crate::sorted::Set;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::planned::Planned;
-use crate::upgrade::prepare::{Known, Verified};
+use crate::upgrade::prepare::{Binaries, Verified};
 use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
 use child::Child;
@@ -138,11 +138,11 @@ fn supervise(
         .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
     let current = home.read_current()?;
     let Opened { journal, record, warning } = Journal::open(home)?;
-    say_of_the_record(home, &record, warning);
+    report_record(home, &record, warning);
     // A damaged schedule is the operator's to make anew, before an upgrade is missed.
     Agenda::load(home)?;
-    let known = Known::default();
-    let link = link_as_it_is(home, &known.verified, &record, current.target)?;
+    let binaries = Binaries::default();
+    let link = link_as_it_is(home, &binaries.verified, &record, current.target)?;
     log::info!(
         "event=started version={} pid={} home={} data={}",
         env!("CARGO_PKG_VERSION"),
@@ -163,7 +163,7 @@ fn supervise(
 
     let machine = Machine::new(policy(&config), seed(), record.clone());
     let mut supervisor = Supervisor {
-        context: Context { config: Arc::new(config), home: home.clone(), known },
+        context: Context { config: Arc::new(config), home: home.clone(), binaries },
         sources,
         args,
         machine,
@@ -208,7 +208,7 @@ fn supervise(
 }
 
 /// Tells of a damaged slot of the journal, and completes the history by its record.
-fn say_of_the_record(home: &Home, record: &machine::Record, warning: Option<Error>) {
+fn report_record(home: &Home, record: &machine::Record, warning: Option<Error>) {
     if let Some(warning) = warning {
         log::warn!("event=journal_slot_bad {warning}");
     }
@@ -524,7 +524,7 @@ impl Supervisor {
         let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
         for plan in &mut view.planned {
-            plan.download = self.context.known.downloads.of(&plan.name);
+            plan.download = self.context.binaries.downloads.of(&plan.name);
         }
         Status {
             running: true,

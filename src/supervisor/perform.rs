@@ -65,7 +65,7 @@ impl Supervisor {
     }
 
     fn inspected(&self, version: &Version) -> Event {
-        match self.context.known.verified.check(&self.context.home, version) {
+        match self.context.binaries.verified.check(&self.context.home, version) {
             Ok(_) => Event::Inspected,
             Err(e) => Event::InspectFailed(failure(&e)),
         }
@@ -102,7 +102,7 @@ impl Supervisor {
     fn link(&self, target: &Target) -> Result<()> {
         let new = self.machine.record().upgrade.as_ref().map(|attempt| &attempt.to);
         if let Some(new) = new.filter(|new| new.target == *target) {
-            self.context.known.verified.check(&self.context.home, new)?;
+            self.context.binaries.verified.check(&self.context.home, new)?;
         }
         durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
@@ -145,7 +145,7 @@ impl Supervisor {
 
     fn spawn(&mut self, version: &Version, mode: Mode, number: u64) -> Result<u32, Failure> {
         let home = &self.context.home;
-        let stamp = self.context.known.verified.check(home, version).map_err(|e| failure(&e))?;
+        let stamp = self.context.binaries.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
         let fast_sync = config.validator_mode && config.daemon_fast_sync;
         let args = Changes::of(home, &version.target).map_err(|e| failure(&e))?.apply(&self.args);

@@ -8,7 +8,7 @@ use crate::machine::{Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, J
 use crate::name::Name;
 use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
 use crate::upgrade::hook::{Hook, When};
-use crate::upgrade::prepare::Known;
+use crate::upgrade::prepare::Binaries;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Context {
     pub(super) config: Arc<Config>,
     pub(super) home: Home,
-    pub(super) known: Known,
+    pub(super) binaries: Binaries,
 }
 
 /// The handle of the worker thread. Dropped, the thread ends after its job.
@@ -170,12 +170,12 @@ fn tend(work: &mut Work<'_>) -> Result<Tended> {
 }
 
 fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swept: &Receiver<()>) -> JobEnd {
-    let Context { config, home, known } = context;
+    let Context { config, home, binaries } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
     let options = Options::new(config);
     match job {
         Job::Prepare(upgrade) => {
-            let ready = prepare::prepare(config, home, known, upgrade, cancel);
+            let ready = prepare::prepare(config, home, binaries, upgrade, cancel);
             // A backup that is not possible is better known now than when the node is down.
             let wants_backup = Options::are_made(config) && home.data().exists();
             let ready = ready.and_then(|ready| match wants_backup {

@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// The knowledge of binaries that outlives the preparation of one.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct Binaries {
     /// Which files were verified.
     pub verified: Verified,
     /// The downloads that are under way.
@@ -45,11 +45,11 @@ pub struct Known {
 pub fn prepare(
     config: &Config,
     home: &Home,
-    known: &Known,
+    binaries: &Binaries,
     upgrade: &Upgrade,
     cancel: &Cancel,
 ) -> Result<Ready> {
-    let Known { verified, downloads } = known;
+    let Binaries { verified, downloads } = binaries;
     let target = Target::Upgrade(upgrade.name.clone());
     let version = match verified.verify(home, &target, upgrade.digest.as_ref()) {
         Ok(version) => version,

@@ -19,7 +19,7 @@ use crate::printable::printable;
 use crate::sorted::Set;
 use crate::upgrade::agenda::Agenda;
 use crate::upgrade::download::{self, Order, Progress, Rests};
-use crate::upgrade::prepare::{Known, fetch, prepare};
+use crate::upgrade::prepare::{Binaries, fetch, prepare};
 use crate::upgrade::{Cancel, install};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -65,7 +65,7 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -
         let failures = prepare_all(config, home, &stored, &situation)?;
         (Situation::look(config, home)?.status(&stored), failures)
     };
-    report_binaries((config, home), &stored, &status, failures)
+    report_binaries(config, home, &stored, &status, failures)
 }
 
 /// Waits until the supervisor has tried every binary once, and shows what it is doing.
@@ -137,12 +137,13 @@ fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> 
         bar.end();
         fetched?;
     }
-    prepare(config, home, &Known::default(), &upgrade, cancel).map(drop)
+    prepare(config, home, &Binaries::default(), &upgrade, cancel).map(drop)
 }
 
 /// Says what is followed now, and how each binary is. One that cannot be used is an error.
 fn report_binaries(
-    (config, home): (&Config, &Home),
+    config: &Config,
+    home: &Home,
     stored: &Stored,
     status: &Status,
     mut failures: BTreeMap<Name, Error>,
@@ -160,7 +161,7 @@ fn report_binaries(
     let ours = status.upgrades.iter().zip(&stored.plan.upgrades);
     for (upgrade, entry) in ours.filter(|(u, _)| u.phase.is_to_come() && !u.phase.is_under_way()) {
         let name = &upgrade.name;
-        match condition((config, home), entry, &upgrade.binary, failures.remove(name)) {
+        match condition(config, home, entry, &upgrade.binary, failures.remove(name)) {
             Condition::Ready => ready += 1,
             Condition::NotYet(how) => unready.push((name, how)),
             Condition::Unusable(how, error) => {
@@ -197,7 +198,8 @@ enum Condition {
 
 /// How the binary of an upgrade is after its preparation, which may have failed.
 fn condition(
-    (config, home): (&Config, &Home),
+    config: &Config,
+    home: &Home,
     entry: &Entry,
     binary: &Binary,
     failure: Option<Error>,

@@ -8,6 +8,7 @@ mod probation;
 mod sealing;
 mod setbacks;
 mod symptoms;
+mod unheard;
 
 use super::super::rollback::{Known, Wanted, way_back};
 use super::super::{

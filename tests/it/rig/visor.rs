@@ -36,6 +36,8 @@ pub(crate) struct Rig {
     killed: Cell<usize>,
     /// Whether the test has broken the home on purpose.
     broken: Cell<bool>,
+    /// Whether a power cut may have torn a line of the history.
+    has_lost_power: Cell<bool>,
 }
 
 /// The options of every simulated node here: a block every 20 ms.
@@ -84,6 +86,7 @@ impl Rig {
             env: Vec::new(),
             killed: Cell::new(0),
             broken: Cell::new(false),
+            has_lost_power: Cell::new(false),
         };
         rig.set("DAEMON_BLOCK_PERIOD", "5ms")
             .set("DAEMON_PROBATION_TIME", "100ms")
@@ -193,11 +196,14 @@ impl Rig {
     }
 
     /// The history, oldest first: the event and its detail. A line that a power cut has torn is passed over, as the program
-    /// does.
+    /// does; any other must be whole.
     pub(crate) fn history(&self) -> Vec<String> {
         let text = fs::read_to_string(self.of("state/history.jsonl")).unwrap_or_default();
         let line = |line: &str| {
-            let entry: Value = serde_json::from_str(line).ok()?;
+            let entry: Value = match serde_json::from_str(line) {
+                Err(_) if self.has_lost_power.get() => return None,
+                entry => entry.unwrap(),
+            };
             Some(format!("{} {}", entry["event"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
         };
         text.lines().filter_map(line).collect()
@@ -336,6 +342,11 @@ impl Rig {
 
     fn log(&self) -> PathBuf {
         self.path().join("visor.log")
+    }
+
+    /// Says that power was lost, so that the history may have a torn line.
+    pub(crate) fn has_lost_power(&self) {
+        self.has_lost_power.set(true);
     }
 
     /// Says that a supervisor was killed, so that its node may get one more SIGTERM.

@@ -85,6 +85,7 @@ fn is_survived(at: usize, count: usize, settings: &Settings) {
     let Some(hit) = outcome.hits.first() else { return };
     scene.rig.one_was_killed();
     disk.restart();
+    scene.rig.has_lost_power();
     let replay = settings.replay("power", at);
     let what = format!("power: cut at call {at} of {count}, {hit}; {replay}");
     println!("{what}");
