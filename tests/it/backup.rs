@@ -105,6 +105,8 @@ fn a_pebble_database_that_is_written_meanwhile_is_backed_up_and_opens_at_the_sam
     // Clones would hide that a table is the same file as the node's.
     let rig = Rig::with(&[pebble, ("freeze", "60")]).set("DAEMON_BACKUP_METHOD", "hardlink");
     rig.stage("v2", &[pebble]);
+    // The last blocks before it come when the copy is under way.
+    rig.script(&json!({"freeze": 40}));
     let mut visor = rig.run();
     visor.wait_head(20);
     rig.schedule("v2", 60);
@@ -115,6 +117,7 @@ fn a_pebble_database_that_is_written_meanwhile_is_backed_up_and_opens_at_the_sam
         fs::metadata(index).ok().map(|meta| meta.len())
     });
     assert_eq!(rig.traces().signals().len(), 0, "the node runs");
+    rig.script(&json!({}));
     visor.wait_outcome("v2", "applied");
     visor.wait(&["event=backup_verified"]);
     // By then the node has removed every table that was linked.

@@ -19,7 +19,8 @@ struct Decided {
 ///
 /// - `decided twice: …` names two different blocks decided at one height;
 /// - `contradiction: COMMIT …` a vote that was given against a block already final;
-/// - `stale: PRE-PREPARE …` and `stale: PREPARE …` the votes that come before a COMMIT, which alone decide nothing.
+/// - `stale: PRE-PREPARE …` and `stale: PREPARE …` the votes that come before a COMMIT, which alone decide nothing. Those
+///   for the first block are left out: validators of a new network do not begin at one moment.
 pub(crate) fn contradictions(network: &Path, nodes: &[&Path]) -> Vec<String> {
     let decided = decided(network);
     let mut found = Vec::new();
@@ -48,6 +49,9 @@ fn judge(node: &Path, vote: &Value, decided: &BTreeMap<u64, Vec<Decided>>) -> Op
     }
     let kind = text("kind");
     let class = if kind == "COMMIT" { "contradiction" } else { "stale" };
+    if class == "stale" && number("height") == 1 {
+        return None;
+    }
     Some(format!(
         "{class}: {kind} height={} round={} hash={} ms={} node={}, final {} since {}",
         number("height"),
@@ -119,6 +123,17 @@ mod tests {
         assert!(found[0].starts_with("contradiction: COMMIT height=5 round=0 hash=0xb ms=102"), "{found:?}");
         assert!(found[1].starts_with("stale: PREPARE height=5"), "{found:?}");
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn a_validator_that_begins_after_the_others_may_still_propose_the_first_block() {
+        let dir = tempdir().unwrap();
+        write(&dir.path().join("decided.jsonl"), &[json!({"number": 1, "hash": "0xa", "salt": 100})]);
+        let vote = |kind| json!({"kind": kind, "height": 1, "round": 0, "hash": "0xb", "ms": 117});
+        write(&dir.path().join("sim.votes"), &[vote("PRE-PREPARE"), vote("COMMIT")]);
+        let found = contradictions(dir.path(), &[dir.path()]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("contradiction: COMMIT height=1"), "{found:?}");
     }
 
     #[test]
