@@ -202,11 +202,13 @@ fn we_and_the_machine_may_end_between_any_two() {
         rig.stage(name, &[]);
     }
     let applied = |name: &'static str| ["event=upgrade_ended", name, "outcome=applied"];
-    // The chain stands still below the height of the second, and while the second proves itself: so no state is missed
-    // because a process was slow.
-    frozen_at(&rig, 50);
+    // The chain stands still when an upgrade is due, when it proves itself, and before the next: so no state is missed
+    // because a process was slow. While data are copied the script stays as it is.
+    frozen_at(&rig, 21);
     rig.follow("p", &["v2:20", "v3:60", "v4:100"]);
     let mut visor = rig.run();
+    visor.wait(&["event=switched", "current=upgrades/v2"]);
+    frozen_at(&rig, 50);
     visor.wait(&applied("name=v2 "));
     assert_eq!(visor.stop(), 0);
 
@@ -218,7 +220,7 @@ fn we_and_the_machine_may_end_between_any_two() {
     // As when the whole machine loses its power.
     send(node, Signal::KILL);
 
-    frozen_at(&rig, 62);
+    frozen_at(&rig, 61);
     let mut visor = rig.run();
     visor.wait(&["event=switched", "current=upgrades/v3"]);
     visor.kill();
@@ -226,8 +228,10 @@ fn we_and_the_machine_may_end_between_any_two() {
     let mut visor = rig.run();
     visor.wait(&applied("name=v3 "));
     assert_eq!(visor.stop(), 0);
-    thaw(&rig);
+    frozen_at(&rig, 101);
     let mut visor = rig.run();
+    visor.wait(&["event=switched", "current=upgrades/v4"]);
+    thaw(&rig);
     visor.wait(&applied("name=v4 "));
 
     let mut versions = rig.versions();
