@@ -33,7 +33,7 @@ struct Room(usize);
 
 impl Room {
     fn take(size: usize) -> Room {
-        let most = 6 * std::thread::available_parallelism().map_or(1, usize::from);
+        let most = 12 * std::thread::available_parallelism().map_or(1, usize::from);
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |running: &mut usize| *running > 0 && *running + size > most;
         *ENDED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner) += size;

@@ -199,7 +199,9 @@ fn validators_killed_together_decide_final_blocks_again() {
     let dir = tempdir().unwrap();
     let sims: Vec<Sim> =
         (0..4).map(|index| Sim::validator(dir.path(), index, 4).option("rewind", 10)).collect();
-    let mut nodes: Vec<SimNode> = sims.iter().map(Sim::start).collect();
+    // They would go on while one after the other is killed.
+    let start = |sim: &Sim| sim.clone().option("freeze", 25).start();
+    let mut nodes: Vec<SimNode> = sims.iter().map(start).collect();
     let head = nodes[0].wait_head(25);
     let hash = |node: &SimNode| {
         node.call("eth_getBlockByNumber", json!([format!("{head:#x}"), false]))["hash"].clone()
