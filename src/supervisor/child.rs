@@ -165,13 +165,15 @@ fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Whose fault a failed execution is. What the kernel says of the file itself is the binary's, the rest is
-/// the machine's: no more processes, memory or descriptors are to be had.
+/// the machine's: no more processes, memory or descriptors are to be had, or the process cannot name itself in its lock.
 fn class(err: &io::Error) -> Class {
     use io::ErrorKind::{
-        ExecutableFileBusy, Interrupted, OutOfMemory, ResourceBusy, StorageFull, WouldBlock,
+        ExecutableFileBusy, Interrupted, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy,
+        StorageFull, WouldBlock,
     };
     match (err.kind(), err.raw_os_error().map(Errno::from_raw_os_error)) {
-        (ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | StorageFull | WouldBlock, _)
+        (ExecutableFileBusy | Interrupted | OutOfMemory | ResourceBusy | WouldBlock, _)
+        | (QuotaExceeded | ReadOnlyFilesystem | StorageFull, _)
         | (_, Some(Errno::MFILE | Errno::NFILE | Errno::IO)) => Class::Environment,
         _ => Class::Permanent,
     }
@@ -180,17 +182,6 @@ fn class(err: &io::Error) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_the_machine_lacks_at_an_execution_is_no_fault_of_the_binary() {
-        let class = |errno: Errno| class(&io::Error::from_raw_os_error(errno.raw_os_error()));
-        for errno in [Errno::AGAIN, Errno::INTR, Errno::IO, Errno::MFILE, Errno::NOMEM, Errno::TXTBSY] {
-            assert_eq!(class(errno), Class::Environment, "{errno}");
-        }
-        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
-            assert_eq!(class(errno), Class::Permanent, "{errno}");
-        }
-    }
 
     #[test]
     fn a_program_that_was_put_in_the_place_of_the_verified_one_is_ended_at_once() {
@@ -217,7 +208,10 @@ mod tests {
 
     #[test]
     fn what_the_machine_lacks_is_not_the_fault_of_a_binary() {
-        for lacking in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY, Errno::IO] {
+        let of_the_machine =
+            [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::INTR, Errno::NOMEM, Errno::TXTBSY];
+        let of_the_disk = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
+        for lacking in of_the_machine.into_iter().chain(of_the_disk) {
             assert_eq!(class(&lacking.into()), Class::Environment, "{lacking}");
         }
         for bad in [Errno::NOEXEC, Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::TOOBIG] {
