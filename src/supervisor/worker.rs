@@ -11,7 +11,7 @@ use crate::upgrade::hook::{Hook, When};
 use crate::upgrade::prepare::Binaries;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -42,7 +42,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; it sends the end of every job to `done`. Jobs that need space wait until `swept` is closed.
+    /// Starts the thread; it sends the end of every job to `done`. Jobs that need space may wait until `swept` is closed.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -93,7 +93,7 @@ impl Worker {
 fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>, swept: &Receiver<()>) {
     let mut begun = Begun::default();
     for (job, context, cancel) in work {
-        if copies(&job) {
+        if copies_aside(&job) {
             await_space(swept, &cancel);
         }
         if done.send(perform(&job, &context, &mut begun, &cancel, swept)).is_err() {
@@ -103,11 +103,30 @@ fn run(work: &Receiver<(Job, Context, Cancel)>, done: &Sender<JobEnd>, swept: &R
     begun.keep(None);
 }
 
-/// Whether a job copies data, or finds out whether that is possible. The binary of an upgrade comes first.
-fn copies(job: &Job) -> bool {
+/// Whether a job copies data, or finds out whether that is possible, beside a node: it can wait. The binary of an upgrade
+/// comes first.
+fn copies_aside(job: &Job) -> bool {
     match job {
-        Job::Backup(_) | Job::Ahead { .. } | Job::Restore(_) | Job::Rehearse(_) => true,
-        Job::Prepare(_) | Job::Hook { .. } | Job::Tend { .. } => false,
+        Job::Ahead { .. } | Job::Rehearse(_) => true,
+        Job::Backup(_) | Job::Restore(_) | Job::Prepare(_) | Job::Hook { .. } | Job::Tend { .. } => false,
+    }
+}
+
+/// Copies data with the node down, which waits for nothing that it does not need: only where that fails while what was left
+/// half-made is still being removed, it is done again when there is more space.
+fn with_space<T>(
+    swept: &Receiver<()>,
+    cancel: &Cancel,
+    mut copy: impl FnMut() -> std::result::Result<T, Failure>,
+) -> std::result::Result<T, Failure> {
+    let is_being_swept = swept.try_recv() == Err(TryRecvError::Empty);
+    match copy() {
+        Err(failure) if failure.class == Class::Environment && is_being_swept => {
+            log::info!("event=job_waits for what was left half-made to be removed: {failure}");
+            await_space(swept, cancel);
+            copy()
+        }
+        done => done,
     }
 }
 
@@ -190,9 +209,10 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
         Job::Backup(progress) => {
             let mut report = report("backup");
             let mut work = Work { background: false, home, options: &options, cancel, progress: &mut report };
-            let made = backup::make(&mut work, &purpose(progress), begun.take(&progress.name));
-            let made = made.map(|backup| BackupMade { how: backup.how(), name: backup.name });
-            JobEnd::BackedUp(made.map_err(failed))
+            let made = with_space(swept, cancel, || {
+                backup::make(&mut work, &purpose(progress), begun.take(&progress.name)).map_err(failed)
+            });
+            JobEnd::BackedUp(made.map(|backup| BackupMade { how: backup.how(), name: backup.name }))
         }
         Job::Ahead { name, bring } => {
             let mut report = report("backup_ahead");
@@ -216,16 +236,15 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
         Job::Restore(progress) => {
             let name = progress.backup.as_deref().unwrap_or_default();
             let mut report = report("restore");
-            let restored = backup::load(home, name).and_then(|backup| {
-                restore::restore(
-                    &mut Work { background: false, home, options: &options, cancel, progress: &mut report },
-                    &backup,
-                )
+            let mut work = Work { background: false, home, options: &options, cancel, progress: &mut report };
+            let restored = with_space(swept, cancel, || {
+                let backup = backup::load(home, name).map_err(failed)?;
+                restore::restore(&mut work, &backup).map_err(failed)
             });
             if let Ok(aside) = &restored {
                 log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
             }
-            JobEnd::Restored(restored.map(drop).map_err(failed))
+            JobEnd::Restored(restored.map(drop))
         }
         Job::Rehearse(upgrade) => {
             let order = rehearse::Order {
@@ -292,5 +311,34 @@ fn failed(job: &Job, failure: Failure) -> JobEnd {
         Job::Rehearse(upgrade) => JobEnd::Rehearsed(upgrade.name.clone(), Err(failure)),
         Job::Ahead { name, .. } => JobEnd::Ahead(name.clone(), Err(failure)),
         Job::Tend { .. } => JobEnd::Tended(Err(failure)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_the_node_down_only_a_lack_of_space_waits_for_the_sweep() {
+        let cancel = Cancel::new().unwrap();
+        let (sweeping, swept) = bounded::<()>(0);
+        assert_eq!(with_space(&swept, &cancel, || Ok(1)), Ok(1));
+        let lack = |class| Failure::new(class, "too little space");
+        let permanent = with_space(&swept, &cancel, || Err::<(), _>(lack(Class::Permanent)));
+        assert_eq!(permanent, Err(lack(Class::Permanent)));
+        let mut sweeping = Some(sweeping);
+        // It is found while the sweep goes on, which ends then.
+        let copy = || sweeping.take().map_or(Ok(2), |_ends| Err(lack(Class::Environment)));
+        assert_eq!(with_space(&swept, &cancel, copy), Ok(2));
+        let mut tries = 0;
+        let again = with_space(&swept, &cancel, || {
+            tries += 1;
+            Err::<(), _>(lack(Class::Environment))
+        });
+        assert_eq!(
+            (again, tries),
+            (Err(lack(Class::Environment)), 1),
+            "no space will come of a sweep that is over"
+        );
     }
 }
