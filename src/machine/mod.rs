@@ -27,7 +27,8 @@
 //! States, and what they wait for:
 //! - `Born`: for the plans, and then for `Boot`.
 //! - `Clearing`: no node of ours runs; until nothing holds the previous one's locks (I2).
-//! - `Recording`: for the journal, with no node running. An intent is durable before its effect, always.
+//! - `Recording`: for the journal, with no node running. An intent is durable before its effect, always. A backup
+//!   changes nothing on which recovery depends, so it begins beside the record of the stop.
 //! - `Spawning`, `Linking`, `Inspecting`: for the outcome of one prompt action.
 //! - `Running`: the node lives. Here upgrades are prepared and come due, and a new binary proves itself.
 //! - `Leaving`: a validator's peers are being removed; for a second at most.

@@ -5,8 +5,9 @@
 //! end is judged by the record that stands when the disk has answered. If the record cannot be written, the node goes
 //! on, and every step that needs it waits.
 //!
-//! With no node running nothing else can be done, and a write is tried again for a moment. If that fails as well, the
-//! binary that `current` leads to is started all the same: a node is never down for want of a record (I12).
+//! With no node running nothing else can be done but a backup, and a write is tried again for a moment. If that fails as
+//! well, a backup is ended and the binary that `current` leads to is started all the same: a node is never down for want
+//! of a record (I12).
 //!
 //! | `current` leads to | started is |
 //! |---|---|
@@ -21,7 +22,7 @@
 //! record is written.
 
 use super::Machine;
-use super::event::{Action, Failure, Level, Notice};
+use super::event::{Action, Class, Failure, Job, Level, Notice};
 use super::record::{NodeMark, Phase, Record};
 use super::restart::{ATTEMPTS, backoff};
 use super::state::{AfterRecord, Cleared, Node, Outgoing, Rested, Sent, State, Why};
@@ -145,6 +146,7 @@ impl Machine {
             AfterRecord::Start(None) => self.clear(now, Cleared::Start),
             AfterRecord::Start(Some(until)) => self.state = State::Resting { until, then: Rested::Start },
             AfterRecord::Upgrade => self.go_on(),
+            AfterRecord::Backup(job) => self.state = State::Working { job: *job, begun: true },
             AfterRecord::Link(target) => {
                 self.state = State::Linking { back: false };
                 self.actions.push(Action::Link(target));
@@ -175,6 +177,7 @@ impl Machine {
             }
             then @ (AfterRecord::Start(_)
             | AfterRecord::Upgrade
+            | AfterRecord::Backup(_)
             | AfterRecord::Link(_)
             | AfterRecord::Spawn) => {
                 if self.unwritten >= TRIES && self.go_without(now, &record, &then, news.as_ref()) {
@@ -212,6 +215,7 @@ impl Machine {
                 true
             }
             AfterRecord::Upgrade | AfterRecord::Link(_) => self.leave_the_upgrade(now, record),
+            AfterRecord::Backup(job) => self.give_up_the_backup(now, record, job),
             AfterRecord::End { .. } => false,
         }
     }
@@ -239,6 +243,28 @@ impl Machine {
             self.state = State::Resting { until: now + wait, then: Rested::Start };
         }
         true
+    }
+
+    /// The stop for an upgrade cannot be recorded while its backup is being made: that ends, and the upgrade is put off.
+    /// At the fork both go on.
+    fn give_up_the_backup(&mut self, now: Instant, record: &Record, job: &Job) -> bool {
+        let is_of_use = record.upgrade.as_ref().is_some_and(|attempt| !self.fork_reached(attempt, now));
+        if is_of_use {
+            self.record = record.clone();
+            self.cancel_job();
+            self.state = State::Working { job: job.clone(), begun: true };
+        }
+        is_of_use
+    }
+
+    /// Why there is no backup: one that was cancelled may have been so for want of a record.
+    pub(super) fn cause_of_no_backup(&self, failure: Failure) -> Failure {
+        match failure.class {
+            Class::Cancelled if self.unwritten >= TRIES => {
+                Failure::new(Class::Environment, "the journal cannot be written")
+            }
+            _ => failure,
+        }
     }
 
     fn spawn_unrecorded(&mut self, mut record: Record) {

@@ -96,6 +96,8 @@ pub(super) enum AfterRecord {
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
     Upgrade,
+    /// The backup that has begun beside the write goes on.
+    Backup(Box<Job>),
     /// Point the link at the new binary.
     Link(Target),
     /// Execute the node.

@@ -307,32 +307,44 @@ impl Machine {
     pub(super) fn go_on(&mut self) {
         let Some(progress) = self.record.upgrade.clone() else { return self.unexpected("no upgrade") };
         match progress.phase {
-            Phase::Stopping | Phase::Stopped if progress.unclean || !self.policy.backup => {
-                self.hook(progress, 0)
-            }
-            Phase::Stopping | Phase::Stopped => self.work(Job::Backup(progress)),
-            Phase::BackedUp => self.hook(progress, 0),
+            Phase::Stopping | Phase::Stopped | Phase::BackedUp => match self.work_before_switch(&progress) {
+                Some(job) => self.work(job),
+                None => self.switch(progress),
+            },
             Phase::Trying => self.switch(progress),
             Phase::Reverting => self.go_back(progress),
         }
     }
 
-    /// The next step of the upgrade in `record`, which is made durable first, unless the switch follows at once: its record
-    /// says all that this one would.
+    /// The next step of the upgrade in `record`, which is made durable first, with two exceptions that save the node the time
+    /// of a write. Where the switch follows at once, its record says all that this one would.
+    ///
+    /// A backup begins at once, and the record is written beside it: it changes nothing but its own hidden directory, and
+    /// nothing follows from its end before the record is durable. After a crash until then the stop counts as unfinished,
+    /// as it does without a backup: the old node is started, its end counts as unclean, and the next start sweeps what was
+    /// copied. A backup that was finished is found again only where the data has not changed since.
     pub(super) fn go_on_with(&mut self, record: Record) {
-        let has_work = |progress: &Attempt| {
-            let is_backed_up = progress.phase == Phase::BackedUp;
-            progress.hook || self.policy.backup && !progress.unclean && !is_backed_up
-        };
-        if record.upgrade.as_ref().is_some_and(has_work) {
-            return self.save(record, AfterRecord::Upgrade);
+        match record.upgrade.as_ref().and_then(|progress| self.work_before_switch(progress)) {
+            None => {
+                self.record = record;
+                self.go_on();
+            }
+            Some(job @ Job::Backup(_)) if self.worker == Worker::Idle => {
+                self.worker = Worker::Busy;
+                self.actions.push(Action::Start(job.clone()));
+                self.save(record, AfterRecord::Backup(Box::new(job)));
+            }
+            Some(_) => self.save(record, AfterRecord::Upgrade),
         }
-        self.record = record;
-        self.go_on();
     }
 
-    fn hook(&mut self, progress: Attempt, retries: u32) {
-        if progress.hook { self.work(Job::Hook { progress, retries }) } else { self.switch(progress) }
+    /// The work with the node down that comes before the switch, where there is some.
+    fn work_before_switch(&self, progress: &Attempt) -> Option<Job> {
+        let needs_backup = self.policy.backup && !progress.unclean && progress.phase != Phase::BackedUp;
+        if needs_backup {
+            return Some(Job::Backup(progress.clone()));
+        }
+        progress.hook.then(|| Job::Hook { progress: progress.clone(), retries: 0 })
     }
 
     fn work(&mut self, job: Job) {
@@ -367,6 +379,13 @@ impl Machine {
             JobEnd::Tended(result) => return self.tended(now, result),
             end => end,
         };
+        if let State::Resting { then: Rested::Record(record, AfterRecord::Backup(job), _), .. } = &self.state
+        {
+            let (record, job) = (Record::clone(record), Job::clone(job));
+            // The next record says what this one could not.
+            self.record = record;
+            self.state = State::Working { job, begun: true };
+        }
         let State::Working { job, begun: true, .. } = &self.state else { return self.unexpected("job_done") };
         if self.wish == Wish::Stop {
             // A backup, hook or restore cut short is done again from its beginning.
@@ -389,7 +408,10 @@ impl Machine {
                 }
                 self.go_on_with(record);
             }
-            (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => self.set_back(now, "backup", &failure),
+            (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => {
+                let failure = self.cause_of_no_backup(failure);
+                self.set_back(now, "backup", &failure);
+            }
             (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => {
                 self.hooked(now, progress, retries, end)
             }
@@ -420,7 +442,9 @@ impl Machine {
     fn hooked(&mut self, now: Instant, progress: Attempt, retries: u32, end: HookEnd) {
         match end {
             HookEnd::Continue => self.switch(progress),
-            HookEnd::Retry(_) if retries < self.policy.hook_retries => self.hook(progress, retries + 1),
+            HookEnd::Retry(_) if retries < self.policy.hook_retries => {
+                self.work(Job::Hook { progress, retries: retries + 1 });
+            }
             HookEnd::Retry(said) => {
                 let tries = retries + 1;
                 let detail = format!("pre-upgrade hook asked for another try {tries} times: {said}");

@@ -14,7 +14,8 @@
 //!
 //! The journal is the `recorder`'s, a thread. While a node runs the loop does not wait for it: signals, the end of the
 //! node and requests are handled while the disk is slow. With no node running nothing else could be done, and
-//! the loop waits, so that nothing comes between a record and the start that it allows.
+//! the loop waits, so that nothing comes between a record and the start that it allows; a backup that was begun before goes
+//! on meanwhile, in the worker.
 //!
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.

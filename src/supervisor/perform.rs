@@ -48,7 +48,7 @@ impl Supervisor {
         None
     }
 
-    /// A node that runs is not kept waiting for a disk. Without one there is nothing else to do.
+    /// A node that runs is not kept waiting for a disk. Without one there is nothing else to do, but for what the worker does.
     fn record(&mut self, record: Record) -> Option<Event> {
         self.recorder.write(record);
         if self.child.is_some() { None } else { Some(recorded(self.recorder.wait())) }

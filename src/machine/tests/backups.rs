@@ -25,8 +25,8 @@ fn it_is_begun_before_the_stop_and_tended_when_the_new_binary_is_good() {
                                      → record [genesis Running | v2 Stopping attempt=0 asked]
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
-        recorded                     → back up
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         done                         → info backed_up (history): backup=v2-1 method=copy
                                      → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2

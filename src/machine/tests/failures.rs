@@ -442,8 +442,8 @@ fn a_backup_that_failed_for_want_of_something_is_tried_again() {
                                      → record [genesis Running | v2 Stopping attempt=0 asked]
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
-        recorded                     → back up
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         done                         → info backed_up (history): backup=v2-1 method=copy
                                      → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
         recorded                     → link upgrades/v2

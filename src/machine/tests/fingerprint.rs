@@ -170,9 +170,11 @@ fn of_state(state: &mut State) -> Vec<&mut Instant> {
 fn of_recorded(recorded: &mut AfterRecord) -> Vec<&mut Instant> {
     match recorded {
         AfterRecord::Start(until) => until.iter_mut().collect(),
-        AfterRecord::Upgrade | AfterRecord::Link(_) | AfterRecord::Spawn | AfterRecord::End { .. } => {
-            Vec::new()
-        }
+        AfterRecord::Upgrade
+        | AfterRecord::Backup(_)
+        | AfterRecord::Link(_)
+        | AfterRecord::Spawn
+        | AfterRecord::End { .. } => Vec::new(),
     }
 }
 

@@ -370,12 +370,21 @@ impl World {
         }
         require(self.process.is_none(), "the data is touched with the node down")?;
         let progress = self.record.upgrade.as_ref().ok_or("work is for an upgrade")?;
+        if let Job::Backup(own) = job {
+            // It begins beside the record of the stop: see `look`.
+            let phases = [Phase::Stopping, Phase::Stopped];
+            require(phases.contains(&progress.phase), "a backup is made between the stop and the switch")?;
+            let is_clean = !own.unclean && !progress.unclean && !self.truth.unclean;
+            return require(is_clean, "data that was left unclean is not saved");
+        }
         let (phases, clean): (&[Phase], _) = match job {
-            Job::Backup(_) => (&[Phase::Stopped], true),
             Job::Hook { .. } => (&[Phase::Stopped, Phase::BackedUp], false),
-            Job::Prepare(_) | Job::Restore(_) | Job::Ahead { .. } | Job::Tend { .. } | Job::Rehearse(_) => {
-                (&[Phase::Reverting], true)
-            }
+            Job::Prepare(_)
+            | Job::Backup(_)
+            | Job::Restore(_)
+            | Job::Ahead { .. }
+            | Job::Tend { .. }
+            | Job::Rehearse(_) => (&[Phase::Reverting], true),
         };
         require(phases.contains(&progress.phase), "an intent is durable before its effect: job")?;
         require(!clean || !progress.unclean, "data that was left unclean is neither saved nor replaced")
@@ -406,6 +415,12 @@ impl World {
         }
         let waits = self.pending.is_some() || self.awaiting || self.job.is_some();
         let runs = self.process.as_ref().is_some_and(|p| !p.orphan);
+        if let Some((Job::Backup(_), _)) = &self.job {
+            require(self.process.is_none(), "I2: no node beside a backup")?;
+            let is_stopping = self.record.upgrade.as_ref().is_some_and(|p| p.phase == Phase::Stopping);
+            let is_written = self.unwritten || matches!(self.pending, Some(Action::Record(_)));
+            require(!is_stopping || is_written, "beside a backup the stop is recorded")?;
+        }
         require(waits || runs || deadline.is_some(), "there is a way forward")
     }
 }

@@ -1,7 +1,7 @@
 //! A record is on its way to the disk while a node runs: everything else goes on.
 
 use super::transcript::{CLEAN, Story, after};
-use super::world::Input;
+use super::world::{Input, World};
 use super::*;
 use expect_test::expect;
 
@@ -119,5 +119,146 @@ fn what_was_applied_is_announced_though_its_node_is_being_stopped() {
                                      → await release
         release                      → record [upgrades/v2 StoppedClean | v2 applied]
         recorded                     → exit Ok: asked to stop
+    "#]]);
+}
+
+/// The node has ended for `upgrade`, and its backup has begun beside the record of that.
+fn backing_up(upgrade: Upgrade) -> Story {
+    let mut story = Story::running(Policy { backup: true, ..policy() }, vec![upgrade]);
+    story.then(Input::Head(H)).only(CLEAN).forget().only(Input::Release);
+    story
+}
+
+/// P3: a sync takes as long as the disk likes, and the node is down meanwhile.
+#[test]
+fn between_the_old_node_and_the_new_one_the_node_waits_for_one_record_alone() {
+    for backup in [false, true] {
+        let mut world = World::new(Policy { backup, ..policy() }, vec![v2()]);
+        let (mut alone, mut beside) = (0, 0);
+        let count = |world: &World, _: &Input| {
+            let is_down = world.process.is_none() && world.record.upgrade.is_some();
+            if is_down && matches!(world.pending, Some(Action::Record(_))) {
+                *(if world.job.is_some() { &mut beside } else { &mut alone }) += 1;
+            }
+        };
+        world.settle(H + 50, count).unwrap();
+        assert_eq!((alone, beside), (1, usize::from(backup)), "with a backup: {backup}");
+    }
+}
+
+#[test]
+fn a_backup_begins_beside_the_record_of_the_stop() {
+    let mut story = backing_up(v2());
+    story.only(Input::Ok).only(Input::Done).check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        done                         → info backed_up (history): backup=v2-1 method=copy
+                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
+    "#]]);
+}
+
+#[test]
+fn a_record_that_fails_beside_a_backup_is_written_again_beside_it() {
+    let mut story = backing_up(v2());
+    let failed = Input::Fail(Class::Environment);
+    story.only(failed).only(Input::Tick).only(Input::Ok).only(Input::Done).check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        (+50.0ms) tick: backoff      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        recorded                     → info journal_written: the record is durable again, after 1 failures
+        done                         → info backed_up (history): backup=v2-1 method=copy
+                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
+    "#]]);
+}
+
+#[test]
+fn a_backup_that_ends_before_its_stop_is_on_record_is_recorded_with_the_switch() {
+    let mut story = backing_up(v2());
+    story.only(Input::Fail(Class::Environment)).then(Input::Done).check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        done                         → info backed_up (history): backup=v2-1 method=copy
+                                     → record [genesis Running | v2 Trying attempt=1 asked backup=v2-1]
+        recorded                     → info journal_written: the record is durable again, after 1 failures
+                                     → link upgrades/v2
+        linked                       → info switched (history): current=upgrades/v2
+                                     → spawn upgrades/v2
+        spawned                      → info node_started: pid=1 version=upgrades/v2
+    "#]]);
+}
+
+/// No more is copied than the disk lets us do with it, and no node starts beside a copy.
+#[test]
+fn without_a_journal_the_backup_ends_and_the_old_node_runs() {
+    let mut story = backing_up(v2());
+    for _ in 0..3 {
+        story.only(Input::Fail(Class::Environment)).only(Input::Tick);
+    }
+    story.only(Input::Fail(Class::Environment)).only(Input::Failed(Class::Cancelled)).all_fail();
+    story.check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        (+50.0ms) tick: backoff      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        (+100.0ms) tick: backoff     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        (+200.0ms) tick: backoff     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+                                     → cancel job
+        failed(cancelled)            → record [genesis StoppedClean]
+    "#]]);
+    assert_eq!(story.world.outcome_in_a_word(), "genesis runs");
+}
+
+#[test]
+fn at_the_fork_the_backup_goes_on_without_a_journal() {
+    let mut story = backing_up(Upgrade { fork_height: Some(H + 1), ..v2() });
+    for _ in 0..6 {
+        story.only(Input::Fail(Class::Environment)).only(Input::Tick);
+    }
+    assert!(!story.take().contains("cancel job"));
+    story.only(Input::Ok).then(Input::Done);
+    assert_eq!(story.world.outcome_in_a_word(), "upgrades/v2 runs");
+}
+
+/// The backup is of a node that has run on since, or of none: the stop is decided anew, and its end was not seen.
+#[test]
+fn after_a_crash_beside_a_backup_the_stop_was_not_finished() {
+    for is_done in [false, true] {
+        let mut story = backing_up(v2());
+        story.only(Input::Fail(Class::Environment));
+        if is_done {
+            story.only(Input::Done);
+        }
+        story.forget().only(Input::Die { effect: false, node: Fate::Dies }).then(Input::Boot);
+        story.check(&expect![[r#"
+            boot                         → warn recovering (history): the stop for the upgrade was not finished; starting the old binary
+                                         → await release
+            release                      → record [genesis Running]
+            recorded                     → spawn genesis
+            spawned                      → info node_started: pid=1 version=genesis
+                                         → info upgrade_known: name=v2 height=100 from="schedule"
+                                         → prepare v2
+            done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
+        "#]]);
+        story.world.settle(H + 100, |_, _| {}).unwrap();
+        assert_eq!(story.world.outcome_in_a_word(), "upgrades/v2 runs");
+        assert!(story.world.record.ended[0].switch.as_ref().is_some_and(|switch| switch.backup.is_some()));
+    }
+}
+
+#[test]
+fn an_operators_stop_ends_a_backup_whose_stop_is_not_on_record() {
+    let mut story = backing_up(v2());
+    story.only(Input::Fail(Class::Environment)).only(ask(Request::Stop)).check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        ask stop                     → answer: stopping the node, then ending
+                                     → cancel job
+                                     → exit Ok: asked to stop
     "#]]);
 }

@@ -62,8 +62,8 @@ fn with_backup_and_hook() {
                                      → record [genesis Running | v2 Stopping attempt=0 asked]
         (+1.0s) exited, exit code 0  → info node_stopped: status="exit code 0" after=1s
                                      → await release
-        release                      → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
-        recorded                     → back up
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
         done                         → info backed_up (history): backup=v2-1 method=copy
                                      → record [genesis StoppedClean | v2 BackedUp attempt=0 asked backup=v2-1]
         recorded                     → run hook, retries=0

@@ -1,5 +1,6 @@
 //! The disk in the way of an upgrade: what is synced while the node is down, and what waits for a sync while it runs.
 
+use super::calls::Call;
 use super::flows::{Flow, Scene, start, start_with};
 use super::settings::Settings;
 use super::trace::{Fault, SIGNALS, is_permitted};
@@ -21,6 +22,18 @@ const BARE: Flow = Flow {
     ..UPGRADE
 };
 
+/// The same with a backup.
+const BACKED_UP: Flow = Flow {
+    name: "syncs-backup",
+    scene: || {
+        let rig = Rig::with(&[("freeze", "10"), ("stop", "300")]);
+        rig.stage("v2", &[]);
+        rig.schedule("v2", 10);
+        Scene::new(rig)
+    },
+    ..UPGRADE
+};
+
 fn is_wanted(name: &str) -> bool {
     is_permitted() && Settings::new().wants(name)
 }
@@ -30,14 +43,7 @@ fn between_the_end_of_the_old_node_and_the_new_one_two_things_are_synced() {
     if !is_wanted(BARE.name) {
         return;
     }
-    let scene = (BARE.scene)();
-    let outcome = start(&BARE, &scene, Fault::None);
-    assert_eq!((outcome.code, scene.rig.current().as_str()), (0, "upgrades/v2"));
-    // The node is asked to stop, its lock is looked at when it is reaped, and the next process is the new one.
-    let asked = outcome.calls.iter().position(|call| SIGNALS.contains(&call.name)).unwrap();
-    let calls = outcome.calls[asked..].iter().skip_while(|call| !call.is("flock", "/node.lock"));
-    let makes_process = |name: &str| ["clone", "clone3", "fork", "vfork"].contains(&name);
-    let calls: Vec<_> = calls.take_while(|call| !makes_process(call.name)).collect();
+    let calls = while_down(&BARE);
     // The head record is written by a thread of its own, for which nothing waits.
     let all = || calls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let synced: Vec<_> = calls
@@ -48,6 +54,29 @@ fn between_the_end_of_the_old_node_and_the_new_one_two_things_are_synced() {
     assert!(synced[0].is("fdatasync", "/state/journal"), "{}", all());
     assert!(synced[1].is("fsync", "/wemixvisor"), "{}", all());
     assert_eq!(calls.iter().filter(|call| call.is("pwrite64", "/state/journal")).count(), 1, "{}", all());
+}
+
+/// The record of the stop is written beside the backup, and the other one with the switch.
+#[test]
+fn a_backup_costs_one_more_record_which_is_written_beside_it() {
+    if !is_wanted(BACKED_UP.name) {
+        return;
+    }
+    let calls = while_down(&BACKED_UP);
+    let all = || calls.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert_eq!(calls.iter().filter(|call| call.is("pwrite64", "/state/journal")).count(), 2, "{}", all());
+}
+
+/// The calls of a supervisor between the end of the old node and the start of the new one.
+fn while_down(flow: &Flow) -> Vec<Call> {
+    let scene = (flow.scene)();
+    let outcome = start(flow, &scene, Fault::None);
+    assert_eq!((outcome.code, scene.rig.current().as_str()), (0, "upgrades/v2"));
+    // The node is asked to stop, its lock is looked at when it is reaped, and the next process is the new one.
+    let asked = outcome.calls.iter().position(|call| SIGNALS.contains(&call.name)).unwrap();
+    let calls = outcome.calls.into_iter().skip(asked).skip_while(|call| !call.is("flock", "/node.lock"));
+    let makes_process = |name: &str| ["clone", "clone3", "fork", "vfork"].contains(&name);
+    calls.take_while(|call| !makes_process(call.name)).collect()
 }
 
 #[test]
