@@ -22,6 +22,8 @@ pub(crate) struct Params {
     pub(crate) chain_id: u64,
     /// Candidates 0 .. `validators`; nodes with a higher index are end nodes.
     pub(crate) validators: usize,
+    /// Whether the validators without a process vote as the one that plays the round does.
+    pub(crate) crowd: bool,
     pub(crate) epoch: u64,
     /// Fields of `extraData`: 10, or 9 as go-wbft has it.
     pub(crate) fields: u8,
@@ -271,6 +273,7 @@ mod tests {
         Params {
             chain_id: 8383,
             validators: 4,
+            crowd: false,
             epoch: 10,
             fields: 10,
             period: 1000,

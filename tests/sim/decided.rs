@@ -52,6 +52,7 @@ mod tests {
         let params = Params {
             chain_id: 1,
             validators: 1,
+            crowd: false,
             epoch: 10,
             fields: 10,
             period: 1000,

@@ -37,7 +37,12 @@ pub(crate) fn fatal(message: &str) {
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
+    now_us() / 1000
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64)
 }
 
 fn line(level: u8, label: &str, message: &str, pairs: &[(&str, &dyn Display)]) {

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | `network` | directory shared by the nodes of one chain; without it the node is alone |
 //! | `index`, `validators` | which of how many validators this is (0, 1); a higher index is an end node |
+//! | `crowd` | `true`: the validators without a process vote as this one does |
 //! | `chain-id`, `epoch`, `fields` | 8383, blocks per epoch (10), fields of `extraData` (10, or 9 as go-wbft) |
 //! | `period`, `timeout` | ms between blocks (1000), ms until round 0 is given up (2 periods) |
 //! | `slow` | ms by which the proposers' clocks are slow, as block times show it (0) |
@@ -85,7 +86,7 @@
 //! | `lifetime` | ms after which it kills itself, so that a test that failed leaves nothing behind for long |
 //!
 //! # Traces
-//! `sim.starts` has one JSON line per start (pid, version, args, ms, head, mine), `sim.signals` one per SIGTERM or SIGINT,
+//! `sim.starts` has one JSON line per start (pid, version, args, ms, us, head, mine), `sim.signals` one per SIGTERM or SIGINT,
 //! `sim.overlaps` one per start that found the data locked, `sim.votes` one per vote (kind, height, round, hash, ms, pid).
 //! `http.port` holds the port in use. The network's directory has `decided.jsonl`, every block ever decided,
 //! and `dials.json`, the last accepted dial of each node on a public address, in ms since 1970.

@@ -263,6 +263,11 @@ impl Visit<'_> {
     pub(crate) fn advance(&mut self, me: &Member, now: u64) {
         let mut members = self.others.clone();
         members.push(me.clone());
+        if self.network.params.crowd {
+            let is_absent = |index: &usize| members.iter().all(|member| member.index != *index);
+            let absent: Vec<usize> = (0..self.network.params.validators).filter(is_absent).collect();
+            members.extend(absent.into_iter().map(|index| Member { index, ..me.clone() }));
+        }
         let before = self.network.world.blocks.len();
         self.network.world.advance(&self.network.params, &members, now);
         self.decided.extend_from_slice(&self.network.world.blocks[before..]);

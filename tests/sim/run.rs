@@ -8,7 +8,7 @@ use super::behave::{self, Script};
 use super::chain::Params;
 use super::door::Server;
 use super::engine::Engine;
-use super::log::{self, fatal, info, now_ms, warn};
+use super::log::{self, fatal, info, now_ms, now_us, warn};
 use super::net::Network;
 use super::node::{Node, check_forks};
 use super::options::{Options, Rpc};
@@ -78,11 +78,13 @@ struct Running {
 
 fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     std::fs::create_dir_all(dir)?;
-    let began = now_ms();
+    let began_us = now_us();
+    let began = began_us / 1000;
     let options = &args.options;
     let params = Params {
         chain_id: options.chain_id,
         validators: options.validators,
+        crowd: options.crowd,
         epoch: options.epoch,
         fields: options.fields,
         period: options.period,
@@ -95,6 +97,7 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
         "version": options.version,
         "args": words,
         "ms": began,
+        "us": began_us,
         "mine": args.mine,
     });
     let lock = store::lock(&args.datadir).map_err(|refusal| {
@@ -240,7 +243,9 @@ fn watch_signals(node: Arc<Node>, path: PathBuf) -> Result<Receiver<()>, Fatal> 
         let mut extra = 0;
         for (count, signal) in signals.forever().enumerate() {
             let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
-            behave::trace(&path, &json!({"pid": std::process::id(), "signal": name, "ms": now_ms()}));
+            let us = now_us();
+            let trace = json!({"pid": std::process::id(), "signal": name, "ms": us / 1000, "us": us});
+            behave::trace(&path, &trace);
             if count == 0 {
                 info("Got interrupt, shutting down...", &[]);
                 let _ = sender.send(());

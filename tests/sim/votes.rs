@@ -137,6 +137,7 @@ mod tests {
         Params {
             chain_id: 8383,
             validators: 4,
+            crowd: false,
             epoch: 10,
             fields: 10,
             period: 1000,

@@ -8,6 +8,7 @@ fn params(validators: usize) -> Params {
     Params {
         chain_id: 1,
         validators,
+        crowd: false,
         epoch: 10,
         fields: 10,
         period: 1000,
