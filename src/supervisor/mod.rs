@@ -26,6 +26,7 @@ mod control;
 mod handover;
 mod head_keeper;
 mod last_words;
+mod listeners;
 mod minder;
 mod node_args;
 mod perform;
@@ -405,9 +406,10 @@ impl Supervisor {
 
     /// A node whose port is taken ends or hangs, whichever binary it is. It matters to an upgrade only, and looking
     /// takes a while.
-    fn port_is_taken(&self) -> Option<String> {
+    fn port_is_taken(&mut self) -> Option<String> {
         let upgrade = self.machine.record().upgrade.as_ref();
-        upgrade.filter(|u| u.phase == machine::Phase::Trying).and_then(|_| self.ports.taken())
+        upgrade.filter(|u| u.phase == machine::Phase::Trying)?;
+        self.ports.taken()
     }
 
     fn reload(&mut self) {

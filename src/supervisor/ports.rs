@@ -1,13 +1,16 @@
 //! The ports on which the node listens, to recognise another process on them: a node that finds its port taken ends, or
 //! hangs, whichever binary it is.
 //!
-//! Its command line does not tell its ports to whom does not know the node, but the kernel does while it
-//! runs (proc_pid_net(5)). So they are noted while it is well, and looked for when one has ended: nothing of
-//! ours listens then. Where the kernel does not tell, no process is suspected.
+//! Ports cannot be derived from the command line of an unknown node, but the kernel lists them while it
+//! runs (sock_diag(7)). So they are noted while it is well, and looked for when it has ended: nothing of
+//! ours listens then. Where the kernel does not answer, no process is suspected.
 
+use super::listeners::listeners;
+use super::start_thread;
 use crate::sorted::Set;
+use crossbeam_channel::{Receiver, bounded};
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 /// The facts about the TCP ports of the node that was well last.
 #[derive(Debug, Default)]
@@ -16,14 +19,9 @@ pub(super) struct Ports {
     first: Option<(u32, u64)>,
     /// The node process whose ports are noted.
     noted: Option<u32>,
+    /// The thread that looks for them, until it has answered: a node has thousands of files open.
+    looked: Option<Receiver<Vec<SocketAddr>>>,
     own: Vec<SocketAddr>,
-}
-
-/// A listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Listener {
-    at: SocketAddr,
-    inode: u64,
 }
 
 impl Ports {
@@ -33,9 +31,10 @@ impl Ports {
             _ if self.noted == Some(pid) => {}
             Some((known, first)) if known == pid => {
                 if height > first {
-                    let sockets = sockets_of(pid);
-                    let own = listening().into_iter().filter(|l| sockets.contains(&l.inode)).map(|l| l.at);
-                    (self.own, self.noted) = (own.collect(), Some(pid));
+                    let (send, looked) = bounded(1);
+                    // Without a thread no process is suspected.
+                    let _ = start_thread("ports", move || drop(send.send(ports_of(pid))));
+                    (self.looked, self.noted) = (Some(looked), Some(pid));
                 }
             }
             _ => self.first = Some((pid, height)),
@@ -43,8 +42,11 @@ impl Ports {
     }
 
     /// With no node running: who else listens where the last one did, in words.
-    pub(super) fn taken(&self) -> Option<String> {
-        let others = if self.own.is_empty() { Vec::new() } else { listening() };
+    pub(super) fn taken(&mut self) -> Option<String> {
+        if let Some(own) = self.looked.as_ref().and_then(|looked| looked.try_recv().ok()) {
+            (self.own, self.looked) = (own, None);
+        }
+        let others = if self.own.is_empty() { Vec::new() } else { listeners() };
         let at = self.own.iter().find(|own| others.iter().any(|other| collide(**own, other.at)))?;
         Some(format!("another process listens at {at}"))
     }
@@ -55,31 +57,10 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// Every TCP socket that listens.
-fn listening() -> Vec<Listener> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let all = ["/proc/net/tcp", "/proc/net/tcp6"].map(read).concat();
-    all.lines().filter_map(listener).collect()
-}
-
-/// Reads one line of `/proc/net/tcp`; `None` if it is another socket than a listening one.
-fn listener(line: &str) -> Option<Listener> {
-    const LISTEN: &str = "0A";
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let [_, at, _, LISTEN, .., inode] = words.get(..10)? else { return None };
-    let (address, port) = at.split_once(':')?;
-    // Words of 32 bits, each printed as a number of this machine.
-    let word = |digits: &[u8]| {
-        let digits = std::str::from_utf8(digits).ok()?;
-        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
-    };
-    let words: Vec<[u8; 4]> = address.as_bytes().chunks(8).map(word).collect::<Option<_>>()?;
-    let ip = match words.as_slice() {
-        [v4] => IpAddr::from(*v4),
-        v6 => Ipv6Addr::from(<[u8; 16]>::try_from(v6.concat()).ok()?).to_canonical(),
-    };
-    let at = SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?);
-    Some(Listener { at, inode: inode.parse().ok()? })
+/// The addresses at which a process listens.
+fn ports_of(pid: u32) -> Vec<SocketAddr> {
+    let sockets = sockets_of(pid);
+    listeners().into_iter().filter(|listener| sockets.contains(&listener.inode)).map(|l| l.at).collect()
 }
 
 /// The inodes of the sockets that a process has open.
@@ -96,26 +77,6 @@ fn sockets_of(pid: u32) -> Set<u64> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-
-    #[test]
-    fn lines_of_the_kernel_are_read() {
-        if cfg!(target_endian = "big") {
-            return;
-        }
-        let v4 = "   0: 0100007F:2161 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 69959 1 0 100 0";
-        assert_eq!(listener(v4), Some(Listener { at: "127.0.0.1:8545".parse().unwrap(), inode: 69959 }));
-        let v6 = "   0: 00000000000000000000000001000000:2161 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 7 1";
-        assert_eq!(listener(v6).unwrap().at, "[::1]:8545".parse().unwrap());
-        assert_eq!(listener(&v4.replace(" 0A ", " 01 ")), None);
-        for bad in [
-            "",
-            "  sl  local_address rem_address   st",
-            "0: x:y 0 0A 0 0 0 0 0 7",
-            "0: 0100007F:21610 0 0A 0 0 0 0 0 7",
-        ] {
-            assert_eq!(listener(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn addresses_collide_with_themselves_and_with_all() {
@@ -135,6 +96,7 @@ mod tests {
         ports.hear(pid, 5);
         assert_eq!(ports.own, []);
         ports.hear(pid, 6);
+        ports.own = ports.looked.take().unwrap().recv().unwrap();
         assert!(ports.own.contains(&at), "{ports:?}");
         // Whatever other tests have opened meanwhile is not what is asked for.
         ports.own.retain(|own| *own == at);
