@@ -22,8 +22,8 @@ const SLOW: &[&str] = &[
     "-e",
     "inject=fsync,fdatasync,syncfs:delay_exit=10000",
 ];
-/// Options of the simulated node: a block every 250 ms.
-const NODE: &[&str] = &["period=250"];
+/// Options of the simulated node: a block every 250 ms, and a stop that takes longer than the syncs of its beginning.
+const NODE: &[&str] = &["period=250", "stop=200"];
 const PERIOD: f64 = 250.0;
 
 /// A supervisor as a shell script, as many operators have one: `current` in the first argument's directory leads to the node.
@@ -47,15 +47,15 @@ pub(crate) fn all(setup: &Setup) -> Outcome<Vec<Row>> {
             rows.push(noticed(setup, before)?);
         }
         let (due, switched) = upgrades(setup, before)?;
-        // Two syncs stand between the end and the start: the switch of the link and one record.
-        let slower = if before.is_empty() { 0.0 } else { 20.0 };
+        // Two syncs stand between the end and the start, the record's and the link's, and tracing takes its share.
+        let slower = if before.is_empty() { 0.0 } else { 25.0 };
         rows.push(Row::new(format!("block H to SIGTERM{on}"), "ms", due).budget(Budget::AtMost(20.0)));
         let row = Row::new(format!("old node ended to new one started{on}"), "ms", switched);
         rows.push(row.beside("shell", shell.1.clone()).budget(Budget::AtMost(5.0 + slower)));
         let row = Row::new(format!("SIGTERM to us, to the node{on}"), "ms", stops(setup, before)?);
         rows.push(row.beside("runit", runit.clone()).budget(Budget::AtMost(5.0)));
         let row =
-            Row::new(format!("status answered, heads every {PERIOD} ms{on}"), "ms", answers(setup, before)?);
+            Row::new(format!("block to the answer of `status` after it{on}"), "ms", answers(setup, before)?);
         rows.push(row);
     }
     rows.push(Row::new("SIGTERM to the node, by the shell script", "ms", shell.0));
