@@ -1,6 +1,6 @@
 //! Latencies of a supervisor, on the disk as it is and with one whose every sync takes 10 ms more; beside runit and a shell script.
 
-use super::rig::{Home, Outcome, Setup, ended, now, sh, signal, tied, until};
+use super::rig::{Home, Outcome, Setup, Visor, ended, now, sh, signal, tied, until};
 use super::table::{Budget, Row};
 use rustix::process::Signal;
 use std::fs;
@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 /// Delays every sync by 10 ms; nothing else is traced.
 const SLOW: &[&str] = &[
@@ -40,57 +39,68 @@ done
 "#;
 
 pub(crate) fn all(setup: &Setup) -> Outcome<Vec<Row>> {
-    let mut rows = vec![noticed(setup, &[])?];
+    let mut rows = Vec::new();
     let (runit, shell) = (runit(setup)?, shell(setup)?);
     for (before, on) in [(&[][..], ""), (SLOW, ", syncs 10 ms slower")] {
-        if !before.is_empty() {
-            rows.push(noticed(setup, before)?);
-        }
-        let (due, switched) = upgrades(setup, before)?;
+        let home = Home::new(setup, &setup.dir, NODE, &[("UNSAFE_SKIP_BACKUP", "true")])?;
+        let mut visor = home.supervise(before)?;
+        let mut add = |row: Row, limit: f64| rows.push(row.budget(Budget::AtMost(limit)));
+        let row = |what: &str, times: Vec<f64>| Row::new(format!("{what}{on}"), "ms", times);
+        add(row("upgrade file written to event", noticed(setup, &home, &mut visor)?), 5.0);
+        let answers = answers(setup, &home)?;
+        let (due, switched) = upgrades(setup, &home, &mut visor)?;
+        visor.stop()?;
+        add(row("block H to SIGTERM", due), 20.0);
         // Two syncs stand between the end and the start, the record's and the link's, and tracing takes its share.
         let slower = if before.is_empty() { 0.0 } else { 25.0 };
-        rows.push(Row::new(format!("block H to SIGTERM{on}"), "ms", due).budget(Budget::AtMost(20.0)));
-        let row = Row::new(format!("old node ended to new one started{on}"), "ms", switched);
-        rows.push(row.beside("shell", shell.1.clone()).budget(Budget::AtMost(5.0 + slower)));
-        let row = Row::new(format!("SIGTERM to us, to the node{on}"), "ms", stops(setup, before)?);
-        rows.push(row.beside("runit", runit.clone()).budget(Budget::AtMost(5.0)));
-        let row =
-            Row::new(format!("block to the answer of `status` after it{on}"), "ms", answers(setup, before)?);
-        rows.push(row);
+        add(row("old node ended to new one started", switched).beside("shell", shell.clone()), 5.0 + slower);
+        let stops = stops(setup, before)?;
+        add(row("SIGTERM to us, to the node", stops).beside("runit", runit.clone()), 5.0);
+        rows.push(row("block to the answer of `status` after it", answers));
     }
-    rows.push(Row::new("SIGTERM to the node, by the shell script", "ms", shell.0));
     Ok(rows)
 }
 
-/// Time from the rename of a trigger file to the event in the log.
-fn noticed(setup: &Setup, before: &[&str]) -> Outcome<Row> {
-    let home = Home::new(setup, &setup.dir, NODE, &[])?;
-    let mut visor = home.supervise(before)?;
+/// Times from the rename of a trigger file to the event in the log.
+fn noticed(setup: &Setup, home: &Home, visor: &mut Visor) -> Outcome<Vec<f64>> {
+    let trigger = home.data.join("upgrade-info.json");
     let mut times = Vec::new();
     for round in 0..setup.rounds {
         let partial = home.dir.path().join("partial");
-        fs::write(&partial, format!(r#"{{"name":"n{round}","height":1000000}}"#))?;
+        fs::write(&partial, format!(r#"{{"name":"t{round}","height":1000000}}"#))?;
         let begun = now();
-        fs::rename(&partial, home.data.join("upgrade-info.json"))?;
-        times.push(visor.wait(&format!("first=n{round}@"))? - begun);
+        fs::rename(&partial, &trigger)?;
+        times.push(visor.wait(&format!("first=t{round}@"))? - begun);
     }
-    visor.stop()?;
-    let on = if before.is_empty() { "" } else { ", syncs 10 ms slower" };
-    Ok(Row::new(format!("upgrade file written to event{on}"), "ms", times).budget(Budget::AtMost(5.0)))
+    fs::remove_file(trigger)?;
+    Ok(times)
+}
+
+/// Times until the loop has answered `status`, which is asked at each head.
+fn answers(setup: &Setup, home: &Home) -> Outcome<Vec<f64>> {
+    let mut times = Vec::new();
+    for (_, at) in home.heads()?.take(setup.rounds * 4) {
+        let mut socket = UnixStream::connect(home.dir.path().join("home/wemixvisor/control.sock"))?;
+        socket.write_all(b"\"status\"\n")?;
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer)?;
+        if !answer.contains("\"running\"") {
+            return Err(format!("no status: {answer:?}").into());
+        }
+        times.push(now() - at);
+    }
+    Ok(times)
 }
 
 /// Times from the block at the height of an upgrade to the node's SIGTERM, and from its end to the start of the new one.
-fn upgrades(setup: &Setup, before: &[&str]) -> Outcome<(Vec<f64>, Vec<f64>)> {
-    let home = Home::new(setup, &setup.dir, NODE, &[("UNSAFE_SKIP_BACKUP", "true")])?;
-    let mut visor = home.supervise(before)?;
+fn upgrades(setup: &Setup, home: &Home, visor: &mut Visor) -> Outcome<(Vec<f64>, Vec<f64>)> {
     let (mut due, mut switched) = (Vec::new(), Vec::new());
     for round in 0..setup.rounds {
         let name = format!("n{round}");
         home.visor(&["upgrade", "add", &name, &home.node(&name, NODE)?])?;
         let (old, _) = home.newest("sim.starts", round)?;
         let mut heads = home.heads()?;
-        let (head, _) = heads.next().ok_or("the node announces no head")?;
-        let height = head + 8;
+        let height = heads.next().ok_or("the node announces no head")?.0 + 8;
         home.visor(&["upgrade", "schedule", &name, &height.to_string()])?;
         visor.wait("event=upgrade_ready")?;
         let (_, at) = heads.find(|(head, _)| *head >= height).ok_or("the node ended before the height")?;
@@ -99,7 +109,6 @@ fn upgrades(setup: &Setup, before: &[&str]) -> Outcome<(Vec<f64>, Vec<f64>)> {
         switched.push(home.newest("sim.starts", round + 1)?.1 - end);
         visor.wait("event=upgrade_ended")?;
     }
-    visor.stop()?;
     Ok((due, switched))
 }
 
@@ -115,25 +124,6 @@ fn stops(setup: &Setup, before: &[&str]) -> Outcome<Vec<f64>> {
             Ok(home.newest("sim.signals", round)?.1 - begun)
         })
         .collect()
-}
-
-/// Times that the loop takes to answer `status` while heads come.
-fn answers(setup: &Setup, before: &[&str]) -> Outcome<Vec<f64>> {
-    let home = Home::new(setup, &setup.dir, NODE, &[])?;
-    let mut visor = home.supervise(before)?;
-    let mut times = Vec::new();
-    for (_, at) in home.heads()?.take(setup.rounds * 4) {
-        let mut socket = UnixStream::connect(home.dir.path().join("home/wemixvisor/control.sock"))?;
-        socket.write_all(b"\"status\"\n")?;
-        let mut answer = String::new();
-        BufReader::new(socket).read_line(&mut answer)?;
-        if !answer.contains("\"running\"") {
-            return Err(format!("no status: {answer:?}").into());
-        }
-        times.push(now() - at);
-    }
-    visor.stop()?;
-    Ok(times)
 }
 
 /// Another supervisor, which is ended with this value.
@@ -175,14 +165,13 @@ fn runit(setup: &Setup) -> Outcome<Vec<f64>> {
         .collect()
 }
 
-/// The times of SIGTERM through the shell script, and from the end of its node to the start of the next version.
-fn shell(setup: &Setup) -> Outcome<(Vec<f64>, Vec<f64>)> {
+/// The times from the end of a node under the shell script to the start of the next version.
+fn shell(setup: &Setup) -> Outcome<Vec<f64>> {
     let home = Home::new(setup, &setup.dir, NODE, &[])?;
     let dir = home.dir.path();
     executable(&dir.join("supervise"), SHELL)?;
     home.node("v2", NODE)?;
-    let (mut stops, mut switched) = (Vec::new(), Vec::new());
-    for round in 0..setup.rounds {
+    let switch = |round: usize| {
         sh("ln", &["-sfn", "v1", &dir.join("current").display().to_string()])?;
         sh("ln", &["-sfn", "v2", &dir.join("next").display().to_string()])?;
         let mut command = tied("./supervise");
@@ -192,14 +181,13 @@ fn shell(setup: &Setup) -> Outcome<(Vec<f64>, Vec<f64>)> {
         until("the node's socket", || home.heads().ok())?.next();
         signal(old, Signal::TERM)?;
         let end = ended(old)?;
-        switched.push(home.newest("sim.starts", 2 * round + 1)?.1 - end);
-        std::thread::sleep(Duration::from_secs(1));
-        let begun = now();
+        let begun = home.newest("sim.starts", 2 * round + 1)?.1;
+        until("the next node's socket", || home.heads().ok())?.next();
         signal(other.0.id(), Signal::TERM)?;
-        stops.push(home.newest("sim.signals", 2 * round + 1)?.1 - begun);
         other.0.wait()?;
-    }
-    Ok((stops, switched))
+        Ok(begun - end)
+    };
+    (0..setup.rounds).map(switch).collect()
 }
 
 fn executable(path: &std::path::Path, text: &str) -> Outcome<()> {
