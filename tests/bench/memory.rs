@@ -10,8 +10,9 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Time until a supervisor is at rest, and for which it is watched then.
+/// Time until a supervisor is at rest, until one with 10,000 upgrades is, and for which it is watched then.
 const SETTLES: Duration = Duration::from_secs(10);
+const SETTLES_LATE: Duration = Duration::from_secs(60);
 const WATCHED: Duration = Duration::from_secs(60);
 /// Options of the simulated node: a block a second.
 const NODE: &[&str] = &["period=1000"];
@@ -61,8 +62,8 @@ fn spent(pid: u32, name: &str) -> Outcome<Spent> {
 }
 
 /// The counters of a minute of all threads, and of the watcher.
-fn a_minute(pid: u32) -> Outcome<(Spent, Spent)> {
-    sleep(SETTLES);
+fn a_minute(pid: u32, settles: Duration) -> Outcome<(Spent, Spent)> {
+    sleep(settles);
     let before = (spent(pid, "")?, spent(pid, "watcher")?);
     sleep(WATCHED);
     let after = (spent(pid, "")?, spent(pid, "watcher")?);
@@ -77,7 +78,7 @@ fn at_rest(setup: &Setup) -> Outcome<(Vec<Row>, f64)> {
     until("the node's socket", || beside.heads().ok())?;
     let home = Home::new(setup, &setup.dir, NODE, &[])?;
     let mut visor = home.supervise(&[])?;
-    let (all, watcher) = a_minute(visor.pid())?;
+    let (all, watcher) = a_minute(visor.pid(), SETTLES)?;
     let resident = megabytes(visor.pid(), "VmRSS")?;
     let runit = megabytes(other.0.id(), "VmRSS")?;
     visor.stop()?;
@@ -110,7 +111,7 @@ fn many_upgrades(setup: &Setup, rest: f64) -> Outcome<Vec<Row>> {
     home.visor(&["plan", "create", "many", "--from", &file.display().to_string()])?;
     home.visor(&["plan", "execute", "many", "--force"])?;
     let mut visor = home.supervise(&[])?;
-    let (all, watcher) = a_minute(visor.pid())?;
+    let (all, watcher) = a_minute(visor.pid(), SETTLES_LATE)?;
     let (resident, peak) = (megabytes(visor.pid(), "VmRSS")?, megabytes(visor.pid(), "VmHWM")?);
     visor.stop()?;
     Ok(vec![
