@@ -133,7 +133,7 @@ impl<'a> Bench<'a> {
         self.grow(chain, count)?;
         let mut ancient = File::options().append(true).open(chain.join("ancient/chain/bodies.0002.cdat"))?;
         ancient.write_all(&[7; 100_000])?;
-        settle()
+        settle(self.dir)
     }
 
     fn measure(mut self, kind: &str) -> Outcome<Vec<Row>> {
@@ -206,14 +206,14 @@ impl<'a> Bench<'a> {
         let tables = self.tables;
         self.grow(&from, self.part())?;
         self.tables = tables;
-        settle()?;
+        settle(self.dir)?;
         let took = self.copy(&from, &["-a", "--reflink=never"])?;
         fs::remove_dir_all(from)?;
         Ok(took)
     }
 
     fn copied(&self, flags: &[&str]) -> Outcome<f64> {
-        settle()?;
+        settle(self.dir)?;
         self.copy(&self.chain, flags)
     }
 
@@ -246,10 +246,11 @@ fn noise(path: &Path, bytes: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Everything is on the disk, which has got back what was removed and is at rest: each of those that are compared begins so.
-fn settle() -> Outcome<()> {
+/// Everything of this file system is on the disk, which has got back what was removed and is at rest: each of those that are
+/// compared begins so.
+fn settle(dir: &Path) -> Outcome<()> {
     for _ in 0..2 {
-        rustix::fs::sync();
+        rustix::fs::syncfs(File::open(dir)?)?;
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(())

@@ -103,9 +103,9 @@ fn measure(wanted: &Wanted) -> Outcome<bool> {
         )?;
     } else {
         writeln!(out, "{} results, {missed} budgets missed", rows.len())?;
-    }
-    if let Some(symbols) = &wanted.symbols {
-        writeln!(out, "{}", size::by_crate(symbols)?)?;
+        if let Some(symbols) = &wanted.symbols {
+            writeln!(out, "{}", size::by_crate(symbols)?)?;
+        }
     }
     Ok(missed == 0 || !wanted.check)
 }
