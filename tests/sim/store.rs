@@ -259,6 +259,7 @@ mod tests {
         Params {
             chain_id: 1,
             validators: 1,
+            crowd: false,
             epoch: 10,
             fields: 10,
             period: 1000,
