@@ -25,7 +25,7 @@ use table::Row;
 /// The parts, in the order in which they are measured.
 const PARTS: &[&str] = &["size", "latency", "death", "memory", "download", "backup", "tests"];
 
-/// What is wanted.
+/// The words of the command line.
 struct Wanted {
     setup: Setup,
     symbols: Option<PathBuf>,
