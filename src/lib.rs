@@ -41,7 +41,7 @@
 //! | an effect | a variant of `machine::Action`, done in `supervisor::perform`; long work is a `Job` of `supervisor::worker` |
 //! | a configuration key | one line in `config::keys`: loader, help, template and man page follow |
 //! | a source of upgrades | `upgrade::agenda`, which gathers all of them, and a variant of `machine::Origin` |
-//! | an attribute of an upgrade | `batch::fields` (its key), `machine::Upgrade` (planned), `machine::Attempt` (attempted), `machine::Plan` (shown) |
+//! | an attribute of an upgrade | `schedule::fields` (its key), `machine::Upgrade` (planned), `machine::Attempt` (attempted), `machine::Plan` (shown) |
 //! | a way to ask the node | `wbft::rpc` for a transport, `wbft::client` for a method |
 //! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
 //! | an exit code | [`exit`], and the row of its [`error::Kind`] |
@@ -61,7 +61,6 @@
 // `print!` and `eprint!` panic where their output is not read; `cli` writes in ways that do not.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
-pub mod batch;
 pub mod children;
 pub mod cli;
 pub mod config;
@@ -80,6 +79,7 @@ pub mod predecessors {}
 mod printable;
 #[doc = include_str!("security.md")]
 pub mod security {}
+pub mod schedule;
 mod sorted;
 pub mod supervisor;
 pub mod sys;

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             cli::tell(format_args!("wemixvisor: {e}"));
-            ExitCode::from(e.kind().exit().code())
+            ExitCode::from(e.kind().code())
         }
     }
 }

@@ -82,7 +82,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
-        Command::Status(format) => show::status(&home, format),
+        Command::Status(format) => show::status(&loaded.config, &home, format),
         Command::Stop => done(home::stop(loaded.config, sources, home)),
         Command::Restart => done(home::restart(&home)),
         Command::Detach => done(home::detach(&home)),
@@ -90,12 +90,12 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Schedule { entry, now, force } => {
             done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
         }
-        Command::List { format } => done(upgrade::list(&home, format)),
+        Command::List { format } => done(upgrade::list(&loaded.config, &home, format)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Hold(name) => done(upgrade::hold(&home, &name)),
         Command::Release(name) => done(upgrade::release(&home, &name)),
         Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
-        Command::Show { name, format } => done(stage::show(&home, &name, format)),
+        Command::Show { name, format } => done(stage::show(&loaded.config, &home, &name, format)),
         Command::Fetch { name, url, digest, format } => {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, format))
         }

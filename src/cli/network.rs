@@ -41,6 +41,11 @@ pub(super) fn head(config: &Config, home: &Home) -> Option<u64> {
     {
         return Some(head.height);
     }
+    head_of_node(config, home)
+}
+
+/// The height of the head as the node itself reports it.
+pub(super) fn head_of_node(config: &Config, home: &Home) -> Option<u64> {
     endpoints(config, home)
         .iter()
         .find_map(|endpoint| Client::new(endpoint, Options::default()).block_number().ok())

@@ -108,7 +108,8 @@ pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
 pub use view::{
-    Activity, BackView, BinaryState, Download, NodeView, Plan, RehearsalView, SymptomView, TurnView, View,
+    Activity, BackView, BinaryState, Download, NodeView, RehearsalView, SymptomView, TurnView, UpgradeView,
+    View,
 };
 
 use crate::name::Name;
@@ -164,33 +165,6 @@ pub struct Policy {
     pub sign_wait: Duration,
     /// Whether a new binary is rehearsed when it is ready.
     pub rehearse: bool,
-}
-
-impl Default for Policy {
-    /// The defaults of the configuration.
-    fn default() -> Self {
-        Policy {
-            restart_after_upgrade: true,
-            restart_delay: Duration::ZERO,
-            restart_on_failure: true,
-            max_restarts: 5,
-            poll_interval: Duration::from_secs(5),
-            watch_height: true,
-            shutdown_grace: Duration::from_secs(600),
-            stop_timeout: StopTimeout::Wait,
-            start_timeout: Duration::from_secs(600),
-            probation_blocks: 20,
-            probation_time: Duration::from_secs(60),
-            backup: true,
-            backup_ahead: true,
-            hook_retries: 0,
-            validator: false,
-            shortest_period: Duration::from_secs(1),
-            silent_after_unclean: true,
-            sign_wait: Duration::from_secs(600),
-            rehearse: false,
-        }
-    }
 }
 
 /// The treatment of a node that does not stop within the grace.
@@ -340,8 +314,8 @@ impl Machine {
 
     /// A machine that will never be fed: to show what is on disk as it would be shown running.
     #[must_use]
-    pub fn at_rest(record: Record, schedule: Vec<Upgrade>) -> Self {
-        let mut machine = Machine { schedule, ..Machine::new(Policy::default(), 0, record) };
+    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Upgrade>) -> Self {
+        let mut machine = Machine { schedule, ..Machine::new(policy, 0, record) };
         machine.sift();
         machine
     }

@@ -6,14 +6,15 @@
 //! adopted; anything else that is broken is reported. The journal is written last: a home without one does not run.
 
 use super::init::{Report, init, lay_out};
+use super::install;
 use super::journal::Journal;
-use super::{install, trigger};
 use crate::error::{Error, Kind, Result};
 use crate::home::lock::SupervisorLock;
 use crate::home::tree::{ItemKind, walk};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Ended, Outcome, Record, Target, Version};
 use crate::name::Name;
+use crate::schedule::trigger;
 use crate::sorted;
 use std::fs::{self, Permissions};
 use std::io;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use wemixvisor::machine::HeadRecord;
-use wemixvisor::upgrade::agenda::Agenda;
+use wemixvisor::schedule::Agenda;
 use wemixvisor::upgrade::head;
 use wemixvisor::upgrade::journal::Journal;
 
