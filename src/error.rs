@@ -2,7 +2,7 @@
 //!
 //! An enum of variants per cause was rejected: no caller branches on more than the [`Kind`], which is
 //! what decides the exit code, and a message that names operation, place and next step is what an
-//! operator needs. `main` is the only place that prints one.
+//! operator needs. `cli::program` is the only place that prints one.
 
 use crate::exit::Exit;
 use crate::printable::{printable, printable_lines};

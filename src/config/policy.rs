@@ -6,8 +6,7 @@ use crate::machine::{Policy, StopTimeout};
 
 impl Config {
     /// The operator's choices, as the machine decides by them.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         Policy {
             restart_after_upgrade: self.daemon_restart_after_upgrade,
             restart_delay: self.daemon_restart_delay,
@@ -36,8 +35,7 @@ impl Config {
     }
 
     /// Whether backups are made at all.
-    #[must_use]
-    pub fn makes_backups(&self) -> bool {
+    pub(crate) fn makes_backups(&self) -> bool {
         !self.unsafe_skip_backup && self.daemon_backup_method != BackupMethod::None
     }
 }

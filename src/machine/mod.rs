@@ -99,17 +99,19 @@ pub use event::{
 };
 pub use record::{
     Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal,
-    Switch, Target, Turns, Version,
+    Switch, Target, Version,
 };
-pub use recovery::{Recovery, recover};
-pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
-pub use restart::backoff;
+pub use resolve::{Decision, Refused, may_retry_with, resolve};
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{
-    Activity, BackView, BinaryState, Download, NodeView, RehearsalView, SymptomView, TurnView, UpgradeView,
-    View,
+pub use view::{Activity, BinaryState, Download, NodeView, UpgradeView, View};
+#[cfg(test)]
+pub use {
+    record::Turns,
+    recovery::{Recovery, recover},
+    restart::backoff,
+    view::{RehearsalView, SymptomView, TurnView},
 };
 
 use crate::name::Name;

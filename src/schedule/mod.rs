@@ -125,6 +125,7 @@ mod table;
 pub(crate) mod trigger;
 mod validate;
 
+pub use crate::machine::{Claim, Conflict, Ended, Origin, Outcome, Phase, Schedule, Switch, Upgrade};
 pub use entry::Entry;
 pub use file::{ActivePlan, Agenda};
 pub use json::{Fields, Json};

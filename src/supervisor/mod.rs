@@ -40,7 +40,7 @@ mod turn;
 mod watcher;
 mod worker;
 
-pub use control::{Answered, Reply, Request, Status, ask, ask_once};
+pub use control::{Reply, Request, Status, ask, ask_once};
 pub use handover::CAN_RESUME;
 pub use poller::endpoints;
 
