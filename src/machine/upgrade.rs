@@ -41,7 +41,7 @@ pub enum Origin {
     TriggerFile,
     /// `wemixvisor upgrade schedule`.
     Schedule,
-    /// An active batch plan.
+    /// An active plan.
     Plan(Name),
 }
 

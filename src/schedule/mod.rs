@@ -1,11 +1,15 @@
-//! Plans: many upgrades at heights, kept in one file each and executed unattended.
+//! Upgrades that are planned: by hand, by the trigger file, and by plans of many upgrades, which are executed unattended.
+//!
+//! An upgrade is written as an [`Entry`], by whatever source, and planned as a
+//! [`machine::Upgrade`](crate::machine::Upgrade). [`Planned`] reads all sources and unites them; [`Agenda`] is the file of
+//! the operator's own decisions.
 //!
 //! A [`Plan`] is data; [`validate`] judges it and reports every problem at once, each with a JSON pointer;
 //! [`Plans`] is the directory of plans; [`Plan::status`] tells from plain facts how far one has come, and
 //! [`table`] shows it. Heights are block heights, above 0; digests are SHA-256 or SHA-512.
 //!
-//! Architecture invariant: nothing here knows the supervisor. What is scheduled, applied or measured comes
-//! in as plain data, and a plan becomes plain [`machine::Upgrade`](crate::machine::Upgrade)s.
+//! Architecture invariant: nothing here knows the supervisor. What is applied or measured comes in as
+//! plain data.
 //!
 //! A plan from its making to the question what comes next:
 //!

@@ -145,15 +145,9 @@ fn version(reading: &mut Reading) -> Option<String> {
     };
     let text = json.read::<String>().ok();
     if text.as_deref() != Some(Plan::VERSION) {
-        let what = format!("{} is not \"{}\"", json.as_str(), Plan::VERSION);
-        return match text {
-            Some(_) => {
-                reading.wrong("version", what);
-                text
-            }
-            None => reading.unreadable("version", what),
-        };
+        reading.wrong("version", format!("{} is not \"{}\"", json.as_str(), Plan::VERSION));
     }
+    reading.is_whole &= text.is_some();
     text
 }
 

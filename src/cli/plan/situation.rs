@@ -13,11 +13,10 @@ use crate::schedule::{
     Status, Stored, validate,
 };
 use crate::sorted::{Index, Set};
-use crate::supervisor::endpoints;
 use crate::upgrade::download;
 use crate::upgrade::install;
 use crate::upgrade::journal::Journal;
-use crate::wbft::{Client, Options, Outlook};
+use crate::wbft::{Client, Outlook};
 use std::time::Duration;
 
 /// The facts of the moment.
@@ -158,19 +157,12 @@ impl World {
             Ok(situation) => (Some(situation), None),
             Err(e) => (None, Some(e)),
         };
-        let mut told = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
-        let mut chain_id = None;
-        for endpoint in endpoints(config, home) {
-            let mut node = Client::new(&endpoint, Options::default());
-            chain_id = node.chain_id().ok();
-            if chain_id.is_some() {
-                told = told.or_else(|| node.block_number().ok());
-                break;
-            }
-        }
+        let told = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
+        let head = told.or_else(|| network::head_of_node(config, home));
+        let chain_id = network::answer(config, home, Client::chain_id);
         let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
         let network = config.validator_mode.then(|| network::look(config, home));
-        World { head: told, chain_id, planned, ended, network, trouble }
+        World { head, chain_id, planned, ended, network, trouble }
     }
 
     /// The network, where it is a validator's and its node answers.
