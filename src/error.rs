@@ -2,7 +2,7 @@
 //!
 //! An enum of variants per cause was rejected: no caller branches on more than the [`Kind`], which is
 //! what decides the exit code, and a message that names operation, place and next step is what an
-//! operator needs. `main` is the only place that prints one.
+//! operator needs. `cli::program` is the only place that prints one.
 
 use crate::exit::Exit;
 use crate::printable::{printable, printable_lines};
@@ -12,62 +12,47 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The kind of a failure; one to one with the non-zero codes of [`Exit`].
+/// The kind of a failure; its number is its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// Anything that has no better kind.
-    Failed,
+    Failed = Exit::Failed as u8,
     /// The command line is wrong.
-    Usage,
+    Usage = Exit::Usage as u8,
     /// No supervisor is running on this home.
-    NoSupervisor,
+    NoSupervisor = Exit::NoSupervisor as u8,
     /// No such upgrade, plan or backup.
-    NotFound,
+    NotFound = Exit::NotFound as u8,
     /// A condition that was asked for does not hold.
-    NotMet,
+    NotMet = Exit::NotMet as u8,
     /// An input file is bad.
-    BadInput,
+    BadInput = Exit::BadInput as u8,
     /// A checksum or signature does not match, or there is none.
-    Verification,
+    Verification = Exit::Verification as u8,
     /// A server or the node cannot be reached, or was too slow.
-    Unreachable,
+    Unreachable = Exit::Unreachable as u8,
     /// Our own assumption is broken.
-    Bug,
+    Bug = Exit::Bug as u8,
     /// The operating system refused an operation.
-    Io,
+    Io = Exit::Io as u8,
     /// Another supervisor holds this home.
-    Busy,
+    Busy = Exit::Busy as u8,
     /// A peer answered something that makes no sense.
-    Nonsense,
+    Nonsense = Exit::Nonsense as u8,
     /// Permission denied.
-    Permission,
+    Permission = Exit::Permission as u8,
     /// The configuration is bad.
-    Config,
+    Config = Exit::Config as u8,
     /// The operator has to decide.
-    Halted,
+    Halted = Exit::Halted as u8,
 }
 
 impl Kind {
     /// The exit code of a command that fails with this kind.
     #[must_use]
-    pub fn exit(self) -> Exit {
-        match self {
-            Kind::Failed => Exit::Failed,
-            Kind::Usage => Exit::Usage,
-            Kind::NoSupervisor => Exit::NoSupervisor,
-            Kind::NotFound => Exit::NotFound,
-            Kind::NotMet => Exit::NotMet,
-            Kind::BadInput => Exit::BadInput,
-            Kind::Verification => Exit::Verification,
-            Kind::Unreachable => Exit::Unreachable,
-            Kind::Bug => Exit::Bug,
-            Kind::Io => Exit::Io,
-            Kind::Busy => Exit::Busy,
-            Kind::Nonsense => Exit::Nonsense,
-            Kind::Permission => Exit::Permission,
-            Kind::Config => Exit::Config,
-            Kind::Halted => Exit::Halted,
-        }
+    pub fn code(self) -> u8 {
+        self as u8
     }
 }
 
@@ -185,7 +170,7 @@ mod tests {
     fn one_line_says_what_where_why_and_what_next() {
         let err = Error::io("open", Path::new("/x"), io::Error::other("boom")).hint("look at it");
         assert_eq!(err.to_string(), "open: /x: boom; look at it");
-        assert_eq!(err.kind().exit(), Exit::Io);
+        assert_eq!(err.kind().code(), Exit::Io.code());
         let err = Error::io("open", Path::new("/x"), Errno::NFILE.into()).to_string();
         assert!(err.ends_with("; raise the machine's limit of open files (sysctl fs.file-max)"), "{err}");
         let err = Error::io("open", Path::new("/x\n\x1b[2J"), io::Error::other("1\n  2\u{9b}"));

@@ -23,8 +23,9 @@
 //! - [`upgrade`]: the jobs an upgrade needs (download, verification, installation, backup, hook), and the
 //!   journal that survives a crash.
 //! - [`home`]: every path below `$DAEMON_HOME`, the locks, and the primitives that change files durably.
-//! - [`batch`]: plans of many upgrades. [`wbft`]: the node's RPC and what it tells of the consensus.
-//!   [`config`]: the configuration. These three and `home` are the public library.
+//! - [`schedule`]: what is planned, by whatever source, and plans of many upgrades. [`wbft`]: the node's RPC and what
+//!   follows from it about the consensus. [`config`]: the configuration. These three and `home` are the public library,
+//!   with the plain data in their signatures: [`Name`], [`Digest`], [`Error`].
 //! - [`cli`]: the command line. [`children`] and [`sys`]: processes, and the only unsafe code of the library.
 //!   `unwind`, in the program alone, keeps the standard library's unwinder out of the static release.
 //! - [`name`], [`digest`], [`time`], [`error`], [`exit`], [`force`]: plain data that all modules use. `url` and `printable`:
@@ -40,11 +41,12 @@
 //! | a fact from the world | a thread of [`supervisor`], a `Turn`, and a variant of `machine::Event` |
 //! | an effect | a variant of `machine::Action`, done in `supervisor::perform`; long work is a `Job` of `supervisor::worker` |
 //! | a configuration key | one line in `config::keys`: loader, help, template and man page follow |
-//! | a source of upgrades | `upgrade::agenda`, which gathers all of them, and a variant of `machine::Origin` |
-//! | an attribute of an upgrade | `batch::fields` (its key), `machine::Upgrade` (planned), `machine::Attempt` (attempted), `machine::Plan` (shown) |
+//! | a source of upgrades | `schedule::sources`, which reads all of them, and a variant of `machine::Origin` |
+//! | an attribute of an upgrade | `schedule::entry` (as written), `machine::upgrade` (as planned), `machine::record` (as attempted), `machine::view` (as shown) |
 //! | a way to ask the node | `wbft::rpc` for a transport, `wbft::client` for a method |
+//! | a decision that the operator can configure | a key, `machine::Policy`, and `config::policy` between the two |
 //! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
-//! | an exit code | [`exit`], and the row of its [`error::Kind`] |
+//! | an exit code | [`exit`], and the [`Kind`] of that number |
 //! | a metric | `cli::metrics`, from what `status` shows |
 //!
 //! The threat model is in [`security`], the faults of the programs before this one in [`predecessors`].
@@ -60,30 +62,66 @@
 #![deny(unsafe_code)]
 // `print!` and `eprint!` panic where their output is not read; `cli` writes in ways that do not.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+// The way through the house leads to rooms that the public library does not show.
+#![allow(rustdoc::private_intra_doc_links)]
 
-pub mod batch;
-pub mod children;
-pub mod cli;
+mod children;
+mod cli;
 pub mod config;
 #[cfg(test)]
 mod crash;
-pub mod digest;
-pub mod error;
-pub mod exit;
+mod digest;
+mod error;
+mod exit;
 mod flags;
-pub mod force;
+mod force;
 pub mod home;
-pub mod machine;
-pub mod name;
+mod machine;
+mod name;
 #[doc = include_str!("predecessors.md")]
 pub mod predecessors {}
 mod printable;
+pub mod schedule;
 #[doc = include_str!("security.md")]
 pub mod security {}
 mod sorted;
-pub mod supervisor;
-pub mod sys;
-pub mod time;
-pub mod upgrade;
+mod supervisor;
+mod sys;
+mod time;
+mod upgrade;
 mod url;
 pub mod wbft;
+
+#[doc(hidden)]
+pub use cli::program;
+pub use digest::{Algorithm, BadDigest, Digest};
+pub use error::{Error, Kind, Result};
+pub use name::{BadName, Name};
+
+/// The inside of the program, for the tests that need more of it than a process shows. It is no part of the library.
+#[doc(hidden)]
+pub mod inside {
+    pub use crate::cli::COMMANDS;
+    pub use crate::exit::Exit;
+    pub use crate::force::Force;
+    pub use crate::home::durable::mkdir;
+    pub use crate::machine::{Back, HeadRecord, NodeMark};
+    pub use crate::supervisor::{Reply, Request, ask};
+    pub use crate::sys::{Birth, at_birth};
+    pub use crate::upgrade::install::{Staged, digest_of};
+    pub use crate::upgrade::rehearse::Report;
+    pub use crate::upgrade::sweep::sweep;
+    pub use crate::upgrade::{Cancel, download};
+
+    pub mod backup {
+        pub use crate::upgrade::backup::{Content, Method, Options, Work, list, load, verify};
+    }
+
+    pub mod head {
+        pub use crate::upgrade::head::read;
+    }
+
+    pub mod journal {
+        pub use crate::upgrade::journal::{Journal, Opened};
+    }
+}

@@ -17,12 +17,12 @@ use super::help::COMMANDS;
 use super::rehearse::Wanted;
 use super::rollback::Options as Rollback;
 use super::stage::New;
-use crate::batch::Entry;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::force::Force;
 use crate::machine::Block;
 use crate::name::Name;
+use crate::schedule::Entry;
 use crate::upgrade::rehearse::BLOCKS;
 use misuse::{misused, superfluous, unknown, usage_error};
 use own::Ours;
@@ -502,7 +502,7 @@ mod tests {
                 "upgrade schedule v2 9 --url linux/amd64=ftp://x",
                 "\"ftp://x\" is not a URL: the scheme ftp is not one of",
             ),
-            ("upgrade schedule v2 9 --url linux/=http://a", "\"linux/\" is not a platform"),
+            ("upgrade schedule v2 9 --url linux/=http://a", "--url: \"linux/\" is not a platform"),
             ("upgrade schedule v2 9 --url http://a --url http://b", "--url: there are two for any"),
             ("upgrade fetch v2 --url http://u:secret@", "--url: \"http://***@\" is not a URL"),
             ("status --daemon-shutdwon-grace 5m", "did you mean --daemon-shutdown-grace?"),

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::machine::gates::{Verdict, Window};
-use crate::machine::{Plan, View};
+use crate::machine::{UpgradeView, View};
 use crate::supervisor::{Reply, Request, ask};
 use crate::wbft::{ConsensusState, Forecast, Outlook, RoundMetrics, Step};
 use picture::Frame;
@@ -52,11 +52,11 @@ struct Node {
     /// The round that runs, where the next block is overdue.
     round: Option<Forecast>,
     /// The upgrade that is next, and our turn for it.
-    next: Option<(Plan, Option<Window>)>,
+    next: Option<(UpgradeView, Option<Window>)>,
 }
 
 impl Node {
-    fn new(outlook: &Outlook, next: Option<&Plan>) -> Node {
+    fn new(outlook: &Outlook, next: Option<&UpgradeView>) -> Node {
         let state = outlook.state();
         let others = || state.validators.iter().filter(|v| Some(v.address) != state.address);
         let connected = outlook
@@ -96,7 +96,7 @@ fn show_once(config: &Config, home: &Home, format: Format) -> Result<u8> {
     } else {
         print(&picture::text(&seen, &frame))?;
     }
-    Ok(if seen.node.is_ok() { Exit::Ok } else { Kind::Unreachable.exit() }.code())
+    Ok(if seen.node.is_ok() { Exit::Ok.code() } else { Kind::Unreachable.code() })
 }
 
 fn follow(config: &Config, home: &Home, format: Format) -> Result<u8> {

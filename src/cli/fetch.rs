@@ -10,9 +10,9 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, Manifest};
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
+use crate::schedule::Planned;
 use crate::upgrade::download::progress::Meter;
 use crate::upgrade::download::{Order, Progress, Rests};
-use crate::upgrade::planned::Reader;
 use crate::upgrade::{Cancel, install, prepare};
 use rustix::termios::tcgetwinsize;
 use serde_json::json;
@@ -34,7 +34,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
         // An operator who names a place asks about that place, not about other ones.
         config.download_urls = DownloadUrls::default();
     }
-    let upgrade = upgrade(home, wanted);
+    let upgrade = upgrade(home, wanted)?;
     let target = Target::Upgrade(upgrade.name.clone());
     show_warnings();
     match install::verify(home, &target, upgrade.digest.as_ref()) {
@@ -65,16 +65,16 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
 }
 
 /// The upgrade as it is planned, with what the operator says instead.
-fn upgrade(home: &Home, wanted: Wanted) -> Upgrade {
+fn upgrade(home: &Home, wanted: Wanted) -> Result<Upgrade> {
     let Wanted { name, url, digest } = wanted;
-    let planned = Reader::new(home).read().upgrades.into_iter().find(|u| u.name == name);
+    let planned = Planned::read(home).upgrade(&name)?;
     let mut upgrade = planned.unwrap_or_else(|| Upgrade::new(name, 1, Origin::Schedule));
     if let Some(url) = url {
         upgrade.binaries = [("any".to_owned(), url)].into();
         upgrade.info = None;
     }
     upgrade.digest = digest.or(upgrade.digest);
-    upgrade
+    Ok(upgrade)
 }
 
 fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, format: Format) -> Result<()> {

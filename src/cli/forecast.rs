@@ -3,7 +3,7 @@
 //! A forecast is the measured period times the number of blocks. It is as good as that: rounds that fail and
 //! validators that are down make it later.
 
-use crate::machine::Plan;
+use crate::machine::UpgradeView;
 use crate::machine::gates::Window;
 use crate::sys::zone_at;
 use crate::time::rfc3339;
@@ -55,7 +55,7 @@ impl Now {
     }
 
     /// Our turn for an upgrade, and the heights that end the time for it.
-    pub(super) fn our_turn(&self, turn: Option<Window>, plan: &Plan) -> String {
+    pub(super) fn our_turn(&self, turn: Option<Window>, plan: &UpgradeView) -> String {
         let turn = turn.map(|window| match plan.fork_height {
             Some(fork) if fork <= self.head => "the fork has passed".to_owned(),
             Some(fork) if fork <= window.opens_at => {
@@ -132,7 +132,7 @@ fn clock(time: SystemTime, now: SystemTime, zone: impl Fn(i64) -> Option<(String
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::machine::{Machine, Origin, Record, Target, Upgrade, Version};
+    use crate::machine::{Machine, Origin, Policy, Record, Target, Upgrade, Version};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -153,6 +153,7 @@ mod tests {
     #[test]
     fn a_turn_after_the_fork_is_none() {
         let mut plan = Machine::at_rest(
+            Policy::default(),
             Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") }),
             vec![Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule)],
         )

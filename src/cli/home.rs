@@ -35,7 +35,7 @@ pub(super) fn init(config: &Config, home: &Home, binary: Option<&Path>, import: 
     show(&report)?;
     match report.problems().next() {
         None => Ok(Exit::Ok.code()),
-        Some(first) => Ok(first.kind().exit().code()),
+        Some(first) => Ok(first.kind().code()),
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn render(status: &Status) -> String {
     page.gauge("plan_problems", "Plans that cannot be followed.", &[("", status.problems.len() as u64)]);
     let under_way = view.upgrade.iter().map(|p| (label("name", p.name.as_str()), u64::from(p.attempt)));
     page.labelled("upgrade_attempt", "Executions of the new binary of the upgrade under way.", under_way);
-    let named = |plan: &crate::machine::Plan| label("name", plan.name.as_str());
+    let named = |plan: &crate::machine::UpgradeView| label("name", plan.name.as_str());
     let heights = view.planned.iter().map(|plan| (named(plan), plan.height));
     page.labelled("planned_height", "The height of a planned upgrade.", heights);
     let ready = view.planned.iter().map(|plan| (named(plan), u64::from(plan.binary == BinaryState::Ready)));
@@ -101,7 +101,7 @@ mod tests {
     use crate::digest::Digest;
     use crate::machine::gates::Window;
     use crate::machine::{
-        Block, Download, Machine, Origin, Record, SymptomView, Target, TurnView, Upgrade, Version,
+        Block, Download, Machine, Origin, Policy, Record, SymptomView, Target, TurnView, Upgrade, Version,
     };
     use expect_test::expect;
 
@@ -110,7 +110,7 @@ mod tests {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade =
             Upgrade { fork_height: Some(200), ..Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule) };
-        let mut view = Machine::at_rest(record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
         view.head_record = Some(Block { height: 150, hash: None });
         view.symptoms =
             vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
@@ -148,7 +148,7 @@ mod tests {
     fn a_planned_upgrade_that_is_being_fetched() {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
-        let mut view = Machine::at_rest(record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
         view.planned[0].download = Some(Download { percent: Some(42), line: String::new() });
         let status = Status {
             running: false,

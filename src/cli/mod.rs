@@ -4,7 +4,7 @@
 
 mod args;
 mod backup;
-pub mod bug;
+mod bug;
 mod consensus;
 mod fetch;
 mod forecast;
@@ -24,7 +24,8 @@ mod terminal;
 mod upgrade;
 mod wait;
 
-pub use help::{COMMANDS, Usage, help};
+pub use help::COMMANDS;
+use help::help;
 
 use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,7 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::printable::{printable_json, printable_lines};
 use crate::supervisor::CAN_RESUME;
+use crate::sys;
 use crate::upgrade::journal::Journal;
 use args::{Command, Format, Invocation};
 use std::ffi::OsString;
@@ -39,12 +41,20 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 
-/// Does what the command line asks for; `argv` is without the program's own name. The result is the
-/// number for `exit(3)`.
-///
-/// # Errors
-/// A failure, to be reported once; its kind decides the exit code.
-pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
+/// Runs the program: parse, dispatch, report once. `argv` is without the program's own name, the result is the number
+/// for `exit(3)`.
+#[must_use]
+pub fn program(argv: Vec<OsString>) -> u8 {
+    bug::ends_the_process();
+    sys::keep_files_private();
+    dispatch(argv).unwrap_or_else(|e| {
+        tell(format_args!("wemixvisor: {e}"));
+        e.kind().code()
+    })
+}
+
+/// Does what the command line asks for. An error is reported by the caller.
+fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let (asked, argv) = match argv.as_slice() {
         [option, version, rest @ ..] if option == CAN_RESUME => (Some(version.clone()), rest.to_vec()),
         _ => (None, argv),
@@ -82,7 +92,7 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
-        Command::Status(format) => show::status(&home, format),
+        Command::Status(format) => show::status(&loaded.config, &home, format),
         Command::Stop => done(home::stop(loaded.config, sources, home)),
         Command::Restart => done(home::restart(&home)),
         Command::Detach => done(home::detach(&home)),
@@ -90,12 +100,12 @@ pub fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Schedule { entry, now, force } => {
             done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
         }
-        Command::List { format } => done(upgrade::list(&home, format)),
+        Command::List { format } => done(upgrade::list(&loaded.config, &home, format)),
         Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
         Command::Hold(name) => done(upgrade::hold(&home, &name)),
         Command::Release(name) => done(upgrade::release(&home, &name)),
         Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
-        Command::Show { name, format } => done(stage::show(&home, &name, format)),
+        Command::Show { name, format } => done(stage::show(&loaded.config, &home, &name, format)),
         Command::Fetch { name, url, digest, format } => {
             done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, format))
         }
@@ -158,7 +168,7 @@ fn print(text: &str) -> Result<()> {
 
 /// Writes a message to stderr, fit to be shown, since it may hold what others have written.
 /// A message that cannot be written changes neither what is done nor the exit code.
-pub fn tell(message: impl fmt::Display) {
+fn tell(message: impl fmt::Display) {
     let text = printable_lines(message.to_string().trim_end()) + "\n";
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::supervisor::{Reply, Request, ask, endpoints};
-use crate::wbft::{Client, Coordinator, Fault, Options, Outlook, RpcError};
+use crate::wbft::{Client, Coordinator, Endpoint, Fault, Options, Outlook, RpcError};
 use std::time::SystemTime;
 
 /// Asks the first address of the node that answers.
@@ -41,9 +41,22 @@ pub(super) fn head(config: &Config, home: &Home) -> Option<u64> {
     {
         return Some(head.height);
     }
-    endpoints(config, home)
-        .iter()
-        .find_map(|endpoint| Client::new(endpoint, Options::default()).block_number().ok())
+    head_of_node(config, home)
+}
+
+/// The height of the head as the node itself reports it.
+pub(super) fn head_of_node(config: &Config, home: &Home) -> Option<u64> {
+    answer(config, home, Client::block_number)
+}
+
+/// The answer of the first address of the node that gives one.
+pub(super) fn answer<T>(
+    config: &Config,
+    home: &Home,
+    question: impl Fn(&mut Client) -> Result<T, RpcError>,
+) -> Option<T> {
+    let ask = |endpoint: &Endpoint| question(&mut Client::new(endpoint, Options::default())).ok();
+    endpoints(config, home).iter().find_map(ask)
 }
 
 /// The moment from which blocks to come are reckoned.

@@ -14,7 +14,6 @@ pub(super) use situation::Situation;
 use super::args::{Format, PlanCommand};
 use super::show::table;
 use super::{print, print_json, tell, terminal, wait};
-use crate::batch::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stored, validate_json};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -22,6 +21,7 @@ use crate::force::Force;
 use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
+use crate::schedule::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stored, validate_json};
 use serde_json::{Value, json};
 use situation::World;
 use std::fmt::Write as _;
@@ -60,7 +60,7 @@ fn validate(config: &Config, home: &Home, which: &Path, format: Format) -> Resul
     let named = named.filter(|name| plans.path(name).exists() || !which.exists());
     let (text, path) = match &named {
         Some(name) => (plans.text(name)?, plans.path(name)),
-        None => (batch::read_text(which)?, which.to_owned()),
+        None => (schedule::read_text(which)?, which.to_owned()),
     };
     let world = World::look(config, home);
     let (plan, mut report) = validate_json(&text, &world.context(Force::No));
@@ -206,7 +206,7 @@ fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
 
 /// Shows how far plans are. One that has changed, or cannot be read, is an error as well.
 fn status(config: &Config, home: &Home, plan: Option<&Name>, format: Format) -> Result<()> {
-    let situation = Situation::look(config, home)?;
+    let situation = Situation::look_at_node(config, home)?;
     let chosen = chosen(home, &situation, plan)?;
     let statuses: Vec<_> = chosen.plans.iter().map(|stored| situation.status(stored)).collect();
     if format == Format::Json {
@@ -216,7 +216,7 @@ fn status(config: &Config, home: &Home, plan: Option<&Name>, format: Format) -> 
         }
     } else {
         let (width, colour) = terminal::of_stdout(config);
-        let tables: Vec<String> = statuses.iter().map(|s| batch::table(s, width, colour)).collect();
+        let tables: Vec<String> = statuses.iter().map(|s| schedule::table(s, width, colour)).collect();
         match tables.is_empty() && chosen.trouble.is_none() {
             true => print("no plan was executed; see `wemixvisor plan list`\n")?,
             false => print(&tables.join("\n"))?,
@@ -273,7 +273,7 @@ fn under_way(situation: &Situation<'_>, plan: &Plan) -> Option<Name> {
 }
 
 /// The next upgrade of a status, in words.
-fn next_in_words(status: &batch::Status) -> Option<String> {
+fn next_in_words(status: &schedule::Status) -> Option<String> {
     let next = status.upgrades.iter().find(|u| Some(&u.name) == status.active.as_ref())?;
     let left = match (next.phase, next.blocks_left) {
         (Stage::Waiting, Some(blocks)) => format!(", in {blocks} blocks"),

@@ -13,8 +13,8 @@ use crate::force::Force;
 use crate::home::Home;
 use crate::machine::Target;
 use crate::name::Name;
+use crate::schedule::Planned;
 use crate::upgrade::install;
-use crate::upgrade::planned::Reader;
 use crate::upgrade::rehearse::{Order, Progress, Report, rehearse};
 use std::fmt::Write as _;
 
@@ -35,8 +35,7 @@ pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
         return accept(home, name);
     }
     show_warnings();
-    let planned = Reader::new(home).read().upgrades.into_iter().find(|upgrade| upgrade.name == *name);
-    let fork = planned.and_then(|upgrade| upgrade.fork_height);
+    let fork = Planned::read(home).upgrade(name)?.and_then(|upgrade| upgrade.fork_height);
     let cancel = cancelled_by_signals()?;
     let order = Order { config, home, name, blocks: *blocks, fork, keep: *keep };
     let mut line = Line::of_stderr();

@@ -5,15 +5,16 @@ use super::forecast::{Now, grouped};
 use super::home::running_status;
 use super::stage::told_by;
 use super::{metrics, print, print_json};
+use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NodeView, Phase, Plan, Target, View};
+use crate::machine::{Activity, Attempt, NodeView, Phase, Target, UpgradeView, View};
 use crate::name::Name;
 use crate::printable::printable;
+use crate::schedule::Agenda;
 use crate::supervisor::Status;
 use crate::time::show_duration;
-use crate::upgrade::agenda::Agenda;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
@@ -23,10 +24,10 @@ use std::time::{Duration, SystemTime};
 /// The number of upgrades of which the turn is shown beside the table.
 const TURNS: usize = 5;
 
-pub(super) fn status(home: &Home, format: StatusFormat) -> Result<u8> {
+pub(super) fn status(config: &Config, home: &Home, format: StatusFormat) -> Result<u8> {
     let (status, exit) = match running_status(home)? {
         Some(status) => (status, Exit::Ok),
-        None => (at_rest(home)?, Exit::NoSupervisor),
+        None => (at_rest(config, home)?, Exit::NoSupervisor),
     };
     match format {
         StatusFormat::Text => print(&show(home, &status))?,
@@ -40,9 +41,9 @@ pub(super) fn status(home: &Home, format: StatusFormat) -> Result<u8> {
 }
 
 /// The state as the disk has it.
-fn at_rest(home: &Home) -> Result<Status> {
+fn at_rest(config: &Config, home: &Home) -> Result<Status> {
     let found = Journal::read(home)?;
-    let (mut view, mut problems) = super::upgrade::view_at_rest(home, found.record);
+    let (mut view, mut problems) = super::upgrade::view_at_rest(config, home, found.record);
     problems.extend(found.warning.map(|damage| damage.to_string()));
     view.head_record = head::read(home)?.map(|record| record.block);
     // A link that `run` would refuse to start from.
@@ -161,7 +162,7 @@ fn outlook(view: &View) -> Vec<(&'static str, String)> {
 }
 
 /// An upgrade whose deadline has passed, with the numbers.
-fn alarm(plan: &Plan, head: u64) -> String {
+fn alarm(plan: &UpgradeView, head: u64) -> String {
     let deadline = grouped(plan.deadline_height.unwrap_or_default());
     let fork = plan.fork_height.map(|fork| match fork.saturating_sub(head) {
         0 => format!(", the fork was at {}", grouped(fork)),
@@ -251,7 +252,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::machine::gates::Window;
-    use crate::machine::{Block, Machine, Origin, Record, SymptomView, TurnView, Upgrade, Version};
+    use crate::machine::{Block, Machine, Origin, Policy, Record, SymptomView, TurnView, Upgrade, Version};
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
@@ -265,7 +266,7 @@ mod tests {
         let rows = [["A", "B"], ["\u{1b}", "2"], ["3", "\n4"]].map(|row| row.map(ToOwned::to_owned));
         assert_eq!(table(&rows), "A       B\n\\u{1b}  2\n3       \\n4\n");
         let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
-        let mut view = Machine::at_rest(Record::new(current), Vec::new()).view();
+        let mut view = Machine::at_rest(Policy::default(), Record::new(current), Vec::new()).view();
         view.trouble = Some("it said\nhalted      no".to_owned());
         let problems = vec!["two:\n  a\n  b".to_owned()];
         let home = std::path::PathBuf::from("/h");
@@ -293,7 +294,7 @@ mod tests {
             fork_height: Some(12_600),
             ..Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule)
         };
-        let mut view = Machine::at_rest(Record::new(current), vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view();
         view.head = Some(Block { height: 12_551, hash: None });
         let plan = &mut view.planned[0];
         plan.overdue = true;

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, Manifest, binary};
-use crate::machine::{Plan, Target, Version, View};
+use crate::machine::{Target, UpgradeView, Version, View};
 use crate::name::Name;
 use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
@@ -143,11 +143,11 @@ pub(super) fn told_by(home: &Home, target: &Target) -> Option<String> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if nothing is known of it.
-pub(super) fn show(home: &Home, name: &Name, format: Format) -> Result<()> {
+pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) -> Result<()> {
     let target = Target::Upgrade(name.clone());
     let manifest = Manifest::load(&home.manifest(&target))?;
     let changes = Changes::of(home, &target)?;
-    let view = view(home)?;
+    let view = view(config, home)?;
     let plan = view.planned.iter().find(|plan| plan.name == *name);
     let ended = view.ended.iter().find(|ended| ended.name == *name);
     let under_way = view.upgrade.as_ref().filter(|attempt| attempt.name == *name);
@@ -186,14 +186,14 @@ pub(super) fn show(home: &Home, name: &Name, format: Format) -> Result<()> {
     print(&show::table(&rows))
 }
 
-fn planned(plan: &Plan) -> String {
+fn planned(plan: &UpgradeView) -> String {
     format!("for height {} by {}: {}", plan.height, plan.origin, plan.why)
 }
 
 /// The state of the supervisor, otherwise the one on disk.
-fn view(home: &Home) -> Result<View> {
+fn view(config: &Config, home: &Home) -> Result<View> {
     match running_status(home)? {
         Some(status) => Ok(status.view),
-        None => Ok(super::upgrade::view_at_rest(home, Journal::read(home)?.record).0),
+        None => Ok(super::upgrade::view_at_rest(config, home, Journal::read(home)?.record).0),
     }
 }

@@ -4,19 +4,16 @@ use super::args::Format;
 use super::home::{accepted, running_status};
 use super::stage::told_by;
 use super::{network, print, print_json, show, tell};
-use crate::batch::Entry;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::Home;
 use crate::machine::gates::room;
-use crate::machine::{Machine, Origin, Outcome, Record, Schedule, Target, Upgrade, View, merge};
+use crate::machine::{Machine, Origin, Record, Schedule, Target, Upgrade, View};
 use crate::name::Name;
+use crate::schedule::{Agenda, Entry, Planned, disagree};
 use crate::supervisor::{Request, ask};
-use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::Journal;
-use crate::upgrade::planned::{Planned, Reader};
-use crate::upgrade::trigger::check_heights;
 use crate::upgrade::{head, install};
 use serde_json::json;
 
@@ -37,18 +34,17 @@ pub(super) struct Consent {
 pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Consent) -> Result<()> {
     let (name, height) = (entry.name.clone(), entry.height);
     let upgrade = entry.upgrade(Origin::Schedule);
-    check_heights(&upgrade).map_err(|why| Error::new(Kind::Usage, why))?;
     let record = Journal::read(home)?.record;
-    let mut planned = Reader::new(home).read();
+    let mut planned = Planned::read(home);
     // Scheduling what was cancelled is a change of mind.
     planned.cancelled.retain(|c| *c != (name.clone(), height));
     // A conflict about this upgrade itself is reported below, with the next step.
     planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
     let is_known = Agenda::load(home)?.by_hand().iter().any(|u| u.name == name && u.height == height);
     planned.upgrades.push(upgrade.clone());
-    let schedule = unite(planned, &record);
+    let schedule = planned.schedule(&record.ended);
     if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {
-        return Err(Error::new(Kind::Failed, conflict.to_string()).hint("see `wemixvisor upgrade list`"));
+        return Err(disagree(&conflict.to_string()));
     }
     if let Some(ended) = record.ended(&name) {
         let what = format!("upgrade {name} has ended already: {}", ended.outcome);
@@ -116,12 +112,12 @@ fn lacks_room(config: &Config, home: &Home, upgrade: &Upgrade) -> Option<String>
     }
 }
 
-pub(super) fn list(home: &Home, format: Format) -> Result<()> {
+pub(super) fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     let damaged = Agenda::load(home).err();
     let (view, mut problems, running) = match running_status(home)? {
         Some(status) => (status.view, status.problems, true),
         None => {
-            let (view, problems) = view_at_rest(home, Journal::read(home)?.record);
+            let (view, problems) = view_at_rest(config, home, Journal::read(home)?.record);
             (view, problems, false)
         }
     };
@@ -149,7 +145,7 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
                     format!("upgrade {name} has begun and cannot be cancelled"),
                 ));
             }
-            let heights = Reader::new(home).read().heights(name);
+            let heights = Planned::read(home).heights(name);
             Agenda::edit(home, |agenda| agenda.cancel(name, &heights))?;
             print(&format!("upgrade {name} is cancelled\n"))
         }
@@ -165,7 +161,7 @@ pub(super) fn hold(home: &Home, name: &Name) -> Result<()> {
     if is_under_way()? {
         return Err(begun());
     }
-    if Reader::new(home).read().heights(name).is_empty() {
+    if Planned::read(home).heights(name).is_empty() {
         let hint = "see what is planned: wemixvisor upgrade list";
         return Err(Error::new(Kind::NotFound, format!("no upgrade {name} is planned")).hint(hint));
     }
@@ -191,7 +187,7 @@ pub(super) fn release(home: &Home, name: &Name) -> Result<()> {
 pub(super) fn now(config: &Config, home: &Home, name: Name) -> Result<()> {
     let can_be_had = config.daemon_allow_download_binaries
         || install::staged(home)?.contains(&name)
-        || Reader::new(home).read().has(&name);
+        || Planned::read(home).has(&name);
     if !can_be_had {
         let what = format!("upgrade {name} is neither planned nor staged");
         let hint = format!("stage its binary with `wemixvisor upgrade add {name} BINARY`");
@@ -206,18 +202,11 @@ pub(super) fn refresh(home: &Home, binary: Option<&Name>) {
     let _ = ask(home, &Request::Refresh { binary: binary.cloned() });
 }
 
-/// One schedule of everything that is planned. What ended otherwise than well is the machine's business.
-fn unite(planned: Planned, record: &Record) -> Schedule {
-    let applied: Vec<_> = record.ended.iter().filter(|e| e.outcome == Outcome::Applied).cloned().collect();
-    merge(planned.upgrades, &planned.cancelled, &applied)
-}
-
 /// The state that a supervisor would show if it ran, and the problems of the plans.
-pub(super) fn view_at_rest(home: &Home, record: Record) -> (View, Vec<String>) {
-    let planned = Reader::new(home).read();
-    let mut problems = planned.problems.clone();
-    let schedule = unite(planned, &record);
-    problems.extend(schedule.conflicts.iter().map(ToString::to_string));
-    let upgrades: Vec<Upgrade> = schedule.upgrades;
-    (Machine::at_rest(record, upgrades).view(), problems)
+pub(super) fn view_at_rest(config: &Config, home: &Home, record: Record) -> (View, Vec<String>) {
+    let planned = Planned::read(home);
+    let Schedule { upgrades, conflicts } = planned.schedule(&record.ended);
+    let mut problems = planned.problems;
+    problems.extend(conflicts.iter().map(ToString::to_string));
+    (Machine::at_rest(config.policy(), record, upgrades).view(), problems)
 }

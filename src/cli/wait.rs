@@ -6,11 +6,11 @@
 
 use super::plan::{self, Situation};
 use super::print;
-use crate::batch::Activation;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
+use crate::schedule::Activation;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::journal::Journal;
 use crate::wbft::{Client, Coordinator, Endpoint, Options};

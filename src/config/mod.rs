@@ -34,6 +34,7 @@ mod download;
 mod http_url;
 pub mod keys;
 mod load;
+mod policy;
 mod problem;
 mod show;
 mod value;

@@ -186,13 +186,13 @@ impl Home {
         self.upgrade(name).join("post-upgrade")
     }
 
-    /// The directory of batch plans.
+    /// The directory of plans.
     #[must_use]
     pub fn plans(&self) -> PathBuf {
         self.dir().join("plans")
     }
 
-    /// One batch plan.
+    /// One plan.
     #[must_use]
     pub fn plan(&self, name: &Name) -> PathBuf {
         self.plans().join(format!("{name}.json"))

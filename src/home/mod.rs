@@ -1,21 +1,22 @@
 //! Every path under the home, the locks, and the durable file primitives.
 
-pub mod beneath;
-pub mod binary;
-pub mod durable;
-pub mod fit;
-pub mod glob;
-pub mod launch;
+pub(crate) mod beneath;
+pub(crate) mod binary;
+pub(crate) mod durable;
+pub(crate) mod fit;
+pub(crate) mod glob;
+pub(crate) mod launch;
 mod layout;
-pub mod lock;
+pub(crate) mod lock;
 mod manifest;
 mod process;
-pub mod regular;
-pub mod slots;
-pub mod space;
-pub mod stamp;
+pub(crate) mod regular;
+pub(crate) mod slots;
+pub(crate) mod space;
+pub(crate) mod stamp;
 pub(crate) mod trace;
-pub mod tree;
+pub(crate) mod tree;
 
+pub use crate::machine::{Target, Version};
 pub use layout::{Current, Home};
 pub use manifest::{Manifest, Verified};

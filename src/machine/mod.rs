@@ -99,16 +99,19 @@ pub use event::{
 };
 pub use record::{
     Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal,
-    Switch, Target, Turns, Version,
+    Switch, Target, Version,
 };
-pub use recovery::{Recovery, recover};
-pub use resolve::{Decision, Refused, Resolved, may_retry_with, resolve};
-pub use restart::backoff;
+pub use resolve::{Decision, Refused, may_retry_with, resolve};
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{
-    Activity, BackView, BinaryState, Download, NodeView, Plan, RehearsalView, SymptomView, TurnView, View,
+pub use view::{Activity, BinaryState, Download, NodeView, UpgradeView, View};
+#[cfg(test)]
+pub use {
+    record::Turns,
+    recovery::{Recovery, recover},
+    restart::backoff,
+    view::{RehearsalView, SymptomView, TurnView},
 };
 
 use crate::name::Name;
@@ -164,33 +167,6 @@ pub struct Policy {
     pub sign_wait: Duration,
     /// Whether a new binary is rehearsed when it is ready.
     pub rehearse: bool,
-}
-
-impl Default for Policy {
-    /// The defaults of the configuration.
-    fn default() -> Self {
-        Policy {
-            restart_after_upgrade: true,
-            restart_delay: Duration::ZERO,
-            restart_on_failure: true,
-            max_restarts: 5,
-            poll_interval: Duration::from_secs(5),
-            watch_height: true,
-            shutdown_grace: Duration::from_secs(600),
-            stop_timeout: StopTimeout::Wait,
-            start_timeout: Duration::from_secs(600),
-            probation_blocks: 20,
-            probation_time: Duration::from_secs(60),
-            backup: true,
-            backup_ahead: true,
-            hook_retries: 0,
-            validator: false,
-            shortest_period: Duration::from_secs(1),
-            silent_after_unclean: true,
-            sign_wait: Duration::from_secs(600),
-            rehearse: false,
-        }
-    }
 }
 
 /// The treatment of a node that does not stop within the grace.
@@ -340,8 +316,8 @@ impl Machine {
 
     /// A machine that will never be fed: to show what is on disk as it would be shown running.
     #[must_use]
-    pub fn at_rest(record: Record, schedule: Vec<Upgrade>) -> Self {
-        let mut machine = Machine { schedule, ..Machine::new(Policy::default(), 0, record) };
+    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Upgrade>) -> Self {
+        let mut machine = Machine { schedule, ..Machine::new(policy, 0, record) };
         machine.sift();
         machine
     }

@@ -6,7 +6,7 @@
 /// The votes that decide a block among `validators`: ⌈N − (N−1)/3⌉, in whole numbers. An empty set decides nothing: 1.
 ///
 /// ```
-/// use wemixvisor::machine::quorum::quorum;
+/// use wemixvisor::wbft::quorum::quorum;
 /// assert_eq!([1, 2, 3, 4, 5, 6, 7].map(quorum), [1, 2, 3, 3, 4, 5, 5]);
 /// ```
 #[must_use]

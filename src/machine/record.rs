@@ -4,6 +4,7 @@
 //! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
 use super::order::Validator;
+use super::upgrade::Upgrade;
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -290,16 +291,15 @@ impl Record {
 }
 
 impl Attempt {
-    /// An upgrade from genesis to v2 at block 100 that has just begun.
-    #[cfg(test)]
-    pub(crate) fn example() -> Attempt {
-        let version = |target| Version { target, sha256: Digest::sha256(b"") };
+    /// A planned upgrade that begins.
+    pub(super) fn new(upgrade: &Upgrade, from: Version, to: Version, phase: Phase) -> Attempt {
         Attempt {
-            name: "v2".parse().unwrap(),
-            height: 100,
-            fork_height: None,
-            data_compat: true,
-            phase: Phase::Stopping,
+            name: upgrade.name.clone(),
+            height: upgrade.height,
+            fork_height: upgrade.fork_height,
+            data_compat: upgrade.data_compat,
+            info: upgrade.info.clone(),
+            phase,
             attempt: 0,
             forgiven: 0,
             dry_run: false,
@@ -308,11 +308,10 @@ impl Attempt {
             asked: false,
             forced: false,
             signed: false,
-            from: version(Target::Genesis),
-            to: version(Target::Upgrade("v2".parse().unwrap())),
+            from,
+            to,
             promised: None,
             hook: false,
-            info: None,
             stopped_at: None,
             witness: None,
             unclean: false,
@@ -320,6 +319,16 @@ impl Attempt {
             reason: None,
             put_off: false,
         }
+    }
+
+    /// An upgrade from genesis to v2 at block 100 that has just begun.
+    #[cfg(test)]
+    pub(crate) fn example() -> Attempt {
+        let origin = super::upgrade::Origin::Schedule;
+        let upgrade = Upgrade::new("v2".parse().unwrap(), 100, origin);
+        let version = |target| Version { target, sha256: Digest::sha256(b"") };
+        let to = version(Target::Upgrade(upgrade.name.clone()));
+        Attempt::new(&upgrade, version(Target::Genesis), to, Phase::Stopping)
     }
 
     /// Whether the chain was at the fork already when the stop was decided, so that the old binary,

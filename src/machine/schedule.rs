@@ -5,7 +5,7 @@
 //! no plans, and does not decide which upgrade is due.
 
 use super::record::{Ended, Outcome};
-use super::upgrade::{Origin, Upgrade};
+use super::upgrade::{Origin, Upgrade, unite};
 use crate::name::Name;
 use crate::sorted::{self, Index, Set};
 use serde::{Deserialize, Serialize};
@@ -134,43 +134,6 @@ impl<'a> Past<'a> {
             }
             Some(_) | None => Verdict::Open,
         }
-    }
-}
-
-/// One upgrade from several of the same name, or what they disagree on.
-fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
-    let (first, others) = same.split_first().expect("a group has at least one member");
-    let mut one = first.clone();
-    for other in others {
-        if one.height != other.height {
-            return Err("they disagree on the height".to_owned());
-        }
-        one.fork_height = agree(one.fork_height, other.fork_height, "the fork height")?;
-        one.digest = agree(one.digest, other.digest, "the digest")?;
-        one.deadline_height = match (one.deadline_height, other.deadline_height) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        one.data_compat &= other.data_compat;
-        one.info = one.info.or_else(|| other.info.clone());
-        if other.origin == Origin::TriggerFile {
-            one.origin = Origin::TriggerFile;
-        }
-    }
-    for (platform, url) in others.iter().flat_map(|other| &other.binaries) {
-        let known = one.binaries.entry(platform.clone()).or_insert_with(|| url.clone());
-        // With a digest it does not matter where the binary comes from.
-        if known != url && one.digest.is_none() {
-            return Err("they disagree on where the binary is, and none pins its digest".to_owned());
-        }
-    }
-    Ok(one)
-}
-
-fn agree<T: PartialEq>(a: Option<T>, b: Option<T>, on: &str) -> Result<Option<T>, String> {
-    match (a, b) {
-        (Some(a), Some(b)) if a != b => Err(format!("they disagree on {on}")),
-        (a, b) => Ok(a.or(b)),
     }
 }
 

@@ -275,31 +275,15 @@ impl Machine {
         let last = stopped_at.map(|block| fork.map_or(block.height, |fork| block.height.min(fork - 1)));
         let witness = last.and_then(|height| self.heads.block_at(height));
         Attempt {
-            name: upgrade.name.clone(),
-            height: upgrade.height,
-            fork_height: upgrade.fork_height,
-            data_compat: upgrade.data_compat,
-            phase,
-            attempt: 0,
-            forgiven: 0,
             dry_run: ready.rehearsal == Rehearsal::Passed,
-            sealing: 0,
-            own: None,
-            asked: false,
             forced: self.is_forced(upgrade),
-            signed: false,
-            from: self.record.current.clone(),
-            to: ready.version,
             promised: ready.promised,
             hook: ready.hook,
-            info: upgrade.info.clone(),
             stopped_at: stopped_at.cloned(),
             witness: witness.cloned(),
             // A node that runs is not known to have ended uncleanly, until it has.
             unclean: phase == Phase::Stopped && self.left == NodeMark::StoppedUnclean,
-            backup: None,
-            reason: None,
-            put_off: false,
+            ..Attempt::new(upgrade, self.record.current.clone(), ready.version, phase)
         }
     }
 

@@ -41,7 +41,7 @@ pub enum Origin {
     TriggerFile,
     /// `wemixvisor upgrade schedule`.
     Schedule,
-    /// An active batch plan.
+    /// An active plan.
     Plan(Name),
 }
 
@@ -66,6 +66,46 @@ impl Upgrade {
             origin,
             on_hold: false,
         }
+    }
+}
+
+/// One upgrade from several of the same name.
+///
+/// # Errors
+/// The attribute on which they disagree, in words.
+pub(super) fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
+    let (first, others) = same.split_first().expect("a group has at least one member");
+    let mut one = first.clone();
+    for other in others {
+        if one.height != other.height {
+            return Err("they disagree on the height".to_owned());
+        }
+        one.fork_height = agree(one.fork_height, other.fork_height, "the fork height")?;
+        one.digest = agree(one.digest, other.digest, "the digest")?;
+        one.deadline_height = match (one.deadline_height, other.deadline_height) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        one.data_compat &= other.data_compat;
+        one.info = one.info.or_else(|| other.info.clone());
+        if other.origin == Origin::TriggerFile {
+            one.origin = Origin::TriggerFile;
+        }
+    }
+    for (platform, url) in others.iter().flat_map(|other| &other.binaries) {
+        let known = one.binaries.entry(platform.clone()).or_insert_with(|| url.clone());
+        // With a digest it does not matter where the binary comes from.
+        if known != url && one.digest.is_none() {
+            return Err("they disagree on where the binary is, and none pins its digest".to_owned());
+        }
+    }
+    Ok(one)
+}
+
+fn agree<T: PartialEq>(a: Option<T>, b: Option<T>, on: &str) -> Result<Option<T>, String> {
+    match (a, b) {
+        (Some(a), Some(b)) if a != b => Err(format!("they disagree on {on}")),
+        (a, b) => Ok(a.or(b)),
     }
 }
 

@@ -58,7 +58,7 @@ pub struct View {
     #[serde(default)]
     pub backup: Option<String>,
     /// The planned upgrades: the one that the operator forces first, the others by height.
-    pub planned: Vec<Plan>,
+    pub planned: Vec<UpgradeView>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
 }
@@ -148,7 +148,7 @@ pub struct TurnView {
 
 /// A snapshot of one planned upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct UpgradeView {
     /// Its name.
     pub name: Name,
     /// Its height.
@@ -310,7 +310,7 @@ impl Machine {
                 .and_then(|survey| self.census(survey))
                 .map(|census| census.to_string()),
             backup: self.backups.last.clone(),
-            planned: forced.chain(self.open()).map(|u| self.plan_view(u)).collect(),
+            planned: forced.chain(self.open()).map(|u| self.upgrade_view(u)).collect(),
             ended: self.record.ended.clone(),
         }
     }
@@ -337,7 +337,7 @@ impl Machine {
         self.node()?.network.survey.as_ref()
     }
 
-    fn plan_view(&self, upgrade: &Upgrade) -> Plan {
+    fn upgrade_view(&self, upgrade: &Upgrade) -> UpgradeView {
         let head = self.head();
         let blocks_left = head.map(|head| upgrade.height.saturating_sub(head));
         let (binary, trouble) = match self.prepared.get(&upgrade.name) {
@@ -354,7 +354,7 @@ impl Machine {
         // The usual one may lie before a height that is near the fork.
         let deadline_height = deadline(upgrade.deadline_height, upgrade.fork_height);
         let deadline_height = deadline_height.map(|deadline| deadline.max(upgrade.height));
-        Plan {
+        UpgradeView {
             name: upgrade.name.clone(),
             height: upgrade.height,
             fork_height: upgrade.fork_height,

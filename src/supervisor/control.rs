@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_status_is_read_as_it_was_written() {
         use crate::digest::Digest;
-        use crate::machine::{Machine, Origin, Record, Target, Upgrade, Version};
+        use crate::machine::{Machine, Origin, Policy, Record, Target, Upgrade, Version};
         let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
         let upgrade = Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule);
         let status = Status {
@@ -331,7 +331,7 @@ mod tests {
             pid: Some(7),
             supervisor_version: Some("1.2.3".to_owned()),
             home: PathBuf::from("/h"),
-            view: Machine::at_rest(Record::new(current), vec![upgrade]).view(),
+            view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view(),
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
         };

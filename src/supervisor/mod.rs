@@ -31,7 +31,6 @@ mod minder;
 mod node_args;
 mod perform;
 mod plans;
-mod policy;
 mod poller;
 mod ports;
 mod recorder;
@@ -42,7 +41,7 @@ mod turn;
 mod watcher;
 mod worker;
 
-pub use control::{Answered, Reply, Request, Status, ask, ask_once};
+pub use control::{Reply, Request, Status, ask, ask_once};
 pub use handover::CAN_RESUME;
 pub use poller::endpoints;
 
@@ -57,10 +56,10 @@ use crate::machine::{
     self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
 };
 use crate::name::Name;
+use crate::schedule::Agenda;
+use crate::schedule::Planned;
 use crate::sorted::Set;
-use crate::upgrade::agenda::Agenda;
 use crate::upgrade::journal::{Journal, Opened};
-use crate::upgrade::planned::Planned;
 use crate::upgrade::prepare::{Binaries, Verified};
 use crate::upgrade::{head, history, sweep};
 use afterwards::Afterwards;
@@ -70,7 +69,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use handover::Seat;
 use head_keeper::HeadKeeper;
 use minder::Minder;
-use policy::policy;
 use poller::Poller;
 use ports::Ports;
 use recorder::{Recorder, Written};
@@ -163,7 +161,7 @@ fn supervise(
     let launch = launch::last(home)?;
     let has_data = !glob::expand(&home.data().join(&config.daemon_node_lock)).is_empty();
 
-    let machine = Machine::new(policy(&config), seed(), record.clone());
+    let machine = Machine::new(config.policy(), seed(), record.clone());
     let mut supervisor = Supervisor {
         context: Context { config: Arc::new(config), home: home.clone(), binaries },
         sources,
@@ -441,7 +439,7 @@ impl Supervisor {
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
         self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
-        self.feed(Event::Policy(policy(&self.context.config)));
+        self.feed(Event::Policy(self.context.config.policy()));
     }
 
     fn called(&mut self, (request, caller): Call) {

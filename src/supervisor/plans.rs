@@ -61,11 +61,7 @@ impl Supervisor {
             log::warn!("event=plan_unreadable {problem}");
         }
         self.planned = seen.planned;
-        // The operator may still want an upgrade that was not applied, so only the machine leaves it out.
-        let ended = &self.machine.record().ended;
-        let applied: Vec<_> =
-            ended.iter().filter(|e| e.outcome == machine::Outcome::Applied).cloned().collect();
-        let schedule = machine::merge(self.planned.upgrades.clone(), &self.planned.cancelled, &applied);
+        let schedule = self.planned.schedule(&self.machine.record().ended);
         let conflicts: Set<String> = schedule.conflicts.iter().map(ToString::to_string).collect();
         for conflict in conflicts.iter().filter(|conflict| !self.conflicts.contains(*conflict)) {
             log::error!("event=plans_disagree {conflict}");

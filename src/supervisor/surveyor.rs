@@ -121,12 +121,12 @@ struct Node {
     /// Whether it has answered at a socket.
     has_socket: bool,
     observer: Option<Observer>,
-    known: Option<Known>,
+    known: Option<Constants>,
 }
 
 /// Facts that do not change while a node runs, once they are known.
 #[derive(Default)]
-struct Known {
+struct Constants {
     client_version: Option<String>,
     forks: Constant<Option<Vec<u64>>>,
     /// The first block of a slot, and the validators that seal it.
@@ -213,7 +213,11 @@ fn dialled(mut peers: Vec<Peer>, validators: &[[u8; 20]], turn: u32) -> Option<P
 }
 
 /// The network as the node shows it. `address` is its own, where it does not report that.
-fn survey(observer: &mut Observer, address: Option<Address>, known: &mut Known) -> Result<Survey, RpcError> {
+fn survey(
+    observer: &mut Observer,
+    address: Option<Address>,
+    known: &mut Constants,
+) -> Result<Survey, RpcError> {
     let at = Instant::now();
     let seen = observer.observe()?;
     let peers = observer.peers()?;

@@ -7,7 +7,7 @@
 use super::start_thread;
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::upgrade::planned::{Planned, Reader};
+use crate::schedule::{Planned, Reader};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};

@@ -196,7 +196,7 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
         Job::Prepare(upgrade) => {
             let ready = prepare::prepare(config, home, binaries, upgrade, cancel);
             // A backup that is not possible is better known now than when the node is down.
-            let wants_backup = Options::are_made(config) && home.data().exists();
+            let wants_backup = config.makes_backups() && home.data().exists();
             let ready = ready.and_then(|ready| match wants_backup {
                 true => {
                     await_space(swept, cancel);

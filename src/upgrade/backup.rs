@@ -20,8 +20,8 @@ mod ways;
 mod work;
 
 pub use copy::Method;
-pub use keep::{outdated, prune, remove, remove_named};
-pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, Share, State, list, load};
+pub use keep::{outdated, prune, remove_named};
+pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, State, list, load};
 pub use names::{LeftOut, is_key};
 pub use options::Options;
 pub use space::Need;

@@ -6,14 +6,15 @@
 //! adopted; anything else that is broken is reported. The journal is written last: a home without one does not run.
 
 use super::init::{Report, init, lay_out};
+use super::install;
 use super::journal::Journal;
-use super::{install, trigger};
 use crate::error::{Error, Kind, Result};
 use crate::home::lock::SupervisorLock;
 use crate::home::tree::{ItemKind, walk};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Ended, Outcome, Record, Target, Version};
 use crate::name::Name;
+use crate::schedule::trigger;
 use crate::sorted;
 use std::fs::{self, Permissions};
 use std::io;
@@ -300,7 +301,7 @@ mod tests {
             (target.to_owned(), Digest::sha256(&elf(payload)))
         );
         let report = import(home, "").unwrap();
-        assert!(report.is_good() && !report.to_string().contains("made"), "{report}");
+        assert!(report.problems().next().is_none() && !report.to_string().contains("made"), "{report}");
     }
 
     #[test]
@@ -309,7 +310,7 @@ mod tests {
             let (temp, home) = laid_out("wemixvisor", Some(current));
             symlink("wemixvisor", temp.path().join("alias")).unwrap();
             let report = import(&home, "# text").unwrap();
-            assert!(report.is_good(), "{report}");
+            assert!(report.problems().next().is_none(), "{report}");
             runs(&home, "genesis", b"one");
             install::verify(&home, &Target::Upgrade("v2".parse().unwrap()), None).unwrap();
         }

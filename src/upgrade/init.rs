@@ -180,12 +180,6 @@ fn link(home: &Home, target: &Target, report: &mut Report) -> Result<()> {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        !self.lines.iter().any(|line| matches!(line, Line::Problem(_)))
-    }
-
     /// The problems.
     pub fn problems(&self) -> impl Iterator<Item = &Error> {
         self.lines.iter().filter_map(|line| match line {
@@ -275,7 +269,7 @@ mod tests {
     fn a_new_home_is_complete_private_and_runnable() {
         let (_dir, home, binary) = rig();
         let report = init(&home, Some(&binary), "# text\n").unwrap();
-        assert!(report.is_good(), "{report}");
+        assert!(report.problems().next().is_none(), "{report}");
         let current = home.read_current().unwrap();
         assert_eq!(fs::read(current.binary).unwrap(), elf(b"one"));
         assert_eq!(fs::read_link(home.current()).unwrap(), Path::new("genesis"));
@@ -294,7 +288,7 @@ mod tests {
         let before = snapshot(home.root());
         for source in [None, Some(&*binary)] {
             let report = init(&home, source, "other").unwrap();
-            assert!(report.is_good() && !report.to_string().contains("made"), "{report}");
+            assert!(report.problems().next().is_none() && !report.to_string().contains("made"), "{report}");
         }
         write_elf(&binary, b"two");
         let report = init(&home, Some(&binary), "").unwrap();
@@ -315,7 +309,7 @@ mod tests {
         journal
             .write(&Record { node: NodeMark::StoppedClean, ..Record::new(Version { target: v2, sha256 }) })
             .unwrap();
-        assert!(init(&home, None, "").unwrap().is_good());
+        assert!(init(&home, None, "").unwrap().problems().next().is_none());
         fs::remove_file(home.current()).unwrap();
         let report = init(&home, None, "").unwrap();
         assert!(report.to_string().contains("ln -s upgrades/v2 current"), "{report}");
@@ -329,7 +323,7 @@ mod tests {
         assert!(report.to_string().contains("init BINARY"), "{report}");
         init(&home, Some(&binary), "").unwrap();
         fs::remove_file(home.current()).unwrap();
-        assert!(init(&home, None, "").unwrap().is_good());
+        assert!(init(&home, None, "").unwrap().problems().next().is_none());
         home.read_current().unwrap();
     }
 

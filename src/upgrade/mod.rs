@@ -1,6 +1,5 @@
 //! The jobs an upgrade needs, and what it remembers: each does one thing and decides nothing.
 
-pub mod agenda;
 pub mod backup;
 mod cancel;
 pub mod download;
@@ -12,14 +11,12 @@ pub mod init;
 pub mod install;
 pub mod journal;
 pub mod node_args;
-pub mod planned;
 pub mod prepare;
 pub mod rehearse;
 pub mod restore;
 pub mod run;
 pub mod smoke;
 pub mod sweep;
-pub mod trigger;
 
 pub use cancel::Cancel;
 

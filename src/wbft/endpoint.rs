@@ -15,8 +15,6 @@ use ureq::http::Uri;
 /// use wemixvisor::wbft::Endpoint;
 /// assert_eq!("localhost:8545".parse::<Endpoint>().unwrap(), Endpoint::Http("http://localhost:8545".into()));
 /// assert_eq!("/data/node.ipc".parse::<Endpoint>().unwrap(), Endpoint::Ipc("/data/node.ipc".into()));
-/// let all = Endpoint::parse_list("/data/node.ipc, localhost:8545").unwrap();
-/// assert_eq!(all.len(), 2);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -34,14 +32,6 @@ pub struct BadEndpoint {
 }
 
 impl Endpoint {
-    /// Reads a comma-separated list, to be tried in order. Blanks around commas do not count.
-    ///
-    /// # Errors
-    /// If the list or one of its elements is empty, or an element is no endpoint.
-    pub fn parse_list(text: &str) -> Result<Vec<Endpoint>, BadEndpoint> {
-        text.split(',').map(|part| part.trim().parse()).collect()
-    }
-
     /// The name of the transport: `http`, `https` or `ipc`.
     #[must_use]
     pub fn transport(&self) -> &'static str {
@@ -165,18 +155,6 @@ mod tests {
         for bad in ["ftp://me:secret@a:1", "http://me:secret@proxy:x", "me:secret@proxy", "ws://me:secret@"] {
             let message = bad.parse::<Endpoint>().unwrap_err().to_string();
             assert!(!message.contains("secret"), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_list_keeps_its_order_and_has_no_holes() {
-        let list = Endpoint::parse_list("/a.ipc , localhost:1,https://b").unwrap();
-        assert_eq!(
-            list.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["/a.ipc", "http://localhost:1", "https://b"]
-        );
-        for bad in ["", ",", "/a,", "/a,,/b"] {
-            assert!(Endpoint::parse_list(bad).is_err(), "{bad:?}");
         }
     }
 }

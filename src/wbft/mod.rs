@@ -11,8 +11,7 @@
 //! - [`Coordinator`]: waits for the height, and for the turn of a validator; [`quorum`]: the arithmetic.
 //! - [`RoundMetrics`]: what happens between blocks, where a node exposes its metrics.
 //!
-//! The rules by which a validator may be stopped are not here but in [`crate::machine::gates`]: they are
-//! decisions, and pure.
+//! The rules by which a validator may be stopped are [`gates`]: they are decisions, and pure.
 //!
 //! Everything strict is strict for one reason: a height or a set of validators that was misread takes
 //! a validator down at the wrong moment. The answers of a node are checked for their form, never repaired.
@@ -44,7 +43,7 @@ mod window;
 mod tests;
 
 pub use crate::machine::order::Order;
-pub use crate::machine::quorum;
+pub use crate::machine::{gates, quorum};
 pub use client::{Client, Peer, Syncing};
 pub use consensus::{Consensus, Forecast, Policy, Timing};
 pub use coordinator::{Coordinator, Outlook, Readiness};

@@ -69,7 +69,7 @@ pub struct Observer {
     own: Constant<Option<Address>>,
     /// The facts that do not change while a node runs, once known.
     consensus: Option<Consensus>,
-    admin: Option<bool>,
+    pub(super) admin: Option<bool>,
 }
 
 impl Observer {
@@ -110,12 +110,6 @@ impl Observer {
             consensus: self.consensus.clone(),
             window,
         })
-    }
-
-    /// Whether the node serves `admin` at this address; `None` before it was asked.
-    #[must_use]
-    pub fn serves_admin(&self) -> Option<bool> {
-        self.admin
     }
 
     /// The peers that are connected now. `None` where the node does not serve `admin`.

@@ -9,9 +9,8 @@ use super::metrics::RoundMetrics;
 use super::observer::Observation;
 use super::window::span;
 use crate::machine::quorum::{margin, quorum};
-use crate::sorted;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The node's part in the consensus, as far as that can be seen.
@@ -192,13 +191,6 @@ impl ConsensusState {
             next_proposer: None,
             live_rounds: None,
         }
-    }
-
-    /// The live validators besides the node itself.
-    #[must_use]
-    pub fn live_without_us(&self) -> BTreeSet<Address> {
-        let others = self.validators.iter().filter(|v| v.live && Some(v.address) != self.address);
-        sorted::gather(others.map(|v| v.address))
     }
 }
 

@@ -14,11 +14,11 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 pub(crate) use tape::Tape;
-use wemixvisor::digest::Digest;
-use wemixvisor::error::{Kind, Result};
-use wemixvisor::upgrade::Cancel;
-use wemixvisor::upgrade::download::Form;
-use wemixvisor::upgrade::download::archive::Packed;
+use wemixvisor::Digest;
+use wemixvisor::inside::Cancel;
+use wemixvisor::inside::download::Form;
+use wemixvisor::inside::download::archive::Packed;
+use wemixvisor::{Kind, Result};
 use zipper::{Item, Zipper};
 
 const MIB: usize = 1024 * 1024;

@@ -5,9 +5,9 @@ use super::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use wemixvisor::machine::NodeMark;
-use wemixvisor::upgrade::backup::{self, Content, Method};
-use wemixvisor::upgrade::journal::{Journal, Opened};
+use wemixvisor::inside::NodeMark;
+use wemixvisor::inside::backup::{self, Content, Method};
+use wemixvisor::inside::journal::{Journal, Opened};
 
 /// Every file below a directory, by its path.
 fn files(root: &Path) -> Vec<String> {

@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use wemixvisor::cli::COMMANDS;
 use wemixvisor::config::{KEYS, Key};
-use wemixvisor::exit::Exit;
+use wemixvisor::inside::COMMANDS;
+use wemixvisor::inside::Exit;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

@@ -16,15 +16,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use wemixvisor::Digest;
 use wemixvisor::config::DownloadUrls;
-use wemixvisor::digest::Digest;
-use wemixvisor::error::{Error, Kind, Result};
-use wemixvisor::home::{Home, durable};
-use wemixvisor::machine::{Origin, Target, Upgrade};
-use wemixvisor::upgrade::Cancel;
-use wemixvisor::upgrade::download::retry::Policy;
-use wemixvisor::upgrade::download::{Downloader, Fetched, Limits, Options, Order, Rests};
-use wemixvisor::upgrade::install::Staged;
+use wemixvisor::home::Home;
+use wemixvisor::home::Target;
+use wemixvisor::inside::Cancel;
+use wemixvisor::inside::Staged;
+use wemixvisor::inside::download::retry::Policy;
+use wemixvisor::inside::download::{Downloader, Fetched, Limits, Options, Order, Rests};
+use wemixvisor::inside::mkdir;
+use wemixvisor::schedule::{Origin, Upgrade};
+use wemixvisor::{Error, Kind, Result};
 
 /// The file to fetch: a program for this machine, of 64 KiB and with every byte different from its neighbours.
 pub(crate) fn program() -> Vec<u8> {
@@ -70,8 +72,8 @@ impl Rig {
     pub(crate) fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path().join("home"), "node").unwrap();
-        durable::mkdir(&home.upgrades()).unwrap();
-        durable::mkdir(&home.state()).unwrap();
+        mkdir(&home.upgrades()).unwrap();
+        mkdir(&home.state()).unwrap();
         let mut upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
         upgrade.digest = Some(Digest::sha256(&program()));
         let default = urls.into_iter().map(Into::into).collect();
@@ -110,7 +112,7 @@ impl Rig {
     /// Fetches and stages, and checks that what is staged is `expected`, executable and alone.
     pub(crate) fn install(&self, expected: &[u8]) -> Staged {
         let fetched = self.fetch().unwrap_or_else(|e| panic!("{e}"));
-        let staged = fetched.stage(&self.home, wemixvisor::force::Force::No).unwrap();
+        let staged = fetched.stage(&self.home, wemixvisor::inside::Force::No).unwrap();
         let binary = self.home.binary(&Target::Upgrade(self.upgrade.name.clone()));
         assert!(fs::read(&binary).unwrap() == expected, "another file is staged");
         assert_eq!(executables(self.home.root()), [binary]);

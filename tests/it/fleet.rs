@@ -17,11 +17,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
-use wemixvisor::machine::gates::{
+use wemixvisor::wbft::Order;
+use wemixvisor::wbft::gates::{
     Gate, RECENT, Reason, SLOT, Sample, Seat, Slot, Validator, Verdict, deadline, judge, room_needed,
 };
-use wemixvisor::machine::order::Order;
-use wemixvisor::machine::quorum::{margin, quorum};
+use wemixvisor::wbft::quorum::{margin, quorum};
 
 /// The oldest head that a validator looks at, in blocks behind the real one.
 const MAX_LAG: u64 = 3;

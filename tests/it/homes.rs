@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
-use wemixvisor::upgrade::journal::{Journal, Opened};
+use wemixvisor::inside::journal::{Journal, Opened};
 
 /// Runs on a home that must not be run on: nothing is started, and the message has these parts.
 #[track_caller]

@@ -46,7 +46,7 @@ fn the_machine_is_pure() {
         &["Instant::now", "SystemTime", "log::", "crossbeam", "rustix", "ureq", "println"],
     );
     let parts =
-        ["batch", "cli", "config", "error", "home", "supervisor", "sys", "upgrade", "wbft", "children"];
+        ["schedule", "cli", "config", "error", "home", "supervisor", "sys", "upgrade", "wbft", "children"];
     nowhere(
         "src/machine",
         &parts.map(|part| format!("crate::{part}")).iter().map(String::as_str).collect::<Vec<_>>(),
@@ -55,7 +55,7 @@ fn the_machine_is_pure() {
 
 #[test]
 fn the_public_library_does_not_know_the_supervisor() {
-    for dir in ["src/wbft", "src/batch", "src/config", "src/home"] {
+    for dir in ["src/wbft", "src/schedule", "src/config", "src/home"] {
         nowhere(dir, &["crate::supervisor", "crate::cli"]);
     }
     nowhere("src/upgrade", &["crate::supervisor", "crate::cli"]);

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use wemixvisor::upgrade::rehearse::Report;
+use wemixvisor::inside::Report;
 
 fn shadow_dir(rig: &Rig) -> PathBuf {
     rig.home().join("backups/.wemixvisor-rehearsal")

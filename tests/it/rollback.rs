@@ -3,8 +3,8 @@
 use crate::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
-use wemixvisor::machine::Back;
-use wemixvisor::upgrade::journal::{Journal, Opened};
+use wemixvisor::inside::Back;
+use wemixvisor::inside::journal::{Journal, Opened};
 
 /// Version 2 is applied.
 fn upgraded() -> Rig {

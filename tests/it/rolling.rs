@@ -6,7 +6,7 @@ use super::rig::visor::{Visor, send};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use wemixvisor::machine::quorum::quorum;
+use wemixvisor::wbft::quorum::quorum;
 use wemixvisor::wbft::{Address, Client, Endpoint, Options, Window};
 
 /// A block as it was decided.

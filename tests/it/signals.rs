@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use wemixvisor::upgrade::journal::Journal;
+use wemixvisor::inside::journal::Journal;
 
 /// The SIGTERMs and SIGINTs that all nodes have got, in order.
 fn signals(rig: &Rig) -> Vec<String> {

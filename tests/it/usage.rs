@@ -35,7 +35,7 @@ fn every_mistake_has_its_code_and_one_line() {
         (
             2,
             &["upgrade", "schedule", "v2", "9", "--fork-height", "9"],
-            &["fork_height 9 is not above height 9"],
+            &["--fork-height: 9 is not above 9, the height of the upgrade"],
         ),
         (2, &["upgrade", "schedule", "v2", "9", "--sha256", "12"], &["--sha256"]),
         (2, &["upgrade", "add", "../x", text], &["../x", "is not a name"]),

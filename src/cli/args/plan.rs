@@ -1,10 +1,10 @@
 //! The part of the command line that is about plans.
 
 use super::{Format, entry, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
-use crate::batch::Entry;
 use crate::error::Result;
 use crate::force::Force;
 use crate::name::Name;
+use crate::schedule::Entry;
 use pico_args::Arguments;
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,13 +1,12 @@
 //! The part of the command line that is about upgrades.
 
-use super::values::{digest, digest_by, height, name, place, url};
+use super::values::{digest, height, name, place, url};
 use super::{Command, binary, format, free, misused, opt, subcommand, unknown};
-use crate::batch::Entry;
 use crate::cli::stage::New;
-use crate::digest::Algorithm;
 use crate::error::Result;
+use crate::schedule::{Entry, Finding, Report};
 use pico_args::Arguments;
-use std::collections::BTreeMap;
+use serde_json::Map;
 use std::path::PathBuf;
 
 /// Reads a command about upgrades.
@@ -64,29 +63,34 @@ pub(super) fn entry(
     word: &str,
     read: impl FnOnce(&mut Arguments) -> Result<Entry>,
 ) -> Result<Entry> {
-    let fork_height = opt(args, word, "--fork-height", height)?;
-    let deadline_height = opt(args, word, "--deadline-height", height)?;
-    let data_incompatible = args.contains("--data-incompatible");
-    let sha256 = opt(args, word, "--sha256", |text| digest_by(Algorithm::Sha256, text))?;
-    let sha512 = opt(args, word, "--sha512", |text| digest_by(Algorithm::Sha512, text))?;
-    let mut binaries = BTreeMap::new();
-    while let Some((platform, url)) = opt(args, word, "--url", place)? {
-        if binaries.insert(platform.clone(), url).is_some() {
+    let mut fields = Map::new();
+    for (flag, key) in Entry::OPTIONS {
+        let text = opt(args, word, flag, |text| Ok(text.to_owned()))?;
+        fields.extend(text.map(|text| (key.to_owned(), text.into())));
+    }
+    if args.contains("--data-incompatible") {
+        fields.insert("data_compat".to_owned(), false.into());
+    }
+    let mut binaries = Map::new();
+    while let Some((platform, url)) = opt(args, word, "--url", |text| Ok(place(text)))? {
+        if binaries.insert(platform.clone(), url.into()).is_some() {
             return Err(misused(word, &format!("--url: there are two for {platform}")));
         }
     }
-    let info = opt(args, word, "--info", |s| Ok(s.to_owned()))?;
-    if sha256.is_some() && sha512.is_some() {
-        return Err(misused(word, "give --sha256 or --sha512, not both"));
-    }
-    let mut entry = read(args)?;
-    entry.fork_height = fork_height;
-    entry.deadline_height = deadline_height;
-    entry.data_compat = data_incompatible.then_some(false);
-    entry.digest = sha256.or(sha512);
-    entry.binaries = binaries;
-    entry.info = info.map(|text| serde_json::Value::from(text).into());
-    Ok(entry)
+    fields.insert("binaries".to_owned(), binaries.into());
+    let Entry { name, height, .. } = read(args)?;
+    fields.insert("name".to_owned(), name.as_str().into());
+    fields.insert("height".to_owned(), height.into());
+    let fields = fields.into_iter().map(|(key, value)| (key, value.into())).collect();
+    Entry::read(fields).map_err(|report| misused(word, &in_options(&report)))
+}
+
+/// The first thing that is wrong with an upgrade, with the option in which it stands.
+fn in_options(report: &Report) -> String {
+    let Some(Finding { pointer, what, .. }) = report.findings.first() else { return String::new() };
+    let key = pointer.split('/').nth(1).unwrap_or_default();
+    let option = Entry::OPTIONS.iter().find(|(_, known)| *known == key).map_or("--url", |(flag, _)| flag);
+    format!("{option}: {what}")
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use super::super::args::NewPlan;
 use super::situation::World;
 use super::{Situation, plans, under_way, upgrades};
-use crate::batch::{Activation, Context, Entry, Finding, Plan, Report, Severity, read_file, validate};
 use crate::cli::home::accepted;
 use crate::cli::{print, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
+use crate::schedule::Agenda;
+use crate::schedule::{Activation, Context, Entry, Finding, Plan, Report, Severity, read_file, validate};
 use crate::supervisor::{Request, ask};
-use crate::upgrade::agenda::Agenda;
 
 /// Makes a plan of what is given. It may be empty, but what is in it has to make sense.
 pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {

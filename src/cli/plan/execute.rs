@@ -5,7 +5,6 @@
 
 use super::situation::World;
 use super::{Situation, next_in_words, plans, upgrades};
-use crate::batch::{Binary, Entry, Status, Stored, validate};
 use crate::cli::fetch::{Bar, cancelled_by_signals};
 use crate::cli::logger::show_warnings;
 use crate::cli::{print, tell, terminal};
@@ -16,8 +15,9 @@ use crate::home::Home;
 use crate::machine::{self, BinaryState, Origin, Target};
 use crate::name::Name;
 use crate::printable::printable;
+use crate::schedule::Agenda;
+use crate::schedule::{Binary, Entry, Status, Stored, validate};
 use crate::sorted::Set;
-use crate::upgrade::agenda::Agenda;
 use crate::upgrade::download::{self, Order, Progress, Rests};
 use crate::upgrade::prepare::{Binaries, fetch, prepare};
 use crate::upgrade::{Cancel, install};
@@ -78,7 +78,8 @@ fn watch(config: &Config, home: &Home, stored: &Stored) -> Result<Status> {
             return Err(Error::new(Kind::NoSupervisor, what));
         }
         let status = situation.status(stored);
-        let untried = |p: &&machine::Plan| matches!(p.binary, BinaryState::Waiting | BinaryState::Preparing);
+        let untried =
+            |p: &&machine::UpgradeView| matches!(p.binary, BinaryState::Waiting | BinaryState::Preparing);
         let untried: Set<&Name> = situation.view.planned.iter().filter(untried).map(|p| &p.name).collect();
         let mut ours = status.upgrades.iter().filter(|u| untried.contains(&u.name));
         // While an upgrade is under way nothing is prepared; the supervisor goes on with it afterwards.

@@ -3,11 +3,11 @@
 //! It holds for as long as the set of validators stays, all of them are healthy, and the chain keeps its pace.
 
 use super::situation::World;
-use crate::batch::{Entry, Plan};
 use crate::cli::forecast::{Now, Turn, grouped};
 use crate::cli::network;
 use crate::cli::show::table;
 use crate::machine::gates::{Validator, Window, roll};
+use crate::schedule::{Entry, Plan};
 use crate::wbft::{Address, Outlook};
 use serde::Serialize;
 use std::fmt::Write as _;

@@ -1,8 +1,5 @@
 //! Everything outside a plan that says how far it is: from the running supervisor, else from the disk.
 
-use crate::batch::{
-    Activation, Binary, Context, Entry, Facts, Plan, Report, Severity, Stage, Status, Stored, validate,
-};
 use crate::cli::home::running_status;
 use crate::cli::network;
 use crate::config::Config;
@@ -11,14 +8,15 @@ use crate::force::Force;
 use crate::home::Home;
 use crate::machine::{self, Activity, BinaryState, Conflict, Origin, Outcome, Phase, Target, View};
 use crate::name::Name;
+use crate::schedule::{
+    Activation, ActivePlan, Agenda, Binary, Context, Entry, Facts, Plan, Planned, Report, Severity, Stage,
+    Status, Stored, validate,
+};
 use crate::sorted::{Index, Set};
-use crate::supervisor::endpoints;
-use crate::upgrade::agenda::{ActivePlan, Agenda};
 use crate::upgrade::download;
 use crate::upgrade::install;
 use crate::upgrade::journal::Journal;
-use crate::upgrade::planned::{Planned, Reader};
-use crate::wbft::{Client, Options, Outlook};
+use crate::wbft::{Client, Outlook};
 use std::time::Duration;
 
 /// The facts of the moment.
@@ -28,6 +26,8 @@ pub(in crate::cli) struct Situation<'a> {
     planned: Planned,
     conflicts: Vec<Conflict>,
     pub(super) view: View,
+    /// The height of the chain, as far as it is known.
+    head: Option<u64>,
     /// Whether a supervisor runs.
     pub(in crate::cli) running: bool,
     staged: Set<Name>,
@@ -43,13 +43,13 @@ impl<'a> Situation<'a> {
             Some(status) => (status.view, true),
             None => {
                 let record = Journal::read(home)?.record;
-                (machine::Machine::at_rest(record, Vec::new()).view(), false)
+                (machine::Machine::at_rest(config.policy(), record, Vec::new()).view(), false)
             }
         };
-        let planned = Reader::new(home).read();
-        let applied: Vec<_> = view.ended.iter().filter(|e| e.outcome == Outcome::Applied).cloned().collect();
-        let conflicts = machine::merge(planned.upgrades.clone(), &planned.cancelled, &applied).conflicts;
+        let planned = Planned::read(home);
+        let conflicts = planned.schedule(&view.ended).conflicts;
         Ok(Situation {
+            head: view.head.as_ref().map(|block| block.height),
             config,
             agenda: Agenda::load(home)?,
             planned,
@@ -60,9 +60,16 @@ impl<'a> Situation<'a> {
         })
     }
 
-    /// The head of the chain, as far as it is known.
-    pub(super) fn head(&self) -> Option<u64> {
-        self.view.head.as_ref().map(|block| block.height)
+    /// The same with the head that the node itself reports, where no supervisor does.
+    ///
+    /// # Errors
+    /// Those of [`Situation::look`].
+    pub(super) fn look_at_node(config: &'a Config, home: &Home) -> Result<Self> {
+        let mut situation = Situation::look(config, home)?;
+        if !situation.running {
+            situation.head = network::head_of_node(config, home);
+        }
+        Ok(situation)
     }
 
     /// Whether a plan, as it is now, is being followed.
@@ -77,12 +84,12 @@ impl<'a> Situation<'a> {
 
     /// How far a plan is.
     pub(in crate::cli) fn status(&self, stored: &Stored) -> Status {
-        let head = self.head();
+        let head = self.head;
         let under_way = self.view.upgrade.as_ref().map(|p| {
             let proves = p.phase == Phase::Trying && self.view.state == Activity::Probation;
             (&p.name, p.height, if proves { Stage::Probation } else { p.phase.into() })
         });
-        let known: Index<&Name, &machine::Plan> =
+        let known: Index<&Name, &machine::UpgradeView> =
             self.view.planned.iter().map(|plan| (&plan.name, plan)).collect();
         let applied: Set<&Name> =
             self.view.ended.iter().filter(|e| e.outcome == Outcome::Applied).map(|e| &e.name).collect();
@@ -109,10 +116,10 @@ impl<'a> Situation<'a> {
     }
 
     /// How far a binary is; `known` is what the supervisor says of it.
-    fn binary(&self, entry: &Entry, known: Option<&machine::Plan>, was_used: bool) -> Binary {
+    fn binary(&self, entry: &Entry, known: Option<&machine::UpgradeView>, was_used: bool) -> Binary {
         let is_staged = self.staged.contains(&entry.name);
         match known {
-            Some(machine::Plan { download: Some(download), .. }) => {
+            Some(machine::UpgradeView { download: Some(download), .. }) => {
                 Binary::Downloading { percent: download.percent }
             }
             Some(plan) if plan.binary == BinaryState::Ready => Binary::Verified,
@@ -150,19 +157,12 @@ impl World {
             Ok(situation) => (Some(situation), None),
             Err(e) => (None, Some(e)),
         };
-        let mut told = situation.as_ref().filter(|s| s.running).and_then(Situation::head);
-        let mut chain_id = None;
-        for endpoint in endpoints(config, home) {
-            let mut node = Client::new(&endpoint, Options::default());
-            chain_id = node.chain_id().ok();
-            if chain_id.is_some() {
-                told = told.or_else(|| node.block_number().ok());
-                break;
-            }
-        }
+        let told = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
+        let head = told.or_else(|| network::head_of_node(config, home));
+        let chain_id = network::answer(config, home, Client::chain_id);
         let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
         let network = config.validator_mode.then(|| network::look(config, home));
-        World { head: told, chain_id, planned, ended, network, trouble }
+        World { head, chain_id, planned, ended, network, trouble }
     }
 
     /// The network, where it is a validator's and its node answers.

@@ -1,7 +1,6 @@
 //! `plan status --watch`: a table that is redrawn in place; without a terminal, a line for every change.
 
 use super::{Situation, chosen, word};
-use crate::batch::{Binary, Status, table};
 use crate::cli::args::Format;
 use crate::cli::{print, print_json_line, tell, terminal};
 use crate::config::Config;
@@ -9,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
+use crate::schedule::{Binary, Status, table};
 use crate::sorted::{self, Index};
 use crate::time::rfc3339;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, format: F
         _ => Box::new(Lines { format, last: BTreeMap::new(), remark: None }),
     };
     loop {
-        let situation = Situation::look(config, home)?;
+        let situation = Situation::look_at_node(config, home)?;
         let chosen = chosen(home, &situation, plan)?;
         let statuses: Vec<Status> = chosen.plans.iter().map(|stored| situation.status(stored)).collect();
         let remark = match &chosen.trouble {
@@ -184,8 +184,8 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Activation, Facts, Plan};
     use crate::machine::{Ended, Outcome};
+    use crate::schedule::{Activation, Facts, Plan};
 
     fn plan(upgrades: u64) -> Plan {
         let mut plan = Plan::new("p".parse().unwrap(), "");

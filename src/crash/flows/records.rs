@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::error::Kind;
 use crate::home::durable;
 use crate::machine::{Attempt, Block, Ended, HeadRecord, Outcome, Phase, Record, Target, Version};
-use crate::upgrade::agenda::Agenda;
+use crate::schedule::Agenda;
 use crate::upgrade::head::{self, HeadFile};
 use crate::upgrade::history;
 use crate::upgrade::journal::Journal;

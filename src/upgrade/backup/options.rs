@@ -39,12 +39,6 @@ impl Options {
             max_age: config.daemon_backup_max_age,
         }
     }
-
-    /// Whether backups are made at all.
-    #[must_use]
-    pub fn are_made(config: &Config) -> bool {
-        !config.unsafe_skip_backup && config.daemon_backup_method != BackupMethod::None
-    }
 }
 
 #[cfg(test)]

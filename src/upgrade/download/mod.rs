@@ -287,7 +287,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Completes, verifies and unpacks the file of one source.
-    fn attempt(&mut self, source: &Source, known: &mut Option<Truth>) -> Result<Found, Failure> {
+    fn attempt(&mut self, source: &Source, known: &mut Option<Truth>) -> Result<Obtained, Failure> {
         let (client, options, cancel) = (&self.with.client, &self.with.options, self.cancel);
         let truth = match known {
             Some(truth) => truth,
@@ -315,7 +315,7 @@ impl Fetch<'_> {
     }
 
     /// Takes the binary out of a verified file.
-    fn unpack(&mut self, source: &Source, truth: &Truth, downloaded: Digest) -> Result<Found, Failure> {
+    fn unpack(&mut self, source: &Source, truth: &Truth, downloaded: Digest) -> Result<Obtained, Failure> {
         let (path, unpacked) = match source.form {
             Form::Bare => (self.partial.path().to_owned(), Ok((downloaded, self.partial.len()))),
             form => {
@@ -330,7 +330,7 @@ impl Fetch<'_> {
             binary::check_elf(&file, &path).map(|()| unpacked)
         });
         match checked {
-            Ok((sha256, size)) => Ok(Found {
+            Ok((sha256, size)) => Ok(Obtained {
                 path,
                 sha256,
                 size,
@@ -358,7 +358,7 @@ impl Fetch<'_> {
 }
 
 /// A verified binary, as an attempt finds it.
-struct Found {
+struct Obtained {
     path: PathBuf,
     sha256: Digest,
     size: u64,
@@ -369,8 +369,8 @@ struct Found {
 }
 
 impl Fetched {
-    fn new(found: Found, order: &Order<'_>, claim: Claim) -> Self {
-        let Found { path, sha256, size, url, downloaded, verified, key } = found;
+    fn new(found: Obtained, order: &Order<'_>, claim: Claim) -> Self {
+        let Obtained { path, sha256, size, url, downloaded, verified, key } = found;
         let target = Target::Upgrade(order.upgrade.name.clone());
         let pinned = order.upgrade.digest;
         Fetched { path, sha256, size, url, downloaded, verified, key, pinned, target, _claim: claim }

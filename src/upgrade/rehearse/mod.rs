@@ -17,7 +17,7 @@ mod live;
 mod report;
 mod shadow;
 
-pub use report::{Report, Times};
+pub use report::Report;
 
 use super::install;
 use super::node_args::Changes;

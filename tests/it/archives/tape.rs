@@ -1,7 +1,7 @@
 //! Tar archives, block by block, also such as no `tar` would write.
 
 use super::{Evil, MAX, evil, gzip};
-use wemixvisor::upgrade::download::Form;
+use wemixvisor::inside::download::Form;
 
 /// A tar archive being written.
 #[derive(Clone)]

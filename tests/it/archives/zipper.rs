@@ -4,7 +4,7 @@ use super::{Evil, MAX, evil};
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 use std::io::Write as _;
-use wemixvisor::upgrade::download::Form;
+use wemixvisor::inside::download::Form;
 
 /// One file, and what is said of it at the two places.
 #[derive(Clone)]

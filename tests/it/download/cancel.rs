@@ -5,7 +5,7 @@ use crate::rig::server::{Asked, Conn, Content, Server};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use wemixvisor::error::Kind;
+use wemixvisor::Kind;
 
 /// Cancels when the server says that it is there, and returns the rig.
 fn cancelled(
@@ -82,17 +82,17 @@ fn what_has_arrived_is_continued_later() {
     let rig = Rig::new([server.url("/node")]);
     let (cancel, order) = (
         rig.cancel.clone(),
-        wemixvisor::upgrade::download::Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls },
+        wemixvisor::inside::download::Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls },
     );
     let downloader =
-        wemixvisor::upgrade::download::Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap();
-    let stop_at_half = &mut |progress: wemixvisor::upgrade::download::Progress<'_>| {
+        wemixvisor::inside::download::Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap();
+    let stop_at_half = &mut |progress: wemixvisor::inside::download::Progress<'_>| {
         if progress.received == 20_000 {
             cancel.cancel();
         }
     };
     downloader.fetch(&order, stop_at_half, &rig.cancel).unwrap_err();
-    let again = Rig { cancel: wemixvisor::upgrade::Cancel::new().unwrap(), ..rig };
+    let again = Rig { cancel: wemixvisor::inside::Cancel::new().unwrap(), ..rig };
     again.install(&program());
     assert_eq!(server.asked()[1].range(), Some(20_000));
 }

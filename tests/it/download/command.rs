@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
-use wemixvisor::digest::Digest;
+use wemixvisor::Digest;
 
 /// A node of version 2 to be fetched, and its digest.
 fn node(rig: &Rig) -> (Content, String) {

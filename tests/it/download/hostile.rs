@@ -7,9 +7,9 @@ use super::{Rig, elf, program, slow_to_begin, slow_to_go_on};
 use crate::rig::server::{Asked, Conn, Content, Server};
 use std::io;
 use std::time::Duration;
-use wemixvisor::digest::Digest;
-use wemixvisor::error::Kind;
-use wemixvisor::upgrade::download::Limits;
+use wemixvisor::Digest;
+use wemixvisor::Kind;
+use wemixvisor::inside::download::Limits;
 
 /// How a fetch is to end.
 enum End {

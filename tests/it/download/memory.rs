@@ -5,8 +5,8 @@ use crate::archives::{self, gzip};
 use crate::rig::server::{Content, Server};
 use std::fs;
 use std::process::Command;
-use wemixvisor::digest::Digest;
-use wemixvisor::upgrade::download::{Downloader, Order};
+use wemixvisor::Digest;
+use wemixvisor::inside::download::{Downloader, Order};
 
 const LIMIT_KIB: u64 = 16 * 1024;
 const CHILD: &str = "WEMIXVISOR_TEST_FETCH";

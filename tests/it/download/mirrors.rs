@@ -3,9 +3,9 @@
 use super::{Rig, program};
 use crate::rig::server::{Content, Server};
 use std::sync::Arc;
-use wemixvisor::digest::Digest;
-use wemixvisor::error::Kind;
-use wemixvisor::upgrade::download::Rests;
+use wemixvisor::Digest;
+use wemixvisor::Kind;
+use wemixvisor::inside::download::Rests;
 
 fn good(content: &Content) -> Server {
     let content = content.clone();

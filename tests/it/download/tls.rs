@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use wemixvisor::error::Kind;
+use wemixvisor::Kind;
 
 const GOOD: &[u8] = include_bytes!("../../data/tls/good.pem");
 const EXPIRED: &[u8] = include_bytes!("../../data/tls/expired.pem");

@@ -5,11 +5,11 @@ use crate::rig::minisign::Key;
 use crate::rig::server::{Content, Server};
 use std::collections::BTreeMap;
 use std::path::Path;
+use wemixvisor::Kind;
 use wemixvisor::config::{Config, PublicKey, Sources};
-use wemixvisor::digest::{Algorithm, Digest};
-use wemixvisor::error::Kind;
 use wemixvisor::home::Verified;
-use wemixvisor::upgrade::download::{Downloader, Rests};
+use wemixvisor::inside::download::{Downloader, Rests};
+use wemixvisor::{Algorithm, Digest};
 
 /// Serves files by path, and nothing else.
 fn serve(files: &[(&str, &[u8])]) -> Server {

@@ -1,7 +1,7 @@
 //! The commands by themselves, without a supervisor: what they do on disk, what they say, how they end.
 
 use super::{phases, upgrade};
-use crate::rig::sim::until;
+use crate::rig::sim::{Sim, until};
 use crate::rig::visor::Rig;
 use serde_json::{Value, json};
 use std::fs;
@@ -34,7 +34,7 @@ fn a_plan_is_made_changed_shown_and_removed() {
     rig.fails(1, &["plan", "add-upgrade", "p", "v4:999"]);
     let refusal = rig.fails(65, &["plan", "add-upgrade", "p", "v5:250"]);
     assert!(refusal.contains("250 is not above 250, the height of /upgrades/1"), "{refusal}");
-    rig.fails(65, &["plan", "add-upgrade", "p", "v5:400", "--fork-height", "400"]);
+    rig.fails(2, &["plan", "add-upgrade", "p", "v5:400", "--fork-height", "400"]);
     rig.fails(4, &["plan", "add-upgrade", "q", "v5:400"]);
     rig.ok(&["plan", "remove-upgrade", "p", "v3"]);
     rig.fails(4, &["plan", "remove-upgrade", "p", "v3"]);
@@ -199,6 +199,20 @@ fn a_running_node_is_asked_for_height_and_chain() {
     assert!(said.contains("/upgrades/0/height: warning: the chain is past it"), "{said}");
     rig.fails(65, &["plan", "execute", "p"]);
     drop(visor);
+}
+
+#[test]
+fn without_a_supervisor_the_node_is_asked_how_far_a_plan_is() {
+    let rig = Rig::new();
+    rig.follow("p", &["v2:1000000"]);
+    let node = Sim::validator(&rig.path().join("elsewhere"), 0, 1).start();
+    node.wait_head(3);
+    let address = ["--daemon-rpc-address", node.ipc.to_str().unwrap()];
+    let status = rig.ok(&[&["plan", "status", "p", "--json"][..], &address].concat());
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let height = status["current_height"].as_u64().unwrap();
+    assert!(height >= 3, "{status}");
+    assert_eq!(status["upgrades"][0]["blocks_left"], 1_000_000 - height);
 }
 
 #[test]

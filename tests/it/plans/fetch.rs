@@ -7,7 +7,7 @@ use crate::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex};
-use wemixvisor::digest::Digest;
+use wemixvisor::Digest;
 
 /// A door that a server waits at.
 #[derive(Clone, Default)]

@@ -319,7 +319,7 @@ impl Content {
     /// Content with a tag of its own.
     pub(crate) fn new(body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        let etag = format!("\"{}\"", wemixvisor::digest::Digest::sha256(&body).hex());
+        let etag = format!("\"{}\"", wemixvisor::Digest::sha256(&body).hex());
         Content { body, etag }
     }
 

@@ -16,12 +16,12 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use tempfile::TempDir;
 use wemixvisor::config::Config;
 use wemixvisor::home::Home;
-use wemixvisor::supervisor::{Reply, Request, ask};
-use wemixvisor::sys::{Birth, at_birth};
-use wemixvisor::upgrade::Cancel;
-use wemixvisor::upgrade::backup::{self, Options, Work};
-use wemixvisor::upgrade::install::digest_of;
-use wemixvisor::upgrade::journal::Journal;
+use wemixvisor::inside::Cancel;
+use wemixvisor::inside::backup::{self, Options, Work};
+use wemixvisor::inside::digest_of;
+use wemixvisor::inside::journal::Journal;
+use wemixvisor::inside::{Birth, at_birth};
+use wemixvisor::inside::{Reply, Request, ask};
 
 /// A home and the binaries for it.
 pub(crate) struct Rig {

@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use wemixvisor::digest::Digest;
-use wemixvisor::upgrade::sweep::sweep;
+use wemixvisor::Digest;
+use wemixvisor::inside::sweep;
 
 /// A command to be broken.
 pub(super) struct Case {

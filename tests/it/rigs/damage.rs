@@ -11,10 +11,10 @@ use crate::rig::visor::Rig;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use wemixvisor::machine::HeadRecord;
-use wemixvisor::upgrade::agenda::Agenda;
-use wemixvisor::upgrade::head;
-use wemixvisor::upgrade::journal::Journal;
+use wemixvisor::inside::HeadRecord;
+use wemixvisor::inside::head;
+use wemixvisor::inside::journal::Journal;
+use wemixvisor::schedule::Agenda;
 
 /// Damages of each file: in `cargo test`; in full all bits that hold something.
 const READ: usize = 60;

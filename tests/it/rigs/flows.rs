@@ -11,8 +11,8 @@ use crate::rig::visor::{Rig, is_alive, working_on};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
-use wemixvisor::upgrade::journal::Journal;
-use wemixvisor::upgrade::sweep::sweep;
+use wemixvisor::inside::journal::Journal;
+use wemixvisor::inside::sweep;
 
 /// Supervisors that are killed at the same time.
 const AT_ONCE: usize = 4;

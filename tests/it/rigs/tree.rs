@@ -11,9 +11,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
-use wemixvisor::digest::Digest;
+use wemixvisor::Digest;
 use wemixvisor::home::Home;
-use wemixvisor::upgrade::journal::Journal;
+use wemixvisor::inside::journal::Journal;
 
 /// A home at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::rig::visor::Rig;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
-use wemixvisor::digest::Digest;
+use wemixvisor::Digest;
 
 /// Supervisors that `cargo test` kills.
 const REDUCED: usize = 4;

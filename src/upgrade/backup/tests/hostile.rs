@@ -122,7 +122,7 @@ fn a_disk_that_is_full_at_any_megabyte_leaves_no_backup_and_the_one_before_it() 
         match made {
             Ok(backup) => {
                 verify_in(&home, &backup).unwrap();
-                remove(&home, &backup.name).unwrap();
+                super::super::keep::remove(&home, &backup.name).unwrap();
             }
             Err(e) => {
                 assert!(e.to_string().contains("No space left"), "{full_at}: {e}");

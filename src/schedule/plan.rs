@@ -1,18 +1,18 @@
-//! A plan and its upgrades as they stand in `plans/<name>.json`, with the fields that we do not know.
+//! A plan as it stands in `plans/<name>.json`, with the fields that we do not know.
 //!
-//! The types hold what was read, whether it makes sense or not; [`super::validate`] judges it.
+//! The type holds what was read, whether it makes sense or not; [`super::validate`] judges it.
 
-use super::fields::{Fields, Json};
-use crate::digest::{BadDigest, Digest};
+use super::entry::Entry;
+use super::json::{Fields, Json};
+use super::reading::Reading;
+use super::report::Report;
+use super::visit;
 use crate::machine::{Origin, Upgrade};
 use crate::name::Name;
-use crate::sorted;
 use crate::time::rfc3339;
 use serde::de::Error;
-use serde::ser::SerializeMap as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 /// Many upgrades, planned at heights.
@@ -31,36 +31,6 @@ pub struct Plan {
     pub chain_id: Option<u64>,
     /// The upgrades, by strictly rising height.
     pub upgrades: Vec<Entry>,
-    /// Fields that we do not know; they survive to the letter.
-    #[serde(flatten)]
-    pub rest: Fields,
-}
-
-/// One upgrade of a plan.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
-    /// The upgrade's name, which is also its directory under `upgrades/`.
-    pub name: Name,
-    /// The height from which it is due.
-    pub height: u64,
-    /// The first height that needs the new binary, above `height`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fork_height: Option<u64>,
-    /// Past this height a validator no longer waits for its turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline_height: Option<u64>,
-    /// Whether the old binary can open data that the new one has written; if not said, it can.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_compat: Option<bool>,
-    /// The digest of what is downloaded or staged, written as `sha256` or `sha512`.
-    #[serde(flatten, serialize_with = "pinned")]
-    pub digest: Option<Digest>,
-    /// The sources of the binary, by `os/arch` (`linux/amd64`) or `any`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub binaries: BTreeMap<String, String>,
-    /// Anything, handed to hooks as `UPGRADE_INFO`: a text as it is, all else as JSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub info: Option<Json>,
     /// Fields that we do not know; they survive to the letter.
     #[serde(flatten)]
     pub rest: Fields,
@@ -123,135 +93,111 @@ impl Plan {
     }
 }
 
-impl Entry {
-    /// An upgrade of which nothing but name and height is known.
-    #[must_use]
-    pub fn new(name: Name, height: u64) -> Self {
-        Entry {
-            name,
-            height,
-            fork_height: None,
-            deadline_height: None,
-            data_compat: None,
-            digest: None,
-            binaries: BTreeMap::new(),
-            info: None,
-            rest: Fields::default(),
-        }
-    }
-
-    /// The upgrade as the other modules know it, planned by `origin`.
-    #[must_use]
-    pub fn upgrade(&self, origin: Origin) -> Upgrade {
-        Upgrade {
-            fork_height: self.fork_height,
-            deadline_height: self.deadline_height,
-            data_compat: self.data_compat.unwrap_or(true),
-            digest: self.digest,
-            binaries: self.binaries.clone(),
-            info: self.info_text(),
-            ..Upgrade::new(self.name.clone(), self.height, origin)
-        }
-    }
-
-    fn info_text(&self) -> Option<String> {
-        let info = self.info.as_ref()?;
-        Some(info.read().unwrap_or_else(|_| info.compact()))
-    }
-}
-
-impl FromStr for Entry {
-    type Err = String;
-
-    /// Reads `NAME:HEIGHT`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, height) =
-            text.split_once(':').ok_or_else(|| format!("{text:?} is not of the form NAME:HEIGHT"))?;
-        let name = name.parse().map_err(|e| format!("{e}"))?;
-        let digits = height.bytes().all(|b| b.is_ascii_digit());
-        let height = height.parse().ok().filter(|n| digits && *n > 0);
-        Ok(Entry::new(name, height.ok_or_else(|| format!("{text:?} has no height: a number above 0"))?))
-    }
-}
-
 /// No two keys may be equal, in the plan or in an upgrade: one of them would be lost.
 impl<'de> Deserialize<'de> for Plan {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut fields = Fields::unique(from)?;
-        Ok(Plan {
-            version: fields.need("version")?,
-            name: fields.need("name")?,
-            description: fields.take("description")?.unwrap_or_default(),
-            created_at: fields.take("created_at")?.unwrap_or_default(),
-            chain_id: fields.take("chain_id")?.flatten(),
-            upgrades: fields.need("upgrades")?,
-            rest: fields,
-        })
+        let mut draft = Draft::read(Fields::deserialize(from)?);
+        let report = std::mem::take(&mut draft.report);
+        draft.plan().ok_or_else(|| D::Error::custom(report.line()))
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut fields = Fields::unique(from)?;
-        Ok(Entry {
-            name: fields.need("name")?,
-            height: fields.need("height")?,
-            fork_height: fields.take("fork_height")?.flatten(),
-            deadline_height: fields.take("deadline_height")?.flatten(),
-            data_compat: fields.take("data_compat")?.flatten(),
-            digest: digest(&mut fields)?,
-            binaries: fields.take::<Places, _>("binaries")?.unwrap_or_default().0,
-            info: fields.take::<Option<Json>, _>("info")?.flatten(),
-            rest: fields,
-        })
+/// The parts of a plan that could be read, and everything that is wrong with the plan in itself.
+pub(super) struct Draft {
+    pub(super) report: Report,
+    pub(super) name: Option<Name>,
+    pub(super) chain_id: Option<u64>,
+    /// The upgrades that could be read, each with its place in the plan.
+    pub(super) upgrades: Vec<(usize, Entry)>,
+    version: Option<String>,
+    description: String,
+    created_at: String,
+    rest: Fields,
+    is_whole: bool,
+}
+
+impl Draft {
+    pub(super) fn read(fields: Fields) -> Draft {
+        let mut reading = Reading::new("", fields);
+        let version = version(&mut reading);
+        let name = reading.name();
+        let mut text = |key| reading.read(key, "expected a text").unwrap_or_default();
+        let (description, created_at) = (text("description"), text("created_at"));
+        let chain_id = reading.number("chain_id", "a whole number above 0");
+        let upgrades = upgrades(&mut reading);
+        let rest = reading.unknown();
+        let Reading { report, is_whole, .. } = reading;
+        Draft { report, name, chain_id, upgrades, version, description, created_at, rest, is_whole }
+    }
+
+    /// The plan, if all of it could be read.
+    pub(super) fn plan(self) -> Option<Plan> {
+        let (version, name) = self.version.zip(self.name).filter(|_| self.is_whole)?;
+        let upgrades = self.upgrades.into_iter().map(|(_, entry)| entry).collect();
+        let Draft { description, created_at, chain_id, rest, .. } = self;
+        Some(Plan { version, name, description, created_at, chain_id, upgrades, rest })
     }
 }
 
-/// The sources of a binary, with no platform twice.
-#[derive(Default)]
-struct Places(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Places {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let fields = Fields::unique(from)?;
-        let read = |(platform, url): (&str, &Json)| {
-            url.read().map(|url| (platform.to_owned(), url)).map_err(D::Error::custom)
-        };
-        let places: Vec<_> = fields.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Places(sorted::gather(places)))
-    }
-}
-
-/// Takes a digest out, which stands under the key of its algorithm.
-fn digest<E: Error>(fields: &mut Fields) -> Result<Option<Digest>, E> {
-    let mut read = |key: &str| {
-        let hex: Option<Option<String>> = fields.take(key)?;
-        hex.flatten().map(|hex| read_pinned(key, &hex)).transpose().map_err(E::custom)
+fn version(reading: &mut Reading) -> Option<String> {
+    let Some(json) = reading.take("version") else {
+        return reading.unreadable("version", format!("it is missing; write \"{}\"", Plan::VERSION));
     };
-    match (read("sha256")?, read("sha512")?) {
-        (Some(_), Some(_)) => Err(E::custom("give sha256 or sha512, not both")),
-        (one, other) => Ok(one.or(other)),
+    let text = json.read::<String>().ok();
+    if text.as_deref() != Some(Plan::VERSION) {
+        reading.wrong("version", format!("{} is not \"{}\"", json.as_str(), Plan::VERSION));
     }
+    reading.is_whole &= text.is_some();
+    text
 }
 
-/// Writes a digest under the key of its algorithm, as bare digits.
-fn pinned<S: Serializer>(digest: &Option<Digest>, out: S) -> Result<S::Ok, S::Error> {
-    let mut map = out.serialize_map(None)?;
-    if let Some(digest) = digest {
-        map.serialize_entry(&digest.algorithm().to_string(), &digest.hex())?;
+/// Reads the upgrades. Their names must differ, and their heights rise.
+fn upgrades(reading: &mut Reading) -> Vec<(usize, Entry)> {
+    let (mut read, mut names) = (Vec::new(), BTreeMap::new());
+    let mut highest = None;
+    if !reading.has("upgrades") {
+        return read;
     }
-    map.end()
-}
-
-/// Reads the digest of a key `sha256` or `sha512`; the digits may have the same word before them.
-pub(super) fn read_pinned(key: &str, text: &str) -> Result<Digest, BadDigest> {
-    let digits = text.strip_prefix(key).and_then(|rest| rest.strip_prefix(':')).unwrap_or(text);
-    format!("{key}:{digits}").parse()
+    let Some(list) = reading.read::<Vec<Json>>("upgrades", "expected a list") else { return read };
+    if list.is_empty() {
+        reading.wrong("upgrades", "there is no upgrade in it");
+    }
+    for (index, upgrade) in visit(list.into_iter().enumerate()) {
+        let at = format!("/upgrades/{index}");
+        let Ok(fields) = upgrade.read() else {
+            reading.is_whole = false;
+            reading.report.error(at, "expected an object: an upgrade");
+            continue;
+        };
+        let mut ours = Reading::new(at, fields);
+        let name = ours.name();
+        if let Some(name) = &name {
+            let first = *names.entry(name.clone()).or_insert(index);
+            if first != index {
+                ours.wrong("name", format!("{name} is planned already in /upgrades/{first}"));
+            }
+        }
+        let height = ours.own_height();
+        match (height, highest) {
+            (Some(height), Some((above, other))) if height <= above => {
+                let what = format!("{height} is not above {above}, the height of /upgrades/{other}");
+                ours.wrong("height", what);
+            }
+            (Some(height), _) => highest = Some((height, index)),
+            (None, _) => {}
+        }
+        let (entry, report) = Entry::read_details(ours, name, height);
+        reading.is_whole &= entry.is_some();
+        reading.report.findings.extend(report.findings);
+        read.extend(entry.map(|entry| (index, entry)));
+    }
+    read
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use serde_json::{Value, json};
 
     const HEX: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -3,7 +3,8 @@
 //! An upgrade counts as completed when history says that it was applied, never because its height has
 //! passed. The work is linear in the number of upgrades and of facts, but for ordered maps.
 
-use super::plan::{Entry, Plan};
+use super::entry::Entry;
+use super::plan::Plan;
 use super::visit;
 use crate::machine::{Conflict, Ended, Outcome, Phase};
 use crate::name::Name;
@@ -165,7 +166,7 @@ impl Plan {
     /// How far the plan has come.
     #[must_use]
     pub fn status(&self, facts: &Facts<'_>) -> Status {
-        let known = Known::new(facts);
+        let known = FactIndex::new(facts);
         let upgrades: Vec<_> = visit(&self.upgrades).map(|entry| known.upgrade(entry)).collect();
         let count = |wanted: fn(Stage) -> bool| upgrades.iter().filter(|u| wanted(u.phase)).count();
         let completed = count(|stage| stage == Stage::Applied);
@@ -243,7 +244,7 @@ impl From<Outcome> for Stage {
 }
 
 /// The facts, prepared for questions about one upgrade.
-struct Known<'a> {
+struct FactIndex<'a> {
     facts: &'a Facts<'a>,
     ended: Index<(&'a Name, u64), &'a Ended>,
     cancelled: Set<(&'a Name, u64)>,
@@ -252,10 +253,10 @@ struct Known<'a> {
     binaries: Index<&'a Name, &'a Binary>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> FactIndex<'a> {
     fn new(facts: &'a Facts<'a>) -> Self {
         let claims = |conflict: &'a Conflict| conflict.refused.iter().map(move |c| (&c.name, conflict));
-        Known {
+        FactIndex {
             facts,
             ended: facts.ended.iter().map(|e| ((&e.name, e.height), e)).collect(),
             cancelled: facts.cancelled.iter().map(|(name, height)| (name, *height)).collect(),

@@ -15,7 +15,7 @@
 //! }
 //! ```
 
-use crate::batch::{Entry, Plans};
+use super::entry::Entry;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
@@ -23,7 +23,7 @@ use crate::home::lock::lock_within;
 use crate::home::regular;
 use crate::home::slots::crc32;
 use crate::home::{Home, durable};
-use crate::machine::{Ended, Origin, Schedule, Upgrade, merge};
+use crate::machine::{Origin, Upgrade};
 use crate::name::Name;
 use crate::sorted::{self, Set};
 use serde::{Deserialize, Serialize};
@@ -81,56 +81,6 @@ pub struct ActivePlan {
     /// Whether its upgrades are held back for now.
     #[serde(default)]
     pub paused: bool,
-}
-
-/// Everything that is planned, by whomever, not yet united.
-#[derive(Debug)]
-pub struct Gathered {
-    /// The operator's decisions.
-    pub agenda: Agenda,
-    /// Every planned upgrade: by hand, by active plans that are not paused, by the trigger file.
-    pub planned: Vec<Upgrade>,
-    /// The upgrades of paused plans, by name and height.
-    pub held: Vec<(Name, u64)>,
-    /// Active plans that cannot be followed, and why.
-    pub troubles: Vec<(Name, Error)>,
-}
-
-/// Gathers what is planned. `trigger` is what the trigger file says.
-///
-/// # Errors
-/// Those of [`Agenda::load`]. A plan that cannot be followed is a trouble and not an error.
-pub fn gather(home: &Home, trigger: Option<Upgrade>) -> Result<Gathered> {
-    Ok(gather_with(home, Agenda::load(home)?, trigger))
-}
-
-/// The same with decisions that are loaded already.
-#[must_use]
-pub fn gather_with(home: &Home, agenda: Agenda, trigger: Option<Upgrade>) -> Gathered {
-    let plans = Plans::new(home.plans());
-    let (mut planned, mut held, mut troubles) = (agenda.by_hand(), Vec::new(), Vec::new());
-    for active in agenda.plans() {
-        match plans.follow(&active.name, &active.sha256) {
-            Ok(plan) if active.paused => held.extend(plan.upgrades.into_iter().map(|e| (e.name, e.height))),
-            Ok(plan) => planned.extend(plan.schedule()),
-            // It is reported when the plan is resumed.
-            Err(_) if active.paused => {}
-            Err(error) => troubles.push((active.name.clone(), error)),
-        }
-    }
-    planned.extend(trigger);
-    for upgrade in &mut planned {
-        upgrade.on_hold = agenda.on_hold.contains(&upgrade.name);
-    }
-    Gathered { agenda, planned, held, troubles }
-}
-
-impl Gathered {
-    /// One schedule of all that is planned, less what was cancelled and what has ended.
-    #[must_use]
-    pub fn schedule(&self, ended: &[Ended]) -> Schedule {
-        merge(self.planned.iter().cloned(), &self.agenda.cancelled(), ended)
-    }
 }
 
 impl Default for Agenda {
@@ -317,6 +267,12 @@ impl Agenda {
         Ok(())
     }
 
+    /// Whether the operator holds an upgrade of this name back.
+    #[must_use]
+    pub fn is_on_hold(&self, name: &Name) -> bool {
+        self.on_hold.contains(name)
+    }
+
     /// Puts an upgrade on hold, from whatever source and at whatever height it is planned.
     pub fn hold(&mut self, name: &Name) {
         if !self.on_hold.contains(name) {
@@ -384,8 +340,8 @@ impl Agenda {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Planned;
     use super::*;
-    use crate::batch::Plan;
     use serde_json::json;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
@@ -460,7 +416,7 @@ mod tests {
             .unwrap()
         };
         let release = || Agenda::edit(&home, |agenda| agenda.release(&name("v2")));
-        let marks = || gather(&home, None).unwrap().planned.iter().map(|u| u.on_hold).collect::<Vec<_>>();
+        let marks = || Planned::read(&home).upgrades.iter().map(|u| u.on_hold).collect::<Vec<_>>();
         assert_eq!(release().unwrap_err().kind(), Kind::NotFound);
         hold();
         hold();
@@ -594,39 +550,6 @@ mod tests {
             let refusal = refusal(&home);
             assert!(refusal.contains(part), "{refusal}");
         }
-    }
-
-    #[test]
-    fn all_plans_are_gathered_and_one_in_trouble_stops_no_other() {
-        let (_dir, home) = home();
-        let plans = Plans::new(home.plans());
-        schedule(&home, "v2:200").unwrap();
-        for (plan, upgrade) in
-            [("good", "v3:300"), ("changed", "v4:400"), ("paused", "v5:500"), ("idle", "v6:600")]
-        {
-            let mut content = Plan::new(name(plan), "");
-            content.add(upgrade.parse().unwrap());
-            let stored = plans.create(&content).unwrap();
-            Agenda::edit(&home, |agenda| {
-                match plan {
-                    "idle" => {}
-                    _ => agenda.activate(&name(plan), stored.sha256),
-                }
-                if plan == "paused" { agenda.pause(&name(plan)) } else { Ok(()) }
-            })
-            .unwrap();
-        }
-        plans.save(&Plan::new(name("changed"), "another")).unwrap();
-        let trigger = Upgrade::new(name("v7"), 700, Origin::TriggerFile);
-        let gathered = gather(&home, Some(trigger)).unwrap();
-        let heights = |s: &Schedule| s.upgrades.iter().map(|u| u.height).collect::<Vec<_>>();
-        assert_eq!(heights(&gathered.schedule(&[])), [200, 300, 700]);
-        assert_eq!(gathered.held, [(name("v5"), 500)]);
-        let [(troubled, why)] = &gathered.troubles[..] else { panic!("{gathered:?}") };
-        assert_eq!((troubled.as_str(), why.kind()), ("changed", Kind::Verification));
-        Agenda::edit(&home, |agenda| agenda.cancel(&name("v7"), &[700])).unwrap();
-        let without = gather(&home, Some(Upgrade::new(name("v7"), 700, Origin::TriggerFile))).unwrap();
-        assert_eq!(heights(&without.schedule(&[])), [200, 300]);
     }
 
     #[test]

@@ -401,7 +401,7 @@ mod tests {
         let (_dir, plans) = plans();
         plans.create(&plan("p")).unwrap();
         let path = plans.path(&name("p"));
-        let bad = json!({"version": "1.0", "name": "p", "upgrades": [{"name": "", "height": "5"}]});
+        let bad = json!({"version": "1.0", "name": "p", "upgrades": [{"name": "", "height": "0x5"}]});
         fs::write(&path, bad.to_string()).unwrap();
         let error = plans.load(&name("p")).unwrap_err();
         assert_eq!(error.kind(), Kind::BadInput);

@@ -4,7 +4,7 @@
 //! A field that we do not know is not ours to change.
 
 use crate::sorted;
-use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -38,6 +38,11 @@ impl Json {
             in_string || is_quote || !c.is_ascii_whitespace()
         };
         self.as_str().chars().filter(|c| is_part(c)).collect()
+    }
+
+    /// A text as it is, all else as compact JSON.
+    pub(super) fn text(&self) -> String {
+        self.read().unwrap_or_else(|_| self.compact())
     }
 
     /// Reads what it means.
@@ -79,24 +84,31 @@ impl Fields {
         sorted::gather(self.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key)))
     }
 
-    /// Reads an object of which no two keys are equal.
-    pub(super) fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let fields = Fields::deserialize(from)?;
-        match fields.equal_keys().first() {
-            None => Ok(fields),
-            Some(key) => Err(D::Error::custom(format!("{key:?} stands there more than once"))),
-        }
+    /// Puts a field in the place of all of its key.
+    pub(super) fn put(&mut self, key: String, value: Json) {
+        self.0.retain(|(known, _)| *known != key);
+        self.0.push((key, value));
     }
 
-    /// Takes a field out and reads it, if it is there.
-    pub(super) fn take<T: DeserializeOwned, E: Error>(&mut self, key: &str) -> Result<Option<T>, E> {
-        let Some(place) = self.0.iter().position(|(known, _)| known == key) else { return Ok(None) };
-        self.0.remove(place).1.read().map(Some).map_err(|e| E::custom(format!("{key}: {e}")))
+    /// Takes the value of a key out.
+    pub(super) fn take(&mut self, key: &str) -> Option<Json> {
+        let place = self.0.iter().position(|(known, _)| known == key)?;
+        Some(self.0.remove(place).1)
     }
+}
 
-    /// The same for a field that has to be there.
-    pub(super) fn need<T: DeserializeOwned, E: Error>(&mut self, key: &'static str) -> Result<T, E> {
-        self.take(key)?.ok_or_else(|| E::missing_field(key))
+impl FromIterator<(String, Json)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (String, Json)>>(fields: I) -> Self {
+        Fields(fields.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Fields {
+    type Item = (String, Json);
+    type IntoIter = std::vec::IntoIter<(String, Json)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -143,7 +155,6 @@ mod tests {
         assert_eq!(serde_json::to_string(&fields).unwrap(), text);
         assert_eq!(fields.get("z").unwrap().as_str(), "1.50");
         assert_eq!(fields.equal_keys().into_iter().collect::<Vec<_>>(), ["z"]);
-        assert!(Fields::unique(&mut serde_json::Deserializer::from_str(text)).is_err());
         assert!(serde_json::from_str::<Fields>("[1]").is_err());
     }
 

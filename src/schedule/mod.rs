@@ -1,16 +1,20 @@
-//! Plans: many upgrades at heights, kept in one file each and executed unattended.
+//! Upgrades that are planned: by hand, by the trigger file, and by plans of many upgrades, which are executed unattended.
+//!
+//! An upgrade is written as an [`Entry`], by whatever source, and planned as a
+//! [`machine::Upgrade`](crate::machine::Upgrade). [`Planned`] reads all sources and unites them; [`Agenda`] is the file of
+//! the operator's own decisions.
 //!
 //! A [`Plan`] is data; [`validate`] judges it and reports every problem at once, each with a JSON pointer;
 //! [`Plans`] is the directory of plans; [`Plan::status`] tells from plain facts how far one has come, and
 //! [`table`] shows it. Heights are block heights, above 0; digests are SHA-256 or SHA-512.
 //!
-//! Architecture invariant: nothing here knows the supervisor. What is scheduled, applied or measured comes
-//! in as plain data, and a plan becomes plain [`machine::Upgrade`](crate::machine::Upgrade)s.
+//! Architecture invariant: nothing here knows the supervisor. What is applied or measured comes in as
+//! plain data.
 //!
 //! A plan from its making to the question what comes next:
 //!
 //! ```
-//! use wemixvisor::batch::{Context, Entry, Plan, validate};
+//! use wemixvisor::schedule::{Context, Entry, Plan, validate};
 //!
 //! let mut plan = Plan::new("spring".parse()?, "both forks of this year");
 //! plan.add("v2.0.0:1000".parse()?);
@@ -27,7 +31,7 @@
 //! Every problem at once, with its place:
 //!
 //! ```
-//! use wemixvisor::batch::{Context, validate_json};
+//! use wemixvisor::schedule::{Context, validate_json};
 //!
 //! let file = r#"{"version": "1.0", "name": "spring", "upgrades": [
 //!     {"name": "v2.0.0", "height": 1000, "sha256": "abc"},
@@ -44,7 +48,7 @@
 //! The directory of plans:
 //!
 //! ```
-//! use wemixvisor::batch::{Plan, Plans};
+//! use wemixvisor::schedule::{Plan, Plans};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let plans = Plans::new(dir.path().join("plans"));
@@ -65,7 +69,7 @@
 //! Fields that we do not know survive all that, to the letter:
 //!
 //! ```
-//! use wemixvisor::batch::Plan;
+//! use wemixvisor::schedule::Plan;
 //!
 //! let file = r#"{"version": "1.0", "name": "spring", "upgrades": [], "fee": {"wei": 340282366920938463463374607431768211457}}"#;
 //! let plan: Plan = serde_json::from_str(file)?;
@@ -77,7 +81,7 @@
 //! Followed only as it was when it was activated:
 //!
 //! ```
-//! use wemixvisor::batch::{Plan, Plans};
+//! use wemixvisor::schedule::{Plan, Plans};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let plans = Plans::new(dir.path().join("plans"));
@@ -96,7 +100,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use wemixvisor::batch::{Activation, Facts, Plan, table};
+//! use wemixvisor::schedule::{Activation, Facts, Plan, table};
 //!
 //! let mut plan = Plan::new("spring".parse()?, "");
 //! plan.add("v2.0.0:1000".parse()?);
@@ -112,19 +116,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod fields;
+mod entry;
+mod file;
+mod json;
 mod plan;
+mod plans;
+mod reading;
+mod report;
+mod sources;
 mod status;
-mod store;
 mod table;
+pub(crate) mod trigger;
 mod validate;
 
-pub use fields::{Fields, Json};
-pub use plan::{Entry, Plan};
+pub use crate::machine::{Claim, Conflict, Ended, Origin, Outcome, Phase, Schedule, Switch, Upgrade};
+pub use entry::Entry;
+pub use file::{ActivePlan, Agenda};
+pub use json::{Fields, Json};
+pub use plan::Plan;
+pub use plans::{Plans, Stored, read_file, read_text};
+pub use report::{Finding, Report, Severity};
+pub use sources::Planned;
+pub(crate) use sources::{Reader, disagree};
 pub use status::{Activation, Binary, Facts, Stage, Status, UpgradeStatus};
-pub use store::{Plans, Stored, read_file, read_text};
 pub use table::table;
-pub use validate::{Context, Finding, Report, Severity, validate, validate_json};
+pub use validate::{Context, validate, validate_json};
 
 /// Every loop over the upgrades of a plan goes through here, so that a test can count how often one is
 /// looked at.

@@ -173,8 +173,8 @@ fn clip(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Activation, Facts, Plan};
     use crate::machine::{Ended, Outcome};
+    use crate::schedule::{Activation, Facts, Plan};
     use expect_test::expect;
     use std::time::Duration;
 
