@@ -69,22 +69,9 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     }
     let sources = Sources::of_process(config, flags);
     let loaded = Config::load(&sources)?;
-    let home = Home::new(&loaded.config.daemon_home, loaded.config.daemon_name.as_str())?
-        .with_data(loaded.config.data_dir(&[]))
-        .with_backups(&loaded.config.daemon_data_backup_dir);
-    let works_without = matches!(
-        command,
-        Command::Init { .. }
-            | Command::ConfigShow { .. }
-            | Command::ConfigCheck { .. }
-            | Command::Version
-            | Command::Help(_)
-    );
-    // A directory with nothing but a configuration is no home yet.
-    if !works_without && fs::symlink_metadata(home.current()).is_err() && !Journal::exists(&home)? {
-        return Err(Error::new(Kind::Config, "no home is laid out here")
-            .at(home.root().display())
-            .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"));
+    let home = home_of(&loaded.config)?;
+    if needs_a_home(&command) {
+        is_laid_out(&home)?;
     }
     if let Some(version) = asked {
         return done(run::can_resume(&version.to_string_lossy(), &loaded, &home, command));
@@ -129,6 +116,26 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::ConfigCheck { args } => done(config_check(&loaded, &args)),
         Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
     }
+}
+
+/// The home that the configuration names.
+fn home_of(config: &Config) -> Result<Home> {
+    let home = Home::new(&config.daemon_home, config.daemon_name.as_str())?;
+    Ok(home.with_data(config.data_dir(&[])).with_backups(&config.daemon_data_backup_dir))
+}
+
+fn needs_a_home(command: &Command) -> bool {
+    !matches!(command, Command::Init { .. } | Command::ConfigShow { .. } | Command::ConfigCheck { .. })
+}
+
+/// A directory with nothing but a configuration is no home yet.
+fn is_laid_out(home: &Home) -> Result<()> {
+    if fs::symlink_metadata(home.current()).is_ok() || Journal::exists(home)? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Config, "no home is laid out here")
+        .at(home.root().display())
+        .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"))
 }
 
 fn done(result: Result<()>) -> Result<u8> {

@@ -64,75 +64,81 @@ fn at_rest(config: &Config, home: &Home) -> Result<Status> {
     })
 }
 
+/// A line of the status: its label, and what it says.
+type Line = (&'static str, String);
+
 fn show(home: &Home, status: &Status) -> String {
     let view = &status.view;
-    let mut text = String::new();
+    let mut lines = what_runs(home, status);
+    lines.extend(under_way(view));
+    lines.extend(outlook(view));
+    for problem in &status.problems {
+        // It may list what is wrong with a plan.
+        let labels = std::iter::once("problem").chain(std::iter::repeat(""));
+        lines.extend(labels.zip(problem.lines().map(str::to_owned)));
+    }
     // Text of nodes and files goes to a terminal here.
-    let mut line = |label: &str, what: String| {
-        let _ = writeln!(text, "{label:<12}{}", printable(&what));
-    };
+    let text: String =
+        lines.iter().map(|(label, what)| format!("{label:<12}{}\n", printable(what))).collect();
+    text + "\n" + &upgrades(view, status.running, |name| told_by(home, &Target::Upgrade(name.clone())))
+}
+
+/// The supervisor, the node and its head.
+fn what_runs(home: &Home, status: &Status) -> Vec<Line> {
+    let view = &status.view;
     let pid = status.pid.map_or_else(|| "not running".to_owned(), |pid| format!("running, pid {pid}"));
-    line("supervisor", format!("{pid}, home {}", status.home.display()));
     let node = view.node.as_ref().map_or_else(String::new, |n| {
         format!(", pid {}, up {}", n.pid, show_duration(Duration::from_secs(n.age_ms / 1000)))
     });
     let target = &view.version.target;
     let told = told_by(home, target).map(|told| format!(" ({told})")).unwrap_or_default();
-    line("node", format!("{}{node}, version {target}{told}", view.state));
+    let mut lines = vec![
+        ("supervisor", format!("{pid}, home {}", status.home.display())),
+        ("node", format!("{}{node}, version {target}{told}", view.state)),
+    ];
     match Changes::of(home, target) {
         Ok(changes) if changes == Changes::default() => {}
-        Ok(changes) => line("arguments", format!("those of `run` {changes}")),
-        Err(e) => line("arguments", e.to_string()),
+        Ok(changes) => lines.push(("arguments", format!("those of `run` {changes}"))),
+        Err(e) => lines.push(("arguments", e.to_string())),
     }
     if let Some(head) = &view.head {
         let hash =
             head.hash.as_deref().map(|h| format!(" ({}…)", h.get(..10).unwrap_or(h))).unwrap_or_default();
-        line("head", format!("{}{hash}, a block every {:.1} s", head.height, seconds(view.period_ms)));
+        lines
+            .push(("head", format!("{}{hash}, a block every {:.1} s", head.height, seconds(view.period_ms))));
     }
     if let Some(rpc_trouble) = &status.rpc_trouble {
-        line("rpc", format!("the node tells no head: {rpc_trouble}"));
+        lines.push(("rpc", format!("the node tells no head: {rpc_trouble}")));
     }
-    if view.failures > 0 {
-        line("failures", format!("{} in a row", view.failures));
-    }
-    if let Some(trouble) = &view.trouble {
-        line("trouble", trouble.clone());
-    }
-    if let Some(p) = &view.upgrade {
+    lines
+}
+
+/// What the supervisor is about, and what troubles it.
+fn under_way(view: &View) -> Vec<Line> {
+    let upgrading = view.upgrade.as_ref().map(|p| {
         let (from, to) = match p.phase {
             Phase::Reverting => (&p.to.target, &p.from.target),
             Phase::Stopping | Phase::Stopped | Phase::BackedUp | Phase::Trying => {
                 (&p.from.target, &p.to.target)
             }
         };
-        line("upgrading", format!("{from} -> {to}: {}", stage(p)));
-    }
-    if let Some(backup) = &view.backup {
-        line("backup", backup.clone());
-    }
-    if let Some(reason) = &view.silent {
-        line("silent", format!("the node does not sign until that is safe: {reason}"));
-    }
-    if let Some(back) = &view.back {
-        line("rollback", format!("to {}: {}", back.to, back.why));
-    }
-    if let Some(reason) = &view.halted {
-        line("halted", format!("{reason}; decide with `wemixvisor resolve`"));
-    }
-    for (label, what) in outlook(view) {
-        line(label, what);
-    }
-    for problem in &status.problems {
-        // It may list what is wrong with a plan.
-        let mut lines = problem.lines();
-        line("problem", lines.next().unwrap_or_default().to_owned());
-        lines.for_each(|more| line("", more.to_owned()));
-    }
-    text + "\n" + &upgrades(view, status.running, |name| told_by(home, &Target::Upgrade(name.clone())))
+        format!("{from} -> {to}: {}", stage(p))
+    });
+    let silent = |reason| format!("the node does not sign until that is safe: {reason}");
+    let lines = [
+        ("failures", (view.failures > 0).then(|| format!("{} in a row", view.failures))),
+        ("trouble", view.trouble.clone()),
+        ("upgrading", upgrading),
+        ("backup", view.backup.clone()),
+        ("silent", view.silent.as_ref().map(silent)),
+        ("rollback", view.back.as_ref().map(|back| format!("to {}: {}", back.to, back.why))),
+        ("halted", view.halted.as_ref().map(|why| format!("{why}; decide with `wemixvisor resolve`"))),
+    ];
+    lines.into_iter().filter_map(|(label, what)| Some((label, what?))).collect()
 }
 
 /// Turns, alarms and symptoms, each with its label.
-fn outlook(view: &View) -> Vec<(&'static str, String)> {
+fn outlook(view: &View) -> Vec<Line> {
     let mut lines = Vec::new();
     if let Some(why) = &view.held {
         let record = view.head_record.as_ref().map(|record| {

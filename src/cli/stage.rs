@@ -41,7 +41,7 @@ pub(super) fn add(config: &Config, home: &Home, new: &New) -> Result<()> {
     let target = Target::Upgrade(new.name.clone());
     let changes = new.changes(home, &target)?;
     let told = binary::open(&new.binary).ok().and_then(|_| told(config, home, &new.binary));
-    let insists = is_what_runs(config, home, new, told.as_deref())?;
+    let insists = if is_what_runs(config, home, new, told.as_deref())? { Force::Yes } else { Force::No };
     let staged = install::add(home, &target, &new.binary, new.force)?;
     if let Some(changes) = &changes {
         changes.save(home, &target)?;

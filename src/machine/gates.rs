@@ -324,13 +324,21 @@ pub fn roll(set: &[Validator], from: u64) -> Vec<(Validator, Window)> {
     roll
 }
 
+/// Whether the block after one of our own is waited for, where that comes in our turn. For ever that would not do, since
+/// turns and proposals may repeat in step, and another gate be closed at just that block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterOwn {
+    /// It is.
+    Preferred,
+    /// Any block of the turn will do.
+    NoMatter,
+}
+
 /// Decides whether the validator `me` may be stopped now.
 ///
-/// Without `slot` the question is only whether the network could spare it, whosever turn it is. With `patient` the block
-/// after one of its own is waited for where that comes in its turn; for ever that would not do, since turns and proposals
-/// may repeat in step, and another gate be closed at just that block.
+/// Without `slot` the question is only whether the network could spare it, whosever turn it is.
 #[must_use]
-pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample, patient: bool) -> Verdict {
+pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample, own: AfterOwn) -> Verdict {
     if let Some(missing) = missing(slot, now) {
         return Verdict::Hold(vec![Gate::Unknown { missing: missing.to_owned() }]);
     }
@@ -342,7 +350,7 @@ pub fn judge(me: &Validator, slot: Option<&Slot>, now: &Sample, patient: bool) -
     let turn = slot.and_then(|slot| turn_gate(me, slot, now));
     // A block of our own is best waited for only while we could still go after it.
     let open_until = slot
-        .filter(|_| patient && turn.is_none())
+        .filter(|_| own == AfterOwn::Preferred && turn.is_none())
         .map(|_| Slot::first_block(now.head).saturating_add(OPEN - 1));
     holds.extend(turn);
     holds.extend(calm_gates(now));

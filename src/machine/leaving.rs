@@ -4,7 +4,7 @@
 //! So its peers are removed first. And it is stopped where its next own proposal is not the next block.
 
 use super::event::{Action, Failure, Mode, Survey};
-use super::gates::{self, Reason, Slot, Verdict};
+use super::gates::{self, AfterOwn, Reason, Slot, Verdict};
 use super::record::{Block, Phase};
 use super::state::{Node, Sent, State, Why};
 use super::validator::is_in_set;
@@ -123,7 +123,7 @@ impl Machine {
     /// Whether the network could spare the node now, in its turn. The block after our own is a preference of those that can
     /// wait, and the distance to the next one is checked apart.
     fn is_in_turn(&self, now: Instant, node: &Node) -> bool {
-        let reason = match self.gates_when(now, node, false) {
+        let reason = match self.gates_when(now, node, AfterOwn::NoMatter) {
             Verdict::Go(reason) => reason,
             Verdict::Hold(_) => return false,
         };
@@ -145,10 +145,10 @@ impl Machine {
 
     /// The verdict of the gates on a stop now, which waits for one cycle of turns for the block after one of our own.
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
-        self.gates_when(now, node, true)
+        self.gates_when(now, node, AfterOwn::Preferred)
     }
 
-    fn gates_when(&self, now: Instant, node: &Node, patient: bool) -> Verdict {
+    fn gates_when(&self, now: Instant, node: &Node, own: AfterOwn) -> Verdict {
         let unknown =
             |missing: &str| Verdict::Hold(vec![gates::Gate::Unknown { missing: missing.to_owned() }]);
         let Some(survey) = &node.network.survey else {
@@ -169,8 +169,8 @@ impl Machine {
         let sample = gates::Sample { head_age: node.head_age(now), steady_since, ..survey.sample.clone() };
         let cycle = u32::try_from(slot.groups().saturating_mul(gates::SLOT)).unwrap_or(u32::MAX);
         let waited = node.network.holds.as_ref().map(|(since, _)| now.saturating_duration_since(*since));
-        let patient = patient && waited.is_none_or(|waited| waited < self.period().saturating_mul(cycle));
-        let verdict = gates::judge(me, Some(&slot), &sample, patient);
+        let long = waited.is_some_and(|waited| waited >= self.period().saturating_mul(cycle));
+        let verdict = gates::judge(me, Some(&slot), &sample, if long { AfterOwn::NoMatter } else { own });
         let is_outside = |survey: &Survey| !is_in_set(survey);
         if verdict == Verdict::Go(Reason::NotInSet) && !node.network.shows(is_outside) {
             return unknown("a second answer that we are not among the validators");

@@ -24,32 +24,11 @@ impl Machine {
                 self.wish = Wish::Stop;
                 Ok("stopping the node, then ending".to_owned())
             }
-            Request::Restart => match &under_way {
-                Some(name) => Err(format!("upgrade {name} is under way")),
-                None if self.wish == Wish::Stop => Err("the supervisor is stopping".to_owned()),
-                None if matches!(self.state, State::Running(_) | State::Resting { .. }) => {
-                    self.wish = Wish::Restart;
-                    Ok("restarting the node".to_owned())
-                }
-                None => Ok("the node is just being started".to_owned()),
-            },
-            Request::Detach => self.goes_on_alone().map(|pid| {
-                // The node signs on, and nothing is heard of it.
-                let signs = self.node().is_some_and(|node| self.may_sign(node));
-                if signs && self.heads.note_unheard(true) {
-                    self.keep_head();
-                }
-                self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
-                format!("the node goes on as process {pid}, and the next supervisor takes it over")
-            }),
-            Request::Reexec => match (self.goes_on_alone(), &self.forced) {
-                (Ok(_), _) if self.post_hooks > 0 => Err(HOOK_RUNS.to_owned()),
-                // That order is on no record before its stop begins.
-                (Ok(_), Some(Upgrade { name, .. })) => Err(format!(
-                    "the order to upgrade to {name} now would be forgotten: wait for it, or cancel it"
-                )),
-                (Ok(_), None) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
-                (Err(why), _) => Err(why),
+            Request::Restart => self.asked_to_restart(under_way),
+            Request::Detach => self.asked_to_detach(),
+            Request::Reexec => match self.may_be_replaced() {
+                Ok(()) => return self.actions.push(Action::Reexec { reply_to: ask.reply_to }),
+                Err(why) => Err(why),
             },
             Request::UpgradeNow(name) => self.force(name, under_way),
             Request::Rollback(order) => self.asked_to_go_back(now, order),
@@ -57,14 +36,7 @@ impl Machine {
             Request::Cancel(name) if under_way.as_ref() == Some(&name) => {
                 Err(format!("upgrade {name} has begun and cannot be cancelled"))
             }
-            Request::Cancel(name) => {
-                self.forced.take_if(|u| u.name == name);
-                self.schedule.retain(|u| u.name != name);
-                self.settled.retain(|u| u.name != name);
-                self.forget(&name);
-                self.actions.push(Action::Strike { name, reply_to: ask.reply_to });
-                return;
-            }
+            Request::Cancel(name) => return self.cancel(name, ask.reply_to),
             Request::Refresh(name) => {
                 self.forget(&name);
                 Ok("looking again".to_owned())
@@ -81,6 +53,52 @@ impl Machine {
         if let Some(to) = ask.reply_to {
             self.actions.push(Action::Answer { to, reply });
         }
+    }
+
+    fn asked_to_restart(&mut self, under_way: Option<Name>) -> Result<String, String> {
+        match under_way {
+            Some(name) => Err(format!("upgrade {name} is under way")),
+            None if self.wish == Wish::Stop => Err("the supervisor is stopping".to_owned()),
+            None if matches!(self.state, State::Running(_) | State::Resting { .. }) => {
+                self.wish = Wish::Restart;
+                Ok("restarting the node".to_owned())
+            }
+            None => Ok("the node is just being started".to_owned()),
+        }
+    }
+
+    fn asked_to_detach(&mut self) -> Result<String, String> {
+        let pid = self.goes_on_alone()?;
+        // The node signs on, and nothing is heard of it.
+        let signs = self.node().is_some_and(|node| self.may_sign(node));
+        if signs && self.heads.note_unheard(true) {
+            self.keep_head();
+        }
+        self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));
+        Ok(format!("the node goes on as process {pid}, and the next supervisor takes it over"))
+    }
+
+    /// Whether another program may take the place of the supervisor's.
+    fn may_be_replaced(&self) -> Result<(), String> {
+        self.goes_on_alone()?;
+        if self.post_hooks > 0 {
+            return Err(HOOK_RUNS.to_owned());
+        }
+        match &self.forced {
+            // That order is on no record before its stop begins.
+            Some(Upgrade { name, .. }) => Err(format!(
+                "the order to upgrade to {name} now would be forgotten: wait for it, or cancel it"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn cancel(&mut self, name: Name, reply_to: Option<u64>) {
+        self.forced.take_if(|u| u.name == name);
+        self.schedule.retain(|u| u.name != name);
+        self.settled.retain(|u| u.name != name);
+        self.forget(&name);
+        self.actions.push(Action::Strike { name, reply_to });
     }
 
     /// The process id of the node, if it can be left to itself: it runs, and nothing is being done to it.

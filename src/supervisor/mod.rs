@@ -26,6 +26,7 @@ mod control;
 mod handover;
 mod head_keeper;
 mod last_words;
+mod left;
 mod listeners;
 mod minder;
 mod node_args;
@@ -51,23 +52,19 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::home::durable::Rubbish;
-use crate::home::{glob, launch, space};
-use crate::machine::{
-    self, Alive, Ask, Ending, Event, Facts, Failure, Launched, Level, Machine, Notice, Target, Version,
-};
+use crate::home::{launch, space};
+use crate::machine::{self, Ask, Ending, Event, Facts, Failure, Level, Machine, Notice};
 use crate::name::Name;
-use crate::schedule::Agenda;
 use crate::schedule::Planned;
 use crate::sorted::Set;
-use crate::upgrade::journal::{Journal, Opened};
-use crate::upgrade::prepare::{Binaries, Verified};
-use crate::upgrade::{head, history, sweep};
+use crate::upgrade::{history, sweep};
 use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use handover::Seat;
 use head_keeper::HeadKeeper;
+use left::Left;
 use minder::Minder;
 use poller::Poller;
 use ports::Ports;
@@ -133,16 +130,8 @@ fn supervise(
     signals::watch(channels.signals.0.clone())?;
     let seat = Seat::take(home)?;
     let swept = remove_beside(sweep::sweep(home));
-    // Orphans of the node come to us, so that they are reaped.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))?;
-    let current = home.read_current()?;
-    let Opened { journal, record, warning } = Journal::open(home)?;
-    report_record(home, &record, warning);
-    // A damaged schedule is the operator's to make anew, before an upgrade is missed.
-    Agenda::load(home)?;
-    let binaries = Binaries::default();
-    let link = link_as_it_is(home, &binaries.verified, &record, current.target)?;
+    become_reaper()?;
+    let Left { facts, journal, binaries, node } = Left::read(home, &config)?;
     log::info!(
         "event=started version={} pid={} home={} data={}",
         env!("CARGO_PKG_VERSION"),
@@ -158,10 +147,7 @@ fn supervise(
     let worker = Worker::start(channels.jobs.0.clone(), swept)?;
     let release = Release::start(home, channels.released.0.clone())?;
     let minder = Minder::start(channels.signals.0.clone())?;
-    let launch = launch::last(home)?;
-    let has_data = !glob::expand(&home.data().join(&config.daemon_node_lock)).is_empty();
-
-    let machine = Machine::new(config.policy(), seed(), record.clone());
+    let machine = Machine::new(config.policy(), seed(), facts.record.clone());
     let mut supervisor = Supervisor {
         context: Context { config: Arc::new(config), home: home.clone(), binaries },
         sources,
@@ -170,7 +156,7 @@ fn supervise(
         seat,
         recorder: Recorder::start(home, journal, channels.written.clone(), channels.struck.0.clone())?,
         child: None,
-        found: None,
+        found: node,
         minder,
         worker,
         watcher,
@@ -192,52 +178,16 @@ fn supervise(
         head_keeper: HeadKeeper::start(home)?,
         end: None,
     };
-    let head = head::read(home)?;
-    let launched = launch.map(|launch| {
-        let alive =
-            |process: &launch::Process| Alive { pid: pid(process), sha256: process.sha256, age: process.age };
-        let launched = Launched { launch: launch.number, alive: launch.process.as_ref().map(alive) };
-        supervisor.found = launch.process;
-        launched
-    });
     if let Some(what) = order {
         supervisor.feed(Event::Request(Ask { reply_to: None, what }));
     }
-    let facts = Facts { record, link, head, has_data, launched };
     Ok(supervisor.run(&channels, facts))
 }
 
-/// Tells of a damaged slot of the journal, and completes the history by its record.
-fn report_record(home: &Home, record: &machine::Record, warning: Option<Error>) {
-    if let Some(warning) = warning {
-        log::warn!("event=journal_slot_bad {warning}");
-    }
-    match history::complete(home, record) {
-        Ok(true) => log::info!("event=history_completed the end of the last upgrade was missing"),
-        Ok(false) => {}
-        Err(e) => log::warn!("event=history_not_written {e}"),
-    }
-}
-
-fn pid(process: &launch::Process) -> u32 {
-    process.pid.as_raw_pid().unsigned_abs()
-}
-
-/// The target of `current`, with the digest of the binary that is really there.
-fn link_as_it_is(
-    home: &Home,
-    verified: &Verified,
-    record: &machine::Record,
-    target: Target,
-) -> Result<Version> {
-    let versions = record.upgrade.iter().flat_map(|p| [&p.from, &p.to]).chain([&record.current]);
-    for version in versions.filter(|v| v.target == target) {
-        if verified.check(home, version).is_ok() {
-            return Ok(version.clone());
-        }
-    }
-    let sha256 = crate::upgrade::install::digest_of(&home.binary(&target))?;
-    Ok(Version { target, sha256 })
+/// Orphans of the node come to us, so that they are reaped.
+fn become_reaper() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|e| Error::new(Kind::Io, "become the reaper of orphans").because(std::io::Error::from(e)))
 }
 
 /// A number that differs from one supervisor to the next, so that a fleet's backoffs do not coincide.

@@ -4,7 +4,9 @@ use super::start_thread;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, JobEnd, Tended};
+use crate::machine::{
+    Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, JobEnd, Ready, Tended, Upgrade,
+};
 use crate::name::Name;
 use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
 use crate::upgrade::hook::{Hook, When};
@@ -12,7 +14,6 @@ use crate::upgrade::prepare::Binaries;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -189,62 +190,33 @@ fn tend(work: &mut Work<'_>) -> Result<Tended> {
 }
 
 fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swept: &Receiver<()>) -> JobEnd {
-    let Context { config, home, binaries } = context;
+    let Context { config, home, .. } = context;
     let failed = |e: Error| classify(&e, Some(cancel));
     let options = Options::new(config);
+    let mut progress = report(label(job));
+    let background = matches!(job, Job::Ahead { .. } | Job::Tend { .. });
+    let mut work = Work { background, home, options: &options, cancel, progress: &mut progress };
     match job {
         Job::Prepare(upgrade) => {
-            let ready = prepare::prepare(config, home, binaries, upgrade, cancel);
-            // A backup that is not possible is better known now than when the node is down.
-            let wants_backup = config.makes_backups() && home.data().exists();
-            let ready = ready.and_then(|ready| match wants_backup {
-                true => {
-                    await_space(swept, cancel);
-                    backup::check(home, &options).map(|_| ready)
-                }
-                false => Ok(ready),
-            });
+            let ready = prepare(upgrade, context, &work, swept);
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
         }
         Job::Backup(progress) => {
-            let mut report = report("backup");
-            let mut work = Work { background: false, home, options: &options, cancel, progress: &mut report };
             let made = with_space(swept, cancel, || {
                 backup::make(&mut work, &purpose(progress), begun.take(&progress.name)).map_err(failed)
             });
             JobEnd::BackedUp(made.map(|backup| BackupMade { how: backup.how(), name: backup.name }))
         }
         Job::Ahead { name, bring } => {
-            let mut report = report("backup_ahead");
-            let mut work = Work { background: true, home, options: &options, cancel, progress: &mut report };
             JobEnd::Ahead(name.clone(), begun.ahead(name, *bring, &mut work).map_err(failed))
         }
         Job::Tend { draft } => {
             begun.keep(draft.as_ref());
-            let mut report = report("verify");
-            let mut work = Work { background: true, home, options: &options, cancel, progress: &mut report };
             JobEnd::Tended(tend(&mut work).map_err(failed))
         }
-        Job::Hook { progress, .. } => {
-            let program = hook::pre_upgrade(home, &progress.name, config.daemon_preupgrade.as_deref());
-            let timeout = config.daemon_preupgrade_timeout;
-            let call = |path: &Path| {
-                Hook { path, home, when: When::Before, occasion: progress.into(), timeout }.call(cancel)
-            };
-            JobEnd::Hooked(program.map_or(HookEnd::Continue, |program| call(&program)))
-        }
+        Job::Hook { progress, .. } => JobEnd::Hooked(call_hook(progress, config, home, cancel)),
         Job::Restore(progress) => {
-            let name = progress.backup.as_deref().unwrap_or_default();
-            let mut report = report("restore");
-            let mut work = Work { background: false, home, options: &options, cancel, progress: &mut report };
-            let restored = with_space(swept, cancel, || {
-                let backup = backup::load(home, name).map_err(failed)?;
-                restore::restore(&mut work, &backup).map_err(failed)
-            });
-            if let Ok(aside) = &restored {
-                log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
-            }
-            JobEnd::Restored(restored.map(drop))
+            JobEnd::Restored(with_space(swept, cancel, || restore(progress, &mut work).map_err(failed)))
         }
         Job::Rehearse(upgrade) => {
             let order = rehearse::Order {
@@ -259,6 +231,32 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
             JobEnd::Rehearsed(upgrade.name.clone(), held.map(|report| report.verdict().0).map_err(failed))
         }
     }
+}
+
+/// Prepares an upgrade. A backup that is not possible is better known now than when the node is down.
+fn prepare(upgrade: &Upgrade, context: &Context, work: &Work<'_>, swept: &Receiver<()>) -> Result<Ready> {
+    let Context { config, home, binaries } = context;
+    let ready = prepare::prepare(config, home, binaries, upgrade, work.cancel)?;
+    if config.makes_backups() && home.data().exists() {
+        await_space(swept, work.cancel);
+        backup::check(home, work.options)?;
+    }
+    Ok(ready)
+}
+
+fn call_hook(progress: &Attempt, config: &Config, home: &Home, cancel: &Cancel) -> HookEnd {
+    let program = hook::pre_upgrade(home, &progress.name, config.daemon_preupgrade.as_deref());
+    let timeout = config.daemon_preupgrade_timeout;
+    program.map_or(HookEnd::Continue, |path| {
+        Hook { path: &path, home, when: When::Before, occasion: progress.into(), timeout }.call(cancel)
+    })
+}
+
+fn restore(progress: &Attempt, work: &mut Work<'_>) -> Result<()> {
+    let backup = backup::load(work.home, progress.backup.as_deref().unwrap_or_default())?;
+    let aside = restore::restore(work, &backup)?;
+    log::warn!("event=data_replaced the newer data is kept in {}", aside.display());
+    Ok(())
 }
 
 /// In a thread of its own, which keeps the lowest priority that it gets.
@@ -287,6 +285,19 @@ fn purpose(attempt: &Attempt) -> Purpose {
         made_by: MadeBy::Upgrade,
         head: attempt.stopped_at.clone(),
         node: Some(attempt.from.target.to_string()),
+    }
+}
+
+/// What the log calls the progress of a job.
+fn label(job: &Job) -> &'static str {
+    match job {
+        Job::Prepare(_) => "prepare",
+        Job::Backup(_) => "backup",
+        Job::Ahead { .. } => "backup_ahead",
+        Job::Tend { .. } => "verify",
+        Job::Hook { .. } => "hook",
+        Job::Restore(_) => "restore",
+        Job::Rehearse(_) => "rehearse",
     }
 }
 

@@ -173,13 +173,13 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
 ///
 /// # Errors
 /// If it has no manifest, or that cannot be written.
-pub fn describe(home: &Home, target: &Target, told: Option<&str>, insists: bool) -> Result<()> {
+pub fn describe(home: &Home, target: &Target, told: Option<&str>, insists: Force) -> Result<()> {
     let path = home.manifest(target);
     let Some(manifest) = Manifest::load(&path)? else {
         return Err(Error::new(Kind::NotFound, "the binary has no manifest").at(path.display()));
     };
     let told = told.map(ToOwned::to_owned).or_else(|| manifest.told.clone());
-    let described = Manifest { told, insisted: manifest.insisted || insists, ..manifest.clone() };
+    let described = Manifest { told, insisted: manifest.insisted || insists.is_given(), ..manifest.clone() };
     if described == manifest { Ok(()) } else { described.save(&path) }
 }
 

@@ -68,7 +68,7 @@ pub fn prepare(
     let said = smoke::test(&home.binary(&target), &config.daemon_smoke_args, home.root(), cancel)?;
     let told = said.told.as_deref().unwrap_or("unknown");
     log::info!("event=smoke_tested name={} said={:?} version={told:?}", upgrade.name, said.line);
-    install::describe(home, &target, said.told.as_deref(), false)?;
+    install::describe(home, &target, said.told.as_deref(), Force::No)?;
     Changes::of(home, &target)?;
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
     let insisted = Manifest::load(&home.manifest(&target))?.is_some_and(|manifest| manifest.insisted);
@@ -112,7 +112,7 @@ pub fn fetch(
         .map_err(|e| Error::io("make executable", &fetched.path, e))?;
     let said = smoke::test(&fetched.path, &config.daemon_smoke_args, home.root(), cancel)?;
     let manifest = fetched.stage(home, Force::No)?.manifest().clone();
-    install::describe(home, &Target::Upgrade(upgrade.name.clone()), said.told.as_deref(), false)?;
+    install::describe(home, &Target::Upgrade(upgrade.name.clone()), said.told.as_deref(), Force::No)?;
     log::info!(
         "event=downloaded name={} url={} sha256={}",
         upgrade.name,

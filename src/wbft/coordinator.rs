@@ -215,7 +215,7 @@ impl Coordinator {
 fn judge(seen: &Observation, slot: Option<&Slot>) -> Readiness {
     let sample = seen.window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref());
     let verdict = match seen.own {
-        Some(own) => gates::judge(&own.0, slot, &sample, true),
+        Some(own) => gates::judge(&own.0, slot, &sample, gates::AfterOwn::Preferred),
         None => Verdict::Hold(vec![Gate::Unknown { missing: NO_ADDRESS.to_owned() }]),
     };
     Readiness { verdict, state: ConsensusState::from(seen) }

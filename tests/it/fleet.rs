@@ -19,7 +19,8 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 use wemixvisor::wbft::Order;
 use wemixvisor::wbft::gates::{
-    Gate, RECENT, Reason, SLOT, Sample, Seat, Slot, Validator, Verdict, deadline, judge, room_needed,
+    AfterOwn, Gate, RECENT, Reason, SLOT, Sample, Seat, Slot, Validator, Verdict, deadline, judge,
+    room_needed,
 };
 use wemixvisor::wbft::quorum::{margin, quorum};
 
@@ -508,7 +509,7 @@ impl Fleet {
             Rules::WithoutQuiet => slot.group(&me) == Some(head / SLOT % slot.groups()),
             Rules::All | Rules::CountedFromHeight => false,
         };
-        let mut verdict = judge(&me, Some(&slot), &sample, true);
+        let mut verdict = judge(&me, Some(&slot), &sample, AfterOwn::Preferred);
         if let Verdict::Hold(gates) = &mut verdict
             && lifted
         {
@@ -521,7 +522,7 @@ impl Fleet {
         if matches!(verdict, Verdict::Go(Reason::Open)) && self.scenario.order && !lifted {
             (sample.order, sample.order_before) = (Some(self.order(head)), Some(self.order(head - 1)));
             sample.head = head;
-            verdict = judge(&me, None, &sample, true);
+            verdict = judge(&me, None, &sample, AfterOwn::Preferred);
         }
         verdict
     }

@@ -46,7 +46,7 @@ fn without(n: u16, head: u64, absent: &[u16]) -> Sample {
 
 /// The verdict on `me` in the slot that `n` validators share.
 fn ask(me: u16, n: u16, now: &Sample) -> Verdict {
-    judge(&validator(me), Some(&slot(n, now.head)), now, true)
+    judge(&validator(me), Some(&slot(n, now.head)), now, AfterOwn::Preferred)
 }
 
 fn held(verdict: Verdict) -> Vec<Gate> {
@@ -260,7 +260,8 @@ fn a_validator_that_joins_in_mid_slot_waits_for_the_next_one() {
         for h in 0..5 {
             let head = H + SLOT * (1 + h);
             let slot = Slot::of(head, five.iter().copied());
-            let verdict = judge(&validator(me), Some(&slot), &Sample { head, ..now.clone() }, true);
+            let verdict =
+                judge(&validator(me), Some(&slot), &Sample { head, ..now.clone() }, AfterOwn::Preferred);
             let turn = (head / SLOT % 5) as usize == five.iter().position(|v| *v == validator(me)).unwrap();
             assert_eq!(verdict == Verdict::Go(Reason::Open), turn, "{me} at {head}");
         }
@@ -407,15 +408,15 @@ fn two_validators_and_a_sticky_proposer_have_no_better_moment() {
 #[test]
 fn what_is_not_known_is_never_guessed() {
     let unknown = |verdict| assert_eq!(only(verdict).name(), "unknown");
-    unknown(judge(&validator(10), Some(&Slot::of(H, [])), &calm(4, H), true));
-    unknown(judge(&validator(10), Some(&slot(4, H - 1)), &calm(4, H), true));
+    unknown(judge(&validator(10), Some(&Slot::of(H, [])), &calm(4, H), AfterOwn::Preferred));
+    unknown(judge(&validator(10), Some(&slot(4, H - 1)), &calm(4, H), AfterOwn::Preferred));
     unknown(ask(10, 4, &Sample { set: Vec::new(), ..calm(4, H) }));
     unknown(ask(10, 4, &Sample { blocks: 0, first_round: 0, ..calm(4, H) }));
 }
 
 #[test]
 fn without_an_upgrade_the_question_is_whether_we_can_be_spared() {
-    let check = |now: &Sample| judge(&validator(10), None, now, true);
+    let check = |now: &Sample| judge(&validator(10), None, now, AfterOwn::Preferred);
     assert_eq!(check(&calm(4, 5)), Verdict::Go(Reason::Open));
     assert_eq!(only(check(&without(4, 5, &[20]))).name(), "quorum");
     assert_eq!(only(check(&Sample { head_age: Duration::from_secs(9), ..calm(4, 5) })).name(), "calm");

@@ -355,7 +355,7 @@ fn seen(head: usize) -> Observation {
 /// Whether the network could spare us at a head of the recorded chain.
 fn spared(head: usize) -> Verdict {
     let sample = seen(head).window.sample(Duration::from_secs(1), &TIMING, None);
-    gates::judge(&address(N1).0, None, &sample, true)
+    gates::judge(&address(N1).0, None, &sample, gates::AfterOwn::Preferred)
 }
 
 #[test]
