@@ -113,7 +113,7 @@ fn what_runs(home: &Home, status: &Status) -> Vec<Line> {
     lines
 }
 
-/// What the supervisor is about, and what troubles it.
+/// The work of the supervisor, and its troubles.
 fn under_way(view: &View) -> Vec<Line> {
     let upgrading = view.upgrade.as_ref().map(|p| {
         let (from, to) = match p.phase {

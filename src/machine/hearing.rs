@@ -6,7 +6,7 @@ use super::heads::{Hearing, Pace};
 use super::record::Block;
 use super::state::{Node, State};
 use super::validator::{SECOND, STANDS};
-use super::{GAPS, KEEP, LONGEST_PERIOD};
+use super::{KEEP, LONGEST_PERIOD};
 use std::time::{Duration, Instant};
 
 impl Machine {
@@ -31,8 +31,9 @@ impl Machine {
         if let Some(before) = before.filter(|_| went_back) {
             self.warn("head_went_back", format!("from={} to={height}", before.block.height));
         }
-        self.gaps.extend(gap);
-        self.gaps.drain(..self.gaps.len().saturating_sub(GAPS.1));
+        if let Some(gap) = gap {
+            self.note_gap(gap);
+        }
         self.head = Some(head.clone());
         if is_ours && mode != Mode::Dry {
             let order = self.order_after(&head);

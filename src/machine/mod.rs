@@ -229,6 +229,8 @@ pub struct Machine {
     head: Option<Head>,
     /// The last times between two blocks, to measure the block period.
     gaps: VecDeque<Duration>,
+    /// Their median, when there are enough of them.
+    measured_period: Option<Duration>,
     /// How the last node has left the network, as far as this process has seen it.
     departure: Departure,
     /// The chain of the first contact, until the home is bound to it.
@@ -292,6 +294,7 @@ impl Machine {
             heads: Heads::default(),
             head: None,
             gaps: VecDeque::new(),
+            measured_period: None,
             departure: Departure::default(),
             unbound: None,
             kept: None,
@@ -424,10 +427,17 @@ impl Machine {
     /// The block period, measured as the median of the last times between two blocks; until it can be, the usual one.
     #[must_use]
     pub fn period(&self) -> Duration {
+        self.measured_period.unwrap_or(USUAL_PERIOD)
+    }
+
+    /// Notes a time between two blocks.
+    fn note_gap(&mut self, gap: Duration) {
+        self.gaps.push_back(gap);
+        self.gaps.drain(..self.gaps.len().saturating_sub(GAPS.1));
         let mut gaps: Vec<Duration> = self.gaps.iter().copied().collect();
         sorted::sort(&mut gaps);
         let median = gaps.get(gaps.len() / 2).filter(|_| gaps.len() >= GAPS.0);
-        median.copied().filter(|p| !p.is_zero()).unwrap_or(USUAL_PERIOD)
+        self.measured_period = median.copied().filter(|period| !period.is_zero());
     }
 
     /// Decisions by the passing of time or by facts of any kind, rather than by one event.

@@ -9,7 +9,7 @@ use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::prepare::{Binaries, Verified};
 use crate::upgrade::{head, history};
 
-/// What an earlier supervisor, or none, has left in a home.
+/// A home as an earlier supervisor, or none, has left it.
 pub(super) struct Left {
     pub(super) facts: Facts,
     pub(super) journal: Journal,

@@ -288,7 +288,7 @@ fn purpose(attempt: &Attempt) -> Purpose {
     }
 }
 
-/// What the log calls the progress of a job.
+/// The name of a job in the log of its progress.
 fn label(job: &Job) -> &'static str {
     match job {
         Job::Prepare(_) => "prepare",

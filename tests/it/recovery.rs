@@ -162,13 +162,14 @@ fn a_stop_ends_a_long_backup_and_the_next_run_makes_it() {
 
 /// Runs an upgrade from a node that ignores SIGTERM.
 fn with_a_stubborn_node(action: &str, then: impl FnOnce(&Rig, &mut super::rig::visor::Visor<'_>, u32)) {
-    let rig = Rig::with(&[("stop", "never")])
+    let rig = Rig::with(&[("stop", "never"), ("freeze", "4")])
         .set("DAEMON_SHUTDOWN_GRACE", "1s")
         .set("DAEMON_STOP_TIMEOUT_ACTION", action);
     rig.stage("v2", &[]);
     rig.schedule("v2", 5);
     let mut visor = rig.run();
     let node = visor.node();
+    rig.script(&json!({"freeze": "never"}));
     visor.wait(&["event=signal_sent", "SIGTERM"]);
     then(&rig, &mut visor, node);
     assert_eq!(rig.traces().signals().len(), 1);

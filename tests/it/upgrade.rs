@@ -152,11 +152,12 @@ fn an_upgrade_can_be_had_at_once() {
 
 #[test]
 fn a_switch_can_be_all_that_is_wanted() {
-    let rig = Rig::new().set("DAEMON_RESTART_AFTER_UPGRADE", "false");
+    let rig = Rig::with(&[("freeze", "4")]).set("DAEMON_RESTART_AFTER_UPGRADE", "false");
     rig.stage("v2", &[]);
     rig.schedule("v2", 5);
     let mut visor = rig.run();
     let node = visor.node();
+    rig.script(&json!({"freeze": "never"}));
     assert_eq!(visor.end(), 0);
     assert_eq!((rig.current().as_str(), rig.traces().starts().len()), ("upgrades/v2", 1));
     assert!(!is_alive(node));

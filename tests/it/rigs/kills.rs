@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::trace::{Fault, is_permitted};
 
 /// Calls of each command that `cargo test` breaks.
-const REDUCED: usize = 5;
+const REDUCED: usize = 2;
 
 #[test]
 fn a_killed_command_is_done_when_it_is_run_again() {
