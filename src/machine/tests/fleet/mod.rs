@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The networks are small, and the runs few, where nothing else is asked for.
 const LARGEST: u64 = 12;
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 500;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())

@@ -19,8 +19,12 @@ impl Sim {
             let parent = self.chain.blocks[head].parent;
             (self.homes[i].head, self.homes[i].top) = (parent, parent);
         }
-        if !self.chain.is_decided(self.homes[i].top) {
-            self.homes[i].top = self.homes[i].head;
+        let (head, top) = (self.homes[i].head, self.homes[i].top);
+        if !self.chain.is_decided(top) {
+            // The database still has what that block was built on.
+            let below = self.chain.blocks[top].parent;
+            let has_it = self.chain.is_decided(below) && self.chain.height(below) > self.chain.height(head);
+            self.homes[i].top = if has_it { below } else { head };
         }
         self.homes[i].started_at = self.chain.height(self.homes[i].head);
         let home = &mut self.homes[i];

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-const LEN: usize = 64 * 1024;
+const LEN: usize = 16 * 1024;
 
 /// A file whose every byte differs from its neighbours.
 fn file() -> Vec<u8> {
