@@ -95,7 +95,8 @@ fn questions_heads_and_a_stop_do_not_wait_for_a_disk_that_hangs() {
         let rig = &run.scene.rig;
         let status = || -> Value { serde_json::from_str(&rig.ok(&["status", "--json"])).unwrap() };
         let height = |status: &Value| status["head"]["height"].as_u64();
-        rig.schedule("v2", height(&status()).unwrap() + 20);
+        // Its binary has been tried by then, for the end of that is a signal as well.
+        rig.schedule("v2", height(&status()).unwrap() + 100);
         until("a sync to hang", || run.traced.is_holding().then_some(()));
         let seen = height(&status());
         until("a higher head", || (height(&status()) > seen).then_some(()));
