@@ -130,8 +130,8 @@ settings! {
         /// The source of the height. With none the node stops by itself and upgrade-info.json is the trigger.
         daemon_height_source: HeightSource = "rpc";
         /// How often the height and the trigger file are looked at while nothing is near; closer to an upgrade,
-        /// and where the node or the kernel reports changes by itself, wemixvisor knows sooner. The node of a validator
-        /// is asked four times per block.
+        /// and where the node or the kernel reports changes by itself, wemixvisor knows sooner. Where the kernel does, the
+        /// file is looked at once a minute for safety. The node of a validator is asked four times per block.
         daemon_poll_interval: Duration = "5s", within "100ms" to "5m";
         /// The shortest time between two blocks of the chain. A head that rises faster is not believed.
         block_period: Duration = "1s", within "1ms" to "1h";

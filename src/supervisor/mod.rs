@@ -164,7 +164,7 @@ fn supervise(
         surveyor,
         ports: Ports::default(),
         spawned_at: Instant::now(),
-        planned: Planned::default(),
+        planned: Arc::default(),
         striking: 0,
         conflicts: Set::default(),
         scheduled: String::new(),
@@ -239,7 +239,7 @@ struct Supervisor {
     ports: Ports,
     /// When the node was last executed.
     spawned_at: Instant,
-    planned: Planned,
+    planned: Arc<Planned>,
     /// The number of cancellations that are on their way to the disk.
     striking: usize,
     conflicts: Set<String>,

@@ -1,8 +1,9 @@
 //! The thread that notices when the files that plan upgrades change.
 //!
-//! inotify tells at once; a slow look now and then is the net below it, for file systems on which
-//! inotify is blind, and for machines that have none left. What counts is the content of the files,
-//! never their times. The thread reads and reports; what the content means is decided elsewhere.
+//! inotify tells at once; a slow look now and then is the net below it: once a minute where inotify works, and at the
+//! configured interval on file systems on which it is blind, on machines that have none left, and while a file cannot be
+//! read. What counts is the content of the files, never their times. The thread reads and reports; what the content
+//! means is decided elsewhere.
 
 use super::start_thread;
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::schedule::{Planned, Reader};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::statfs;
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
@@ -23,11 +25,26 @@ use std::time::{Duration, Instant};
 
 /// How long the net may take to notice anything while a directory to be watched does not exist yet.
 const NET_MISSING: Duration = Duration::from_secs(1);
+/// How long it may take where inotify tells of every change.
+const NET_TOLD: Duration = Duration::from_secs(60);
+/// File systems that other machines or programs write to, which inotify does not see: NFS, SMB, CIFS, FUSE, 9p, Ceph,
+/// AFS, Lustre, OCFS2. The numbers are those of linux/magic.h.
+const BLIND: [u32; 9] = [
+    0x6969,
+    0xfe53_4d42,
+    0xff53_4d42,
+    0x6573_5546,
+    0x0102_1997,
+    0x00c3_6400,
+    0x5346_414f,
+    0x0bd0_0bd0,
+    0x7461_636f,
+];
 
 /// The contents of the files, and the time of the look.
 #[derive(Debug)]
 pub(super) struct Seen {
-    pub(super) planned: Planned,
+    pub(super) planned: Arc<Planned>,
     edition: u64,
 }
 
@@ -109,25 +126,40 @@ enum Wake {
 impl Watch {
     fn run(&self) {
         let mut reader = Reader::new(&self.home);
-        let mut last = None;
+        let mut last: Option<Arc<Planned>> = None;
         let mut wake = Wake::Nudged;
         loop {
             // Watched before it is read: what changes after the reading is told.
             let complete = self.add_watches();
             let edition = self.shared.edition.load(Ordering::Acquire);
-            let planned = reader.read();
+            let planned = Arc::new(reader.read());
+            // A file that cannot be read may just be written to, by a program that does not close it.
+            let is_sound = planned.problems.is_empty();
             if wake == Wake::Nudged || last.as_ref() != Some(&planned) {
-                last = Some(planned.clone());
+                last = Some(Arc::clone(&planned));
                 if self.seen.send(Seen { planned, edition }).is_err() {
                     return;
                 }
             }
-            wake = self.wait(if complete { self.net() } else { self.net().min(NET_MISSING) });
+            wake = self.wait(self.net(complete, is_sound));
         }
     }
 
-    fn net(&self) -> Duration {
-        Duration::from_millis(self.shared.net.load(Ordering::Acquire))
+    /// How long the next look may be put off if nothing is told. `complete` says whether all directories exist, `is_sound`
+    /// whether every file in them could be read.
+    fn net(&self, complete: bool, is_sound: bool) -> Duration {
+        let net = Duration::from_millis(self.shared.net.load(Ordering::Acquire));
+        match complete {
+            true if is_sound && self.is_told() => net.max(NET_TOLD),
+            true => net,
+            false => net.min(NET_MISSING),
+        }
+    }
+
+    /// Whether inotify tells of every change.
+    fn is_told(&self) -> bool {
+        let sees = |dir: &PathBuf| statfs(dir).is_ok_and(|fs| !BLIND.contains(&(fs.f_type as u32)));
+        self.inotify.is_some() && self.directories().iter().all(sees)
     }
 
     /// Watches every directory, or where it does not exist its parent for its coming; says whether all exist.
@@ -211,18 +243,40 @@ mod tests {
     use crossbeam_channel::unbounded;
     use std::fs;
 
+    fn shared(net: u64) -> Arc<Shared> {
+        let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        Arc::new(Shared { edition: AtomicU64::new(0), net: AtomicU64::new(net), nudge })
+    }
+
+    #[test]
+    fn where_inotify_works_a_look_a_minute_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        for dir in [home.data().to_owned(), home.state(), home.plans()] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let inotify = inotify::init(CreateFlags::CLOEXEC).ok();
+        let mut watch = Watch { inotify, shared: shared(5000), home, seen: unbounded().0 };
+        assert!(watch.add_watches());
+        let net = |watch: &Watch| {
+            [(true, true), (true, false), (false, true)].map(|(a, b)| watch.net(a, b).as_secs())
+        };
+        assert_eq!(net(&watch), [60, 5, 1]);
+        watch.inotify = None;
+        assert_eq!(net(&watch), [5, 5, 1]);
+    }
+
     #[test]
     fn without_inotify_the_net_notices() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
         fs::create_dir_all(home.data()).unwrap();
-        let nudge = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        let shared = Arc::new(Shared { edition: AtomicU64::new(0), net: AtomicU64::new(5), nudge });
+        let shared = shared(5);
         let (sender, seen) = unbounded();
         let watcher = Watcher { shared: Arc::clone(&shared) };
         let watch = Watch { inotify: None, shared, home: home.clone(), seen: sender };
         let thread = std::thread::spawn(move || watch.run());
-        assert_eq!(seen.recv().unwrap().planned, Planned::default());
+        assert_eq!(*seen.recv().unwrap().planned, Planned::default());
         fs::write(home.trigger(), "{\"name\":\"v2\",\"height\":5}").unwrap();
         // It may be looked at while it is being written.
         while seen.recv().unwrap().planned.upgrades.is_empty() {}
