@@ -5,6 +5,7 @@
 
 mod archives;
 mod backup;
+mod chain;
 mod control;
 mod docs;
 mod download;
@@ -12,7 +13,6 @@ mod fleet;
 mod homes;
 mod hooks;
 mod house;
-mod network;
 mod plans;
 mod recovery;
 mod rehearse;
@@ -20,7 +20,6 @@ mod restart;
 mod rig;
 mod rigs;
 mod rollback;
-mod rolling;
 mod rpc;
 mod signals;
 mod simnode;

@@ -4,10 +4,10 @@
 //! Turns with all there, with one dead, and around a change of the set are in `rolling`; so is a twin that seals while a
 //! validator comes back.
 
-use super::rig::fleet::{Fleet, H, PACE, cut_power, plan, wait_all, wait_sealing};
-use super::rig::sim::{Sim, SimNode, call, head, until, wait_head};
-use super::rig::visor::{Rig, Visor};
 use super::rolling::no_validator_was_missed;
+use crate::rig::fleet::{Fleet, H, PACE, cut_power, plan, wait_all, wait_sealing};
+use crate::rig::sim::{Sim, SimNode, call, head, until, wait_head};
+use crate::rig::visor::{Rig, Visor};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

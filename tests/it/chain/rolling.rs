@@ -1,8 +1,8 @@
 //! Validators of one chain, each under its own supervisor, all upgraded at one height: they take turns.
 
-use super::rig::fleet::{Fleet, H, wait_all};
-use super::rig::sim::{Sim, head, try_call, until, wait_head};
-use super::rig::visor::{Visor, send};
+use crate::rig::fleet::{Fleet, H, wait_all};
+use crate::rig::sim::{Sim, head, try_call, until, wait_head};
+use crate::rig::visor::{Visor, send};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
