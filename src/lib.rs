@@ -4,11 +4,19 @@
 //! # How it works
 //!
 //! ```text
-//!  signals ─┐
-//!  watcher ─┤  facts as `Event`s          decisions            effects
-//!  poller ──┼──────────────▶ supervisor ──▶ machine ──▶ Actions ──▶ child · jobs · journal · link
-//!  control ─┤   (one loop, owns the child)   (pure)                     │
-//!  worker ──┘◀────────────────── outcomes come back as Events ──────────┘
+//!  threads that know       the main thread                     threads that do
+//!
+//!  signals   a signal ─────┐                                ┌─▶ worker       one job at a time
+//!  minder    node's end ───┤ facts               Actions    │     rehearsal, download-ask, download-watch
+//!  watcher   plans ────────┤  ┌────────────┐ ┌─────────┐    ├─▶ recorder     journal, schedule, history
+//!  poller    heads ────────┼─▶│ supervisor │◀│ machine │────┼─▶ head-keeper  the newest block that counts
+//!    heads   by IPC        │  │ (loop,     │▶│ (pure)  │    ├─▶ locks        until the old node's are free
+//!  surveyor  the network ──┤  │  effects)  │ └─────────┘    ├─▶ post-upgrade the hook behind an upgrade
+//!  ports     node's ports ─┤  └────────────┘                ├─▶ sweeper      removes what a crash has left
+//!  control   requests ─────┘     child, link                └─▶ log          writes to stderr
+//!    control-peer              one for each caller
+//!
+//!  what these have done comes back to the loop as a fact
 //! ```
 //!
 //! Threads send facts, the machine decides, the supervisor performs. Nothing else decides; nothing else

@@ -279,6 +279,26 @@ fn every_test_that_the_crate_documentation_names_exists() {
     }
 }
 
+#[test]
+fn every_thread_is_in_the_diagram_of_the_crate_documentation() {
+    let diagram = read("src/lib.rs");
+    let diagram = diagram.split("```").nth(1).unwrap();
+    let sources: String =
+        ["src/supervisor", "src/upgrade"].into_iter().flat_map(files_below).map(read).collect();
+    let named = |call: &str| {
+        let names: Vec<String> =
+            sources.split(call).skip(1).filter_map(|rest| Some(rest.split('"').nth(1)?.to_owned())).collect();
+        names
+    };
+    let threads: Vec<String> = [named("start_thread("), named(".name(")].concat();
+    let threads: Vec<&String> =
+        threads.iter().filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')).collect();
+    assert!(threads.len() > 15, "{threads:?}");
+    for name in threads {
+        assert!(diagram.contains(name.as_str()), "the diagram lacks the thread {name}");
+    }
+}
+
 /// A comment opens with a noun or a verb and not with a question word, and names the actor instead of a pronoun.
 #[test]
 fn comments_and_documents_name_things_and_actors() {
