@@ -67,6 +67,18 @@ pub(super) fn show(validator: &Validator) -> String {
     text
 }
 
+/// Validators that one line has room for.
+const NAMED: usize = 5;
+
+/// Some of them by their addresses, and the number of the others.
+pub(super) fn show_some(validators: &[Validator]) -> String {
+    let mut words: Vec<String> = validators.iter().take(NAMED).map(show).collect();
+    if let Some(more) = validators.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        words.push(format!("and {more} more"));
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +86,14 @@ mod tests {
     fn order(height: u64, proposer: u8, sticky: bool) -> Order {
         let list = (1..=4).map(|n| [n; 20]).collect();
         Order { height, list, proposer: Some([proposer; 20]), until: Some(20), sticky }
+    }
+
+    #[test]
+    fn of_many_validators_a_line_names_some() {
+        let text = |n: u8| show_some(&(0..n).map(|n| [n; 20]).collect::<Vec<_>>());
+        assert_eq!(text(1), format!("0x{}", "00".repeat(20)));
+        assert_eq!(text(5).split(' ').count(), 5);
+        assert!(text(7).ends_with(&format!("{} and 2 more", "04".repeat(20))), "{}", text(7));
     }
 
     #[test]

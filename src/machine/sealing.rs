@@ -7,7 +7,7 @@
 
 use super::event::{Action, Failure, Level, Mode, Notice, OwnMark, Survey};
 use super::gates::RECENT;
-use super::order::show;
+use super::order::show_some;
 use super::quorum::margin;
 use super::record::{Block, NodeMark, Phase, Record, Turns};
 use super::state::{Next, Node, State, Why};
@@ -233,8 +233,9 @@ impl Machine {
             missing.push("the node does not tell its peers: serve `admin`".to_owned());
         }
         let is_new = self.is_new_at_the_fork(&self.record);
-        for validator in node.network.returning.unseen(survey).into_iter().filter(|_| !is_new) {
-            missing.push(format!("validator {} was not seen for 2 min", show(&validator)));
+        let unseen = node.network.returning.unseen(survey);
+        if !is_new && !unseen.is_empty() {
+            missing.push(format!("not seen for 2 min: {}", show_some(&unseen)));
         }
         // Without its peers a node stands still on any chain.
         if !self.lasts(survey, node.network.returning.contact_since) {

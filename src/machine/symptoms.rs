@@ -3,8 +3,8 @@
 //! A symptom never decides anything. It is logged when it shows, and again each minute while it lasts.
 
 use super::event::{Level, Survey};
-use super::gates::{SLOT, Seat, group_size, room, room_needed};
-use super::order::show;
+use super::gates::{SLOT, Seat, Validator, group_size, room, room_needed};
+use super::order::show_some;
 use super::quorum::quorum;
 use super::state::Node;
 use super::{Machine, Preparation, REMIND, Upgrade};
@@ -90,7 +90,7 @@ impl Machine {
             text.push_str(&format!("; {needed} of {} validators are needed", survey.sample.set.len()));
             let absent = absent(survey);
             if !absent.is_empty() {
-                text.push_str(&format!(", not there: {}", absent.join(" ")));
+                text.push_str(&format!(", not there: {}", show_some(&absent)));
             }
             let (round, left) = next_round(still, survey.round_timeout);
             text.push_str(&format!("; round {round} begins in {:.0} s", left.as_secs_f64()));
@@ -203,13 +203,13 @@ fn is_late(validators: usize, upgraded: usize, head: u64, (height, fork): (u64, 
 }
 
 /// The other validators that are not connected; where peers are not reported, those that do not seal.
-fn absent(survey: &Survey) -> Vec<String> {
+fn absent(survey: &Survey) -> Vec<Validator> {
     let there = |seat: &Seat| match &survey.connected {
         Some(connected) => connected.contains(&seat.validator),
         None => seat.sealing,
     };
     let others = survey.sample.set.iter().filter(|seat| Some(seat.validator) != survey.me);
-    others.filter(|seat| !there(seat)).map(|seat| show(&seat.validator)).collect()
+    others.filter(|seat| !there(seat)).map(|seat| seat.validator).collect()
 }
 
 /// The number of the next round and the time until it begins, for a height that began `since` ago. Each round has

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Upper bound on any wait.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The programs, and how often each measurement is repeated.
 #[derive(Debug, Clone)]
