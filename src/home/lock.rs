@@ -284,7 +284,7 @@ pub fn claim_dir(path: &Path, claim: Claim) -> Result<Option<File>> {
 
 /// A child that another thread has just forked holds our locks as well, until its exec: on a loaded machine that takes its
 /// time.
-const NEWBORN: Duration = Duration::from_secs(1);
+const NEWBORN: Duration = Duration::from_secs(3);
 
 /// That another process works on a directory.
 pub(crate) fn busy(path: &Path) -> Error {

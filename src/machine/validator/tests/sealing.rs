@@ -272,7 +272,7 @@ fn it_does_not_sign_below_the_record_or_where_one_is_unseen_or_a_sync_runs() {
     assert!(still(200, |_| {}).0 > 0);
     for (height, change, why) in [
         (150, (|_| {}) as fn(&mut Survey), "the head is 150 and has to be 200"),
-        (200, |s| s.connected = Some(vec![[2; 20], [3; 20]]), "validator 0x0404"),
+        (200, |s| s.connected = Some(vec![[2; 20], [3; 20]]), "not seen for 2 min: 0x0404"),
         (200, |s| s.syncing = true, "synchronises"),
         (200, |s| s.connected = None, "serve `admin`"),
     ] {
