@@ -535,6 +535,10 @@ impl Machine {
                 None => {}
             },
             Rested::Record(record, then, news) if time => self.save_and_tell(*record, then, news),
+            // The stop could not be recorded beside the backup that has failed.
+            Rested::GoOn if time && self.unwritten > 0 => {
+                self.save(self.record.clone(), AfterRecord::Upgrade)
+            }
             Rested::GoOn if time => {
                 self.go_on();
                 self.drive_working();

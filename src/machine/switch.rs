@@ -379,6 +379,10 @@ impl Machine {
         if self.goes_back() {
             return;
         }
+        if self.back.is_some() {
+            // The order waits for the journal, and the switch must not pass it.
+            return self.save(self.record.clone(), AfterRecord::Upgrade);
+        }
         match (job, end) {
             (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
                 self.tend_backups(now);

@@ -224,6 +224,37 @@ fn at_the_fork_the_backup_goes_on_without_a_journal() {
     assert_eq!(story.world.outcome_in_a_word(), "upgrades/v2 runs");
 }
 
+#[test]
+fn at_the_fork_a_stop_that_is_on_no_record_is_recorded_before_the_next_backup() {
+    let mut story = backing_up(Upgrade { fork_height: Some(H + 1), ..v2() });
+    story.only(Input::Fail(Class::Environment)).only(Input::Failed(Class::Environment));
+    story.only(Input::Tick).only(Input::Ok).check(&expect![[r#"
+        release                      → back up
+                                     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        record failed (Environment)  → error journal_not_written: it failed
+        failed(environment)          → error upgrade_set_back (history): backup: it failed; the chain is at the fork, so it is tried again in 930.0ms
+        (+930.0ms) tick: backoff     → record [genesis StoppedClean | v2 Stopped attempt=0 asked]
+        recorded                     → info journal_written: the record is durable again, after 1 failures
+                                     → back up
+    "#]]);
+}
+
+#[test]
+fn an_order_to_go_back_is_not_passed_by_the_switch_for_want_of_a_journal() {
+    for fork_height in [None, Some(H + 1)] {
+        let mut story = backing_up(Upgrade { fork_height, ..v2() });
+        for _ in 0..3 {
+            story.only(Input::Fail(Class::Environment)).only(Input::Tick);
+        }
+        story.only(Input::Fail(Class::Environment));
+        let order = Back { to: story.world.record.current.clone(), backup: None, force: true };
+        story.only(ask(Request::Rollback(order))).only(Input::Done).then(Input::Ok);
+        let told = story.take();
+        assert!(!told.contains("spawn upgrades/v2"), "{told}");
+        assert_eq!(story.world.outcome_in_a_word(), "genesis runs", "{told}");
+    }
+}
+
 /// The backup is of a node that has run on since, or of none: the stop is decided anew, and its end was not seen.
 #[test]
 fn after_a_crash_beside_a_backup_the_stop_was_not_finished() {
