@@ -3,9 +3,8 @@
 //! An action never returns a value; its outcome is a later event. Outcomes of the *prompt* actions
 //! ([`Action::Link`], [`Action::Inspect`], [`Action::Spawn`], and [`Action::Record`] with no node running) are delivered
 //! before any other event, so that between such an action and its outcome nothing else can happen, though a job that was
-//! started before goes on. A record that is
-//! written while a node runs takes its time, and anything may happen until its outcome is there: the node is not kept
-//! waiting for a disk.
+//! started before goes on. A record that is written while a node runs takes its time, and anything may happen until its
+//! outcome is there: the node is not kept waiting for a disk.
 
 use super::Policy;
 use super::gates::{Sample, Validator};

@@ -248,13 +248,13 @@ impl Machine {
     /// The stop for an upgrade cannot be recorded while its backup is being made: that ends, and the upgrade is put off.
     /// At the fork both go on.
     fn give_up_the_backup(&mut self, now: Instant, record: &Record, job: &Job) -> bool {
-        let is_of_use = record.upgrade.as_ref().is_some_and(|attempt| !self.fork_reached(attempt, now));
-        if is_of_use {
+        let may_leave = record.upgrade.as_ref().is_some_and(|attempt| !self.fork_reached(attempt, now));
+        if may_leave {
             self.record = record.clone();
             self.cancel_job();
             self.state = State::Working { job: job.clone(), begun: true };
         }
-        is_of_use
+        may_leave
     }
 
     /// Why there is no backup: one that was cancelled may have been so for want of a record.

@@ -304,9 +304,9 @@ impl Machine {
     /// of a write. Where the switch follows at once, its record says all that this one would.
     ///
     /// A backup begins at once, and the record is written beside it: it changes nothing but its own hidden directory, and
-    /// nothing follows from its end before the record is durable. After a crash until then the stop counts as unfinished,
-    /// as it does without a backup: the old node is started, its end counts as unclean, and the next start sweeps what was
-    /// copied. A backup that was finished is found again only where the data has not changed since.
+    /// nothing follows from its end but a record. After a crash until then the stop counts as unfinished, as it does without
+    /// a backup: the old node is started, its end counts as unclean, and the next start sweeps what was copied. A backup
+    /// that was finished is found again only where the data has not changed since.
     pub(super) fn go_on_with(&mut self, record: Record) {
         match record.upgrade.as_ref().and_then(|progress| self.work_before_switch(progress)) {
             None => {
@@ -314,8 +314,7 @@ impl Machine {
                 self.go_on();
             }
             Some(job @ Job::Backup(_)) if self.worker == Worker::Idle => {
-                self.worker = Worker::Busy;
-                self.actions.push(Action::Start(job.clone()));
+                self.start_job(&job);
                 self.save(record, AfterRecord::Backup(Box::new(job)));
             }
             Some(_) => self.save(record, AfterRecord::Upgrade),
@@ -335,6 +334,12 @@ impl Machine {
         self.state = State::Working { job, begun: false };
     }
 
+    /// Starts a job of an upgrade, for which the worker is free.
+    fn start_job(&mut self, job: &Job) {
+        self.worker = Worker::Busy;
+        self.actions.push(Action::Start(job.clone()));
+    }
+
     pub(super) fn drive_working(&mut self) {
         let State::Working { job, begun } = &mut self.state else { return };
         let (stop, back) = (self.wish == Wish::Stop, self.back.is_some());
@@ -344,8 +349,8 @@ impl Machine {
             (Worker::Idle, false) if back => drop(self.goes_back()),
             (Worker::Idle, false) => {
                 *begun = true;
-                self.worker = Worker::Busy;
-                self.actions.push(Action::Start(job.clone()));
+                let job = job.clone();
+                self.start_job(&job);
             }
             // The node is down: what was being prepared for later can wait.
             (Worker::Busy, begun) if stop || back || !begun => self.cancel_job(),

@@ -341,20 +341,11 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::super::Planned;
+    use super::super::tests::{home, name};
     use super::*;
     use serde_json::json;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path(), "node").unwrap();
-        (dir, home)
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
 
     fn schedule(home: &Home, text: &str) -> Result<()> {
         Agenda::edit(home, |agenda| agenda.schedule(text.parse().unwrap()))

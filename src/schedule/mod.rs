@@ -154,11 +154,24 @@ fn visit<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::home::Home;
     use crate::machine::{Ended, Outcome};
+    use crate::name::Name;
     use std::cell::Cell;
 
     thread_local! {
         pub(super) static VISITS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A home with nothing in it.
+    pub(super) fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        (dir, home)
+    }
+
+    pub(super) fn name(text: &str) -> Name {
+        text.parse().unwrap()
     }
 
     /// How often upgrades are looked at to validate, judge and show a plan of `n` of them.

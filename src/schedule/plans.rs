@@ -282,6 +282,7 @@ fn guard(path: &Path, meta: &fs::Metadata) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::name;
     use super::*;
     use serde_json::json;
     use std::os::unix::fs::PermissionsExt as _;
@@ -290,10 +291,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plans = Plans::new(dir.path().join("plans"));
         (dir, plans)
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
     }
 
     fn plan(called: &str) -> Plan {

@@ -126,25 +126,15 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{home, name};
     use super::*;
     use crate::machine::Origin;
     use crate::schedule::Plan;
     use std::fs;
 
-    fn home() -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path(), "node").unwrap();
-        (dir, home)
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
-
     #[test]
     fn a_schedule_that_is_damaged_meanwhile_still_says_what_it_said() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path(), "node").unwrap();
+        let (_dir, home) = home();
         Agenda::edit(&home, |agenda| agenda.schedule("v2:200".parse().unwrap())).unwrap();
         Agenda::edit(&home, |agenda| agenda.cancel(&"v3".parse().unwrap(), &[300])).unwrap();
         let mut reader = Reader::new(&home);

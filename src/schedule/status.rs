@@ -315,13 +315,10 @@ fn percent(part: usize, whole: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::name;
     use super::*;
     use crate::machine::{Claim, Origin};
     use serde_json::{Value, json};
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
 
     fn plan(upgrades: &[&str]) -> Plan {
         let mut plan = Plan::new(name("p"), "");

@@ -415,10 +415,12 @@ impl World {
         }
         let waits = self.pending.is_some() || self.awaiting || self.job.is_some();
         let runs = self.process.as_ref().is_some_and(|p| !p.orphan);
-        if let Some((Job::Backup(_), _)) = &self.job {
+        if let Some((Job::Backup(_), is_cancelled)) = &self.job {
             require(self.process.is_none(), "I2: no node beside a backup")?;
             let is_stopping = self.record.upgrade.as_ref().is_some_and(|p| p.phase == Phase::Stopping);
-            let is_written = self.unwritten || matches!(self.pending, Some(Action::Record(_)));
+            // One that failed is written again, or the backup ends.
+            let is_tried_again = self.unwritten && (deadline.is_some() || *is_cancelled);
+            let is_written = is_tried_again || matches!(self.pending, Some(Action::Record(_)));
             require(!is_stopping || is_written, "beside a backup the stop is recorded")?;
         }
         require(waits || runs || deadline.is_some(), "there is a way forward")

@@ -210,6 +210,7 @@ pub(super) fn ends(flow: &Flow, scene: &Scene, with_node: bool, what: &str) {
         let alive: Vec<_> = nodes.filter(|pid| is_alive(*pid)).collect();
         (alive == [visor.node()]).then_some(())
     });
+    assert_eq!(rig.traces().overlaps().len(), 0, "{what}");
     let starts = rig.traces().starts();
     assert!(!flow.node_stays || with_node || starts.len() == 1, "{what}: another node: {starts:?}");
     assert_eq!(visor.stop(), 0, "{what}");
