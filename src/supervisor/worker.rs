@@ -8,7 +8,7 @@ use crate::machine::{
     Ahead, Attempt, BackupMade, Class, Failure, HookEnd, Job, JobEnd, Ready, Tended, Upgrade,
 };
 use crate::name::Name;
-use crate::upgrade::backup::{Draft, MadeBy, Options, Purpose, State, Work};
+use crate::upgrade::backup::{Draft, MadeBy, Need, Options, Purpose, State, Work};
 use crate::upgrade::hook::{Hook, When};
 use crate::upgrade::prepare::Binaries;
 use crate::upgrade::rehearse::{self, Report};
@@ -158,11 +158,16 @@ impl Begun {
             };
             draft.go_ahead(work)?;
         }
-        let need = match &self.0 {
-            Some((_, draft)) => draft.check(work.home, work.options)?,
-            None => backup::check(work.home, work.options)?,
-        };
+        let need = self.check(name, work)?;
         Ok(Ahead { rest: Duration::from_secs(need.to_copy / work.options.rate.max(1)) })
+    }
+
+    /// Checks whether a backup for `name` is possible, beyond what was copied already.
+    fn check(&self, name: &Name, work: &Work<'_>) -> Result<Need> {
+        match &self.0 {
+            Some((own, draft)) if own == name => draft.check(work.home, work.options),
+            Some(_) | None => backup::check(work.home, work.options),
+        }
     }
 
     fn take(&mut self, name: &Name) -> Option<Draft> {
@@ -198,7 +203,7 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
     let mut work = Work { background, home, options: &options, cancel, progress: &mut progress };
     match job {
         Job::Prepare(upgrade) => {
-            let ready = prepare(upgrade, context, &work, swept);
+            let ready = prepare(upgrade, context, begun, &work, swept);
             JobEnd::Prepared(upgrade.name.clone(), ready.map_err(failed))
         }
         Job::Backup(progress) => {
@@ -234,12 +239,18 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
 }
 
 /// Prepares an upgrade. A backup that is not possible is better known now than when the node is down.
-fn prepare(upgrade: &Upgrade, context: &Context, work: &Work<'_>, swept: &Receiver<()>) -> Result<Ready> {
+fn prepare(
+    upgrade: &Upgrade,
+    context: &Context,
+    begun: &Begun,
+    work: &Work<'_>,
+    swept: &Receiver<()>,
+) -> Result<Ready> {
     let Context { config, home, binaries } = context;
     let ready = prepare::prepare(config, home, binaries, upgrade, work.cancel)?;
     if config.makes_backups() && home.data().exists() {
         await_space(swept, work.cancel);
-        backup::check(home, work.options)?;
+        begun.check(&upgrade.name, work)?;
     }
     Ok(ready)
 }
@@ -328,6 +339,7 @@ fn failed(job: &Job, failure: Failure) -> JobEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackupMethod;
 
     #[test]
     fn with_the_node_down_only_a_lack_of_space_waits_for_the_sweep() {
@@ -351,5 +363,30 @@ mod tests {
             (Err(lack(Class::Environment)), 1),
             "no space will come of a sweep that is over"
         );
+    }
+
+    #[test]
+    fn a_backup_that_is_partly_copied_needs_space_for_the_rest_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), "node").unwrap();
+        let tables = home.data().join("gwemix/chaindata");
+        std::fs::create_dir_all(&tables).unwrap();
+        std::fs::write(tables.join("MANIFEST-000002"), "").unwrap();
+        std::fs::write(tables.join("000001.sst"), vec![7; 5 << 20]).unwrap();
+        let cancel = Cancel::new().unwrap();
+        let options = Options { method: BackupMethod::Copy, ..Options::plain() };
+        let mut work = Work {
+            background: true,
+            home: &home,
+            options: &options,
+            cancel: &cancel,
+            progress: &mut |_, _| {},
+        };
+        let (v2, v3): (Name, Name) = ("v2".parse().unwrap(), "v3".parse().unwrap());
+        let mut begun = Begun::default();
+        begun.ahead(&v2, true, &mut work).unwrap();
+        // When its binary is prepared anew, as after a change of its plan, too little space must not be found.
+        let to_copy = |name| begun.check(name, &work).unwrap().to_copy;
+        assert_eq!((to_copy(&v2), to_copy(&v3)), (0, 5 << 20));
     }
 }
