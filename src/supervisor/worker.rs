@@ -373,6 +373,10 @@ mod tests {
         std::fs::create_dir_all(&tables).unwrap();
         std::fs::write(tables.join("MANIFEST-000002"), "").unwrap();
         std::fs::write(tables.join("000001.sst"), vec![7; 5 << 20]).unwrap();
+        let bodies = tables.join("ancient/chain/bodies.0000.cdat");
+        std::fs::create_dir_all(bodies.parent().unwrap()).unwrap();
+        std::fs::write(bodies.with_file_name("bodies.cidx"), "").unwrap();
+        std::fs::write(&bodies, vec![7; 1 << 20]).unwrap();
         let cancel = Cancel::new().unwrap();
         let options = Options { method: BackupMethod::Copy, ..Options::plain() };
         let mut work = Work {
@@ -384,9 +388,12 @@ mod tests {
         };
         let v2: Name = "v2".parse().unwrap();
         let mut begun = Begun::default();
-        assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 5 << 20);
+        assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 6 << 20);
         begun.ahead(&v2, true, &mut work).unwrap();
         // When its binary is prepared anew, as after a change of its plan, too little space must not be found.
         assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 0);
+        let mut grown = std::fs::File::options().append(true).open(&bodies).unwrap();
+        std::io::Write::write_all(&mut grown, &[7; 4096]).unwrap();
+        assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 4096, "what a file has grown by");
     }
 }

@@ -101,8 +101,11 @@ impl Source {
             let ways = self.ways_of(&item.path);
             !ways.reflink && !ways.hardlink
         };
-        let sizes = self.files().filter(is_new).filter(is_copied).map(|item| item.len().min(item.allocated));
-        sizes.map(|size| size.next_multiple_of(BLOCK)).sum()
+        let rest = |item: &Item| {
+            let known = there.and_then(|building| building.known(self, item)).unwrap_or(0);
+            (item.len() - known).min(item.allocated).next_multiple_of(BLOCK)
+        };
+        self.files().filter(is_new).filter(is_copied).map(rest).sum()
     }
 
     /// How many files, links and directories must be made beyond what is there already.
@@ -292,6 +295,16 @@ impl Building {
         self.made.insert(item.path.clone(), Made { kind, mode, stamp, method: Method::Copy, text });
     }
 
+    /// How much of a file is there already, where it has only grown since it was copied.
+    fn known(&self, source: &Source, item: &Item) -> Option<u64> {
+        let made = self.made.get(&item.path)?;
+        let has_grown = source.names.class(&item.path) == Class::Grows
+            && made.method == Method::Copy
+            && made.stamp.inode == item.stamp.inode
+            && (1..item.len()).contains(&made.stamp.len);
+        has_grown.then_some(made.stamp.len)
+    }
+
     /// The task for a file, if it needs one. A copy that has changed and cannot be appended to is removed first.
     fn task<'i>(&mut self, source: &Source, item: &'i Item) -> Option<Task<'i>> {
         if self.has(source, item) {
@@ -300,13 +313,8 @@ impl Building {
             return None;
         }
         let ways = source.ways_of(&item.path);
-        let known = self.made.remove(&item.path).and_then(|made| {
-            let has_grown = source.names.class(&item.path) == Class::Grows
-                && made.method == Method::Copy
-                && made.stamp.inode == item.stamp.inode
-                && (1..item.len()).contains(&made.stamp.len);
-            has_grown.then_some(made.stamp.len)
-        });
+        let known = self.known(source, item);
+        self.made.remove(&item.path);
         if known.is_none() {
             // A file that cannot be removed is in the way of its copy, which says so.
             let _ = remove(&self.root.join(&item.path), false);
