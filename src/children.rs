@@ -44,6 +44,30 @@ pub struct Owned {
     status: Option<ExitStatus>,
 }
 
+/// Names our process, and in it what one program of ours hands over to the next.
+pub const HANDOVER: &str = "WEMIXVISOR_HANDOVER";
+
+/// Variables that are meant for us and not for our children: those by which a service manager speaks to us, the one by which a
+/// supervisor hands over to the next, and those whose values may hold passwords.
+const PRIVATE: [&str; 9] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    HANDOVER,
+    "DAEMON_DOWNLOAD_PROXY",
+    "DAEMON_DOWNLOAD_URLS",
+];
+
+/// Has a child get our environment without what is meant for us alone.
+pub fn keep_private(command: &mut Command) {
+    for name in PRIVATE {
+        command.env_remove(name);
+    }
+}
+
 /// Spawns a child that belongs to the returned value.
 ///
 /// # Errors

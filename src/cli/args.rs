@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Run {
         args: Vec<OsString>,
     },
-    Status(StatusFormat),
+    Status(Shown),
     Stop,
     Restart,
     Detach,
@@ -127,12 +127,36 @@ pub(crate) enum Format {
     Json,
 }
 
+/// How the status is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(super) format: StatusFormat,
+    /// Again and again, until it is interrupted.
+    pub(super) watch: bool,
+    /// Whether the exit code says how healthy the node is.
+    pub(super) exit_code: bool,
+}
+
 /// The form of the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StatusFormat {
     Text,
     Json,
     Metrics,
+}
+
+fn shown(args: &mut Arguments, word: &str) -> Result<Shown> {
+    let format = match (args.contains("--json"), args.contains("--metrics")) {
+        (false, false) => StatusFormat::Text,
+        (true, false) => StatusFormat::Json,
+        (false, true) => StatusFormat::Metrics,
+        (true, true) => return Err(misused(word, "--json and --metrics exclude each other")),
+    };
+    let watch = args.contains("--watch");
+    if watch && format == StatusFormat::Metrics {
+        return Err(misused(word, "--metrics and --watch exclude each other"));
+    }
+    Ok(Shown { format, watch, exit_code: args.contains("--exit-code") })
 }
 
 /// Reads a command line, without the program's own name.
@@ -193,12 +217,7 @@ fn in_full(word: String, args: &Arguments) -> String {
 fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     Ok(match word {
         "init" => Command::Init { import: args.contains("--import"), binary: binary(args, word)? },
-        "status" => Command::Status(match (args.contains("--json"), args.contains("--metrics")) {
-            (false, false) => StatusFormat::Text,
-            (true, false) => StatusFormat::Json,
-            (false, true) => StatusFormat::Metrics,
-            (true, true) => return Err(misused(word, "--json and --metrics exclude each other")),
-        }),
+        "status" => Command::Status(shown(args, word)?),
         "stop" => Command::Stop,
         "restart" => Command::Restart,
         "detach" => Command::Detach,
@@ -409,7 +428,8 @@ mod tests {
     #[test]
     fn flags_of_ours_are_found_on_both_sides_of_a_command() {
         let invocation = read("--home /h status --json --daemon-name=gwemix --config c.yaml").unwrap();
-        assert_eq!(invocation.command, Command::Status(StatusFormat::Json));
+        let shown = Shown { format: StatusFormat::Json, watch: false, exit_code: false };
+        assert_eq!(invocation.command, Command::Status(shown));
         assert_eq!(invocation.config, Some("c.yaml".into()));
         let flags = [("--home", "/h"), ("--daemon-name", "gwemix")];
         assert_eq!(invocation.flags, flags.map(|(k, v)| (k.to_owned(), v.to_owned())));

@@ -37,7 +37,10 @@ pub const COMMANDS: &[Usage] = &[
     usage("init [BINARY]", "lay out the home, with BINARY as the first version of the node; or check it"),
     usage("init --import", "adopt a home that was laid out by Cosmovisor or the Go wemixvisor"),
     usage("run [--] [NODE ARGS...]", "run the node, and upgrade it when the time comes"),
-    usage("status [--json] [--metrics]", "show what is going on, for people, programs or Prometheus"),
+    usage(
+        "status [--json] [--metrics] [--watch] [--exit-code]",
+        "show what is going on, for people, programs or Prometheus; with --exit-code, 5 where something needs you",
+    ),
     usage("stop", "stop the node and the supervisor, and wait for both"),
     usage("restart", "stop the node and start it again"),
     usage("detach", "end the supervisor alone, and leave the node to the next one"),

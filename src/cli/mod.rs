@@ -79,7 +79,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     match command {
         Command::Run { args } => run::run(loaded, sources, home, args),
         Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
-        Command::Status(format) => show::status(&loaded.config, &home, format),
+        Command::Status(wanted) => show::status(&loaded.config, &home, &wanted),
         Command::Stop => done(home::stop(loaded.config, sources, home)),
         Command::Restart => done(home::restart(&home)),
         Command::Detach => done(home::detach(&home)),
@@ -187,6 +187,10 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 
 /// The same in one line, for what goes on.
 fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
+    print(&json_line(value))
+}
+
+fn json_line(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string(value).expect("results have only string keys");
-    print(&(printable_json(&text) + "\n"))
+    printable_json(&text) + "\n"
 }

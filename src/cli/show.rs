@@ -1,15 +1,15 @@
 //! `status`: what is going on, from the running supervisor or, without one, from the disk.
 
-use super::args::StatusFormat;
+use super::args::{Shown, StatusFormat};
 use super::forecast::{Now, grouped};
 use super::home::running_status;
 use super::stage::told_by;
-use super::{metrics, print, print_json};
+use super::{json_line, metrics, print, print_json, terminal};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NodeView, Phase, Target, UpgradeView, View};
+use crate::machine::{Activity, Attempt, NetworkView, NodeView, Phase, Target, UpgradeView, View};
 use crate::name::Name;
 use crate::printable::printable;
 use crate::schedule::Agenda;
@@ -19,24 +19,98 @@ use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
 
 /// The number of upgrades of which the turn is shown beside the table.
 const TURNS: usize = 5;
 
-pub(super) fn status(config: &Config, home: &Home, format: StatusFormat) -> Result<u8> {
-    let (status, exit) = match running_status(home)? {
-        Some(status) => (status, Exit::Ok),
-        None => (at_rest(config, home)?, Exit::NoSupervisor),
-    };
+/// How often a status that is watched is looked at again.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) fn status(config: &Config, home: &Home, wanted: &Shown) -> Result<u8> {
+    let code = if wanted.watch { watch(config, home, wanted.format)? } else { show_once(config, home, wanted.format)? };
+    match (code, Agenda::load(home)) {
+        (Health { runs: true, .. }, Err(damaged)) => Err(damaged),
+        (health, _) => Ok(if wanted.exit_code { health.judged() } else { health.runs() }.code()),
+    }
+}
+
+/// The outcome of a look, for the exit code.
+#[derive(Debug, Clone, Copy)]
+struct Health {
+    runs: bool,
+    halted: bool,
+    healthy: bool,
+}
+
+impl Health {
+    fn of(status: &Status) -> Health {
+        let view = &status.view;
+        let healthy = view.needs.is_empty() && status.problems.is_empty();
+        Health { runs: status.running, halted: view.halted.is_some(), healthy }
+    }
+
+    /// Whether a supervisor runs, and nothing more.
+    fn runs(self) -> Exit {
+        if self.runs { Exit::Ok } else { Exit::NoSupervisor }
+    }
+
+    /// The worst that there is to say.
+    fn judged(self) -> Exit {
+        match self {
+            Health { halted: true, .. } => Exit::Halted,
+            Health { runs: false, .. } => Exit::NoSupervisor,
+            Health { healthy: false, .. } => Exit::NotMet,
+            Health { .. } => Exit::Ok,
+        }
+    }
+}
+
+fn look(config: &Config, home: &Home) -> Result<Status> {
+    match running_status(home)? {
+        Some(status) => Ok(status),
+        None => at_rest(config, home),
+    }
+}
+
+fn show_once(config: &Config, home: &Home, format: StatusFormat) -> Result<Health> {
+    let status = look(config, home)?;
     match format {
-        StatusFormat::Text => print(&show(home, &status))?,
+        StatusFormat::Text => print(&show(home, &status, terminal::of_stdout(config).0))?,
         StatusFormat::Json => print_json(&status)?,
         StatusFormat::Metrics => print(&metrics::render(&status))?,
     }
-    match (exit, Agenda::load(home)) {
-        (Exit::Ok, Err(damaged)) => Err(damaged),
-        (exit, _) => Ok(exit.code()),
+    Ok(Health::of(&status))
+}
+
+/// Redrawn on a terminal; elsewhere, and as JSON, a line for every look that differs from the one before.
+fn watch(config: &Config, home: &Home, format: StatusFormat) -> Result<Health> {
+    let signals = terminal::signals()?;
+    let unwritten = |e| Error::new(Kind::Io, "write to stdout").because(e);
+    let redraws = format == StatusFormat::Text && io::stdout().is_terminal();
+    let screen = redraws.then(terminal::Screen::open).transpose().map_err(unwritten)?;
+    let mut last = String::new();
+    loop {
+        let status = look(config, home)?;
+        let text = match (&screen, format) {
+            (Some(_), _) => show(home, &status, terminal::of_stdout(config).0),
+            (None, StatusFormat::Json) => json_line(&status),
+            (None, StatusFormat::Text | StatusFormat::Metrics) => printable(&status.view.line()) + "\n",
+        };
+        match &screen {
+            Some(screen) => screen.draw(&text).map_err(unwritten)?,
+            None if text != last => print(&text)?,
+            None => {}
+        }
+        last = text;
+        if !terminal::goes_on(&signals, LOOK) {
+            drop(screen);
+            if redraws {
+                print(&last)?;
+            }
+            return Ok(Health::of(&status));
+        }
     }
 }
 
@@ -67,9 +141,12 @@ fn at_rest(config: &Config, home: &Home) -> Result<Status> {
 /// A line of the status: its label, and what it says.
 type Line = (&'static str, String);
 
-fn show(home: &Home, status: &Status) -> String {
+/// The status as text for lines of this width.
+fn show(home: &Home, status: &Status, width: usize) -> String {
     let view = &status.view;
-    let mut lines = what_runs(home, status);
+    let mut lines = vec![("health", health(status))];
+    lines.extend(what_runs(home, status));
+    lines.extend(next(view).map(|next| ("next", next)));
     lines.extend(under_way(view));
     lines.extend(outlook(view));
     for problem in &status.problems {
@@ -78,9 +155,67 @@ fn show(home: &Home, status: &Status) -> String {
         lines.extend(labels.zip(problem.lines().map(str::to_owned)));
     }
     // Text of nodes and files goes to a terminal here.
-    let text: String =
-        lines.iter().map(|(label, what)| format!("{label:<12}{}\n", printable(what))).collect();
-    text + "\n" + &upgrades(view, status.running, |name| told_by(home, &Target::Upgrade(name.clone())))
+    let lines = lines.iter().map(|(label, what)| (*label, printable(what)));
+    let text: String = lines.map(|(label, what)| folded(label, &what, width)).collect();
+    let told = |name: &Name| told_by(home, &Target::Upgrade(name.clone()));
+    text + "\n" + &upgrades_within(view, status.running, told, width)
+}
+
+/// The column at which the text of a line begins.
+const INDENT: usize = 12;
+
+/// A line with its label, folded between words where it is longer than `width`.
+fn folded(label: &str, what: &str, width: usize) -> String {
+    let room = width.saturating_sub(INDENT).max(20);
+    let mut text = format!("{label:<INDENT$}");
+    let mut used = 0;
+    for word in what.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            text += &format!("\n{:INDENT$}", "");
+            used = 0;
+        } else if used > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text += word;
+        used += length;
+    }
+    text + "\n"
+}
+
+/// Whether anything needs the operator.
+fn health(status: &Status) -> String {
+    let view = &status.view;
+    let problems = status.problems.iter().filter_map(|problem| problem.lines().next());
+    let mut needs = view.needs.iter().map(|need| need.text.as_str()).chain(problems);
+    let word = match (&view.halted, status.running) {
+        (Some(_), _) => "HALTED",
+        (None, false) => "no supervisor runs",
+        (None, true) => "NOT HEALTHY",
+    };
+    match (needs.next(), needs.count()) {
+        (None, _) if status.running => "healthy, nothing needs you".to_owned(),
+        (None, _) => word.to_owned(),
+        (Some(first), 0) => format!("{word}: {first}"),
+        (Some(first), more) => format!("{word}: {first}; and {more} more, below"),
+    }
+}
+
+/// The next upgrade and when it is due.
+fn next(view: &View) -> Option<String> {
+    let (plan, now) = (view.planned.first()?, now(view)?);
+    let left = match plan.blocks_left? {
+        0 => format!("due, {}", plan.why),
+        blocks => format!("in {} blocks, {}", grouped(blocks), now.when(plan.height)),
+    };
+    Some(format!("{} at {}: {left}", plan.name, grouped(plan.height)))
+}
+
+/// The moment of the head, from which is reckoned.
+fn now(view: &View) -> Option<Now> {
+    let period = Duration::from_millis(view.period_ms);
+    view.head.as_ref().map(|head| Now { head: head.height, period, time: SystemTime::now() })
 }
 
 /// The supervisor, the node and its head.
@@ -104,13 +239,28 @@ fn what_runs(home: &Home, status: &Status) -> Vec<Line> {
     if let Some(head) = &view.head {
         let hash =
             head.hash.as_deref().map(|h| format!(" ({}…)", h.get(..10).unwrap_or(h))).unwrap_or_default();
-        lines
-            .push(("head", format!("{}{hash}, a block every {:.1} s", head.height, seconds(view.period_ms))));
+        let age = view.head_age_ms.filter(|_| view.node.is_some());
+        let age = age.map(|ms| format!(", {:.0} s old", seconds(ms))).unwrap_or_default();
+        let every = format!("a block every {:.1} s", seconds(view.period_ms));
+        lines.push(("head", format!("{}{hash}{age}, {every}", head.height)));
     }
+    lines.extend(view.network.as_ref().map(|network| ("network", around(network))));
     if let Some(rpc_trouble) = &status.rpc_trouble {
         lines.push(("rpc", format!("the node tells no head: {rpc_trouble}")));
     }
     lines
+}
+
+/// The network around the node.
+fn around(network: &NetworkView) -> String {
+    let NetworkView { peers, connected, validators, live, quorum, spare } = network;
+    let peers = peers.map(|n| format!("{n} peers"));
+    let others = validators.saturating_sub(1);
+    let connected = connected.map(|n| format!("{n} of {others} other validators connected"));
+    let seal = (*validators > 0)
+        .then(|| format!("{live} of {validators} validators seal, {quorum} must, {spare} may still fail"));
+    let parts: Vec<String> = [peers, connected, seal].into_iter().flatten().collect();
+    parts.join("; ")
 }
 
 /// The work of the supervisor, and its troubles.
@@ -124,11 +274,16 @@ fn under_way(view: &View) -> Vec<Line> {
         };
         format!("{from} -> {to}: {}", stage(p))
     });
+    let step = view.remaining.as_ref().map(|left| {
+        let since = view.state_age_ms.map(|ms| show_duration(Duration::from_secs(ms / 1000)));
+        format!("{} for {}: {left}", view.state, since.unwrap_or_default())
+    });
     let silent = |reason| format!("the node does not sign until that is safe: {reason}");
     let lines = [
         ("failures", (view.failures > 0).then(|| format!("{} in a row", view.failures))),
         ("trouble", view.trouble.clone()),
         ("upgrading", upgrading),
+        ("step", step),
         ("backup", view.backup.clone()),
         ("silent", view.silent.as_ref().map(silent)),
         ("rollback", view.back.as_ref().map(|back| format!("to {}: {}", back.to, back.why))),
@@ -147,12 +302,7 @@ fn outlook(view: &View) -> Vec<Line> {
         });
         lines.push(("held", format!("{why}{}", record.unwrap_or_default())));
     }
-    let now = view.head.as_ref().map(|head| Now {
-        head: head.height,
-        period: Duration::from_millis(view.period_ms),
-        time: SystemTime::now(),
-    });
-    if let Some(now) = now {
+    if let Some(now) = now(view) {
         let overdue = view.planned.iter().filter(|plan| plan.overdue);
         lines.extend(overdue.map(|plan| ("ALARM", alarm(plan, now.head))));
         let turns = view.planned.iter().filter_map(|plan| Some((plan, plan.turn.as_ref()?)));
@@ -178,8 +328,34 @@ fn alarm(plan: &UpgradeView, head: u64) -> String {
     format!("{} has missed its deadline {deadline}, the head is {}{fork}: {why}", plan.name, grouped(head))
 }
 
+/// Planned and past upgrades for lines of this width: as a table where that fits, otherwise one below the other.
+fn upgrades_within(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>, width: usize) -> String {
+    let table = upgrades(view, running, &told);
+    if table.lines().all(|line| line.chars().count() <= width) {
+        return table;
+    }
+    let rows = rows(view, running, told);
+    let mut text = String::new();
+    for [name, height, when, origin, binary, why] in rows.into_iter().skip(1) {
+        text += &folded(&printable(&name), &printable(&format!("at {height}, {when}")), width);
+        let binary = if binary.is_empty() { binary } else { format!("binary {binary}, planned by {origin}") };
+        for line in [binary, why].iter().filter(|line| !line.is_empty()) {
+            text += &folded("", &printable(line), width);
+        }
+    }
+    text
+}
+
 /// Planned and past upgrades as a table; `told` is the version that a binary reports.
 pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> String {
+    match rows(view, running, told) {
+        rows if rows.len() == 1 => "no upgrades are planned\n".to_owned(),
+        rows => table(&rows),
+    }
+}
+
+/// The rows of that table, its head first.
+fn rows(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> Vec<[String; 6]> {
     let mut rows =
         vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];
     let blank = String::new;
@@ -216,10 +392,7 @@ pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Optio
         let how = format!("{}: {}", ended.outcome, ended.detail);
         rows.push([ended.name.to_string(), ended.height.to_string(), how, blank(), blank(), blank()]);
     }
-    if rows.len() == 1 {
-        return "no upgrades are planned\n".to_owned();
-    }
-    table(&rows)
+    rows
 }
 
 /// How far an upgrade is. Before the new binary is started there is no attempt to speak of.

@@ -62,6 +62,7 @@ mod event;
 pub mod gates;
 mod greeting;
 mod heads;
+mod health;
 mod hearing;
 mod identify;
 mod leaving;

@@ -2,6 +2,7 @@
 
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline};
+use super::health::head_age;
 use super::node::RELEASE;
 use super::record::{Attempt, Block, Ended, Rehearsal, Target, Version};
 use super::sealing::SIGN;
@@ -15,9 +16,16 @@ use std::time::Instant;
 /// The name, among those of gates, of the hold for an upgrade that cannot be backed up.
 const BACKUP: &str = "backup";
 
+/// The version of the form of a [`View`] as JSON.
+const SCHEMA: u32 = 1;
+
 /// A snapshot of everything worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
+    /// The version of the form of this snapshot as JSON. It grows where a field changes its meaning or goes; new fields may
+    /// come at any time.
+    #[serde(default)]
+    pub schema: u32,
     /// One word for where the supervisor is.
     pub state: Activity,
     /// The version that runs, or would.
@@ -26,8 +34,24 @@ pub struct View {
     pub node: Option<NodeView>,
     /// The last reported head, of this or the last node.
     pub head: Option<Block>,
+    /// For how long the node has reported no newer head, in milliseconds at the last event.
+    #[serde(default)]
+    pub head_age_ms: Option<u64>,
     /// The block period in milliseconds, measured.
     pub period_ms: u64,
+    /// The network around the node, where it was asked.
+    #[serde(default)]
+    pub network: Option<NetworkView>,
+    /// What the present step still needs, in words.
+    #[serde(default)]
+    pub remaining: Option<String>,
+    /// For how long the supervisor has been in this state, in milliseconds. The machine does not know it; the supervisor
+    /// adds it.
+    #[serde(default)]
+    pub state_age_ms: Option<u64>,
+    /// Everything that needs the operator, the worst first. The node is healthy where there is nothing.
+    #[serde(default)]
+    pub needs: Vec<SymptomView>,
     /// Failures in a row.
     pub failures: u32,
     /// The last warning or error, while no node runs.
@@ -127,6 +151,23 @@ pub struct NodeView {
     pub age_ms: u64,
 }
 
+/// The network as the node shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// The number of peers, if the node reports that.
+    pub peers: Option<usize>,
+    /// The number of other validators among them, if the node reports its peers.
+    pub connected: Option<usize>,
+    /// The number of validators that seal the next block.
+    pub validators: usize,
+    /// How many of them have sealed one of the last blocks.
+    pub live: usize,
+    /// How many must seal.
+    pub quorum: usize,
+    /// How many of those that seal could still fail.
+    pub spare: usize,
+}
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SymptomView {
@@ -212,6 +253,13 @@ pub struct Download {
     pub line: String,
 }
 
+impl UpgradeView {
+    /// Why it cannot be backed up, if that is known.
+    pub(super) fn backup_lack(&self) -> Option<&str> {
+        self.hold.as_deref().filter(|_| self.gates.iter().any(|gate| gate == BACKUP))
+    }
+}
+
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -282,7 +330,8 @@ impl Machine {
     #[must_use]
     pub fn view(&self) -> View {
         let forced = self.forced.iter().filter(|f| !self.schedule.iter().any(|u| u.name == f.name));
-        View {
+        let mut view = View {
+            schema: SCHEMA,
             state: self.activity(),
             version: self.version().clone(),
             node: self.node().map(|node| NodeView {
@@ -290,7 +339,12 @@ impl Machine {
                 age_ms: self.now.map_or(0, |now| millis(now.saturating_duration_since(node.since))),
             }),
             head: self.head.as_ref().map(|h| &h.block).or(self.heads.block()).cloned(),
+            head_age_ms: self.node().zip(self.now).and_then(|(node, now)| head_age(now, node)),
             period_ms: millis(self.period()),
+            network: self.network_view(),
+            remaining: self.remaining(),
+            state_age_ms: None,
+            needs: Vec::new(),
             failures: self.restarts.failures(),
             trouble: self.trouble.clone(),
             upgrade: self.record.upgrade.clone(),
@@ -312,7 +366,9 @@ impl Machine {
             backup: self.backups.last.clone(),
             planned: forced.chain(self.open()).map(|u| self.upgrade_view(u)).collect(),
             ended: self.record.ended.clone(),
-        }
+        };
+        view.needs = self.needs(&view);
+        view
     }
 
     /// The condition that a silent node waits for.
@@ -456,7 +512,8 @@ impl Machine {
     }
 
     /// One word for the state, as `status` shows it.
-    fn activity(&self) -> Activity {
+    #[must_use]
+    pub fn activity(&self) -> Activity {
         match &self.state {
             State::Born => Activity::Stopped,
             State::Clearing { .. } => Activity::WaitingForLocks,
@@ -478,6 +535,6 @@ impl Machine {
     }
 }
 
-fn millis(d: std::time::Duration) -> u64 {
+pub(super) fn millis(d: std::time::Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -62,6 +62,7 @@ impl Child {
         let note = launch::note(number).map_err(|e| environment(format!("name the boot: {e}")))?;
         let mut command = Command::new(binary);
         command.args(&launch.args).stdin(Stdio::null()).envs(launch.set.iter().cloned());
+        children::keep_private(&mut command);
         for name in &launch.hidden {
             command.env_remove(name);
         }

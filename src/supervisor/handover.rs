@@ -5,7 +5,7 @@
 //! descriptors open, which an environment variable names. If that fails, nothing has happened.
 
 use super::{control, signals};
-use crate::children;
+use crate::children::{self, HANDOVER};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::SupervisorLock;
@@ -23,8 +23,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 use std::time::Duration;
 
-/// Names our process, and in it the descriptors of the lock and of the socket.
-const NAME: &str = "WEMIXVISOR_HANDOVER";
 /// The option by which a program is asked whether it could go on with a journal of a version.
 pub const CAN_RESUME: &str = "--can-resume";
 /// How long the new program may take to say whether it can go on.
@@ -87,14 +85,14 @@ impl Seat {
         let (lock, socket) = (self.lock.as_fd(), self.socket.as_fd());
         let mut command = Command::new(path);
         command.arg0(name).args(args);
-        command.env(NAME, format!("{} {} {}", id(), lock.as_raw_fd(), socket.as_raw_fd()));
+        command.env(HANDOVER, format!("{} {} {}", id(), lock.as_raw_fd(), socket.as_raw_fd()));
         children::exec(&mut command, &[lock, socket])
     }
 }
 
 /// The descriptors that were handed over to this process, if any were. Our children have other process ids.
 fn inherited() -> Option<[i32; 2]> {
-    let value = env::var(NAME).ok()?;
+    let value = env::var(HANDOVER).ok()?;
     let mut numbers = value.split(' ').map(str::parse);
     let mut next = || numbers.next().and_then(std::result::Result::ok);
     let process: i32 = next()?;

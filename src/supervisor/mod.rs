@@ -36,6 +36,7 @@ mod poller;
 mod ports;
 mod recorder;
 mod release;
+mod service;
 mod signals;
 mod surveyor;
 mod turn;
@@ -53,7 +54,7 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::home::durable::Rubbish;
 use crate::home::{launch, space};
-use crate::machine::{self, Ask, Ending, Event, Facts, Failure, Level, Machine, Notice};
+use crate::machine::{self, Activity, Ask, Ending, Event, Facts, Failure, Level, Machine, Notice};
 use crate::name::Name;
 use crate::schedule::Planned;
 use crate::sorted::Set;
@@ -70,6 +71,7 @@ use poller::Poller;
 use ports::Ports;
 use recorder::{Recorder, Written};
 use release::Release;
+use service::{Service, Standing};
 use signals::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -125,6 +127,7 @@ fn supervise(
     args: Vec<OsString>,
     order: Option<machine::Request>,
 ) -> Result<End> {
+    let service = Service::connect();
     // First of all, since much is verified before the loop begins: a signal that comes meanwhile waits for it.
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
@@ -176,6 +179,8 @@ fn supervise(
         notices: Vec::new(),
         release,
         head_keeper: HeadKeeper::start(home)?,
+        service,
+        stage: (Activity::Stopped, Instant::now()),
         end: None,
     };
     if let Some(what) = order {
@@ -258,6 +263,9 @@ struct Supervisor {
     notices: Vec<Notice>,
     release: Release,
     head_keeper: HeadKeeper,
+    service: Service,
+    /// The state that was seen last, and since when.
+    stage: (Activity, Instant),
     end: Option<End>,
 }
 
@@ -274,13 +282,15 @@ impl Supervisor {
                 self.worker.end();
                 return end;
             }
-            let turn = channels.next(self.machine.deadline().map(|(when, _)| when));
+            let wake = self.machine.deadline().map(|(when, _)| when);
+            let turn = channels.next(wake.into_iter().chain(self.service.deadline()).min());
             let (begun, name) = (Instant::now(), turn.name());
             self.handle(turn);
             let took = begun.elapsed();
             if took > SLOW_TURN {
                 log::warn!("event=slow_turn about={name} took={took:.0?}");
             }
+            self.tell_service();
         }
     }
 
@@ -311,7 +321,22 @@ impl Supervisor {
         // After the machine's turn, so that it never delays a start.
         self.recorder.settle();
         self.poller.pace(self.machine.pace());
+        let activity = self.machine.activity();
+        if activity != self.stage.0 {
+            self.stage = (activity, Instant::now());
+        }
         self.write_history();
+    }
+
+    /// Tells the service manager where we are, if there is one.
+    fn tell_service(&mut self) {
+        let machine = &self.machine;
+        self.service.tell(Instant::now(), || Standing {
+            is_ready: machine.is_ready(),
+            is_ending: machine.is_ending(),
+            takes_its_time: machine.takes_its_time(),
+            line: machine.view().line(),
+        });
     }
 
     fn signalled(&mut self, signal: Signal) {
@@ -361,6 +386,7 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
+        self.service.reloading();
         let fits = |loaded: Loaded| loaded.check_args(&self.args).0.into_result().map(|()| loaded);
         let loaded = match Config::load(&self.sources).and_then(fits) {
             Ok(loaded) => loaded,
@@ -474,6 +500,7 @@ impl Supervisor {
     fn status(&self) -> Status {
         let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
+        view.state_age_ms = u64::try_from(self.stage.1.elapsed().as_millis()).ok();
         for plan in &mut view.planned {
             plan.download = self.context.binaries.downloads.of(&plan.name);
         }

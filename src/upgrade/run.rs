@@ -73,10 +73,6 @@ pub enum End {
 const KEPT: usize = 32 * 1024;
 /// How long a killed process may take to vanish before we leave it behind.
 const VANISH: Duration = Duration::from_secs(30);
-/// Variables with which a service manager informs a process about itself, not meant for its children.
-const PRIVATE: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-
 /// Runs a program to its end. The calling thread must live on until then (PR_SET_PDEATHSIG).
 ///
 /// # Errors
@@ -104,9 +100,7 @@ fn spawn(program: &Program<'_>) -> io::Result<(PipeReader, Owned)> {
     let mut command = Command::new(program.path);
     command.args(program.args).current_dir(program.dir).process_group(0);
     if program.inherit {
-        for name in PRIVATE {
-            command.env_remove(name);
-        }
+        children::keep_private(&mut command);
     } else {
         command.env_clear();
         command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));

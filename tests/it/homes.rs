@@ -303,3 +303,22 @@ fn no_command_waits_for_a_pipe_where_a_file_belongs() {
         }
     }
 }
+
+#[test]
+fn the_man_page_has_every_field_of_the_status() {
+    let rig = Rig::new();
+    let output = rig.output(&["status", "--json", "--exit-code"]);
+    assert_eq!(output.status.code(), Some(3));
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["schema"], 1);
+    let page = include_str!("../../man/wemixvisor.1");
+    let section = page.split(".Sh STATUS AS JSON").nth(1).unwrap().split(".Sh ").next().unwrap();
+    let items = section.lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let mut named: Vec<&str> = items.flat_map(|names| names.split(" , ")).collect();
+    // It is there only while it waits.
+    named.retain(|name| *name != "back");
+    named.sort_unstable();
+    let mut fields: Vec<&String> = status.as_object().unwrap().keys().collect();
+    fields.sort_unstable();
+    assert_eq!(fields, named);
+}

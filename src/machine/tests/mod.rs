@@ -14,6 +14,7 @@ mod world;
 mod backups;
 mod crashes;
 mod failures;
+mod health;
 mod operator;
 mod plans;
 mod random;
