@@ -29,7 +29,11 @@ const TURNS: usize = 5;
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn status(config: &Config, home: &Home, wanted: &Shown) -> Result<u8> {
-    let code = if wanted.watch { watch(config, home, wanted.format)? } else { show_once(config, home, wanted.format)? };
+    let code = if wanted.watch {
+        watch(config, home, wanted.format)?
+    } else {
+        show_once(config, home, wanted.format)?
+    };
     match (code, Agenda::load(home)) {
         (Health { runs: true, .. }, Err(damaged)) => Err(damaged),
         (health, _) => Ok(if wanted.exit_code { health.judged() } else { health.runs() }.code()),
@@ -329,7 +333,12 @@ fn alarm(plan: &UpgradeView, head: u64) -> String {
 }
 
 /// Planned and past upgrades for lines of this width: as a table where that fits, otherwise one below the other.
-fn upgrades_within(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>, width: usize) -> String {
+fn upgrades_within(
+    view: &View,
+    running: bool,
+    told: impl Fn(&Name) -> Option<String>,
+    width: usize,
+) -> String {
     let table = upgrades(view, running, &told);
     if table.lines().all(|line| line.chars().count() <= width) {
         return table;
@@ -461,6 +470,7 @@ mod tests {
                 rpc_trouble: None,
                 problems,
             },
+            usize::MAX,
         );
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");

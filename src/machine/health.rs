@@ -77,7 +77,10 @@ impl Machine {
         }
         for plan in &view.planned {
             if plan.overdue {
-                need("deadline_passed", format!("upgrade {} has missed its deadline: {}", plan.name, plan.why));
+                need(
+                    "deadline_passed",
+                    format!("upgrade {} has missed its deadline: {}", plan.name, plan.why),
+                );
             } else if let Some(why) = plan.hold.as_ref().filter(|_| plan.binary == BinaryState::Failed) {
                 need("upgrade_not_ready", format!("the binary of {} is not ready: {why}", plan.name));
             } else if let Some(lack) = plan.backup_lack() {

@@ -106,7 +106,7 @@ pub use resolve::{Decision, Refused, may_retry_with, resolve};
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
 pub use upgrade::{Origin, Upgrade};
-pub use view::{Activity, BinaryState, Download, NodeView, UpgradeView, View};
+pub use view::{Activity, BinaryState, Download, NetworkView, NodeView, UpgradeView, View};
 #[cfg(test)]
 pub use {
     record::Turns,

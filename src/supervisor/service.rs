@@ -162,7 +162,8 @@ mod tests {
 
         fn heard(&self) -> Vec<String> {
             let mut buffer = [0; 1024];
-            let next = || self.0.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
+            let next =
+                || self.0.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
             std::iter::from_fn(next).collect()
         }
     }
@@ -183,7 +184,11 @@ mod tests {
         service.tell(now, || standing("running\nhalted"));
         assert_eq!(manager.heard(), ["READY=1", "STATUS=running halted"]);
         // A node that is down for an upgrade was ready all the same.
-        service.tell(now, || Standing { is_ready: false, takes_its_time: true, ..standing("running\nhalted") });
+        service.tell(now, || Standing {
+            is_ready: false,
+            takes_its_time: true,
+            ..standing("running\nhalted")
+        });
         assert!(manager.heard().is_empty());
         assert_eq!(service.deadline(), None);
     }
