@@ -173,12 +173,13 @@ fn folded(label: &str, what: &str, width: usize) -> String {
     let room = width.saturating_sub(INDENT).max(20);
     let mut text = format!("{label:<INDENT$}");
     let mut used = 0;
-    for word in what.split(' ') {
+    for (number, word) in what.split(' ').enumerate() {
         let length = word.chars().count();
-        if used > 0 && used + 1 + length > room {
+        let is_full = used > 0 && used + 1 + length > room;
+        if is_full {
             text += &format!("\n{:INDENT$}", "");
             used = 0;
-        } else if used > 0 {
+        } else if number > 0 {
             text.push(' ');
             used += 1;
         }

@@ -123,7 +123,8 @@ impl Machine {
             }
             State::Running(node) if self.record.upgrade.is_some() => Some(self.probation_left(now, node)),
             State::Resting { until, .. } => {
-                Some(format!("next try in {} s", until.saturating_duration_since(now).as_secs()))
+                let left = until.saturating_duration_since(now);
+                Some(format!("next try in {} s", left.as_millis().div_ceil(1000)))
             }
             _ => None,
         }
