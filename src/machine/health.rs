@@ -108,7 +108,7 @@ impl Machine {
         })
     }
 
-    /// What the present step still needs, in words.
+    /// The rest of the present step, in words.
     pub(super) fn remaining(&self) -> Option<String> {
         let now = self.now?;
         match &self.state {

@@ -42,7 +42,7 @@ pub struct View {
     /// The network around the node, where it was asked.
     #[serde(default)]
     pub network: Option<NetworkView>,
-    /// What the present step still needs, in words.
+    /// The rest of the present step, in words.
     #[serde(default)]
     pub remaining: Option<String>,
     /// For how long the supervisor has been in this state, in milliseconds. The machine does not know it; the supervisor

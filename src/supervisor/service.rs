@@ -1,4 +1,4 @@
-//! What a service manager that speaks systemd's protocol is told: one datagram for each change, to the socket that
+//! Reports to a service manager that speaks the protocol of systemd: one datagram for each change, to the socket that
 //! `NOTIFY_SOCKET` names (sd_notify(3)). Without that variable nothing of this happens.
 //!
 //! The loop itself sends the signs of life, so that a loop that hangs is noticed. A datagram that the manager does not take
@@ -19,7 +19,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(20);
 /// The longest status line, in characters.
 const LONGEST: usize = 200;
 
-/// What the manager may know of us.
+/// The facts that the manager gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     /// Whether the node is in service.
