@@ -249,7 +249,7 @@ mod tests {
             live: validators.iter().filter(|member| member.live).count(),
             live_rounds: Some(RoundMetrics { round_changes: Some(7), timeouts: Some(3), heights: None }),
             validators,
-            ..ConsensusState::down()
+            ..ConsensusState::default()
         };
         let gate = Gate::Quorum { live: 3, validators: 4, needed: 3, without_us: 2 };
         let turn = Gate::Turn { head: 1, group: 1, groups: 4, opens_at: 1000 };
