@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
-use crate::machine::{Decision, NodeMark, Record};
+use crate::machine::{Decision, NodeMark, Record, Restore};
 use crate::name::Name;
 use crate::sorted;
 use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Purpose, State, Work};
@@ -166,7 +166,7 @@ fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Forma
     }
     // Recorded before the data is exchanged: a node that goes on from older data must not sign where it has signed.
     let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
-    hand.decide(Decision::Restore { force: force.is_given(), silent })?;
+    hand.decide(Decision::Restore(Restore { force: force.is_given(), silent }))?;
     let options = Options::new(config);
     let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
     if format == Format::Json {

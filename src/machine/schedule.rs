@@ -42,10 +42,10 @@ pub struct Claim {
 
 /// Unites what is planned.
 ///
-/// Where the same upgrade is planned more than once, the first of `planned` lends it its text; whatever
-/// only one of them knows (digest, fork height, places of binaries) the united one has; the earlier
-/// deadline and the more careful `data_compat` count. Its origin is the trigger file, if that is one of
-/// them, since a node that stops by itself has named it there; otherwise it is that of the first.
+/// Where the same upgrade is planned more than once, the first of `planned` gives its text; a digest, fork height or place
+/// of a binary that only one of them has is taken over; the earlier deadline and the more careful `data_compat` count. The
+/// origin is the trigger file, if it is among them, since a node that stops by itself has named the upgrade there;
+/// otherwise it is that of the first.
 ///
 /// An upgrade that was cancelled at its height, or has ended at it in whichever way, is left out. One
 /// that was applied at another height, or lies below an upgrade that was applied, is refused.
@@ -63,10 +63,10 @@ pub fn merge(
         if cancelled.contains(&(&upgrade.name, upgrade.height)) {
             continue;
         }
-        match past.verdict(&upgrade) {
-            Verdict::Settled => {}
-            Verdict::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
-            Verdict::Open => open.push(upgrade),
+        match past.standing(&upgrade) {
+            Standing::Settled => {}
+            Standing::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
+            Standing::Open => open.push(upgrade),
         }
     }
 
@@ -98,7 +98,7 @@ pub(super) struct Past<'a> {
     last_applied: Option<&'a Ended>,
 }
 
-enum Verdict {
+enum Standing {
     Open,
     Settled,
     Refused(String),
@@ -115,14 +115,14 @@ impl<'a> Past<'a> {
 
     /// Whether there is still something to do for this upgrade.
     pub(super) fn leaves_open(&self, upgrade: &Upgrade) -> bool {
-        matches!(self.verdict(upgrade), Verdict::Open)
+        matches!(self.standing(upgrade), Standing::Open)
     }
 
-    fn verdict(&self, upgrade: &Upgrade) -> Verdict {
+    fn standing(&self, upgrade: &Upgrade) -> Standing {
         match self.by_name.get(&upgrade.name) {
-            Some(same) if same.height == upgrade.height => return Verdict::Settled,
+            Some(same) if same.height == upgrade.height => return Standing::Settled,
             Some(same) if same.outcome == Outcome::Applied => {
-                return Verdict::Refused(format!("it was applied already, for height {}", same.height));
+                return Standing::Refused(format!("it was applied already, for height {}", same.height));
             }
             // It failed at another height; this is a new attempt.
             Some(_) | None => {}
@@ -130,9 +130,9 @@ impl<'a> Past<'a> {
         match self.last_applied {
             Some(last) if upgrade.height <= last.height => {
                 let why = format!("{} was applied already, for height {}", last.name, last.height);
-                Verdict::Refused(why)
+                Standing::Refused(why)
             }
-            Some(_) | None => Verdict::Open,
+            Some(_) | None => Standing::Open,
         }
     }
 }

@@ -69,6 +69,11 @@ impl Upgrade {
     }
 }
 
+/// Whether a chain at this head comes to the fork with its next block, or has: a binary that lacks the fork cannot follow.
+pub(super) fn is_at_fork(head: u64, fork: u64) -> bool {
+    head.saturating_add(1) >= fork
+}
+
 /// One upgrade from several of the same name.
 ///
 /// # Errors

@@ -133,7 +133,7 @@ fn a_new_binary_that_never_seals_is_told_to_and_rolled_back() {
     let mut visors = fleet.run_all();
     let told = visors[MUTE].wait(&["event=told_to_seal", "no block since"]);
     let failed = visors[MUTE].wait_outcome("v2", "rolled-back");
-    assert!(failed.contains("though it was told to"), "{failed}");
+    assert!(failed.contains("though it was ordered to"), "{failed}");
     wait_all(&mut visors[..MUTE]);
     let home = &fleet.homes[MUTE];
     assert_eq!(home.current(), "genesis");
