@@ -206,7 +206,10 @@ fn variables_of_other_supervisors_work_or_are_explained() {
         ]
     );
     let both = case.env("DAEMON_UNSAFE_SKIP_BACKUP", "false");
-    assert_eq!(both.problems(), ["DAEMON_UNSAFE_SKIP_BACKUP: it says another value than UNSAFE_SKIP_BACKUP"]);
+    assert_eq!(
+        both.problems(),
+        ["DAEMON_UNSAFE_SKIP_BACKUP: its value differs from that of UNSAFE_SKIP_BACKUP"]
+    );
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn a_record_that_could_not_be_written_is_put_back_by_the_next_settling() {
     assert_eq!(journal.write(&under_way(2, Phase::Stopping)).unwrap_err().kind(), Kind::Io);
     journal.settle().unwrap_err();
     // It reached the disk all the same.
-    writable.write(1, 2, &encode(&under_way(2, Phase::Stopping))).unwrap();
+    writable.write(1, 2, &json_line(&under_way(2, Phase::Stopping))).unwrap();
     journal.slots = writable;
     journal.settle().unwrap();
     assert_eq!(read(&home), record(1));
@@ -364,7 +364,7 @@ fn nothing_readable_halts_and_says_what_to_do() {
 #[test]
 fn two_different_records_of_one_number_prove_nothing() {
     let (_dir, home, journal) = at_rest();
-    journal.slots.write(1, 1, &encode(&record(2))).unwrap();
+    journal.slots.write(1, 1, &json_line(&record(2))).unwrap();
     let err = Journal::open(&home).unwrap_err();
     assert!(err.kind() == Kind::Halted && err.to_string().contains("sequence number 1"), "{err}");
 }
