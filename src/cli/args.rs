@@ -363,17 +363,6 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_is_gone_is_ours_to_explain() {
-        for (line, flag, value) in [
-            ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
-            ("run --leave-before-stop --mine", "--leave-before-stop", "true"),
-        ] {
-            assert_eq!(read(line).unwrap().flags, [(flag.to_owned(), value.to_owned())]);
-            assert_eq!(run_args(line), ["--mine"]);
-        }
-    }
-
-    #[test]
     fn the_nodes_arguments_are_left_alone() {
         assert_eq!(run_args("run --datadir x --mine"), ["--datadir", "x", "--mine"]);
         assert_eq!(run_args("run -- --home x -- y"), ["--home", "x", "--", "y"]);

@@ -233,51 +233,6 @@ impl Key {
     }
 }
 
-/// A key that the program once had.
-#[derive(Debug)]
-pub struct Dropped {
-    /// Its name in `config.yaml`.
-    pub name: &'static str,
-    /// Whether its flag could stand without a value.
-    pub is_switch: bool,
-    /// Why it is gone.
-    pub why: &'static str,
-}
-
-/// Keys that are gone. One that is still configured gets an explanation instead of a guess at what was meant: its
-/// author relies on it.
-pub static DROPPED: &[Dropped] = &[
-    Dropped {
-        name: "slot_blocks",
-        is_switch: false,
-        why: "the length of a turn is a constant of the protocol now, 24 blocks, since all validators must agree on it",
-    },
-    Dropped {
-        name: "avoid_own_proposal",
-        is_switch: true,
-        why: "a validator never stops next to a block of its own any more, so there is nothing to choose",
-    },
-    Dropped {
-        name: "leave_before_stop",
-        is_switch: true,
-        why: "a validator leaves its peers just before every stop now, which costs no blocks",
-    },
-];
-
-impl Dropped {
-    /// The key of an environment variable.
-    pub fn of_env(name: &str) -> Option<&'static Dropped> {
-        let name = name.strip_prefix("DAEMON_")?;
-        DROPPED.iter().find(|key| key.name.eq_ignore_ascii_case(name))
-    }
-
-    /// The key of a flag, with or without its dashes.
-    pub fn of_flag(flag: &str) -> Option<&'static Dropped> {
-        let bare = flag.strip_prefix("--").unwrap_or(flag);
-        DROPPED.iter().find(|key| key.name.replace('_', "-") == bare)
-    }
-}
-
 /// The key of a name as in `config.yaml`.
 pub fn named(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)

@@ -4,7 +4,7 @@
 //! looked at in [`super::check`].
 
 use super::check;
-use super::keys::{self, Config, DROPPED, Dropped, KEYS, Key};
+use super::keys::{self, Config, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
@@ -139,9 +139,6 @@ impl Loader {
                     self.problems.add(Problem::new(key.flag(), "it is given twice"));
                 }
                 Some(key) => layer.push((key, Origin::Flag(key.flag()), Raw::text(text))),
-                None if let Some(dropped) = Dropped::of_flag(name) => {
-                    self.problems.add(gone(name, dropped));
-                }
                 None => {
                     let unknown = Problem::new(name, "there is no such flag");
                     let near = keys::nearest(name, KEYS.iter().map(Key::flag));
@@ -171,12 +168,7 @@ impl Loader {
                 None => self.problems.add(Problem::new(name, "its value is not UTF-8 text")),
             }
         }
-        for (name, value) in env {
-            match name.to_str().filter(|_| !value.is_empty()).and_then(Dropped::of_env) {
-                Some(dropped) => self.problems.add(gone(name.display(), dropped)),
-                None => self.warnings.extend(foreign(name)),
-            }
-        }
+        self.warnings.extend(env.iter().filter_map(|(name, _)| foreign(name)));
         layer
     }
 
@@ -196,9 +188,6 @@ impl Loader {
             match keys::named(&name) {
                 Some(_) if raw.data == Data::Unset => {}
                 Some(key) => layer.push((key, origin, raw)),
-                None if let Some(dropped) = DROPPED.iter().find(|key| key.name == name) => {
-                    self.problems.add(gone(origin, dropped));
-                }
                 None => {
                     let unknown = Problem::new(origin, format!("there is no key {name}"));
                     let near = keys::nearest(&name, KEYS.iter().map(|key| key.name));
@@ -273,11 +262,6 @@ fn foreign(name: &OsStr) -> Option<Problem> {
         _ => return Some(suggest(warning(), keys::nearest(name, KEYS.iter().map(Key::env)).as_deref())),
     };
     Some(warning().hint(instead))
-}
-
-/// A key that is still configured though the program has it no more.
-fn gone(place: impl fmt::Display, key: &Dropped) -> Problem {
-    Problem::new(place, format!("{}: {}", key.name, key.why)).hint("remove it")
 }
 
 fn suggest(problem: Problem, near: Option<&str>) -> Problem {

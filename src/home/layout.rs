@@ -190,11 +190,6 @@ impl Home {
         self.state().join("journal")
     }
 
-    /// The two files in which older builds kept the journal.
-    pub fn old_journals(&self) -> [PathBuf; 2] {
-        ["journal.json", "journal.prev.json"].map(|name| self.state().join(name))
-    }
-
     /// `state/head`: the head record.
     pub fn head(&self) -> PathBuf {
         self.state().join("head")

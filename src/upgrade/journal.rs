@@ -79,17 +79,13 @@ const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Journal {
-    /// Whether there is any trace of a journal, including that of an older build.
+    /// Whether there is a journal.
     ///
     /// # Errors
     /// If that is unknown: a file that may not be seen may be there.
     pub fn exists(home: &Home) -> Result<bool> {
-        for path in home.old_journals().iter().chain([&home.journal()]) {
-            if found(fs::symlink_metadata(path)).doing("inspect", path)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let path = home.journal();
+        Ok(found(fs::symlink_metadata(&path)).doing("inspect", &path)?.is_some())
     }
 
     /// Begins the journal of a home that has none.
@@ -212,7 +208,7 @@ struct Judged {
 fn open(home: &Home, access: Access) -> Result<Slots> {
     match Slots::open(&home.journal(), FORMAT, access) {
         Ok(Some(slots)) => Ok(slots),
-        Ok(None) => Err(missing(home)),
+        Ok(None) => Err(lost(home, "it is missing".to_owned())),
         Err(e) if e.kind() == Kind::BadInput => Err(lost(home, "it is not a regular file".to_owned())),
         Err(e) => Err(e),
     }
@@ -279,19 +275,6 @@ fn bad_slot(home: &Home, why: &str) -> Error {
     Error::new(Kind::BadInput, "a slot of the journal is damaged, the other one serves")
         .at(home.journal().display())
         .because(why)
-}
-
-fn missing(home: &Home) -> Error {
-    match home.old_journals().into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
-        Some(old) => Error::new(Kind::Halted, "the journal was written by an older build of wemixvisor")
-            .at(old.display())
-            .because("this build keeps it in another file and does not read that one")
-            .hint(
-                "let the older build finish the upgrade that is under way, and stop it; then move the directory \
-                 `state` away and run `wemixvisor init --import`",
-            ),
-        None => lost(home, "it is missing".to_owned()),
-    }
 }
 
 /// How an operator goes on without a journal.

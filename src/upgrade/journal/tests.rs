@@ -400,22 +400,6 @@ fn a_newer_format_halts_instead_of_being_passed_over() {
 }
 
 #[test]
-fn a_journal_of_an_older_build_is_named_and_not_replaced() {
-    let (_dir, home) = home();
-    fs::write(&home.old_journals()[1], "{}").unwrap();
-    assert!(Journal::exists(&home).unwrap());
-    Journal::create(&home, &record(1)).unwrap_err();
-    fs::write(&home.old_journals()[0], "{}").unwrap();
-    for err in [Journal::open(&home).unwrap_err(), Journal::read(&home).unwrap_err()] {
-        assert_eq!(err.kind(), Kind::Halted);
-        let text = err.to_string();
-        for part in ["older build", "journal.json", "init --import"] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
-}
-
-#[test]
 fn a_write_takes_no_block_of_the_disk() {
     use std::os::unix::fs::MetadataExt as _;
     let (_dir, home, mut journal) = at_rest();
