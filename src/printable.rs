@@ -1,9 +1,9 @@
-//! Text that others have written, made fit to be shown.
+//! Text of other programs and people, made safe to show.
 //!
 //! A plan, a path or an answer of a node may hold characters that move the cursor, end a line or turn the
-//! direction of writing. On the operator's terminal they could hide or forge what we say.
+//! direction of writing. On the operator's terminal they could hide or forge our own output.
 
-/// The text in one line, with an escape for every character that does more than stand there.
+/// The text in one line, with an escape for every character that acts on a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
     if text.contains(acts) { text.chars().map(shown).collect() } else { text.to_owned() }

@@ -9,10 +9,9 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NodeView, Phase, Target, UpgradeView, View};
-use crate::name::Name;
+use crate::machine::{Activity, Attempt, Machine, NodeView, Phase, Schedule, Target, UpgradeView, View};
 use crate::printable::printable;
-use crate::schedule::Agenda;
+use crate::schedule::{Agenda, Planned};
 use crate::supervisor::Status;
 use crate::time::show_duration;
 use crate::upgrade::head;
@@ -25,25 +24,29 @@ use std::time::{Duration, SystemTime};
 const TURNS: usize = 5;
 
 pub(super) fn status(config: &Config, home: &Home, format: StatusFormat) -> Result<u8> {
-    let (status, exit) = match running_status(home)? {
-        Some(status) => (status, Exit::Ok),
-        None => (at_rest(config, home)?, Exit::NoSupervisor),
-    };
+    let status = current(config, home)?;
     match format {
         StatusFormat::Text => print(&show(home, &status))?,
         StatusFormat::Json => print_json(&status)?,
         StatusFormat::Metrics => print(&metrics::render(&status))?,
     }
-    match (exit, Agenda::load(home)) {
-        (Exit::Ok, Err(damaged)) => Err(damaged),
-        (exit, _) => Ok(exit.code()),
+    match Agenda::load(home) {
+        _ if !status.running => Ok(Exit::NoSupervisor.code()),
+        agenda => agenda.map(|_| Exit::Ok.code()),
     }
 }
 
-/// The state as the disk has it.
-fn at_rest(config: &Config, home: &Home) -> Result<Status> {
+/// The state as the supervisor reports it; without one, as it is on disk.
+pub(super) fn current(config: &Config, home: &Home) -> Result<Status> {
+    if let Some(status) = running_status(home)? {
+        return Ok(status);
+    }
     let found = Journal::read(home)?;
-    let (mut view, mut problems) = super::upgrade::view_at_rest(config, home, found.record);
+    let planned = Planned::read(home);
+    let Schedule { upgrades, conflicts } = planned.schedule(&found.record.ended);
+    let mut view = Machine::at_rest(config.policy(), found.record, upgrades).view();
+    let mut problems = planned.problems;
+    problems.extend(conflicts.iter().map(ToString::to_string));
     problems.extend(found.warning.map(|damage| damage.to_string()));
     view.head_record = head::read(home)?.map(|record| record.block);
     // A link that `run` would refuse to start from.
@@ -64,7 +67,7 @@ fn at_rest(config: &Config, home: &Home) -> Result<Status> {
     })
 }
 
-/// A line of the status: its label, and what it says.
+/// A line of the status: its label and its text.
 type Line = (&'static str, String);
 
 fn show(home: &Home, status: &Status) -> String {
@@ -73,14 +76,13 @@ fn show(home: &Home, status: &Status) -> String {
     lines.extend(under_way(view));
     lines.extend(outlook(view));
     for problem in &status.problems {
-        // It may list what is wrong with a plan.
+        // A problem may have several lines: a list of what is wrong with a plan.
         let labels = std::iter::once("problem").chain(std::iter::repeat(""));
         lines.extend(labels.zip(problem.lines().map(str::to_owned)));
     }
-    // Text of nodes and files goes to a terminal here.
     let text: String =
         lines.iter().map(|(label, what)| format!("{label:<12}{}\n", printable(what))).collect();
-    text + "\n" + &upgrades(view, status.running, |name| told_by(home, &Target::Upgrade(name.clone())))
+    text + "\n" + &upgrades(home, status)
 }
 
 /// The supervisor, the node and its head.
@@ -108,12 +110,12 @@ fn what_runs(home: &Home, status: &Status) -> Vec<Line> {
             .push(("head", format!("{}{hash}, a block every {:.1} s", head.height, seconds(view.period_ms))));
     }
     if let Some(rpc_trouble) = &status.rpc_trouble {
-        lines.push(("rpc", format!("the node tells no head: {rpc_trouble}")));
+        lines.push(("rpc", format!("the node reports no head: {rpc_trouble}")));
     }
     lines
 }
 
-/// The work of the supervisor, and its troubles.
+/// The work of the supervisor, and what is wrong.
 fn under_way(view: &View) -> Vec<Line> {
     let upgrading = view.upgrade.as_ref().map(|p| {
         let (from, to) = match p.phase {
@@ -160,7 +162,7 @@ fn outlook(view: &View) -> Vec<Line> {
             ("turn", format!("{}: {}", plan.name, now.our_turn(Some(turn.window), plan)))
         }));
     }
-    // A warning that too few are upgraded has the same numbers.
+    // The warning that too few are upgraded has the same text.
     let census = view.census.iter().filter(|census| view.symptoms.iter().all(|s| s.text != **census));
     lines.extend(census.map(|census| ("census", census.clone())));
     lines.extend(view.symptoms.iter().map(|symptom| ("warning", symptom.text.clone())));
@@ -178,8 +180,9 @@ fn alarm(plan: &UpgradeView, head: u64) -> String {
     format!("{} has missed its deadline {deadline}, the head is {}{fork}: {why}", plan.name, grouped(head))
 }
 
-/// Planned and past upgrades as a table; `told` is the version that a binary reports.
-pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> String {
+/// Planned and past upgrades as a table.
+pub(super) fn upgrades(home: &Home, status: &Status) -> String {
+    let view = &status.view;
     let mut rows =
         vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];
     let blank = String::new;
@@ -196,21 +199,14 @@ pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Optio
             _ => "planned".to_owned(),
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
-        let version = told(&plan.name).map(|told| format!(" {told}")).unwrap_or_default();
+        let told = told_by(home, &Target::Upgrade(plan.name.clone()));
+        let version = told.map(|told| format!(" {told}")).unwrap_or_default();
         let rehearsal = plan.rehearsal.map(|rehearsal| format!(", {rehearsal}")).unwrap_or_default();
         let binary = download.unwrap_or_else(|| format!("{}{version}{rehearsal}", plan.binary));
-        let why = match running || plan.on_hold {
-            true => plan.why.clone(),
-            false => "no supervisor is running".to_owned(),
-        };
-        rows.push([
-            plan.name.to_string(),
-            plan.height.to_string(),
-            when,
-            plan.origin.to_string(),
-            binary,
-            why,
-        ]);
+        let is_known = status.running || plan.on_hold;
+        let why = if is_known { plan.why.clone() } else { "no supervisor is running".to_owned() };
+        let (name, height) = (plan.name.to_string(), plan.height.to_string());
+        rows.push([name, height, when, plan.origin.to_string(), binary, why]);
     }
     for ended in &view.ended {
         let how = format!("{}: {}", ended.outcome, ended.detail);
@@ -228,6 +224,11 @@ pub(super) fn stage(progress: &Attempt) -> String {
         0 => progress.phase.to_string(),
         attempt => format!("{}, attempt {attempt}", progress.phase),
     }
+}
+
+/// The word by which JSON names a value.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Rows with columns aligned to the left, two spaces apart, fit to be shown. What has nothing to its right may be
@@ -258,7 +259,29 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::machine::gates::Window;
-    use crate::machine::{Block, Machine, Origin, Policy, Record, SymptomView, TurnView, Upgrade, Version};
+    use crate::machine::{Block, Origin, Policy, Record, SymptomView, TurnView, Upgrade, Version};
+
+    #[derive(PartialEq)]
+    enum Supervisor {
+        Running,
+        Absent,
+    }
+
+    fn status(view: View, supervisor: Supervisor) -> Status {
+        Status {
+            running: supervisor == Supervisor::Running,
+            pid: None,
+            supervisor_version: None,
+            home: "/h".into(),
+            view,
+            rpc_trouble: None,
+            problems: Vec::new(),
+        }
+    }
+
+    fn nowhere() -> Home {
+        Home::new("/nonexistent", "node").unwrap()
+    }
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
@@ -275,20 +298,7 @@ mod tests {
         let mut view = Machine::at_rest(Policy::default(), Record::new(current), Vec::new()).view();
         view.trouble = Some("it said\nhalted      no".to_owned());
         let problems = vec!["two:\n  a\n  b".to_owned()];
-        let home = std::path::PathBuf::from("/h");
-        let nowhere = Home::new("/nonexistent", "node").unwrap();
-        let text = show(
-            &nowhere,
-            &Status {
-                running: false,
-                pid: None,
-                supervisor_version: None,
-                home,
-                view,
-                rpc_trouble: None,
-                problems,
-            },
-        );
+        let text = show(&nowhere(), &Status { problems, ..status(view, Supervisor::Absent) });
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }
@@ -328,10 +338,11 @@ mod tests {
         assert!(lines[1].ends_with("; fork at 12,600; deadline 12,540"), "{lines:?}");
         assert_eq!(lines[2], "census: 5 of 7 proposers run >= 1.1.0; quorum 5; fork in 49 blocks");
         assert_eq!(lines[3], "warning: our clock is off");
-        let table = upgrades(&view, true, |_| None);
+        let table = upgrades(&nowhere(), &status(view.clone(), Supervisor::Running));
         assert!(table.lines().next().unwrap().ends_with("WHY NOT YET"), "{table}");
         assert!(table.contains("turn: turn 2 of 4 is ours"), "{table}");
-        assert!(upgrades(&view, false, |_| None).contains("no supervisor is running"));
+        let table = upgrades(&nowhere(), &status(view, Supervisor::Absent));
+        assert!(table.contains("no supervisor is running"), "{table}");
     }
 
     #[test]

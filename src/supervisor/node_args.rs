@@ -83,7 +83,7 @@ fn ends_with(name: &OsStr, end: &str) -> bool {
 
 fn is_mine(arg: &OsStr) -> bool {
     let Some((name, value)) = flag(arg) else { return false };
-    name == "mine" && is_true(OsStr::new(value.unwrap_or("true")))
+    name == "mine" && value.is_none_or(is_true)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Everything outside a plan that says how far it is: from the running supervisor, else from the disk.
+//! The facts outside a plan that decide its status: from the running supervisor, otherwise from the disk.
 
 use crate::cli::home::running_status;
 use crate::cli::network;
@@ -97,7 +97,12 @@ impl<'a> Situation<'a> {
             let was_used = applied.contains(&entry.name)
                 || under_way.is_some_and(|(name, ..)| *name == entry.name)
                 || self.view.version.target == Target::Upgrade(entry.name.clone());
-            (entry.name.clone(), self.binary(entry, known.get(&entry.name).copied(), was_used))
+            let binary = match self.binary(entry, known.get(&entry.name).copied()) {
+                // It was verified when it was used.
+                Binary::Staged if was_used => Binary::Verified,
+                binary => binary,
+            };
+            (entry.name.clone(), binary)
         };
         let binaries: Vec<_> = stored.plan.upgrades.iter().map(binary).collect();
         let held = self.view.planned.iter().filter(|p| p.binary != BinaryState::Failed);
@@ -115,8 +120,8 @@ impl<'a> Situation<'a> {
         })
     }
 
-    /// How far a binary is; `known` is what the supervisor says of it.
-    fn binary(&self, entry: &Entry, known: Option<&machine::UpgradeView>, was_used: bool) -> Binary {
+    /// The state of a binary; `known` is the supervisor's view of its upgrade.
+    fn binary(&self, entry: &Entry, known: Option<&machine::UpgradeView>) -> Binary {
         let is_staged = self.staged.contains(&entry.name);
         match known {
             Some(machine::UpgradeView { download: Some(download), .. }) => {
@@ -126,7 +131,6 @@ impl<'a> Situation<'a> {
             Some(plan) if plan.binary == BinaryState::Failed && (is_staged || self.can_be_fetched(entry)) => {
                 Binary::Failed { detail: plan.hold.clone().unwrap_or_default() }
             }
-            Some(_) | None if is_staged && was_used => Binary::Verified,
             Some(_) | None if is_staged => Binary::Staged,
             Some(_) | None => Binary::Missing,
         }
@@ -138,7 +142,7 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// The facts that a plan is judged against, as far as they can be known: each may be missing.
+/// The facts that a plan is checked against. Each may be unknown.
 pub(super) struct World {
     head: Option<u64>,
     chain_id: Option<u64>,
@@ -157,8 +161,8 @@ impl World {
             Ok(situation) => (Some(situation), None),
             Err(e) => (None, Some(e)),
         };
-        let told = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
-        let head = told.or_else(|| network::head_of_node(config, home));
+        let reported = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
+        let head = reported.or_else(|| network::head_of_node(config, home));
         let chain_id = network::answer(config, home, Client::chain_id);
         let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
         let network = config.validator_mode.then(|| network::look(config, home));
@@ -178,7 +182,7 @@ impl World {
         !has_ended && !is_cancelled
     }
 
-    /// The same in the form in which the judge takes it. With `force` too little room before a fork is a warning.
+    /// The same as the context of a validation. With `force` too little room before a fork is a warning.
     pub(super) fn context(&self, force: Force) -> Context<'_> {
         let severity = if force.is_given() { Severity::Warning } else { Severity::Error };
         Context {

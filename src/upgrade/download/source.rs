@@ -36,7 +36,6 @@ pub enum Form {
 }
 
 /// The platform that binaries are looked for, as Go names it: `("linux", "amd64")`.
-#[must_use]
 pub fn platform() -> (&'static str, &'static str) {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -51,7 +50,6 @@ pub fn platform() -> (&'static str, &'static str) {
 /// The places of an upgrade in the order in which they are tried: what the plan names for this
 /// platform, then `download_urls` of its name, then its defaults. One that cannot be read, because it is
 /// not a URL or carries a checksum that is none, stands in the way of no other.
-#[must_use]
 pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &str)) -> Vec<Result<Source>> {
     let planned = for_platform(&upgrade.binaries, (os, arch));
     let configured = urls.by_name.get(&upgrade.name).into_iter().flatten().chain(&urls.default);
@@ -59,13 +57,12 @@ pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &st
     templates.map(|template| Source::parse(&fill(template, &upgrade.name, os, arch))).collect()
 }
 
-/// Whether anything says where the binary of an upgrade can be had for this machine.
-#[must_use]
+/// Whether there is any source for the binary of an upgrade for this machine.
 pub fn has_source(upgrade: &Upgrade, urls: &DownloadUrls) -> bool {
     document(upgrade).is_some() || !candidates(upgrade, urls, platform()).is_empty()
 }
 
-/// The entry of a map of binaries for a platform: its own entry, else that for `any`.
+/// The entry of a map of binaries for a platform: its own entry, otherwise that for `any`.
 pub(super) fn for_platform<'a>(
     binaries: &'a BTreeMap<String, String>,
     (os, arch): (&str, &str),
