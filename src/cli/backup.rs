@@ -89,7 +89,7 @@ fn list(home: &Home, format: Format) -> Result<()> {
             word(&backup.manifest.state()),
         ]);
     }
-    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(&rows) };
+    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(rows) };
     for path in replaced {
         text += &format!("replaced data is kept in {}\n", path.display());
     }
@@ -129,7 +129,7 @@ fn show(home: &Home, name: &str, format: Format) -> Result<()> {
     }
     let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
     rows.push(["state".to_owned(), state]);
-    print(&table(&rows))
+    print(&table(rows))
 }
 
 /// Reads a backup whole: what has digests is held against them, and what has none gets them.

@@ -145,7 +145,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
             from.join(" "),
         ]);
     }
-    text + "\n" + &table(&rows)
+    text + "\n" + &table(rows)
 }
 
 /// The word for an activation or a stage, as scripts read it.
@@ -201,7 +201,7 @@ fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     if rows.len() == 1 {
         return print("there are no plans; make one with `wemixvisor plan create NAME`\n");
     }
-    print(&table(&rows))
+    print(&table(rows))
 }
 
 /// Shows how far plans are. One that has changed, or cannot be read, is an error as well.

@@ -183,7 +183,7 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
     under_way.into_iter().for_each(|attempt| row("upgrade", format!("under way: {}", show::stage(attempt))));
     plan.into_iter().for_each(|plan| row("planned", planned(plan)));
     ended.into_iter().for_each(|ended| row("ended", format!("{}: {}", ended.outcome, ended.detail)));
-    print(&show::table(&rows))
+    print(&show::table(rows))
 }
 
 fn planned(plan: &UpgradeView) -> String {

@@ -40,7 +40,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, Manifest, Verified, binary, durable};
-use crate::machine::{Target, Upgrade};
+use crate::machine::{Places, Target, Upgrade};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::install::{self, Staged};
@@ -207,7 +207,7 @@ impl Downloader {
     }
 
     /// Fetches the document that `info` leads to, and returns the binaries in it.
-    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<BTreeMap<String, String>> {
+    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<Places> {
         #[derive(serde::Deserialize)]
         struct Document {
             binaries: BTreeMap<String, String>,
@@ -227,7 +227,7 @@ impl Downloader {
         let document: Document = serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::BadInput, "info leads to something without binaries").at(&url).because(e)
         })?;
-        Ok(document.binaries)
+        Ok(document.binaries.into_iter().collect())
     }
 
     /// Tries sources in the order of the schedule until one succeeds. An attempt also tells whether it
