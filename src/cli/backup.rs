@@ -86,7 +86,7 @@ fn listed(backups: &[Backup], replaced: &[PathBuf]) -> String {
             word(&backup.manifest.state()),
         ]);
     }
-    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(&rows) };
+    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(rows) };
     for path in replaced {
         text += &format!("replaced data is kept in {}\n", path.display());
     }
@@ -127,7 +127,7 @@ fn shown(found: &Backup) -> String {
     }
     let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
     rows.push(["state".to_owned(), state]);
-    table(&rows)
+    table(rows)
 }
 
 /// Reads a backup whole: compares it with its digests, or records those that it lacks.

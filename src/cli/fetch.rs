@@ -19,6 +19,7 @@ use rustix::termios::tcgetwinsize;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The binary that the operator wants fetched.
@@ -65,9 +66,9 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted) -> Result<()> 
 fn upgrade(home: &Home, wanted: Wanted) -> Result<Upgrade> {
     let Wanted { name, url, digest, .. } = wanted;
     let planned = Planned::read(home).upgrade(&name)?;
-    let mut upgrade = planned.unwrap_or_else(|| Upgrade::new(name, 1, Origin::Schedule));
+    let mut upgrade = planned.map_or_else(|| Upgrade::new(name, 1, Origin::Schedule), Arc::unwrap_or_clone);
     if let Some(url) = url {
-        upgrade.binaries = [("any".to_owned(), url)].into();
+        upgrade.binaries = [("any", url)].into_iter().collect();
         upgrade.info = None;
     }
     upgrade.digest = digest.or(upgrade.digest);

@@ -108,7 +108,7 @@ mod tests {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade =
             Upgrade { fork_height: Some(200), ..Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule) };
-        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade.into()]).view();
         view.head_record = Some(Block { height: 150, hash: None });
         view.symptoms =
             vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
@@ -146,7 +146,7 @@ mod tests {
     fn a_planned_upgrade_that_is_being_fetched() {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
-        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade.into()]).view();
         view.planned[0].download = Some(Download { percent: Some(42), line: String::new() });
         let status = Status {
             running: false,

@@ -31,7 +31,7 @@ use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::printable::{printable_json, printable_lines};
+use crate::printable::{PrintableJson, printable_lines};
 use crate::supervisor::CAN_RESUME;
 use crate::sys;
 use crate::upgrade::journal::Journal;
@@ -154,8 +154,13 @@ fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    write(|stdout| stdout.write_all(text.as_bytes()))
+}
+
+/// The same for a result that is made while it is written.
+fn write(result: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<()> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    match result(&mut stdout).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(Kind::Io, "write to stdout").because(e))
         }
@@ -179,12 +184,16 @@ fn tell(message: impl fmt::Display) {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("results have only string keys");
-    print(&(printable_json(&text) + "\n"))
+    write(|stdout| {
+        serde_json::to_writer_pretty(PrintableJson(&mut *stdout), value)?;
+        stdout.write_all(b"\n")
+    })
 }
 
 /// Writes JSON in one line, as one of a sequence.
 fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string(value).expect("results have only string keys");
-    print(&(printable_json(&text) + "\n"))
+    write(|stdout| {
+        serde_json::to_writer(PrintableJson(&mut *stdout), value)?;
+        stdout.write_all(b"\n")
+    })
 }

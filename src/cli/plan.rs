@@ -126,7 +126,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
     for entry in upgrades {
         let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
         let digest = entry.digest.map(|d| format!("{}:{:.12}…", d.algorithm(), d.hex())).unwrap_or_default();
-        let place = |(platform, url): (&String, &String)| format!("{platform}={}", crate::url::redact(url));
+        let place = |(platform, url): (&str, &str)| format!("{platform}={}", crate::url::redact(url));
         let from: Vec<String> = entry.binaries.iter().map(place).collect();
         rows.push([
             entry.name.to_string(),
@@ -138,7 +138,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
             from.join(" "),
         ]);
     }
-    text + "\n" + &table(&rows)
+    text + "\n" + &table(rows)
 }
 
 fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
@@ -181,7 +181,7 @@ fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     }
     output(format, &values, || match rows.len() {
         1 => "there are no plans; make one with `wemixvisor plan create NAME`\n".to_owned(),
-        _ => table(&rows),
+        _ => table(rows),
     })
 }
 

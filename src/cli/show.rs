@@ -215,7 +215,7 @@ pub(super) fn upgrades(home: &Home, status: &Status) -> String {
     if rows.len() == 1 {
         return "no upgrades are planned\n".to_owned();
     }
-    table(&rows)
+    table(rows)
 }
 
 /// How far an upgrade is. Before the new binary is started there is no attempt to speak of.
@@ -233,9 +233,8 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
 
 /// Rows with columns aligned to the left, two spaces apart, fit to be shown. What has nothing to its right may be
 /// of any length.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let rows: Vec<[String; N]> =
-        rows.iter().map(|row| std::array::from_fn(|column| printable(&row[column]))).collect();
+pub(super) fn table<const N: usize>(mut rows: Vec<[String; N]>) -> String {
+    rows.iter_mut().flatten().for_each(|cell| *cell = printable(cell));
     let goes_on = |row: &[String; N], column: usize| row[column + 1..].iter().any(|cell| !cell.is_empty());
     let width = |column: usize| {
         let inner = rows.iter().filter(|row| goes_on(row, column));
@@ -287,13 +286,13 @@ mod tests {
     fn a_long_last_cell_moves_no_column() {
         let rows = [["A", "B", "C"], ["1", "two", "3"], ["1", "long and longer", ""]];
         let rows = rows.map(|row| row.map(ToOwned::to_owned));
-        assert_eq!(table(&rows), "A  B    C\n1  two  3\n1  long and longer\n");
+        assert_eq!(table(rows.to_vec()), "A  B    C\n1  two  3\n1  long and longer\n");
     }
 
     #[test]
     fn hostile_text_neither_moves_a_column_nor_makes_a_line_of_its_own() {
         let rows = [["A", "B"], ["\u{1b}", "2"], ["3", "\n4"]].map(|row| row.map(ToOwned::to_owned));
-        assert_eq!(table(&rows), "A       B\n\\u{1b}  2\n3       \\n4\n");
+        assert_eq!(table(rows.to_vec()), "A       B\n\\u{1b}  2\n3       \\n4\n");
         let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
         let mut view = Machine::at_rest(Policy::default(), Record::new(current), Vec::new()).view();
         view.trouble = Some("it said\nhalted      no".to_owned());
@@ -310,7 +309,7 @@ mod tests {
             fork_height: Some(12_600),
             ..Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule)
         };
-        let mut view = Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view();
         view.head = Some(Block { height: 12_551, hash: None });
         let plan = &mut view.planned[0];
         plan.overdue = true;

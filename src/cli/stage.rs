@@ -181,5 +181,5 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
     let planned = plan.map(|plan| format!("for height {} by {}: {}", plan.height, plan.origin, plan.why));
     planned.into_iter().for_each(|text| row("planned", text));
     ended.into_iter().for_each(|ended| row("ended", format!("{}: {}", ended.outcome, ended.detail)));
-    print(&show::table(&rows))
+    print(&show::table(rows))
 }

@@ -33,7 +33,7 @@ pub(super) struct Consent {
 /// operator has not consented to.
 pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Consent) -> Result<()> {
     let (name, height) = (entry.name.clone(), entry.height);
-    let upgrade = entry.upgrade(Origin::Schedule);
+    let upgrade = entry.clone().upgrade(Origin::Schedule);
     let record = Journal::read(home)?.record;
     let mut planned = Planned::read(home);
     // An upgrade that was cancelled may be scheduled again.
@@ -41,7 +41,7 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
     // A conflict about this upgrade itself is reported below, with the next step.
     planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
     let is_known = Agenda::load(home)?.by_hand().iter().any(|u| u.name == name && u.height == height);
-    planned.upgrades.push(upgrade.clone());
+    planned.upgrades.push(upgrade.clone().into());
     let schedule = planned.schedule(&record.ended);
     if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {
         return Err(disagree(&conflict.to_string()));

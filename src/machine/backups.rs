@@ -126,10 +126,13 @@ impl Machine {
     /// The next upgrade that is ready, and the time until its height, if that is near enough to look at its backup.
     fn nearing(&self) -> Option<(&Upgrade, Duration)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height)?;
-        let next = self.forced.iter().chain(self.open()).find(|u| self.ready(&u.name).is_some())?;
-        let blocks = u32::try_from(next.height.saturating_sub(head)).unwrap_or(u32::MAX);
-        let left = self.period().saturating_mul(blocks);
-        (left <= FIRST_LOOK).then_some((next, left))
+        let left = |u: &Upgrade| {
+            let blocks = u32::try_from(u.height.saturating_sub(head)).unwrap_or(u32::MAX);
+            self.period().saturating_mul(blocks)
+        };
+        let near = self.open().take_while(|u| left(u) <= FIRST_LOOK);
+        let next = self.forced.iter().chain(near).find(|u| self.ready(&u.name).is_some())?;
+        Some((next, left(next))).filter(|(_, left)| *left <= FIRST_LOOK)
     }
 
     /// Whether there is no time any more for work that can wait.

@@ -32,7 +32,7 @@ impl Machine {
             Preparation::Ready(ready) => self.unfit(u, ready),
             Preparation::Working { .. } => None,
         };
-        let missed = self.open().take_while(|u| u.height <= head).filter(|u| !node.missed.contains(&u.name));
+        let missed = self.open_up_to(head).filter(|u| !node.missed.contains(&u.name));
         let missed: Vec<_> = missed.filter_map(|u| Some((u.name.clone(), u.height, obstacle(u)?))).collect();
         for (name, height, why) in missed {
             if !self.is_put_off(&name) {
@@ -53,7 +53,7 @@ impl Machine {
             let ready = self.ready(&upgrade.name).filter(|_| !upgrade.on_hold)?;
             self.unfit(upgrade, ready).is_none().then(|| (upgrade.clone(), ready.clone()))
         };
-        let reached = || self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
+        let reached = || head.into_iter().flat_map(|head| self.open_up_to(head));
         // At a fork no binary is of use that lacks it, so the earlier ones are left out.
         let at_fork = reached().filter(|u| self.is_at_fork_of(u)).filter_map(ready).last();
         let forced = self.forced.as_ref().and_then(ready);

@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Everything that can happen.
@@ -79,7 +80,7 @@ pub enum Event {
     /// The post-upgrade hook of an upgrade has ended, or there was none.
     PostHookEnded,
     /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
-    Schedule(Vec<Upgrade>),
+    Schedule(Vec<Arc<Upgrade>>),
     /// The configuration was read again.
     Policy(Policy),
     /// The operator asks.

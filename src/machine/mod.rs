@@ -104,7 +104,7 @@ pub use record::{
 pub use resolve::{Decision, Refused, Restore, may_retry_with, resolve};
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
-pub use upgrade::{Origin, Upgrade};
+pub use upgrade::{Origin, Places, Upgrade};
 pub use view::{Activity, BinaryState, Download, NodeView, UpgradeView, View};
 #[cfg(test)]
 pub use {
@@ -123,6 +123,7 @@ use restart::Restarts;
 use schedule::Past;
 use state::{Node, Outgoing, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use validator::SECOND;
 
@@ -207,9 +208,9 @@ pub struct Machine {
     /// The record that is on its way to the disk while a node runs.
     outgoing: Option<Outgoing>,
     /// The open upgrades, by height; one of them may be under way.
-    schedule: Vec<Upgrade>,
+    schedule: Vec<Arc<Upgrade>>,
     /// The settled upgrades. The operator may still force one.
-    settled: Vec<Upgrade>,
+    settled: Vec<Arc<Upgrade>>,
     /// The number of upgrades at the beginning of the schedule whose first preparation was tried.
     tried: usize,
     /// The upgrade that the operator wants now, at any height.
@@ -319,7 +320,7 @@ impl Machine {
 
     /// A machine that will never be fed: to show what is on disk as it would be shown running.
     #[must_use]
-    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Upgrade>) -> Self {
+    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Arc<Upgrade>>) -> Self {
         let mut machine = Machine { schedule, ..Machine::new(policy, 0, record) };
         machine.sift();
         machine
@@ -481,7 +482,13 @@ impl Machine {
 
     /// The upgrades that are neither settled nor under way, by height.
     fn open(&self) -> impl Iterator<Item = &Upgrade> {
-        self.schedule.iter().filter(|u| !self.is_under_way(&u.name))
+        self.schedule.iter().map(|u| &**u).filter(|u| !self.is_under_way(&u.name))
+    }
+
+    /// Those of them that are planned for this height or a lower one. What depends on the head looks at no others, so that a
+    /// long plan costs nothing at every block; a fork lies above the height of its upgrade.
+    fn open_up_to(&self, height: u64) -> impl Iterator<Item = &Upgrade> {
+        self.open().take_while(move |u| u.height <= height)
     }
 
     fn is_under_way(&self, name: &Name) -> bool {
@@ -489,14 +496,14 @@ impl Machine {
     }
 
     fn planned(&self, name: &Name) -> Option<&Upgrade> {
-        self.schedule.iter().chain(&self.settled).find(|u| u.name == *name)
+        self.schedule.iter().chain(&self.settled).map(|u| &**u).find(|u| u.name == *name)
     }
 
     /// Puts aside what is settled. Done when something has ended or the plans have changed, so that
     /// no event looks back through years of history at every block.
     fn sift(&mut self) {
         let past = Past::new(&self.record.ended);
-        let open = |u: &Upgrade| past.leaves_open(u) && !self.record.current.target.is(&u.name);
+        let open = |u: &Arc<Upgrade>| past.leaves_open(u) && !self.record.current.target.is(&u.name);
         let (open, settled): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.schedule).into_iter().partition(open);
         self.schedule = open;
@@ -509,15 +516,15 @@ impl Machine {
         self.now.is_none_or(|now| at > now)
     }
 
-    fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
-        let before =
-            std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
-        let before: Index<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
-        let after: Index<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
+    fn reschedule(&mut self, upgrades: Vec<Arc<Upgrade>>) {
+        let mut before = std::mem::replace(&mut self.schedule, upgrades);
+        before.append(&mut self.settled);
+        let before: Index<_, _> = before.iter().map(|u| (&u.name, u)).collect();
+        let after: Index<_, _> = self.schedule.iter().map(|u| (&u.name, u)).collect();
         // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
             (Some(old), Some(new)) => {
-                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..old.clone() } != **new
+                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..Upgrade::clone(old) } != ***new
             }
             (old, new) => old.is_some() != new.is_some(),
         };

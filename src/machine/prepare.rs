@@ -10,6 +10,7 @@ use super::rollback::lacks;
 use super::state::{Preparation, State, Wish, Worker};
 use super::{Machine, Upgrade};
 use crate::name::Name;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The number of the next upgrades that are tried again until their binaries are ready.
@@ -53,9 +54,9 @@ impl Machine {
         if close.is_some() {
             return close;
         }
-        let known = |u: &Upgrade| self.prepared.contains_key(&u.name) || self.is_under_way(&u.name);
+        let known = |u: &Arc<Upgrade>| self.prepared.contains_key(&u.name) || self.is_under_way(&u.name);
         self.tried += self.schedule.iter().skip(self.tried).take_while(|u| known(u)).count();
-        self.schedule.get(self.tried).cloned()
+        self.schedule.get(self.tried).map(|u| Upgrade::clone(u))
     }
 
     /// The upgrades that are wanted now or next. The binaries of all others are tried once, as soon as they are known,
@@ -105,7 +106,7 @@ impl Machine {
                 if let Some(why) = unfit {
                     self.note(Level::Error, "upgrade_unfit", format!("name={name} {why}"));
                 }
-                self.prepared.insert(name, Preparation::Ready(ready));
+                self.prepared.insert(name, Preparation::Ready(Box::new(ready)));
             }
             Err(failure) if failure.class == Class::Cancelled => {
                 self.forget(&name);

@@ -268,7 +268,7 @@ pub(super) enum Preparation {
     /// A job works on it, after this number of failures.
     Working { failures: u32 },
     /// It can be switched to.
-    Ready(Ready),
+    Ready(Box<Ready>),
     /// It failed, and is tried again then.
     Failed { failures: u32, detail: String, retry_at: Instant },
 }

@@ -69,8 +69,8 @@ impl Machine {
         let since = format!("head={head} for={still:.0?}");
         let behind = survey.and_then(|survey| survey.network_head).filter(|network| *network > head);
         if let Some(network) = behind {
-            let fork =
-                self.open().find_map(|u| u.fork_height.filter(|fork| head == *fork || head + 1 == *fork));
+            let is_here = |fork: &u64| head == *fork || head + 1 == *fork;
+            let fork = self.open_up_to(head).find_map(|u| u.fork_height.filter(is_here));
             let since = format!("{since} the network is at {network}");
             return match fork {
                 Some(fork) => symptom(
@@ -127,7 +127,7 @@ impl Machine {
     fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
         let head = self.heads.height()?;
         let near = |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork));
-        let (height, fork) = self.open().find_map(near)?;
+        let (height, fork) = self.open_up_to(head.saturating_add(FORK_IS_NEAR)).find_map(near)?;
         if fork - head > FORK_IS_NEAR {
             return None;
         }

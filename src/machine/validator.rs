@@ -192,7 +192,8 @@ impl Machine {
         let head = node.height().unwrap_or(0);
         let ended = self.record.ended.iter().filter_map(|ended| ended.fork_height);
         let under_way = self.record.upgrade.iter().filter_map(|attempt| attempt.fork_height);
-        let mut forks = self.open().filter_map(|upgrade| upgrade.fork_height).chain(ended).chain(under_way);
+        let planned = self.open_up_to(head).filter_map(|upgrade| upgrade.fork_height);
+        let mut forks = planned.chain(ended).chain(under_way);
         let at_fork = forks.any(|fork| head == fork || head.saturating_add(1) == fork);
         at_fork
             && node.network.shows(|survey| {
@@ -314,7 +315,7 @@ impl Machine {
     /// Logs once that an upgrade's deadline has passed. That is an alarm and no licence.
     pub(super) fn report_deadline(&mut self, node: &mut Node) {
         let head = self.heads.height().unwrap_or(0);
-        let late = self.open().find_map(|u| {
+        let late = self.open_up_to(head).find_map(|u| {
             let deadline = gates::deadline(u.deadline_height, u.fork_height)?.max(u.height);
             (head >= deadline).then(|| (u.name.clone(), deadline, u.fork_height))
         });

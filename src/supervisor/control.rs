@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -217,10 +217,11 @@ fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     Ok(())
 }
 
-fn write_line(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    stream.write_all(&line)
+fn write_line(stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut out = BufWriter::new(stream);
+    serde_json::to_writer(&mut out, reply)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// A connection to the supervisor on which a request was answered.
@@ -330,7 +331,7 @@ mod tests {
             pid: Some(7),
             supervisor_version: Some("1.2.3".to_owned()),
             home: PathBuf::from("/h"),
-            view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view(),
+            view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view(),
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
         };

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!((plan, entry.name.as_str(), entry.height), (named("p"), "v2", 100));
         assert_eq!((entry.fork_height, entry.deadline_height), (Some(200), Some(150)));
         assert_eq!((entry.digest, entry.data_compat), (Some(Digest::sha256(b"x")), Some(false)));
-        let places: Vec<_> = entry.binaries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let places: Vec<_> = entry.binaries.iter().collect();
         assert_eq!(places, [("any", "https://x/b"), ("linux/amd64", "https://x/a")]);
     }
 

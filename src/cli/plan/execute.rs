@@ -39,6 +39,28 @@ type Failures = BTreeMap<Name, Error>;
 /// Follows a plan, unless it makes no sense here and now. With `force` it is followed although a fork is too near.
 pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -> Result<()> {
     let stored = plans(home).load(name)?;
+    check(config, home, &stored, force)?;
+    Agenda::edit(home, |agenda| {
+        // The slower of two commands must not undo the activation of a newer file.
+        plans(home).unchanged(name, &stored.sha256)?;
+        agenda.activate(name, stored.sha256);
+        Ok(())
+    })?;
+    super::edit::put_in_force(home)?;
+    let situation = Situation::look(config, home)?;
+    let (status, failures) = if situation.running {
+        drop(situation);
+        (watch(config, home, &stored)?, Failures::new())
+    } else {
+        let failures = prepare_all(config, home, &stored, &situation.status(&stored))?;
+        (Situation::look(config, home)?.status(&stored), failures)
+    };
+    report_binaries(config, home, &stored, &status, failures)
+}
+
+/// Refuses a plan that makes no sense here and now, and says what is doubtful about another one.
+fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<()> {
+    let name = &stored.plan.name;
     let world = World::look(config, home);
     let report = validate(&stored.plan, &world.context(force));
     if !report.is_valid() {
@@ -52,21 +74,7 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -
     for warning in findings.chain(world.unchecked(&stored.plan)) {
         tell(format_args!("wemixvisor: {warning}"));
     }
-    Agenda::edit(home, |agenda| {
-        // The slower of two commands must not undo the activation of a newer file.
-        plans(home).unchanged(name, &stored.sha256)?;
-        agenda.activate(name, stored.sha256);
-        Ok(())
-    })?;
-    super::edit::put_in_force(home)?;
-    let situation = Situation::look(config, home)?;
-    let (status, failures) = if situation.running {
-        (watch(config, home, &stored)?, Failures::new())
-    } else {
-        let failures = prepare_all(config, home, &stored, &situation.status(&stored))?;
-        (Situation::look(config, home)?.status(&stored), failures)
-    };
-    report_binaries(config, home, &stored, &status, failures)
+    Ok(())
 }
 
 /// Waits until the supervisor has tried every binary once, and shows what it is doing.
@@ -120,7 +128,7 @@ fn prepare_all(config: &Config, home: &Home, stored: &Stored, status: &Status) -
 }
 
 fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> Result<()> {
-    let upgrade = entry.upgrade(Origin::Schedule);
+    let upgrade = entry.clone().upgrade(Origin::Schedule);
     let target = Target::Upgrade(entry.name.clone());
     let is_missing = !home.binary(&target).exists();
     if is_missing && config.daemon_allow_download_binaries {
@@ -204,7 +212,7 @@ fn condition(
 fn is_nowhere(config: &Config, home: &Home, entry: &Entry) -> bool {
     let is_there = home.binary(&Target::Upgrade(entry.name.clone())).exists();
     let findable = config.daemon_allow_download_binaries
-        && download::has_source(&entry.upgrade(Origin::Schedule), &config.download_urls);
+        && download::has_source(&entry.clone().upgrade(Origin::Schedule), &config.download_urls);
     !is_there && !findable
 }
 

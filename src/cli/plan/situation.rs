@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(in crate::cli) struct Situation<'a> {
     config: &'a Config,
     pub(super) agenda: Agenda,
-    planned: Planned,
+    cancelled: Vec<(Name, u64)>,
     conflicts: Vec<Conflict>,
     pub(super) view: View,
     /// The height of the chain, as far as it is known.
@@ -39,6 +39,11 @@ impl<'a> Situation<'a> {
     /// # Errors
     /// If the supervisor does not answer, or without one the journal cannot be read.
     pub(in crate::cli) fn look(config: &'a Config, home: &Home) -> Result<Self> {
+        Situation::look_at_plans(config, home).map(|(situation, _)| situation)
+    }
+
+    /// The same with what is planned, of which a long plan makes much.
+    fn look_at_plans(config: &'a Config, home: &Home) -> Result<(Self, Planned)> {
         let (view, running) = match running_status(home)? {
             Some(status) => (status.view, true),
             None => {
@@ -48,16 +53,17 @@ impl<'a> Situation<'a> {
         };
         let planned = Planned::read(home);
         let conflicts = planned.schedule(&view.ended).conflicts;
-        Ok(Situation {
+        let situation = Situation {
             head: view.head.as_ref().map(|block| block.height),
             config,
             agenda: Agenda::load(home)?,
-            planned,
+            cancelled: planned.cancelled.clone(),
             conflicts,
             view,
             running,
             staged: install::staged(home)?.into_iter().collect(),
-        })
+        };
+        Ok((situation, planned))
     }
 
     /// The same with the head that the node itself reports, where no supervisor does.
@@ -113,7 +119,7 @@ impl<'a> Situation<'a> {
             period: head.filter(|_| self.running).map(|_| Duration::from_millis(self.view.period_ms)),
             under_way,
             ended: &self.view.ended,
-            cancelled: &self.planned.cancelled,
+            cancelled: &self.cancelled,
             conflicts: &self.conflicts,
             holds: &holds,
             binaries: &binaries,
@@ -138,7 +144,7 @@ impl<'a> Situation<'a> {
 
     fn can_be_fetched(&self, entry: &Entry) -> bool {
         self.config.daemon_allow_download_binaries
-            && download::has_source(&entry.upgrade(Origin::Schedule), &self.config.download_urls)
+            && download::has_source(&entry.clone().upgrade(Origin::Schedule), &self.config.download_urls)
     }
 }
 
@@ -157,14 +163,12 @@ pub(super) struct World {
 impl World {
     /// Looks around.
     pub(super) fn look(config: &Config, home: &Home) -> World {
-        let (situation, trouble) = match Situation::look(config, home) {
-            Ok(situation) => (Some(situation), None),
-            Err(e) => (None, Some(e)),
+        let (planned, ended, told, trouble) = match Situation::look_at_plans(config, home) {
+            Ok((seen, planned)) => (planned, seen.view.ended, seen.head.filter(|_| seen.running), None),
+            Err(e) => (Planned::default(), Vec::new(), None, Some(e)),
         };
-        let reported = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
-        let head = reported.or_else(|| network::head_of_node(config, home));
+        let head = told.or_else(|| network::head_of_node(config, home));
         let chain_id = network::answer(config, home, Client::chain_id);
-        let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
         let network = config.validator_mode.then(|| network::look(config, home));
         World { head, chain_id, planned, ended, network, trouble }
     }

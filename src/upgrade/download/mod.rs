@@ -40,7 +40,7 @@ use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, Manifest, binary, durable};
-use crate::machine::{Target, Upgrade};
+use crate::machine::{Places, Target, Upgrade};
 use crate::name::Name;
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
@@ -196,7 +196,7 @@ impl Downloader {
     }
 
     /// Fetches the document that `info` leads to, and returns the binaries in it.
-    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<BTreeMap<String, String>> {
+    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<Places> {
         #[derive(serde::Deserialize)]
         struct Document {
             binaries: BTreeMap<String, String>,
@@ -216,7 +216,7 @@ impl Downloader {
         let document: Document = serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::BadInput, "info leads to something without binaries").at(&url).because(e)
         })?;
-        Ok(document.binaries)
+        Ok(document.binaries.into_iter().collect())
     }
 
     /// Tries sources in the order of the schedule until one succeeds. An attempt also returns whether it got further than

@@ -313,7 +313,7 @@ fn a_place_that_cannot_be_read_stands_in_the_way_of_no_other() {
 fn the_same_place_is_tried_once() {
     let server = serve(&[]);
     let mut rig = Rig::new([server.url("/{name}"), server.url("/{version}"), server.url("/v2")]);
-    rig.upgrade.binaries = [("any".to_owned(), server.url("/v2"))].into();
+    rig.upgrade.binaries = [("any", server.url("/v2"))].into_iter().collect();
     assert_eq!(rig.refuse().kind(), Kind::Unreachable);
     assert_eq!(server.count("/v2"), 1);
 }
