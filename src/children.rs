@@ -1,4 +1,4 @@
-//! Our child processes: who waits for which, so that no exit status is lost and no zombie stays.
+//! Our child processes and their owners, so that no exit status is lost and no zombie stays.
 //!
 //! Orphans of the node and of hooks can become our children (when we are process 1 or a subreaper)
 //! and must be waited for. Waiting for just any child would steal the exit status of one that
@@ -39,7 +39,7 @@ struct Registry {
 #[derive(Debug)]
 pub struct Owned {
     pid: Pid,
-    /// None where none could be had.
+    /// None where pidfd_open(2) failed.
     pidfd: Option<OwnedFd>,
     status: Option<ExitStatus>,
 }
@@ -126,7 +126,7 @@ fn spawn_when_closed(command: &mut Command) -> io::Result<Child> {
 /// Waits for every child that has ended and has no owner; returns how many there were.
 ///
 /// An owned child that has ended hides strays from us until its owner has waited for it;
-/// [`Owned::try_wait`] then goes on here. In a process that calls this, every child has to be spawned by
+/// [`Owned::try_wait`] then goes on here. In a process that calls this, every child must be spawned by
 /// [`spawn`].
 pub fn reap_strays() -> usize {
     let mut registry = registry();
@@ -147,13 +147,11 @@ pub fn reap_strays() -> usize {
 
 impl Owned {
     /// The process id, which stays its own until [`Owned::try_wait`] has returned a status.
-    #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
     /// A descriptor that becomes readable when the process has ended (pidfd_open(2)), where one could be had.
-    #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }

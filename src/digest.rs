@@ -31,7 +31,6 @@ pub struct BadDigest(String);
 
 impl Digest {
     /// The algorithm.
-    #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Digest::Sha256(_) => Algorithm::Sha256,
@@ -40,7 +39,6 @@ impl Digest {
     }
 
     /// The digits alone, in lower case.
-    #[must_use]
     pub fn hex(&self) -> String {
         self.bytes().iter().map(|b| format!("{b:02x}")).collect()
     }
@@ -68,18 +66,13 @@ impl Digest {
     pub fn of_reader(algorithm: Algorithm, mut reader: impl Read) -> io::Result<Self> {
         let mut hasher = Hasher::new(algorithm);
         let mut buf = vec![0; 64 * 1024];
-        loop {
-            match reader.read(&mut buf) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(n) => hasher.update(&buf[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
+        while let read @ 1.. = read_some(&mut reader, &mut buf)? {
+            hasher.update(&buf[..read]);
         }
+        Ok(hasher.finish())
     }
 
     /// The SHA-256 of some bytes.
-    #[must_use]
     pub fn sha256(bytes: &[u8]) -> Self {
         Digest::Sha256(sha2::Sha256::digest(bytes).into())
     }
@@ -103,7 +96,6 @@ pub enum Hasher {
 
 impl Hasher {
     /// Starts with no bytes.
-    #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
@@ -120,7 +112,6 @@ impl Hasher {
     }
 
     /// The digest of all bytes added.
-    #[must_use]
     pub fn finish(self) -> Digest {
         match self {
             Hasher::Sha256(h) => Digest::Sha256(h.finalize().into()),
@@ -129,8 +120,17 @@ impl Hasher {
     }
 }
 
+/// Reads once, and again where a signal has interrupted that; 0 at the end.
+pub(crate) fn read_some(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buf) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// The bytes of an even number of hexadecimal digits of either case; `None` for anything else.
-#[must_use]
 pub fn decode_hex(hex: &str) -> Option<Vec<u8>> {
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     let pairs = hex.as_bytes().chunks_exact(2);

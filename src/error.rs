@@ -44,13 +44,12 @@ pub enum Kind {
     Permission = Exit::Permission as u8,
     /// The configuration is bad.
     Config = Exit::Config as u8,
-    /// The operator has to decide.
+    /// The operator must decide.
     Halted = Exit::Halted as u8,
 }
 
 impl Kind {
     /// The exit code of a command that fails with this kind.
-    #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
@@ -72,7 +71,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure of `kind`; `what` says the operation in lower case, without a full stop.
+    /// A failure of `kind`; `what` is the operation, in lower case, without a full stop.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Error { kind, what: what.into(), place: None, source: None, hint: None }
     }
@@ -109,15 +108,25 @@ impl Error {
     }
 
     /// The kind of failure.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// The error of the operating system underneath, where there is one.
-    #[must_use]
     pub fn os(&self) -> Option<&io::Error> {
         self.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>())
+    }
+}
+
+/// Names the operation and the path of a failure of the operating system.
+pub(crate) trait Doing<T> {
+    /// The same result; a failure becomes [`Error::io`].
+    fn doing(self, what: impl Into<String>, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl Into<String>, path: &Path) -> Result<T> {
+        self.map_err(|e| Error::io(what, path, e.into()))
     }
 }
 

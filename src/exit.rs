@@ -37,7 +37,7 @@ pub enum Exit {
     Permission = 77,
     /// The configuration is bad.
     Config = 78,
-    /// Halted: the operator has to decide.
+    /// Halted: the operator must decide.
     Halted = 79,
 }
 
@@ -63,7 +63,6 @@ impl Exit {
     ];
 
     /// The number a shell sees in `$?`.
-    #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }

@@ -1,6 +1,6 @@
-//! The operator's word `--force`.
+//! Whether the operator overrules a refusal.
 
-/// Whether what is refused otherwise is to be done on the operator's word.
+/// Whether an operation that would be refused is carried out on the operator's order (`--force`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
     /// It is refused.
@@ -10,8 +10,7 @@ pub enum Force {
 }
 
 impl Force {
-    /// Whether the word was given.
-    #[must_use]
+    /// Whether the operator has overruled it.
     pub fn is_given(self) -> bool {
         self == Force::Yes
     }

@@ -21,7 +21,6 @@ impl Name {
     pub const MAX: usize = 64;
 
     /// The name as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

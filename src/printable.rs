@@ -1,9 +1,11 @@
-//! Text that others have written, made fit to be shown.
+//! Text of other programs and people, made safe to show.
 //!
 //! A plan, a path or an answer of a node may hold characters that move the cursor, end a line or turn the
-//! direction of writing. On the operator's terminal they could hide or forge what we say.
+//! direction of writing. On the operator's terminal they could hide or forge our own output.
 
-/// The text in one line, with an escape for every character that does more than stand there.
+use std::io::{self, Write};
+
+/// The text in one line, with an escape for every character that acts on a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
     if text.contains(acts) { text.chars().map(shown).collect() } else { text.to_owned() }
@@ -12,6 +14,20 @@ pub(crate) fn printable(text: &str) -> String {
 /// The same for a text of several lines, which stay.
 pub(crate) fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Where JSON is written, of which whole characters come at once, so that it can be shown.
+pub(crate) struct PrintableJson<W>(pub(crate) W);
+
+impl<W: Write> Write for PrintableJson<W> {
+    fn write(&mut self, json: &[u8]) -> io::Result<usize> {
+        let text = printable_json(std::str::from_utf8(json).map_err(io::Error::other)?);
+        self.0.write_all(text.as_bytes()).map(|()| json.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The same JSON, with such characters in its strings written as escapes. Those below the blank are already.
@@ -49,7 +65,9 @@ mod tests {
     #[test]
     fn json_says_the_same() {
         let value = serde_json::json!({"a\u{9b}": "\u{1b}\u{7f}\u{202e}\né漢"});
-        let text = printable_json(&serde_json::to_string_pretty(&value).expect("it is JSON"));
+        let mut text = Vec::new();
+        serde_json::to_writer_pretty(PrintableJson(&mut text), &value).expect("it is JSON");
+        let text = String::from_utf8(text).expect("it is text");
         assert!(text.chars().all(|c| c == '\n' || !acts(c)), "{text:?}");
         assert!(text.contains(r#""a\u009b": "\u001b\u007f\u202e\né漢""#), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("it still is"), value);

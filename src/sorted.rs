@@ -104,7 +104,7 @@ impl<K: Ord, V> Index<K, V> {
 impl<K: Ord, V> FromIterator<(K, V)> for Index<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut pairs: Vec<(K, V)> = pairs.into_iter().collect();
-        // The later of two comes first, and is the one that stays.
+        // Of two equal keys the later comes first, and stays.
         pairs.reverse();
         by(&mut pairs, |(a, _), (b, _)| a.cmp(b));
         pairs.dedup_by(|(a, _), (b, _)| a == b);

@@ -145,7 +145,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(Errno::BADF.into());
     }
-    // SAFETY: the call only looks at the number, and refuses one that is not open.
+    // SAFETY: the call only looks at the number, and fails where that is not open.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
     // SAFETY: it is open, and nothing in this program owns it: it was open before this program began, and is asked for
     // once, by the number that the other program has given.
@@ -194,7 +194,6 @@ pub fn peek_ended_child() -> io::Result<Option<i32>> {
 /// has waited for it. `None` until then, and for ever where the kernel does not keep it (before Linux 6.15).
 ///
 /// The descriptor must have been opened while the process ran.
-#[must_use]
 pub fn exit_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     /// `struct pidfd_info` in its first version (`linux/pidfd.h`): what is asked for, the control group, the process
     /// and user ids, and the exit code.
@@ -218,7 +217,6 @@ pub fn exit_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
 
 /// The zone of this machine at a time, given in seconds since 1970: its name, and the seconds by which it is ahead of
 /// UTC. `None` where the C library cannot convert the time.
-#[must_use]
 pub fn zone_at(time: i64) -> Option<(String, i64)> {
     /// The `struct tm` of Linux on 64-bit platforms (ctime(3)), whose C libraries agree on it.
     #[repr(C)]

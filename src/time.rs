@@ -42,7 +42,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
 }
 
 /// Shows a duration in the form that [`parse_duration`] reads, exact to the nanosecond.
-#[must_use]
 pub fn show_duration(d: Duration) -> String {
     let (h, m, s) = (d.as_secs() / 3600, d.as_secs() / 60 % 60, d.as_secs() % 60);
     let nanos = d.subsec_nanos();
@@ -54,7 +53,6 @@ pub fn show_duration(d: Duration) -> String {
 }
 
 /// A point of time as RFC 3339 in UTC with milliseconds: `2026-03-01T12:00:00.000Z`.
-#[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (year, month, day) = civil_from_days(since.as_secs() / 86_400);

@@ -1,4 +1,4 @@
-//! URLs as far as they can be judged without a connection, and as far as they may be shown.
+//! URLs: checks that need no connection, and the part that may be shown.
 //!
 //! The parser is the one of the HTTP client, so that what passes here is what it will accept.
 
@@ -6,8 +6,7 @@ use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use ureq::http::Uri;
 
 /// Why `ws://` is no address of a node.
-const NO_WEBSOCKET: &str =
-    "there is no WebSocket: the node's IPC socket tells each new head as well, and http is asked for it";
+const NO_WEBSOCKET: &str = "there is no WebSocket: the node's IPC socket pushes each new head as well, and over http it is asked for";
 
 /// Checks scheme, host and port of a URL.
 ///

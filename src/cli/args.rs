@@ -13,11 +13,12 @@ mod values;
 pub(crate) use backup::{BackupCommand, Prune};
 pub(crate) use plan::{NewPlan, PlanCommand};
 
+use super::fetch;
 use super::help::COMMANDS;
 use super::rehearse::Wanted;
 use super::rollback::Options as Rollback;
 use super::stage::New;
-use crate::digest::Digest;
+use super::upgrade::Consent;
 use crate::error::Result;
 use crate::force::Force;
 use crate::machine::Block;
@@ -31,9 +32,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use upgrade::entry;
-use values::{block, blocks, height, name, timeout, version};
+use values::{block, blocks, height, name, parsed, timeout, version};
 
-/// Everything a command line says.
+/// A command line, read.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Invocation {
     pub(crate) command: Command,
@@ -46,77 +47,39 @@ pub(crate) struct Invocation {
 /// A command.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
-    Init {
-        binary: Option<PathBuf>,
-        import: bool,
-    },
-    Run {
-        args: Vec<OsString>,
-    },
+    Init(Option<PathBuf>),
+    Import,
+    Run(Vec<OsString>),
     Status(Shown),
     Stop,
     Restart,
     Detach,
     Reexec,
-    Schedule {
-        entry: Box<Entry>,
-        now: bool,
-        force: Force,
-    },
-    List {
-        format: Format,
-    },
+    Schedule(Box<Entry>, Consent),
+    List(Format),
     Cancel(Name),
     Hold(Name),
     Release(Name),
     Add(Box<New>),
-    Show {
-        name: Name,
-        format: Format,
-    },
+    Show(Format, Name),
     Now(Name),
     Rollback(Rollback),
     RollbackCancel,
     Rehearse(Wanted),
-    Fetch {
-        name: Name,
-        url: Option<String>,
-        digest: Option<Digest>,
-        format: Format,
-    },
+    Fetch(fetch::Wanted),
     Plan(PlanCommand),
     Backup(BackupCommand),
-    WaitHeight {
-        height: u64,
-        timeout: Option<Duration>,
-    },
-    ResolveRetry {
-        with: Option<Name>,
-    },
-    ResolveSign {
-        at: Option<Block>,
-    },
+    WaitHeight { height: u64, timeout: Option<Duration> },
+    ResolveRetry { with: Option<Name> },
+    ResolveSign { at: Option<Block> },
     ResolveHead,
     ResolveChain,
-    ResolveRollback {
-        force: Force,
-    },
-    ConfigShow {
-        format: Format,
-    },
-    ConfigCheck {
-        args: Vec<OsString>,
-    },
-    Consensus {
-        format: Format,
-        watch: bool,
-    },
-    Check {
-        next: bool,
-        format: Format,
-    },
+    ResolveRollback(Force),
+    ConfigShow(Format),
+    ConfigCheck(Vec<OsString>),
+    Consensus { format: Format, watch: bool },
+    Check { next: bool, format: Format },
     Version,
-    /// Help about everything, or about the commands that begin with these words.
     Help(Option<String>),
 }
 
@@ -144,6 +107,9 @@ pub(crate) enum StatusFormat {
     Json,
     Metrics,
 }
+
+/// Reads a value from its text; the error is the reason, in words.
+type Read<T> = fn(&str) -> Result<T, String>;
 
 fn shown(args: &mut Arguments, word: &str) -> Result<Shown> {
     let format = match (args.contains("--json"), args.contains("--metrics")) {
@@ -180,7 +146,7 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         if args.first().is_some_and(|a| a == "--") {
             args.remove(0);
         }
-        return Ok(ours.invoke(Command::Run { args }));
+        return Ok(ours.invoke(Command::Run(args)));
     }
     let node_args = if word == "config" { behind_dashes(&mut rest) } else { Vec::new() };
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
@@ -191,7 +157,7 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     }
     let mut command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
     match &mut command {
-        Command::ConfigCheck { args } => *args = node_args,
+        Command::ConfigCheck(args) => *args = node_args,
         _ if let Some(extra) = node_args.first() => return Err(superfluous(&word, &extra.to_string_lossy())),
         _ => {}
     }
@@ -216,7 +182,11 @@ fn in_full(word: String, args: &Arguments) -> String {
 
 fn command(word: &str, args: &mut Arguments) -> Result<Command> {
     Ok(match word {
-        "init" => Command::Init { import: args.contains("--import"), binary: binary(args, word)? },
+        "init" => match (args.contains("--import"), binary(args, word)?) {
+            (true, Some(_)) => return Err(misused(word, "--import takes no BINARY")),
+            (true, None) => Command::Import,
+            (false, binary) => Command::Init(binary),
+        },
         "status" => Command::Status(shown(args, word)?),
         "stop" => Command::Stop,
         "restart" => Command::Restart,
@@ -251,12 +221,12 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             "sign" => Command::ResolveSign { at: opt(args, "resolve sign", "--at", block)? },
             "head" => Command::ResolveHead,
             "chain" => Command::ResolveChain,
-            "rollback" => Command::ResolveRollback { force: force(args) },
+            "rollback" => Command::ResolveRollback(force(args)),
             other => return Err(unknown(&format!("resolve {other}"))),
         },
         "config" => match subcommand(args, word)?.as_str() {
-            "show" => Command::ConfigShow { format: format(args) },
-            "check" => Command::ConfigCheck { args: Vec::new() },
+            "show" => Command::ConfigShow(format(args)),
+            "check" => Command::ConfigCheck(Vec::new()),
             other => return Err(unknown(&format!("config {other}"))),
         },
         "version" | "--version" | "-V" => Command::Version,
@@ -286,7 +256,12 @@ fn format(args: &mut Arguments) -> Format {
 }
 
 fn force(args: &mut Arguments) -> Force {
-    if args.contains("--force") { Force::Yes } else { Force::No }
+    consent(args, "--force")
+}
+
+/// Whether a flag is given by which the operator overrules a refusal.
+fn consent(args: &mut Arguments, flag: &'static str) -> Force {
+    if args.contains(flag) { Force::Yes } else { Force::No }
 }
 
 fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
@@ -297,11 +272,16 @@ fn subcommand(args: &mut Arguments, word: &str) -> Result<String> {
     }
 }
 
-fn free<T>(args: &mut Arguments, word: &str, what: &str, read: fn(&str) -> Result<T, String>) -> Result<T> {
-    let text: Option<OsString> = opt_free(args, word)?;
-    let text = text.ok_or_else(|| misused(word, &format!("{what} is missing")))?;
+/// The next free argument, which must be there.
+fn free<T>(args: &mut Arguments, word: &str, what: &str, read: Read<T>) -> Result<T> {
+    free_if_any(args, word, what, read)?.ok_or_else(|| misused(word, &format!("{what} is missing")))
+}
+
+/// The next free argument, if there is one.
+fn free_if_any<T>(args: &mut Arguments, word: &str, what: &str, read: Read<T>) -> Result<Option<T>> {
+    let Some(text): Option<OsString> = opt_free(args, word)? else { return Ok(None) };
     let text = text.to_str().ok_or_else(|| misused(word, &format!("{what} is not UTF-8")))?;
-    read(text).map_err(|e| misused(word, &format!("{what}: {e}")))
+    read(text).map(Some).map_err(|e| misused(word, &format!("{what}: {e}")))
 }
 
 fn opt_free<T: From<OsString>>(args: &mut Arguments, word: &str) -> Result<Option<T>> {
@@ -322,12 +302,7 @@ fn binary(args: &mut Arguments, word: &str) -> Result<Option<PathBuf>> {
     }
 }
 
-fn opt<T>(
-    args: &mut Arguments,
-    word: &str,
-    flag: &'static str,
-    read: fn(&str) -> Result<T, String>,
-) -> Result<Option<T>> {
+fn opt<T>(args: &mut Arguments, word: &str, flag: &'static str, read: Read<T>) -> Result<Option<T>> {
     let text = args.opt_value_from_fn(flag, |s| Ok::<_, String>(s.to_owned())).map_err(|e| match e {
         pico_args::Error::NonUtf8Argument => misused(word, &format!("{flag} is not UTF-8")),
         _ => misused(word, &format!("{flag} needs a value")),
@@ -338,6 +313,7 @@ fn opt<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::error::Kind;
     use crate::machine::Target;
 
@@ -347,7 +323,7 @@ mod tests {
 
     fn run_args(line: &str) -> Vec<String> {
         match read(line).unwrap().command {
-            Command::Run { args } => args.into_iter().map(|a| a.into_string().unwrap()).collect(),
+            Command::Run(args) => args.into_iter().map(|a| a.into_string().unwrap()).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -355,7 +331,7 @@ mod tests {
     #[test]
     fn a_configuration_is_checked_for_a_node_with_its_arguments() {
         let args = |line| match read(line).map(|invocation| invocation.command) {
-            Ok(Command::ConfigCheck { args }) => args,
+            Ok(Command::ConfigCheck(args)) => args,
             other => panic!("{other:?}"),
         };
         assert!(args("config check").is_empty());
@@ -366,7 +342,8 @@ mod tests {
     #[test]
     fn a_plan_against_the_odds_takes_a_word_of_its_own() {
         let forced = |line: &str| match read(line).unwrap().command {
-            Command::Schedule { force, .. } | Command::Plan(PlanCommand::Execute { force, .. }) => force,
+            Command::Schedule(_, Consent { force, .. })
+            | Command::Plan(PlanCommand::Execute { force, .. }) => force,
             Command::Plan(PlanCommand::Create(new)) => new.force,
             other => panic!("{other:?}"),
         };
@@ -402,17 +379,6 @@ mod tests {
         let all = wanted("rehearse --keep v2 --blocks 7 --json");
         assert_eq!((all.blocks, all.keep, all.format, all.name.as_str()), (7, true, Format::Json, "v2"));
         assert!(wanted("rehearse v2 --force").force.is_given());
-    }
-
-    #[test]
-    fn a_flag_that_is_gone_is_ours_to_explain() {
-        for (line, flag, value) in [
-            ("run --slot-blocks 30 --mine", "--slot-blocks", "30"),
-            ("run --leave-before-stop --mine", "--leave-before-stop", "true"),
-        ] {
-            assert_eq!(read(line).unwrap().flags, [(flag.to_owned(), value.to_owned())]);
-            assert_eq!(run_args(line), ["--mine"]);
-        }
     }
 
     #[test]
@@ -455,9 +421,9 @@ mod tests {
         let hex = sha256.hex();
         let line =
             format!("upgrade schedule v2 100 --fork-height 200 --sha256 {hex} --url http://x/v2 --info hi");
-        let Command::Schedule { entry, .. } = read(&line).unwrap().command else { panic!() };
+        let Command::Schedule(entry, _) = read(&line).unwrap().command else { panic!() };
         assert_eq!((entry.name.as_str(), entry.height, entry.fork_height), ("v2", 100, Some(200)));
-        assert_eq!((entry.digest, entry.binaries["any"].as_str()), (Some(sha256), "http://x/v2"));
+        assert_eq!((entry.digest, entry.binaries.get("any")), (Some(sha256), Some("http://x/v2")));
     }
 
     #[test]
@@ -494,8 +460,8 @@ mod tests {
     #[test]
     fn a_value_may_follow_an_equals_sign() {
         let line = "upgrade schedule v2 100 --fork-height=200 --url=http://x/v2 --info=a=b";
-        let Command::Schedule { entry, .. } = read(line).unwrap().command else { panic!() };
-        assert_eq!((entry.fork_height, entry.binaries["any"].as_str()), (Some(200), "http://x/v2"));
+        let Command::Schedule(entry, _) = read(line).unwrap().command else { panic!() };
+        assert_eq!((entry.fork_height, entry.binaries.get("any")), (Some(200), Some("http://x/v2")));
         assert_eq!(entry.info, Some(serde_json::Value::from("a=b").into()));
     }
 

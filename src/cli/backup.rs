@@ -1,20 +1,20 @@
-//! `backup`: the operator's view of backups, and the operator's hand on them.
+//! `backup`: the commands about backups.
 //!
-//! Commands that touch the data work only while no process has it open: they hold the locks of the supervisor and of
-//! the node, and check the node's own lock.
+//! Those that read or replace the data work only while no process has it open: they hold the locks of the supervisor and
+//! of the node, and check the node's own lock.
 
 use super::args::{BackupCommand, Format, Prune};
 use super::fetch::cancelled_by_signals;
-use super::resolve::Hand;
-use super::show::table;
+use super::resolve::ClaimedHome;
+use super::show::{table, word};
 use super::terminal::Line;
-use super::{logger, print, print_json};
+use super::{logger, output};
 use crate::config::{Config, SignAfterUnclean};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
 use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
-use crate::machine::{Decision, NodeMark, Record};
+use crate::machine::{Decision, NodeMark, Restore};
 use crate::name::Name;
 use crate::sorted;
 use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Purpose, State, Work};
@@ -25,31 +25,29 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// The name of a backup to which the operator has given none.
+/// The default name of a backup.
 const MANUAL: &str = "manual";
 
-/// Does what is asked for.
+/// Runs one of the commands.
 pub(super) fn run(command: BackupCommand, config: &Config, home: &Home) -> Result<()> {
     match command {
         BackupCommand::Create { name, force, format } => create(config, home, name, force, format),
-        BackupCommand::List { format } => list(home, format),
-        BackupCommand::Show { name, format } => show(home, &name, format),
-        BackupCommand::Verify { name, format } => verify(config, home, &name, format),
+        BackupCommand::List(format) => list(home, format),
+        BackupCommand::Show(name, format) => show(home, &name, format),
+        BackupCommand::Verify(name, format) => verify(config, home, &name, format),
         BackupCommand::Restore { name, force, format } => restore(config, home, &name, force, format),
         BackupCommand::Prune(prune) => self::prune(config, home, &prune),
     }
 }
 
 fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format: Format) -> Result<()> {
-    let hand = Hand::take(home)?;
+    let claimed = ClaimedHome::take(home)?;
     nothing_has_the_data_open(config, home)?;
-    let record = hand.record();
-    if is_unclean(record) && !force.is_given() {
-        return Err(Error::new(
-            Kind::NotMet,
-            "the node was killed or has crashed: its data may be of different moments",
-        )
-        .hint("run the node and stop it cleanly first; if you know better, add --force"));
+    let record = claimed.record();
+    if matches!(record.node, NodeMark::StoppedUnclean | NodeMark::Running) && !force.is_given() {
+        let what = "the node was killed or has crashed: its data may be of different moments";
+        return Err(Error::new(Kind::NotMet, what)
+            .hint("run the node and stop it cleanly first; if you know better, add --force"));
     }
     let name = name.map_or_else(|| MANUAL.parse(), Ok).expect("it is a name");
     let purpose = Purpose {
@@ -60,24 +58,23 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format
     };
     let mut options = Options::new(config);
     if options.method == crate::config::BackupMethod::None {
-        // An operator who orders a backup wants one, also where the configuration has none for upgrades.
+        // `none` is about upgrades: an operator who orders a backup gets one.
         options.method = crate::config::BackupMethod::Auto;
     }
     let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;
-    if format == Format::Json {
-        return print_json(&summary(&made));
-    }
-    print(&format!("backup {} is complete: {}\n", made.name, made.how()))
+    output(format, &summary(&made), || format!("backup {} is complete: {}\n", made.name, made.how()))
 }
 
 fn list(home: &Home, format: Format) -> Result<()> {
     let (backups, replaced) = (backup::list(home)?, restore::replaced(home));
-    if format == Format::Json {
-        let backups: Vec<Value> = backups.iter().map(summary).collect();
-        return print_json(&json!({"backups": backups, "replaced": replaced}));
-    }
+    let summaries: Vec<Value> = backups.iter().map(summary).collect();
+    let value = json!({"backups": summaries, "replaced": replaced});
+    output(format, &value, || listed(&backups, &replaced))
+}
+
+fn listed(backups: &[Backup], replaced: &[PathBuf]) -> String {
     let mut rows = vec![["BACKUP", "MADE BY", "NODE", "HEAD", "MIB", "METHOD", "STATE"].map(str::to_owned)];
-    for backup in &backups {
+    for backup in backups {
         let Manifest { made_by, node, head, bytes, .. } = &backup.manifest;
         rows.push([
             backup.name.clone(),
@@ -89,18 +86,19 @@ fn list(home: &Home, format: Format) -> Result<()> {
             word(&backup.manifest.state()),
         ]);
     }
-    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(&rows) };
+    let mut text = if backups.is_empty() { "there are no backups\n".to_owned() } else { table(rows) };
     for path in replaced {
         text += &format!("replaced data is kept in {}\n", path.display());
     }
-    print(&text)
+    text
 }
 
 fn show(home: &Home, name: &str, format: Format) -> Result<()> {
     let found = backup::load(home, name)?;
-    if format == Format::Json {
-        return print_json(&summary(&found));
-    }
+    output(format, &summary(&found), || shown(&found))
+}
+
+fn shown(found: &Backup) -> String {
     let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, .. } =
         &found.manifest;
     let unknown = || "unknown".to_owned();
@@ -129,10 +127,10 @@ fn show(home: &Home, name: &str, format: Format) -> Result<()> {
     }
     let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
     rows.push(["state".to_owned(), state]);
-    print(&table(&rows))
+    table(rows)
 }
 
-/// Reads a backup whole: what has digests is held against them, and what has none gets them.
+/// Reads a backup whole: compares it with its digests, or records those that it lacks.
 fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()> {
     let found = backup::load(home, name)?;
     if let Some(damaged) = &found.manifest.damaged {
@@ -141,43 +139,36 @@ fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()
     let before = found.manifest.state();
     let options = Options::new(config);
     let found = with_line(home, &options, "verify", |work| backup::complete(work, found))?;
-    if format == Format::Json {
-        return print_json(&summary(&found));
-    }
-    print(&match before {
+    output(format, &summary(&found), || match before {
         State::Unverified => format!("backup {name} is complete, and its digests are recorded from now on\n"),
         State::Verified | State::Damaged => format!("backup {name} is as it was made\n"),
     })
 }
 
 fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Format) -> Result<()> {
-    let mut hand = Hand::take(home)?;
+    let mut claimed = ClaimedHome::take(home)?;
     nothing_has_the_data_open(config, home)?;
     let found = backup::load(home, name)?;
     let source = &found.manifest.source;
-    let here = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
+    let here = fs::canonicalize(home.data()).doing("resolve", home.data())?;
     if *source != here && !force.is_given() {
-        return Err(Error::new(
-            Kind::NotMet,
-            format!("backup {name} is of another data directory: {}", source.display()),
-        )
-        .at(here.display())
-        .hint("set daemon_data_dir; if it has moved here, add --force"));
+        let what = format!("backup {name} is of another data directory: {}", source.display());
+        let hint = "set daemon_data_dir; if it has moved here, add --force";
+        return Err(Error::new(Kind::NotMet, what).at(here.display()).hint(hint));
     }
     // Recorded before the data is exchanged: a node that goes on from older data must not sign where it has signed.
     let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
-    hand.decide(Decision::Restore { force: force.is_given(), silent })?;
+    claimed.decide(Decision::Restore(Restore { force: force.is_given(), silent }))?;
     let options = Options::new(config);
     let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
-    if format == Format::Json {
-        return print_json(&json!({"backup": name, "replaced": replaced, "silent": silent}));
-    }
-    let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
-    print(&format!(
-        "the data is that of backup {name}{silent}\nwhat it has replaced is kept in {}; remove it with \
-         `wemixvisor backup prune --replaced`\n",
-        replaced.display()
-    ))
+    output(format, &json!({"backup": name, "replaced": replaced, "silent": silent}), || {
+        let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
+        format!(
+            "the data is that of backup {name}{silent}\nwhat it has replaced is kept in {}; remove it with \
+             `wemixvisor backup prune --replaced`\n",
+            replaced.display()
+        )
+    })
 }
 
 fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
@@ -198,16 +189,16 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
         backup::remove_named(home, &names, needed.as_deref())?;
         restore::remove_replaced(&replaced)?;
     }
-    if asked.format == Format::Json {
-        return print_json(&json!({"removed": names, "replaced": replaced, "dry_run": asked.dry_run}));
-    }
-    let what = if asked.dry_run { "would be removed" } else { "is removed" };
-    let replaced = replaced.iter().map(|path| path.display().to_string());
-    let text: String = names.iter().cloned().chain(replaced).map(|name| format!("{name} {what}\n")).collect();
-    print(if text.is_empty() { "there is nothing to remove\n" } else { &text })
+    let value = json!({"removed": names, "replaced": replaced, "dry_run": asked.dry_run});
+    output(asked.format, &value, || {
+        let what = if asked.dry_run { "would be removed" } else { "is removed" };
+        let replaced = replaced.iter().map(|path| path.display().to_string());
+        let removed = names.iter().cloned().chain(replaced).map(|name| format!("{name} {what}\n"));
+        removed.reduce(|all, line| all + &line).unwrap_or_else(|| "there is nothing to remove\n".to_owned())
+    })
 }
 
-/// A backup for programs, without its entries.
+/// A backup as JSON, without its entries.
 fn summary(backup: &Backup) -> Value {
     let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, entries, .. } =
         &backup.manifest;
@@ -218,11 +209,6 @@ fn summary(backup: &Backup) -> Value {
         "source": source, "head": head, "node": node, "bytes": bytes, "entries": entries.len(),
         "method": backup.manifest.method(), "methods": methods, "state": backup.manifest.state(), "damaged": damaged,
     })
-}
-
-/// The word by which JSON names a value.
-fn word(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Refuses to work on data that a node has open which no supervisor has started.
@@ -238,11 +224,7 @@ fn nothing_has_the_data_open(config: &Config, home: &Home) -> Result<()> {
     }
 }
 
-fn is_unclean(record: &Record) -> bool {
-    matches!(record.node, NodeMark::StoppedUnclean | NodeMark::Running)
-}
-
-/// Does long work that Ctrl-C ends, and shows on a terminal how far it is.
+/// Does long work that Ctrl-C ends, and shows its progress on a terminal.
 fn with_line<T>(
     home: &Home,
     options: &Options,

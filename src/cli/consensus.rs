@@ -8,7 +8,7 @@ mod picture;
 
 use super::args::Format;
 use super::forecast::{Now, Turn};
-use super::{network, print, print_json, print_json_line, show as status, terminal};
+use super::{network, output, print, print_json, print_json_line, show as status, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-/// How often `--watch` looks.
+/// The interval of `--watch`.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the node's metrics may take.
 const METRICS: Duration = Duration::from_secs(2);
@@ -83,30 +83,23 @@ fn turns(outlook: &Outlook) -> Vec<Window> {
     std::iter::successors(outlook.window(outlook.head()), next).take(TURNS).collect()
 }
 
-/// Shows the consensus, once or until a signal comes.
-pub(super) fn show(config: &Config, home: &Home, format: Format, watch: bool) -> Result<u8> {
-    if watch { follow(config, home, format) } else { show_once(config, home, format) }
-}
-
-fn show_once(config: &Config, home: &Home, format: Format) -> Result<u8> {
+/// Shows the consensus once.
+pub(super) fn show(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let seen = look(config, home)?;
     let frame = Frame { rows: usize::MAX, ..Frame::of_stdout(config) };
-    if format == Format::Json {
-        print_json(&value(&seen))?;
-    } else {
-        print(&picture::text(&seen, &frame))?;
-    }
+    output(format, &value(&seen), || picture::text(&seen, &frame))?;
     Ok(if seen.node.is_ok() { Exit::Ok.code() } else { Kind::Unreachable.code() })
 }
 
-fn follow(config: &Config, home: &Home, format: Format) -> Result<u8> {
+/// Shows the consensus until a signal arrives.
+pub(super) fn watch(config: &Config, home: &Home, format: Format) -> Result<u8> {
     let signals = terminal::signals()?;
     let screen =
         (io::stdout().is_terminal() && format == Format::Text).then(terminal::Screen::open).transpose();
     let screen = screen.map_err(|e| Error::new(Kind::Io, "write to stdout").because(e))?;
     let mut last = None;
     loop {
-        // A node that is down for a moment is part of what is watched.
+        // A node that is down is shown as such, and watched on.
         let seen = look(config, home).unwrap_or_else(|e| Seen { node: Err(e.to_string()), view: None });
         let shown = seen.node.as_ref().map(|node| node.state.height).map_err(Clone::clone);
         match &screen {
@@ -126,34 +119,27 @@ fn follow(config: &Config, home: &Home, format: Format) -> Result<u8> {
 }
 
 /// Reports whether this node could be stopped now; the reasons against it are an error.
-pub(super) fn check(config: &Config, home: &Home, format: Format) -> Result<u8> {
+pub(super) fn check(config: &Config, home: &Home, format: Format) -> Result<()> {
     let node = ask_node(config, home)?;
     if format == Format::Json {
         print_json(&json!({"head": node.now.head, "can_be_spared": node.spare, "in_turn": node.in_turn}))?;
     }
     match node.spare {
-        Verdict::Go(_) if format == Format::Json => {}
-        Verdict::Go(reason) => print(&format!("this node could be stopped now: {reason}\n"))?,
+        Verdict::Go(_) if format == Format::Json => Ok(()),
+        Verdict::Go(reason) => print(&format!("this node could be stopped now: {reason}\n")),
         Verdict::Hold(gates) => {
             let reasons: Vec<String> = gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
             let what = format!("this node should not be stopped now: {}", reasons.join("; "));
-            return Err(Error::new(Kind::NotMet, what));
+            Err(Error::new(Kind::NotMet, what))
         }
     }
-    Ok(Exit::Ok.code())
 }
 
 /// Shows the next turns of this node.
-pub(super) fn check_next(config: &Config, home: &Home, format: Format) -> Result<u8> {
+pub(super) fn check_next(config: &Config, home: &Home, format: Format) -> Result<()> {
     let node = ask_node(config, home)?;
-    if format == Format::Json {
-        print_json(&turns_value(&node))?;
-    } else {
-        print(&picture::turns(&node))?;
-    }
-    let has_turns = !node.turns.is_empty();
-    let code = |()| Exit::Ok.code();
-    has_turns.then_some(()).ok_or_else(|| Error::new(Kind::NotMet, no_turns(&node.state))).map(code)
+    output(format, &turns_value(&node), || picture::turns(&node))?;
+    if node.turns.is_empty() { Err(Error::new(Kind::NotMet, no_turns(&node.state))) } else { Ok(()) }
 }
 
 /// Why a node has no turns.
@@ -213,18 +199,15 @@ fn why_down(view: &View, error: &Error) -> String {
 }
 
 fn value(seen: &Seen) -> Value {
-    let under_way = seen.view.as_ref().and_then(|view| view.upgrade.as_ref());
-    let under_way =
-        under_way.map(|attempt| json!({"name": attempt.name, "phase": attempt.phase.to_string()}));
+    let attempt = seen.view.as_ref().and_then(|view| view.upgrade.as_ref());
+    let under_way = attempt.map(|attempt| json!({"name": attempt.name, "phase": attempt.phase.to_string()}));
     let symptoms = seen.view.as_ref().map(|view| &view.symptoms);
     let node = match &seen.node {
         Ok(node) => node,
         // A node that cannot be asked has no numbers.
         Err(trouble) => {
-            return json!({
-                "consensus": {"step": Step::Down}, "trouble": trouble, "under_way": under_way,
-                "symptoms": symptoms,
-            });
+            let down = json!({"step": Step::Down});
+            return json!({"consensus": down, "trouble": trouble, "under_way": under_way, "symptoms": symptoms});
         }
     };
     let round = node.round.map(|round| {
@@ -257,8 +240,6 @@ fn next_value(node: &Node) -> Option<Value> {
 }
 
 fn turns_value(node: &Node) -> Value {
-    json!({
-        "head": node.now.head, "address": node.state.address, "turns": turns_of(node),
-        "next_upgrade": next_value(node),
-    })
+    let (turns, next) = (turns_of(node), next_value(node));
+    json!({"head": node.now.head, "address": node.state.address, "turns": turns, "next_upgrade": next})
 }

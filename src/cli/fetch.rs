@@ -2,8 +2,9 @@
 
 use super::args::Format;
 use super::logger::show_warnings;
+use super::output;
+use super::terminal::on_signals;
 use super::upgrade::refresh;
-use super::{print, print_json};
 use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -12,26 +13,28 @@ use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
 use crate::schedule::Planned;
 use crate::upgrade::download::progress::Meter;
-use crate::upgrade::download::{Order, Progress, Rests};
+use crate::upgrade::download::{Order, Progress, RetryAfter};
 use crate::upgrade::{Cancel, install, prepare};
 use rustix::termios::tcgetwinsize;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The binary that the operator wants fetched.
+#[derive(Debug, PartialEq)]
 pub(super) struct Wanted {
     pub(super) name: Name,
     pub(super) url: Option<String>,
     pub(super) digest: Option<Digest>,
+    pub(super) format: Format,
 }
 
-pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format) -> Result<()> {
-    let mut config = config.clone();
+pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted) -> Result<()> {
+    let (mut config, format) = (config.clone(), wanted.format);
     if wanted.url.is_some() {
-        // An operator who names a place asks about that place, not about other ones.
+        // A URL on the command line replaces the configured mirrors.
         config.download_urls = DownloadUrls::default();
     }
     let upgrade = upgrade(home, wanted)?;
@@ -40,7 +43,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
     match install::verify(home, &target, upgrade.digest.as_ref()) {
         Ok(manifest) => return show(home, &upgrade.name, &manifest, "was staged already", format),
         Err(e) if e.kind() == Kind::NotFound => {}
-        // A good one that the operator has put there is not ours to move.
+        // It is whole, so the operator wants it there: it is not moved.
         Err(e) if install::verify(home, &target, None).is_ok() => {
             let hint = format!("to replace it, remove {}", home.upgrade(&upgrade.name).display());
             return Err(Error::new(Kind::Failed, "another binary is staged").because(e).hint(hint));
@@ -48,12 +51,7 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
         Err(e) => prepare::put_aside(&config, home, &upgrade, e)?,
     }
     let cancel = cancelled_by_signals()?;
-    let mut bar = Bar::default();
-    let order = Order { home, upgrade: &upgrade, urls: &config.download_urls };
-    let progress = &mut |progress: Progress<'_>| bar.update(&progress);
-    let fetched = prepare::fetch(&config, &order, Rests::default(), progress, &cancel);
-    bar.end();
-    let manifest = match fetched {
+    let manifest = match with_bar(&config, home, &upgrade, &cancel) {
         Err(_) if cancel.is_cancelled() => {
             let what = "interrupted; what has arrived is kept, and the next fetch goes on from there";
             return Err(Error::new(Kind::Failed, what));
@@ -64,13 +62,13 @@ pub(super) fn fetch(config: &Config, home: &Home, wanted: Wanted, format: Format
     show(home, &upgrade.name, &manifest, "is staged", format)
 }
 
-/// The upgrade as it is planned, with what the operator says instead.
+/// The upgrade as it is planned, with the URL and digest of the command line.
 fn upgrade(home: &Home, wanted: Wanted) -> Result<Upgrade> {
-    let Wanted { name, url, digest } = wanted;
+    let Wanted { name, url, digest, .. } = wanted;
     let planned = Planned::read(home).upgrade(&name)?;
-    let mut upgrade = planned.unwrap_or_else(|| Upgrade::new(name, 1, Origin::Schedule));
+    let mut upgrade = planned.map_or_else(|| Upgrade::new(name, 1, Origin::Schedule), Arc::unwrap_or_clone);
     if let Some(url) = url {
-        upgrade.binaries = [("any".to_owned(), url)].into();
+        upgrade.binaries = [("any", url)].into_iter().collect();
         upgrade.info = None;
     }
     upgrade.digest = digest.or(upgrade.digest);
@@ -78,28 +76,30 @@ fn upgrade(home: &Home, wanted: Wanted) -> Result<Upgrade> {
 }
 
 fn show(home: &Home, name: &Name, manifest: &Manifest, what: &str, format: Format) -> Result<()> {
-    if format == Format::Json {
-        let path = home.binary(&Target::Upgrade(name.clone()));
-        return print_json(&json!({"name": name, "path": path, "manifest": manifest}));
-    }
-    print(&format!("{name} {what}: {} from {}\n", manifest.sha256, manifest.source))
+    let path = home.binary(&Target::Upgrade(name.clone()));
+    output(format, &json!({"name": name, "path": path, "manifest": manifest}), || {
+        format!("{name} {what}: {} from {}\n", manifest.sha256, manifest.source)
+    })
+}
+
+/// Fetches and stages the binary of an upgrade, with its progress on stderr.
+pub(super) fn with_bar(config: &Config, home: &Home, upgrade: &Upgrade, cancel: &Cancel) -> Result<Manifest> {
+    let mut bar = Bar::default();
+    let order = Order { home, upgrade, urls: &config.download_urls };
+    let progress = &mut |progress: Progress<'_>| bar.update(&progress);
+    prepare::fetch(config, &order, RetryAfter::default(), progress, cancel)
 }
 
 /// A token that Ctrl-C and SIGTERM cancel.
 pub(super) fn cancelled_by_signals() -> Result<Cancel> {
-    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
-    let cancel = Cancel::new().map_err(failed)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let cancel = Cancel::new().map_err(|e| Error::new(Kind::Io, "make an event").because(e))?;
     let token = cancel.clone();
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || signals.forever().for_each(|_| token.cancel()))
-        .map_err(failed)?;
+    on_signals(&[SIGINT, SIGTERM], move |_| token.cancel())?;
     Ok(cancel)
 }
 
-/// Shows a download on stderr: a bar on a terminal, a line now and then elsewhere.
-pub(super) struct Bar {
+/// Shows a download on stderr: a bar on a terminal, elsewhere a line every few seconds.
+struct Bar {
     meter: Meter,
     begun: Instant,
     terminal: bool,
@@ -121,8 +121,8 @@ impl Bar {
     const REDRAW: Duration = Duration::from_millis(100);
     const LINE: Duration = Duration::from_secs(5);
 
-    pub(super) fn update(&mut self, progress: &Progress<'_>) {
-        // There is a warning of it.
+    fn update(&mut self, progress: &Progress<'_>) {
+        // A warning is logged for it.
         if progress.trouble.is_some() {
             return;
         }
@@ -137,7 +137,7 @@ impl Bar {
 
     fn draw(&mut self) {
         let mut stderr = io::stderr().lock();
-        // A progress that cannot be shown is no reason to stop.
+        // A bar that cannot be drawn does not end the download.
         let _ = if self.terminal {
             let columns = tcgetwinsize(&stderr).map_or(80, |size| usize::from(size.ws_col).max(20));
             write!(stderr, "\r\x1b[K{}", self.meter.bar(columns - 1)).and_then(|()| stderr.flush())
@@ -146,10 +146,11 @@ impl Bar {
         };
         self.drawn = true;
     }
+}
 
-    pub(super) fn end(&mut self) {
+impl Drop for Bar {
+    fn drop(&mut self) {
         if self.terminal && self.drawn {
-            // Nothing is lost where this cannot be shown.
             let _ = writeln!(io::stderr());
         }
     }

@@ -155,7 +155,7 @@ mod tests {
         let mut plan = Machine::at_rest(
             Policy::default(),
             Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") }),
-            vec![Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule)],
+            vec![Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule).into()],
         )
         .view()
         .planned

@@ -15,7 +15,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The words that have to be typed as they are.
+    /// The words before the arguments: they are typed as they are.
     pub(super) fn words(&self) -> String {
         let is_word =
             |w: &&str| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !w.starts_with('-');
@@ -44,14 +44,11 @@ pub const COMMANDS: &[Usage] = &[
     usage("stop", "stop the node and the supervisor, and wait for both"),
     usage("restart", "stop the node and start it again"),
     usage("detach", "end the supervisor alone, and leave the node to the next one"),
-    usage(
-        "reexec",
-        "replace the program of the supervisor by the one that is at its path now; the node goes on",
-    ),
+    usage("reexec", "execute the program now at the path of the supervisor in its place; the node goes on"),
     usage(
         "upgrade schedule NAME HEIGHT [--fork-height N] [--deadline-height N] [--sha256 HEX] [--sha512 HEX] \
          [--url URL] [--info TEXT] [--data-incompatible] [--now] [--force]",
-        "plan an upgrade at a height; at one that has passed, with --now",
+        "plan an upgrade at a height, with --now also at a height that has passed",
     ),
     usage("upgrade list [--json]", "show planned and past upgrades"),
     usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
@@ -109,7 +106,7 @@ pub const COMMANDS: &[Usage] = &[
     usage("backup show NAME [--json]", "show how a backup was made, and what is known about its bytes"),
     usage(
         "backup verify NAME [--json]",
-        "read a backup whole and hold it against its digests; one that has none yet gets them",
+        "read a backup whole and compare it with its digests, or record those that it lacks",
     ),
     usage(
         "backup restore NAME [--force] [--json]",
@@ -120,11 +117,13 @@ pub const COMMANDS: &[Usage] = &[
         "remove these backups, or those of upgrades that are too many or too old; with --replaced also the data that \
          restores have replaced",
     ),
-    usage("consensus [--json] [--watch]", "show the head, the validators and who is live, and the gates"),
+    usage(
+        "consensus [--json] [--watch]",
+        "show the head, the validators and which of them are live, and the gates",
+    ),
     usage(
         "check [--next] [--json]",
-        "say whether this node could be stopped now, as far as the network is concerned; with --next, when its next \
-         turns are",
+        "show whether the network could spare this node now; with --next, when its next turns are",
     ),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage(
@@ -137,8 +136,8 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage(
         "resolve sign [--at HEIGHT:HASH]",
-        "say what a validator that does not sign yet waits for; with --at, have it sign, as you have found out that no \
-         validator has a block beyond that one",
+        "show what a silent validator waits for; with --at, have it sign, once you have found out that no validator has \
+         a block beyond that one",
     ),
     usage("resolve head", "forget the highest head that was known for sure, when it was a wrong one"),
     usage("resolve chain", "let the next run bind this home to another chain"),
@@ -159,7 +158,6 @@ pub(super) fn help_about(topic: &str) -> String {
 }
 
 /// The whole help.
-#[must_use]
 pub fn help() -> String {
     let mut text = String::from(
         "wemixvisor runs a WEMIX (WBFT) node and replaces its binary at block heights.\n\n\

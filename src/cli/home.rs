@@ -12,43 +12,36 @@ use crate::upgrade::init::{Line, Report, init as lay_out};
 use serde_json::json;
 use std::path::Path;
 
-pub(super) fn init(config: &Config, home: &Home, binary: Option<&Path>, import: bool) -> Result<u8> {
-    // The name was given to lay out the home and belongs to it; later commands need not give it again.
-    let name = keys::named("daemon_name").expect("the table has it");
-    let text = Config::template(&[(name, json!(config.daemon_name.as_str()))]);
-    let report = match (import, binary) {
-        (true, Some(_)) => {
-            return Err(
-                Error::new(Kind::Usage, "init: --import takes no BINARY").hint("see `wemixvisor help`")
-            );
-        }
-        (true, None) => import::import(home, &text)?,
-        (false, None) if let Some(foreign) = import::unadopted(home) => {
-            return Err(Error::new(Kind::NotFound, "there is only a home of Cosmovisor here")
-                .at(foreign.display())
-                .hint(
-                    "adopt it with `wemixvisor init --import`, or begin anew with `wemixvisor init BINARY`",
-                ));
-        }
-        (false, binary) => lay_out(home, binary, &text)?,
-    };
-    show(&report)?;
-    match report.problems().next() {
-        None => Ok(Exit::Ok.code()),
-        Some(first) => Ok(first.kind().code()),
+/// Lays out a home, with the binary as its first version, or checks one.
+pub(super) fn init(config: &Config, home: &Home, binary: Option<&Path>) -> Result<u8> {
+    if let Some(foreign) = import::unadopted(home).filter(|_| binary.is_none()) {
+        let hint = "adopt it with `wemixvisor init --import`, or begin anew with `wemixvisor init BINARY`";
+        let only = Error::new(Kind::NotFound, "there is only a home of Cosmovisor here");
+        return Err(only.at(foreign.display()).hint(hint));
     }
+    show(&lay_out(home, binary, &template(config))?)
 }
 
-fn show(report: &Report) -> Result<()> {
+/// Adopts a home of another supervisor.
+pub(super) fn import(config: &Config, home: &Home) -> Result<u8> {
+    show(&import::import(home, &template(config))?)
+}
+
+/// The text of a new configuration. It keeps the name of the binary, so that later commands need not be given it.
+fn template(config: &Config) -> String {
+    let name = keys::named("daemon_name").expect("the table has it");
+    Config::template(&[(name, json!(config.daemon_name.as_str()))])
+}
+
+/// Shows the lines of a report; the exit code is that of the first problem.
+fn show(report: &Report) -> Result<u8> {
     for line in &report.lines {
         match line {
-            Line::Made(text) => print(&format!("made  {text}\n"))?,
-            Line::Kept(text) => print(&format!("kept  {text}\n"))?,
-            Line::Note(text) => print(&format!("note  {text}\n"))?,
             Line::Problem(problem) => tell(format_args!("wemixvisor: {problem}")),
+            line => print(&format!("{line}\n"))?,
         }
     }
-    Ok(())
+    Ok(report.problems().next().map_or(Exit::Ok.code(), |first| first.kind().code()))
 }
 
 /// Asks for the end, and waits for it.
@@ -110,11 +103,8 @@ pub(super) fn reexec(home: &Home) -> Result<()> {
     }
     let now = ask_status(home)?;
     let version = |status: Status| status.supervisor_version.unwrap_or_else(|| "?".to_owned());
-    let node = now
-        .view
-        .node
-        .as_ref()
-        .map_or_else(String::new, |node| format!("; the node goes on as process {}", node.pid));
+    let node = now.view.node.as_ref().map(|node| format!("; the node goes on as process {}", node.pid));
+    let node = node.unwrap_or_default();
     let (old, new) = (version(before), version(now));
     print(&format!("wemixvisor {new} has taken over from {old}{node}\n"))
 }
@@ -141,13 +131,19 @@ pub(super) fn restart(home: &Home) -> Result<()> {
 
 /// The supervisor's consent, in words; its refusal is an error.
 pub(super) fn accepted(reply: &Reply) -> Result<String> {
+    accepted_or(reply, Kind::Failed)
+}
+
+/// The supervisor's consent, in words; its refusal is an error of this kind.
+pub(super) fn accepted_or(reply: &Reply, refusal: Kind) -> Result<String> {
     match reply {
         Reply::Done(said) => Ok(said.clone()),
-        Reply::Refused(_) | Reply::NotFound(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
+        Reply::Refused(why) => Err(Error::new(refusal, why.clone())),
+        Reply::NotFound(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
     }
 }
 
-/// An answer that is not the one that was asked for.
+/// The error for an answer of another kind than expected.
 pub(super) fn unasked(reply: &Reply) -> Error {
     match reply {
         Reply::Refused(why) => Error::new(Kind::Failed, why.clone()),

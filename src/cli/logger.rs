@@ -4,7 +4,8 @@
 //! manager that does not read, must not keep an upgrade or a stop waiting. When too many lines wait
 //! the next are dropped and counted. A command that does something once shows its warnings by itself.
 
-use crate::config::{Config, LogColor, LogFormat, LogLevel};
+use super::terminal::no_color;
+use crate::config::{Config, LogColor, LogFormat};
 use crate::error::{Error, Kind, Result};
 use crate::printable::{printable, printable_json};
 use crate::time::rfc3339;
@@ -19,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 /// Lines that may wait to be written.
 const WAITING: usize = 1024;
-/// How long the last lines have to be written before the process ends.
+/// The time for the last lines to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The way to the thread that writes, once it has started.
@@ -41,32 +42,24 @@ enum Line {
 /// # Errors
 /// If no thread can be had.
 pub(super) fn start(config: &Config) -> Result<Log> {
-    let level = match config.log_level {
-        LogLevel::Error => LevelFilter::Error,
-        LogLevel::Warn => LevelFilter::Warn,
-        LogLevel::Info => LevelFilter::Info,
-        LogLevel::Debug => LevelFilter::Debug,
-        LogLevel::Trace => LevelFilter::Trace,
-    };
-    let colour = match config.log_color {
+    let is_coloured = match config.log_color {
         LogColor::Always => true,
         LogColor::Never => false,
-        LogColor::Auto => {
-            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        }
+        LogColor::Auto => io::stderr().is_terminal() && !no_color(),
     };
-    let json = config.log_format == LogFormat::Json;
+    let log_format = config.log_format;
     let format = move |out: &mut env_logger::fmt::Formatter, record: &Record<'_>| {
-        if json { write_json(out, record) } else { write_text(out, record, colour) }
+        write(log_format, out, record, is_coloured.then(|| colour_of(record.level())))
     };
-    // Libraries below are quiet: what matters of them we report ourselves.
+    // Libraries are quiet: what matters of them is reported by our own code.
     let mut builder = env_logger::Builder::new();
+    let level = config.log_level.into();
     builder.filter_level(LevelFilter::Error).filter_module("wemixvisor", level).format(format);
     let (lines, waiting) = bounded(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
     let outlet = Outlet { lines: lines.clone(), lost: Arc::clone(&lost) };
     builder.target(env_logger::Target::Pipe(Box::new(outlet)));
-    let body = move || write_lines(&waiting, &lost, json);
+    let body = move || write_lines(&waiting, &lost, log_format);
     let started = thread::Builder::new().name("log".to_owned()).spawn(body);
     started.map_err(|e| Error::new(Kind::Io, "start the log thread").because(e))?;
     // Both fail only when there is a logger already.
@@ -85,7 +78,7 @@ pub(super) fn flush() {
     let Some(lines) = LINES.get() else { return };
     let (done, written) = bounded(1);
     if lines.send_timeout(Line::Done(done), LAST_WORDS).is_ok() {
-        // Whoever does not read for so long does not want to know.
+        // A reader that takes longer does without the last lines.
         let _ = written.recv_timeout(LAST_WORDS);
     }
 }
@@ -118,7 +111,7 @@ pub(super) fn show_warnings() {
         fn flush(&self) {}
     }
 
-    // A logger that is there already shows them.
+    // It fails where there is a logger already, which shows them.
     if log::set_logger(&Warnings).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
@@ -143,7 +136,7 @@ impl Write for Outlet {
     }
 }
 
-fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
+fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, format: LogFormat) {
     let mut stderr = io::stderr();
     for line in lines {
         match line {
@@ -157,25 +150,35 @@ fn write_lines(lines: &Receiver<Line>, lost: &AtomicU64, json: bool) {
                 let text =
                     format_args!("event=log_lines_lost count={count} the reader of the log was too slow");
                 let record = Record::builder().level(Level::Warn).args(text).build();
-                let _ = if json {
-                    write_json(&mut stderr, &record)
-                } else {
-                    write_text(&mut stderr, &record, false)
-                };
+                let _ = write(format, &mut stderr, &record, None);
             }
         }
     }
 }
 
-fn write_text(out: &mut impl Write, record: &Record<'_>, colour: bool) -> io::Result<()> {
-    let paint = match record.level() {
-        _ if !colour => "",
+fn colour_of(level: Level) -> &'static str {
+    match level {
         Level::Error => "\x1b[31m",
         Level::Warn => "\x1b[33m",
         Level::Info => "\x1b[32m",
         Level::Debug | Level::Trace => "\x1b[2m",
-    };
-    let reset = if colour { "\x1b[0m" } else { "" };
+    }
+}
+
+fn write(
+    format: LogFormat,
+    out: &mut impl Write,
+    record: &Record<'_>,
+    colour: Option<&str>,
+) -> io::Result<()> {
+    match format {
+        LogFormat::Text => write_text(out, record, colour),
+        LogFormat::Json => write_json(out, record),
+    }
+}
+
+fn write_text(out: &mut impl Write, record: &Record<'_>, colour: Option<&str>) -> io::Result<()> {
+    let (paint, reset) = colour.map_or(("", ""), |colour| (colour, "\x1b[0m"));
     let time = rfc3339(SystemTime::now());
     // Lines of other programs must not look like ours.
     let message = printable(&record.args().to_string());
@@ -203,7 +206,7 @@ mod tests {
         let args = format_args!("event=x said=\u{9b}2J\u{202e}\n");
         let record = Record::builder().level(Level::Warn).args(args).build();
         let (mut text, mut json) = (Vec::new(), Vec::new());
-        write_text(&mut text, &record, false).unwrap();
+        write_text(&mut text, &record, None).unwrap();
         write_json(&mut json, &record).unwrap();
         let [text, json] = [text, json].map(|line| String::from_utf8(line).unwrap());
         assert!(text.ends_with(" WARN  wemixvisor event=x said=\\u{9b}2J\\u{202e}\\n\n"), "{text}");

@@ -1,9 +1,8 @@
 //! `status --metrics`: the same snapshot in Prometheus' text format, for a textfile collector.
 //!
-//! No server of our own: a port that has to be guarded is a high price for numbers that a timer can
-//! write to a file.
+//! There is no server: a timer can write these numbers to a file, and no port must be guarded.
 
-use crate::machine::BinaryState;
+use crate::machine::{BinaryState, UpgradeView};
 use crate::supervisor::Status;
 use std::fmt::Write as _;
 
@@ -11,62 +10,60 @@ use std::fmt::Write as _;
 pub(super) fn render(status: &Status) -> String {
     let view = &status.view;
     let mut page = Page(String::new());
-    page.gauge("up", "Whether a supervisor runs.", &[("", u64::from(status.running))]);
-    page.gauge("node_up", "Whether the node's process runs.", &[("", u64::from(view.node.is_some()))]);
+    page.value("up", "Whether a supervisor runs.", Some(status.running.into()));
+    page.value("node_up", "Whether the node's process runs.", Some(view.node.is_some().into()));
     let age = view.node.as_ref().map_or(0, |node| node.age_ms / 1000);
-    page.gauge("node_age_seconds", "For how long the node's process has run.", &[("", age)]);
-    let head = view.head.iter().map(|head| (String::new(), head.height));
-    page.labelled("head_height", "The head that the node told last.", head);
-    let record = view.head_record.iter().map(|record| (String::new(), record.height));
-    page.labelled("head_record_height", "The highest head that counts.", record);
-    page.gauge("block_period_milliseconds", "The time between blocks, measured.", &[("", view.period_ms)]);
-    page.gauge("node_failures", "Failures of the node in a row.", &[("", view.failures.into())]);
-    page.gauge("halted", "Whether the operator has to decide.", &[("", u64::from(view.halted.is_some()))]);
-    page.gauge(
-        "silent",
-        "Whether the node does not sign for now.",
-        &[("", u64::from(view.silent.is_some()))],
+    page.value("node_age_seconds", "For how long the node's process has run.", Some(age));
+    page.value(
+        "head_height",
+        "The head that the node told last.",
+        view.head.as_ref().map(|head| head.height),
     );
+    let record = view.head_record.as_ref().map(|record| record.height);
+    page.value("head_record_height", "The highest head that counts.", record);
+    page.value("block_period_milliseconds", "The time between blocks, measured.", Some(view.period_ms));
+    page.value("node_failures", "Failures of the node in a row.", Some(view.failures.into()));
+    page.value("halted", "Whether the operator has to decide.", Some(view.halted.is_some().into()));
+    page.value("silent", "Whether the node does not sign for now.", Some(view.silent.is_some().into()));
     let symptoms = view.symptoms.iter().map(|symptom| (label("name", &symptom.name), 1));
     page.labelled("symptom", "Something that is wrong with the node or its network.", symptoms);
-    page.gauge("plan_problems", "Plans that cannot be followed.", &[("", status.problems.len() as u64)]);
+    page.value("plan_problems", "Plans that cannot be followed.", Some(status.problems.len() as u64));
     let under_way = view.upgrade.iter().map(|p| (label("name", p.name.as_str()), u64::from(p.attempt)));
     page.labelled("upgrade_attempt", "Executions of the new binary of the upgrade under way.", under_way);
-    let named = |plan: &crate::machine::UpgradeView| label("name", plan.name.as_str());
-    let heights = view.planned.iter().map(|plan| (named(plan), plan.height));
-    page.labelled("planned_height", "The height of a planned upgrade.", heights);
-    let ready = view.planned.iter().map(|plan| (named(plan), u64::from(plan.binary == BinaryState::Ready)));
-    page.labelled("planned_ready", "Whether the binary of a planned upgrade is ready.", ready);
-    let held = view.planned.iter().map(|plan| (named(plan), u64::from(plan.hold.is_some())));
-    page.labelled("planned_held", "Whether something holds a planned upgrade back.", held);
-    let why = view.planned.iter().filter(|plan| !plan.why.is_empty());
-    let why = why.map(|plan| (format!("{},{}", named(plan), label("why", &plan.why)), 1));
-    page.labelled("planned_why", "Why a planned upgrade has not happened yet, in words.", why);
-    let gates = view.planned.iter().flat_map(|plan| {
-        plan.gates.iter().map(|gate| (format!("{},{}", named(plan), label("gate", gate)), 1))
-    });
-    page.labelled("planned_gate", "The gates that hold a planned upgrade back.", gates);
-    let deadlines = view.planned.iter().filter_map(|plan| Some((named(plan), plan.deadline_height?)));
-    page.labelled("planned_deadline_height", "The height at which an alarm is due.", deadlines);
-    let late = view.planned.iter().filter(|plan| plan.deadline_height.is_some());
-    let late = late.map(|plan| (named(plan), u64::from(plan.overdue)));
-    page.labelled("planned_deadline_passed", "Whether a planned upgrade has missed its deadline.", late);
-    let turns =
-        view.planned.iter().filter_map(|plan| Some((named(plan), plan.turn.as_ref()?.window.opens_at)));
-    page.labelled("planned_turn_height", "The block at which a validator's turn opens.", turns);
-    let percent =
-        view.planned.iter().filter_map(|plan| Some((named(plan), plan.download.as_ref()?.percent?.into())));
-    page.labelled("download_percent", "How far the download of a binary is.", percent);
+    planned(&mut page, &view.planned);
     let ended = view.ended.iter().map(|ended| {
-        let labels = format!(
-            "{},{}",
-            label("name", ended.name.as_str()),
-            label("outcome", &ended.outcome.to_string())
-        );
-        (labels, ended.height)
+        let name = label("name", ended.name.as_str());
+        (format!("{name},{}", label("outcome", &ended.outcome.to_string())), ended.height)
     });
     page.labelled("ended_height", "The height of an upgrade that has ended.", ended);
     page.0
+}
+
+/// The metrics that every planned upgrade has.
+fn planned(page: &mut Page, plans: &[UpgradeView]) {
+    let named = |plan: &UpgradeView| label("name", plan.name.as_str());
+    let mut each = |name, help, value: &dyn Fn(&UpgradeView) -> Option<u64>| {
+        page.labelled(name, help, plans.iter().filter_map(|plan| Some((named(plan), value(plan)?))));
+    };
+    each("planned_height", "The height of a planned upgrade.", &|plan| Some(plan.height));
+    let ready = |plan: &UpgradeView| Some((plan.binary == BinaryState::Ready).into());
+    each("planned_ready", "Whether the binary of a planned upgrade is ready.", &ready);
+    let held = |plan: &UpgradeView| Some(plan.hold.is_some().into());
+    each("planned_held", "Whether something holds a planned upgrade back.", &held);
+    each("planned_deadline_height", "The height at which an alarm is due.", &|plan| plan.deadline_height);
+    let late = |plan: &UpgradeView| plan.deadline_height.map(|_| plan.overdue.into());
+    each("planned_deadline_passed", "Whether a planned upgrade has missed its deadline.", &late);
+    let turn = |plan: &UpgradeView| Some(plan.turn.as_ref()?.window.opens_at);
+    each("planned_turn_height", "The block at which a validator's turn opens.", &turn);
+    let percent = |plan: &UpgradeView| Some(plan.download.as_ref()?.percent?.into());
+    each("download_percent", "How far the download of a binary is.", &percent);
+    let why = plans.iter().filter(|plan| !plan.why.is_empty());
+    let why = why.map(|plan| (format!("{},{}", named(plan), label("why", &plan.why)), 1));
+    page.labelled("planned_why", "Why a planned upgrade has not happened yet, in words.", why);
+    let gates = plans.iter().flat_map(|plan| {
+        plan.gates.iter().map(|gate| (format!("{},{}", named(plan), label("gate", gate)), 1))
+    });
+    page.labelled("planned_gate", "The gates that hold a planned upgrade back.", gates);
 }
 
 /// A label, with the escapes of the format.
@@ -78,11 +75,12 @@ fn label(key: &str, value: &str) -> String {
 struct Page(String);
 
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, values: &[(&str, u64)]) {
-        self.labelled(name, help, values.iter().map(|(labels, value)| ((*labels).to_owned(), *value)));
+    /// A value without labels, if it is known.
+    fn value(&mut self, name: &str, help: &str, value: Option<u64>) {
+        self.labelled(name, help, value.into_iter().map(|value| (String::new(), value)));
     }
 
-    /// Values with their labels; a metric without any is left out.
+    /// Values with their labels; a metric without values is left out.
     fn labelled(&mut self, name: &str, help: &str, values: impl Iterator<Item = (String, u64)>) {
         let mut values = values.peekable();
         if values.peek().is_some() {
@@ -110,7 +108,7 @@ mod tests {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade =
             Upgrade { fork_height: Some(200), ..Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule) };
-        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade.into()]).view();
         view.head_record = Some(Block { height: 150, hash: None });
         view.symptoms =
             vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
@@ -148,7 +146,7 @@ mod tests {
     fn a_planned_upgrade_that_is_being_fetched() {
         let record = Record::new(Version { target: Target::Genesis, sha256: Digest::sha256(b"") });
         let upgrade = Upgrade::new("v2".parse().unwrap(), 100, Origin::Schedule);
-        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), record, vec![upgrade.into()]).view();
         view.planned[0].download = Some(Download { percent: Some(42), line: String::new() });
         let status = Status {
             running: false,
@@ -173,8 +171,8 @@ mod tests {
             wemixvisor_planned_height{name="v2"} 100
             wemixvisor_planned_ready{name="v2"} 0
             wemixvisor_planned_held{name="v2"} 0
-            wemixvisor_planned_why{name="v2",why="no head is known yet"} 1
-            wemixvisor_download_percent{name="v2"} 42"#]]
+            wemixvisor_download_percent{name="v2"} 42
+            wemixvisor_planned_why{name="v2",why="no head is known yet"} 1"#]]
         .assert_eq(&values.join("\n"));
         assert_eq!(page.matches("# TYPE").count(), values.len());
     }

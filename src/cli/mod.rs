@@ -1,4 +1,4 @@
-//! The command line: what was asked for, done by the part of the house that can, and shown.
+//! The command line: parses it, has the module of the command do the work, and shows the result.
 //!
 //! Results go to stdout, messages to stderr; with `--json` stdout is JSON and nothing else.
 
@@ -20,6 +20,7 @@ mod rollback;
 mod run;
 mod show;
 mod stage;
+mod status;
 mod terminal;
 mod upgrade;
 mod wait;
@@ -31,7 +32,7 @@ use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
-use crate::printable::{printable_json, printable_lines};
+use crate::printable::{PrintableJson, printable_lines};
 use crate::supervisor::CAN_RESUME;
 use crate::sys;
 use crate::upgrade::journal::Journal;
@@ -43,7 +44,6 @@ use std::io::{self, Write as _};
 
 /// Runs the program: parse, dispatch, report once. `argv` is without the program's own name, the result is the number
 /// for `exit(3)`.
-#[must_use]
 pub fn program(argv: Vec<OsString>) -> u8 {
     bug::ends_the_process();
     sys::keep_files_private();
@@ -62,9 +62,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     let Invocation { command, config, flags } = args::parse(argv)?;
     match command {
         Command::Version => return done(print(&format!("wemixvisor {}\n", env!("CARGO_PKG_VERSION")))),
-        Command::Help(topic) => {
-            return done(print(&topic.as_deref().map_or_else(help, help::help_about)));
-        }
+        Command::Help(topic) => return done(print(&topic.as_deref().map_or_else(help, help::help_about))),
         _ => {}
     }
     let sources = Sources::of_process(config, flags);
@@ -76,46 +74,45 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     if let Some(version) = asked {
         return done(run::can_resume(&version.to_string_lossy(), &loaded, &home, command));
     }
-    match command {
-        Command::Run { args } => run::run(loaded, sources, home, args),
-        Command::Init { binary, import } => home::init(&loaded.config, &home, binary.as_deref(), import),
-        Command::Status(wanted) => show::status(&loaded.config, &home, &wanted),
-        Command::Stop => done(home::stop(loaded.config, sources, home)),
-        Command::Restart => done(home::restart(&home)),
-        Command::Detach => done(home::detach(&home)),
-        Command::Reexec => done(home::reexec(&home)),
-        Command::Schedule { entry, now, force } => {
-            done(upgrade::schedule(&loaded.config, &home, *entry, upgrade::Consent { now, force }))
-        }
-        Command::List { format } => done(upgrade::list(&loaded.config, &home, format)),
-        Command::Cancel(name) => done(upgrade::cancel(&home, &name)),
-        Command::Hold(name) => done(upgrade::hold(&home, &name)),
-        Command::Release(name) => done(upgrade::release(&home, &name)),
-        Command::Add(new) => done(stage::add(&loaded.config, &home, &new)),
-        Command::Show { name, format } => done(stage::show(&loaded.config, &home, &name, format)),
-        Command::Fetch { name, url, digest, format } => {
-            done(fetch::fetch(&loaded.config, &home, fetch::Wanted { name, url, digest }, format))
-        }
-        Command::Now(name) => done(upgrade::now(&loaded.config, &home, name)),
-        Command::Rehearse(wanted) => rehearse::run(&loaded.config, &home, &wanted),
-        Command::ResolveSign { at } => done(resolve::sign(&home, at)),
-        Command::ResolveHead => done(resolve::head(&home)),
-        Command::ResolveChain => done(resolve::chain(&home)),
-        Command::Plan(command) => plan::run(command, &loaded.config, &home),
-        Command::Backup(command) => done(backup::run(command, &loaded.config, &home)),
-        Command::WaitHeight { height, timeout } => done(wait::height(&loaded.config, &home, height, timeout)),
-        Command::ResolveRetry { with: None } => done(resolve::retry(&home)),
-        Command::ResolveRetry { with: Some(name) } => done(resolve::retry_with(&loaded.config, &home, name)),
-        Command::ResolveRollback { force } => done(resolve::rollback(&loaded.config, &home, force)),
-        Command::RollbackCancel => done(rollback::cancel(&home)),
-        Command::Rollback(options) => done(rollback::rollback(&loaded.config, &home, &options)),
-        Command::ConfigShow { format } => done(config_show(&loaded, format)),
-        Command::Consensus { format, watch } => consensus::show(&loaded.config, &home, format, watch),
-        Command::Check { next: true, format } => consensus::check_next(&loaded.config, &home, format),
-        Command::Check { next: false, format } => consensus::check(&loaded.config, &home, format),
-        Command::ConfigCheck { args } => done(config_check(&loaded, &args)),
-        Command::Version | Command::Help(_) => Ok(Exit::Ok.code()),
-    }
+    let config = &loaded.config;
+    done(match command {
+        Command::Run(args) => return run::run(loaded, sources, home, args),
+        Command::Init(binary) => return home::init(config, &home, binary.as_deref()),
+        Command::Import => return home::import(config, &home),
+        Command::Status(wanted) => return status::status(config, &home, &wanted),
+        Command::Rehearse(wanted) => return rehearse::run(config, &home, &wanted),
+        Command::Consensus { format, watch: true } => return consensus::watch(config, &home, format),
+        Command::Consensus { format, watch: false } => return consensus::show(config, &home, format),
+        Command::Stop => home::stop(loaded.config, sources, home),
+        Command::Restart => home::restart(&home),
+        Command::Detach => home::detach(&home),
+        Command::Reexec => home::reexec(&home),
+        Command::Schedule(entry, consent) => upgrade::schedule(config, &home, *entry, consent),
+        Command::List(format) => upgrade::list(config, &home, format),
+        Command::Cancel(name) => upgrade::cancel(&home, &name),
+        Command::Hold(name) => upgrade::hold(&home, &name),
+        Command::Release(name) => upgrade::release(&home, &name),
+        Command::Add(new) => stage::add(config, &home, &new),
+        Command::Show(format, name) => stage::show(config, &home, &name, format),
+        Command::Fetch(wanted) => fetch::fetch(config, &home, wanted),
+        Command::Now(name) => upgrade::now(config, &home, name),
+        Command::ResolveSign { at } => resolve::sign(&home, at),
+        Command::ResolveHead => resolve::head(&home),
+        Command::ResolveChain => resolve::chain(&home),
+        Command::Plan(command) => plan::run(command, config, &home),
+        Command::Backup(command) => backup::run(command, config, &home),
+        Command::WaitHeight { height, timeout } => wait::height(config, &home, height, timeout),
+        Command::ResolveRetry { with: None } => resolve::retry(&home),
+        Command::ResolveRetry { with: Some(name) } => resolve::retry_with(config, &home, name),
+        Command::ResolveRollback(force) => resolve::rollback(config, &home, force),
+        Command::RollbackCancel => rollback::cancel(&home),
+        Command::Rollback(options) => rollback::rollback(config, &home, &options),
+        Command::ConfigShow(format) => output(format, &loaded.show_json(), || loaded.show()),
+        Command::Check { next: true, format } => consensus::check_next(config, &home, format),
+        Command::Check { next: false, format } => consensus::check(config, &home, format),
+        Command::ConfigCheck(args) => config_check(&loaded, &args),
+        Command::Version | Command::Help(_) => Ok(()),
+    })
 }
 
 /// The home that the configuration names.
@@ -125,7 +122,8 @@ fn home_of(config: &Config) -> Result<Home> {
 }
 
 fn needs_a_home(command: &Command) -> bool {
-    !matches!(command, Command::Init { .. } | Command::ConfigShow { .. } | Command::ConfigCheck { .. })
+    use Command::{ConfigCheck, ConfigShow, Import, Init};
+    !matches!(command, Init(_) | Import | ConfigShow(_) | ConfigCheck(_))
 }
 
 /// A directory with nothing but a configuration is no home yet.
@@ -140,13 +138,6 @@ fn is_laid_out(home: &Home) -> Result<()> {
 
 fn done(result: Result<()>) -> Result<u8> {
     result.map(|()| Exit::Ok.code())
-}
-
-fn config_show(loaded: &Loaded, format: Format) -> Result<()> {
-    match format {
-        Format::Text => print(&loaded.show()),
-        Format::Json => print_json(&loaded.show_json()),
-    }
 }
 
 /// Checks the configuration for `run` with these arguments for the node.
@@ -164,8 +155,13 @@ fn config_check(loaded: &Loaded, args: &[OsString]) -> Result<()> {
 
 /// Writes a result. A reader that has gone (`| head`) is no failure.
 fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    write(|stdout| stdout.write_all(text.as_bytes()))
+}
+
+/// The same for a result that is made while it is written.
+fn write(result: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<()> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    match result(&mut stdout).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(Kind::Io, "write to stdout").because(e))
         }
@@ -173,24 +169,32 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a message to stderr, fit to be shown, since it may hold what others have written.
-/// A message that cannot be written changes neither what is done nor the exit code.
+/// Writes a result as JSON for programs, or as text for people.
+fn output(format: Format, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    match format {
+        Format::Json => print_json(value),
+        Format::Text => print(&text()),
+    }
+}
+
+/// Writes a message to stderr, with escapes for what acts on a terminal: it may quote files and nodes. A message that
+/// cannot be written changes neither the outcome nor the exit code.
 fn tell(message: impl fmt::Display) {
     let text = printable_lines(message.to_string().trim_end()) + "\n";
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("results have only string keys");
-    print(&(printable_json(&text) + "\n"))
+    write(|stdout| {
+        serde_json::to_writer_pretty(PrintableJson(&mut *stdout), value)?;
+        stdout.write_all(b"\n")
+    })
 }
 
-/// The same in one line, for what goes on.
+/// Writes JSON in one line, as one of a sequence.
 fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
-    print(&json_line(value))
-}
-
-fn json_line(value: &impl serde::Serialize) -> String {
-    let text = serde_json::to_string(value).expect("results have only string keys");
-    printable_json(&text) + "\n"
+    write(|stdout| {
+        serde_json::to_writer(PrintableJson(&mut *stdout), value)?;
+        stdout.write_all(b"\n")
+    })
 }

@@ -13,25 +13,39 @@ use std::time::SystemTime;
 /// Asks the first address of the node that answers.
 ///
 /// # Errors
-/// [`Kind::Nonsense`] if the last address answered something else than a node; otherwise [`Kind::Unreachable`].
+/// [`Kind::Nonsense`] if the last address answered nonsense; otherwise [`Kind::Unreachable`].
 pub(super) fn look(config: &Config, home: &Home) -> Result<Outlook> {
+    let outlook = |client| Coordinator::new(client).outlook(config.validator_address);
+    first(endpoints(config, home), outlook).map_err(|trouble| {
+        let kind = match &trouble {
+            Some(RpcError { fault: Fault::Nonsense(_), .. }) => Kind::Nonsense,
+            Some(_) | None => Kind::Unreachable,
+        };
+        unanswered(Error::new(kind, "the node cannot be asked"), trouble)
+    })
+}
+
+/// The first answer of these addresses; otherwise the failure of the last one.
+pub(super) fn first<T>(
+    endpoints: Vec<Endpoint>,
+    mut question: impl FnMut(Client) -> Result<T, RpcError>,
+) -> Result<T, Option<RpcError>> {
     let mut trouble = None;
-    for endpoint in endpoints(config, home) {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()));
-        match node.outlook(config.validator_address) {
-            Ok(outlook) => return Ok(outlook),
+    for endpoint in endpoints {
+        match question(Client::new(&endpoint, Options::default())) {
+            Ok(answer) => return Ok(answer),
             Err(e) => trouble = Some(e),
         }
     }
-    let kind = match &trouble {
-        Some(RpcError { fault: Fault::Nonsense(_), .. }) => Kind::Nonsense,
-        Some(_) | None => Kind::Unreachable,
-    };
-    let error = Error::new(kind, "the node cannot be asked");
-    Err(match trouble {
+    Err(trouble)
+}
+
+/// An error about a node that has not answered, with the failure of its last address, if it has one.
+pub(super) fn unanswered(error: Error, trouble: Option<RpcError>) -> Error {
+    match trouble {
         Some(e) => error.because(e.to_string()),
-        None => error.hint("start it, or say where it is with daemon_rpc_address"),
-    })
+        None => error.hint("start it, or set daemon_rpc_address to its address"),
+    }
 }
 
 /// The height of the head: the supervisor's, otherwise the node's.
@@ -55,8 +69,7 @@ pub(super) fn answer<T>(
     home: &Home,
     question: impl Fn(&mut Client) -> Result<T, RpcError>,
 ) -> Option<T> {
-    let ask = |endpoint: &Endpoint| question(&mut Client::new(endpoint, Options::default())).ok();
-    endpoints(config, home).iter().find_map(ask)
+    first(endpoints(config, home), |mut client| question(&mut client)).ok()
 }
 
 /// The moment from which blocks to come are reckoned.

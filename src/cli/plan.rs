@@ -1,7 +1,6 @@
-//! Commands about plans: what they do, and what they show.
+//! The commands about plans.
 //!
-//! Everything here works whether or not a supervisor runs. One that runs is told of every change and
-//! has taken note of it when the command ends.
+//! They work whether or not a supervisor runs. A supervisor that runs has read every change when the command ends.
 
 mod edit;
 mod execute;
@@ -12,55 +11,53 @@ mod watch;
 pub(super) use situation::Situation;
 
 use super::args::{Format, PlanCommand};
-use super::show::table;
-use super::{print, print_json, tell, terminal, wait};
+use super::show::{table, word};
+use super::{output, print, print_json, tell, terminal, wait};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::exit::Exit;
 use crate::force::Force;
 use crate::home::Home;
 use crate::name::Name;
 use crate::printable::printable;
 use crate::schedule::{self, Activation, Finding, Plan, Plans, Severity, Stage, Stored, validate_json};
-use serde_json::{Value, json};
+use serde_json::json;
 use situation::World;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Does what is asked for. The result is the exit code.
-pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<u8> {
+/// Runs one of the commands.
+pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<()> {
     match command {
-        PlanCommand::Create(new) => edit::create(config, home, *new)?,
-        PlanCommand::AddUpgrade { plan, entry } => edit::add(home, &plan, *entry)?,
-        PlanCommand::RemoveUpgrade { plan, upgrade } => edit::take_out(home, &plan, &upgrade)?,
-        PlanCommand::Validate { which, format } => validate(config, home, &which, format)?,
-        PlanCommand::Show { plan, format } => show(config, home, &plan, format)?,
-        PlanCommand::List { format } => list(config, home, format)?,
-        PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force)?,
-        PlanCommand::Pause(plan) => edit::pause(home, &plan)?,
-        PlanCommand::Resume(plan) => edit::resume(home, &plan)?,
-        PlanCommand::Remove(plan) => edit::remove(config, home, &plan)?,
-        PlanCommand::Status { plan, format, watch: false } => status(config, home, plan.as_ref(), format)?,
+        PlanCommand::Create(new) => edit::create(config, home, *new),
+        PlanCommand::AddUpgrade { plan, entry } => edit::add(home, &plan, *entry),
+        PlanCommand::RemoveUpgrade { plan, upgrade } => edit::take_out(home, &plan, &upgrade),
+        PlanCommand::Validate { name_or_file, format } => validate(config, home, &name_or_file, format),
+        PlanCommand::Show(format, plan) => show(config, home, &plan, format),
+        PlanCommand::List(format) => list(config, home, format),
+        PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force),
+        PlanCommand::Pause(plan) => edit::pause(config, home, &plan),
+        PlanCommand::Resume(plan) => edit::resume(home, &plan),
+        PlanCommand::Remove(plan) => edit::remove(config, home, &plan),
+        PlanCommand::Status { plan, format, watch: false } => status(config, home, plan.as_ref(), format),
         PlanCommand::Status { plan, format, watch: true } => {
-            watch::watch(config, home, plan.as_ref(), format)?
+            watch::watch(config, home, plan.as_ref(), format)
         }
-        PlanCommand::Wait { plan, timeout } => wait::plan(config, home, &plan, timeout)?,
+        PlanCommand::Wait { plan, timeout } => wait::plan(config, home, &plan, timeout),
     }
-    Ok(Exit::Ok.code())
 }
 
 pub(super) fn plans(home: &Home) -> Plans {
     Plans::new(home.plans())
 }
 
-/// Judges a plan, or a file that may become one.
-fn validate(config: &Config, home: &Home, which: &Path, format: Format) -> Result<()> {
+/// Validates a plan, or a file that may become one.
+fn validate(config: &Config, home: &Home, name_or_file: &Path, format: Format) -> Result<()> {
     let plans = plans(home);
-    let named = which.to_str().and_then(|text| text.parse::<Name>().ok());
-    let named = named.filter(|name| plans.path(name).exists() || !which.exists());
+    let named = name_or_file.to_str().and_then(|text| text.parse::<Name>().ok());
+    let named = named.filter(|name| plans.path(name).exists() || !name_or_file.exists());
     let (text, path) = match &named {
         Some(name) => (plans.text(name)?, plans.path(name)),
-        None => (schedule::read_text(which)?, which.to_owned()),
+        None => (schedule::read_text(name_or_file)?, name_or_file.to_owned()),
     };
     let world = World::look(config, home);
     let (plan, mut report) = validate_json(&text, &world.context(Force::No));
@@ -101,11 +98,10 @@ pub(super) fn upgrades(n: usize) -> String {
 
 fn show(config: &Config, home: &Home, name: &Name, format: Format) -> Result<()> {
     let stored = plans(home).load(name)?;
-    if format == Format::Json {
-        return print_json(&stored.plan);
-    }
-    let activation = Situation::look(config, home).map(|s| s.activation(&stored)).ok();
-    print(&described(&stored, activation))
+    output(format, &stored.plan, || {
+        let activation = Situation::look(config, home).map(|s| s.activation(&stored)).ok();
+        described(&stored, activation)
+    })
 }
 
 fn described(stored: &Stored, activation: Option<Activation>) -> String {
@@ -121,7 +117,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
     line("created", created_at);
     line("chain", &chain_id.map(|id| id.to_string()).unwrap_or_default());
     line("digest", &stored.sha256.to_string());
-    line("state", &activation.map(word).unwrap_or_default());
+    line("state", &activation.map(|activation| word(&activation)).unwrap_or_default());
     if upgrades.is_empty() {
         return text + "\nthere is no upgrade in it\n";
     }
@@ -130,11 +126,8 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
     for entry in upgrades {
         let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
         let digest = entry.digest.map(|d| format!("{}:{:.12}…", d.algorithm(), d.hex())).unwrap_or_default();
-        let from: Vec<String> = entry
-            .binaries
-            .iter()
-            .map(|(platform, url)| format!("{platform}={}", crate::url::redact(url)))
-            .collect();
+        let place = |(platform, url): (&str, &str)| format!("{platform}={}", crate::url::redact(url));
+        let from: Vec<String> = entry.binaries.iter().map(place).collect();
         rows.push([
             entry.name.to_string(),
             entry.height.to_string(),
@@ -145,15 +138,7 @@ fn described(stored: &Stored, activation: Option<Activation>) -> String {
             from.join(" "),
         ]);
     }
-    text + "\n" + &table(&rows)
-}
-
-/// The word for an activation or a stage, as scripts read it.
-fn word(value: impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(Value::String(word)) => word,
-        _ => String::new(),
-    }
+    text + "\n" + &table(rows)
 }
 
 fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
@@ -164,16 +149,15 @@ fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     let lost: Vec<Name> = lost.filter(|name| !all.iter().any(|(known, _)| known == *name)).cloned().collect();
     let mut rows = vec![["PLAN", "STATE", "UPGRADES", "DONE", "NEXT", "ABOUT"].map(ToOwned::to_owned)];
     let mut values = Vec::new();
-    for (name, stored) in
-        all.into_iter().chain(lost.into_iter().map(|name| (name.clone(), plans(home).load(&name))))
-    {
+    let lost = lost.into_iter().map(|name| (name.clone(), plans(home).load(&name)));
+    for (name, stored) in all.into_iter().chain(lost) {
         match stored {
             Ok(stored) => {
                 let status = situation.status(&stored);
                 let next = status.upgrades.iter().find(|u| Some(&u.name) == status.active.as_ref());
                 rows.push([
                     name.to_string(),
-                    word(status.activation),
+                    word(&status.activation),
                     status.total_upgrades.to_string(),
                     format!("{:.0} %", status.progress.floor()),
                     next.map(|u| format!("{} at {}", u.name, u.height)).unwrap_or_default(),
@@ -195,13 +179,10 @@ fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
             }
         }
     }
-    if format == Format::Json {
-        return print_json(&values);
-    }
-    if rows.len() == 1 {
-        return print("there are no plans; make one with `wemixvisor plan create NAME`\n");
-    }
-    print(&table(&rows))
+    output(format, &values, || match rows.len() {
+        1 => "there are no plans; make one with `wemixvisor plan create NAME`\n".to_owned(),
+        _ => table(rows),
+    })
 }
 
 /// Shows how far plans are. One that has changed, or cannot be read, is an error as well.

@@ -5,7 +5,7 @@ use super::fetch::cancelled_by_signals;
 use super::logger::show_warnings;
 use super::terminal::Line;
 use super::upgrade::refresh;
-use super::{print, print_json};
+use super::{output, print};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -43,11 +43,7 @@ pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
     drop(line);
     let report = report?;
     refresh(home, Some(name));
-    if *format == Format::Json {
-        print_json(&report)?;
-    } else {
-        print(&text(&report))?;
-    }
+    output(*format, &report, || text(&report))?;
     Ok(if report.passed { Exit::Ok } else { Exit::NotMet }.code())
 }
 
@@ -60,11 +56,10 @@ fn accept(home: &Home, name: &Name) -> Result<u8> {
     })?;
     let report = report.accept(home)?;
     refresh(home, Some(name));
-    print(&match report.passed {
-        true => format!("{name} has passed its rehearsal, there is nothing to accept\n"),
-        false => {
-            format!("{name} may happen although its rehearsal has failed: {}\n", report.reasons.join("; "))
-        }
+    print(&if report.passed {
+        format!("{name} has passed its rehearsal, there is nothing to accept\n")
+    } else {
+        format!("{name} may happen although its rehearsal has failed: {}\n", report.reasons.join("; "))
     })?;
     Ok(Exit::Ok.code())
 }
@@ -86,9 +81,7 @@ fn show(line: &mut Line, progress: Progress) {
 pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
     let verdict = if report.passed { "has passed" } else { "has failed" };
-    let mut say = |line: String| {
-        let _ = writeln!(text, "{line}");
-    };
+    let mut say = |line: String| _ = writeln!(text, "{line}");
     say(format!("{} {verdict}: {}", report.upgrade, report.sha256));
     report.reasons.iter().for_each(|reason| say(format!("  reason      {reason}")));
     report.notes.iter().for_each(|note| say(format!("  note        {note}")));

@@ -1,7 +1,8 @@
 //! `resolve`: the operator's decision after a halt. Nothing runs while it is made.
 
 use super::fetch::cancelled_by_signals;
-use super::home::accepted;
+use super::home::{accepted, accepted_or};
+use super::rollback::Options;
 use super::{logger, print};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -10,7 +11,7 @@ use crate::home::lock::{NodeLock, SupervisorLock};
 use crate::home::{Home, durable};
 use crate::machine::{Action, Block, Decision, Origin, Record, Refused, Upgrade, may_retry_with, resolve};
 use crate::name::Name;
-use crate::supervisor::{Reply, Request, ask};
+use crate::supervisor::{Request, ask};
 use crate::upgrade::head;
 use crate::upgrade::journal::{Journal, Opened};
 use crate::upgrade::prepare::{self, Binaries};
@@ -26,19 +27,19 @@ pub(super) fn retry(home: &Home) -> Result<()> {
 ///
 /// The binary is verified and smoke-tested first.
 pub(super) fn retry_with(config: &Config, home: &Home, name: Name) -> Result<()> {
-    let mut hand = Hand::take(home)?;
-    let height = may_retry_with(&hand.record, &name).map_err(not_met)?.height;
+    let mut claimed = ClaimedHome::take(home)?;
+    let height = may_retry_with(&claimed.record, &name).map_err(not_met)?.height;
     logger::show_warnings();
     let as_if_planned = Upgrade::new(name.clone(), height, Origin::Schedule);
     let cancel = cancelled_by_signals()?;
     let ready = prepare::prepare(config, home, &Binaries::default(), &as_if_planned, &cancel)?;
-    hand.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
+    claimed.carry_out(Decision::RetryWith { name, ready, link: home.read_current_link()? })
 }
 
 /// Lets the next run go back to the old binary after a halt, by the rules of `rollback`.
 pub(super) fn rollback(config: &Config, home: &Home, force: Force) -> Result<()> {
     // A supervisor that runs has not halted, and holds the home.
-    drop(Hand::take(home)?);
+    drop(ClaimedHome::take(home)?);
     if Journal::read(home)?.record.halted.is_none() {
         return Err(Error::new(Kind::NotMet, "there is nothing to resolve: no upgrade was halted")
             .hint("to go back at any other time: wemixvisor rollback"));
@@ -46,21 +47,18 @@ pub(super) fn rollback(config: &Config, home: &Home, force: Force) -> Result<()>
     super::rollback::rollback(
         config,
         home,
-        &super::rollback::Options { to: None, restore: false, force, yes: true, wait: false },
+        &Options { to: None, restore: false, force, yes: true, wait: false },
     )
 }
 
 /// Has the silent validator that runs sign, where the operator states that `at` is the last final block of the network;
-/// without it, says what is missing.
+/// without it, shows what is missing.
 ///
 /// # Errors
 /// [`Kind::NotMet`] if that is not safe or nothing keeps the node from signing; [`Kind::NoSupervisor`] if none runs,
 /// since the node's head is the proof.
 pub(super) fn sign(home: &Home, at: Option<Block>) -> Result<()> {
-    match ask(home, &Request::Sign { at })?.reply {
-        Reply::Refused(why) => Err(Error::new(Kind::NotMet, why)),
-        reply => print(&format!("{}\n", accepted(&reply)?)),
-    }
+    print(&format!("{}\n", accepted_or(&ask(home, &Request::Sign { at })?.reply, Kind::NotMet)?))
 }
 
 /// Forgets the head record: the highest head that was ever known for sure.
@@ -79,11 +77,11 @@ pub(super) fn chain(home: &Home) -> Result<()> {
 
 /// Makes a decision on a home on which nothing runs.
 pub(super) fn carry_out(home: &Home, decision: Decision) -> Result<()> {
-    Hand::take(home)?.carry_out(decision)
+    ClaimedHome::take(home)?.carry_out(decision)
 }
 
 /// A home on which nothing runs, and its record.
-pub(super) struct Hand<'a> {
+pub(super) struct ClaimedHome<'a> {
     home: &'a Home,
     journal: Journal,
     record: Record,
@@ -91,9 +89,9 @@ pub(super) struct Hand<'a> {
     _node: NodeLock,
 }
 
-impl Hand<'_> {
+impl ClaimedHome<'_> {
     /// Claims the home for a change of the record, which a running supervisor would overwrite.
-    pub(super) fn take(home: &Home) -> Result<Hand<'_>> {
+    pub(super) fn take(home: &Home) -> Result<ClaimedHome<'_>> {
         let supervisor = SupervisorLock::acquire(home).map_err(|e| match e.kind() {
             Kind::Busy => e.hint("run `wemixvisor stop` first"),
             _ => e,
@@ -104,7 +102,7 @@ impl Hand<'_> {
                 .hint("run `wemixvisor stop` first")
         })?;
         let Opened { journal, record, .. } = Journal::open(home)?;
-        Ok(Hand { home, journal, record, _supervisor: supervisor, _node: node })
+        Ok(ClaimedHome { home, journal, record, _supervisor: supervisor, _node: node })
     }
 
     pub(super) fn record(&self) -> &Record {

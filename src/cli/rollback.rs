@@ -3,15 +3,15 @@
 //! The way back is decided here on the record as it is, shown, and ordered. A supervisor that runs decides it again by
 //! what it knows, and takes it; without one it is on record for the next `run`.
 
-use super::home::{accepted, running_status};
+use super::home::{accepted_or, running_status};
 use super::resolve::{carry_out, not_met};
 use super::{print, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, launch};
-use crate::machine::{Decision, Known, Target, Version, View, Wanted, WayBack, way_back};
-use crate::supervisor::{Reply, Request, Status, ask};
+use crate::machine::{Decision, Known, Target, Version, Wanted, WayBack, way_back};
+use crate::supervisor::{Request, Status, ask};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::{backup, head, install};
 use std::io::{self, BufRead as _, IsTerminal as _};
@@ -60,24 +60,18 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
         return Err(Error::new(Kind::Busy, what)
             .hint("start `wemixvisor run`, which takes it over, and repeat the rollback"));
     }
-    tell(shown(&way, status.is_some()));
+    tell(shown(&way, status.as_ref()));
     if !options.yes && !is_wanted()? {
         return Err(Error::new(Kind::NotMet, "nothing was done"));
     }
     if status.is_none() {
         carry_out(home, Decision::Rollback { order: way.order, known })?;
-        return if options.wait {
-            let what = "the way back is on record, and nothing is waited for: no supervisor is running";
-            Err(Error::new(Kind::NoSupervisor, what).hint("start one with `wemixvisor run`"))
-        } else {
-            Ok(())
-        };
+        let what = "the way back is on record, and nothing is waited for: no supervisor is running";
+        let alone = Error::new(Kind::NoSupervisor, what).hint("start one with `wemixvisor run`");
+        return if options.wait { Err(alone) } else { Ok(()) };
     }
     let order = way.order.clone();
-    match ask(home, &Request::Rollback { order })?.reply {
-        Reply::Refused(why) => return Err(Error::new(Kind::NotMet, why)),
-        reply => tell(accepted(&reply)?),
-    }
+    tell(accepted_or(&ask(home, &Request::Rollback { order })?.reply, Kind::NotMet)?);
     if options.wait { wait(home, to) } else { Ok(()) }
 }
 
@@ -87,10 +81,7 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
 /// [`Kind::NotMet`] if there is none, or it has begun.
 pub(super) fn cancel(home: &Home) -> Result<()> {
     match ask(home, &Request::CancelRollback) {
-        Ok(answered) => match answered.reply {
-            Reply::Refused(why) => Err(Error::new(Kind::NotMet, why)),
-            reply => print(&format!("{}\n", accepted(&reply)?)),
-        },
+        Ok(answered) => print(&format!("{}\n", accepted_or(&answered.reply, Kind::NotMet)?)),
         Err(e) if e.kind() == Kind::NoSupervisor => carry_out(home, Decision::CancelRollback),
         Err(e) => Err(e),
     }
@@ -116,11 +107,11 @@ fn known(config: &Config, home: &Home, status: Option<&Status>) -> Result<Known>
 }
 
 /// The steps of the way back and its doubts, as the operator reads them.
-fn shown(way: &WayBack, runs: bool) -> String {
+fn shown(way: &WayBack, status: Option<&Status>) -> String {
     let undoes: Vec<String> = way.undoes.iter().map(ToString::to_string).collect();
     let mut lines =
         vec![format!("{} -> {}, which undoes {}", way.leaves.target, way.order.to.target, undoes.join(", "))];
-    let node = if runs { "the node is stopped" } else { "the next `wemixvisor run` does it" };
+    let node = status.map_or("the next `wemixvisor run` does it", |_| "the node is stopped");
     let data = match &way.order.backup {
         Some(backup) => format!("the backup {backup} takes the place of the data, which is kept aside"),
         None => "the data stays as it is".to_owned(),
@@ -151,28 +142,25 @@ fn wait(home: &Home, to: &Version) -> Result<()> {
     loop {
         let Some(Status { view, .. }) = running_status(home)? else { return Err(ended(home)) };
         if view.back.is_none() && view.upgrade.is_none() {
-            let runs = view.version == *to && view.node.is_some();
-            if runs {
+            if view.version == *to && view.node.is_some() {
                 return print(&format!("{} runs\n", to.target));
             }
             if view.version != *to {
                 let what = format!("the rollback was refused: {} still runs", view.version.target);
-                return Err(Error::new(Kind::Failed, what).hint("the log says why: event=rollback_refused"));
+                return Err(
+                    Error::new(Kind::Failed, what).hint("the log has the reason: event=rollback_refused")
+                );
             }
         }
-        let now = progress(&view);
+        let now = match &view.back {
+            Some(back) => format!("{}: {}", view.state, back.why),
+            None => view.state.to_string(),
+        };
         if now != last {
             tell(&now);
             last = now;
         }
         thread::sleep(LOOK);
-    }
-}
-
-fn progress(view: &View) -> String {
-    match &view.back {
-        Some(back) => format!("{}: {}", view.state, back.why),
-        None => view.state.to_string(),
     }
 }
 

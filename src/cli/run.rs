@@ -44,7 +44,7 @@ fn check(loaded: &Loaded, args: &[OsString]) -> Result<Vec<String>> {
 
 /// Whether this program could go on as this `run`, with a journal of a version and with all that a start reads.
 pub(super) fn can_resume(version: &str, loaded: &Loaded, home: &Home, command: Command) -> Result<()> {
-    let Command::Run { args } = command else {
+    let Command::Run(args) = command else {
         return Err(Error::new(Kind::Usage, format!("only `run` has {CAN_RESUME}")));
     };
     if version != VERSION.to_string() {

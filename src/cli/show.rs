@@ -1,127 +1,38 @@
-//! `status`: what is going on, from the running supervisor or, without one, from the disk.
+//! The status as people see it: what is going on, from the running supervisor or, without one, from the disk.
 
-use super::args::{Shown, StatusFormat};
 use super::forecast::{Now, grouped};
 use super::home::running_status;
 use super::stage::told_by;
-use super::{json_line, metrics, print, print_json, terminal};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::exit::Exit;
+use crate::error::Result;
 use crate::home::{Home, launch};
-use crate::machine::{Activity, Attempt, NetworkView, NodeView, Phase, Target, UpgradeView, View};
-use crate::name::Name;
+use crate::machine::{
+    Activity, Attempt, Machine, NetworkView, NodeView, Phase, Schedule, Target, UpgradeView, View,
+};
 use crate::printable::printable;
-use crate::schedule::Agenda;
+use crate::schedule::Planned;
 use crate::supervisor::Status;
 use crate::time::show_duration;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
 
 /// The number of upgrades of which the turn is shown beside the table.
 const TURNS: usize = 5;
 
-/// How often a status that is watched is looked at again.
-const LOOK: Duration = Duration::from_secs(1);
-
-pub(super) fn status(config: &Config, home: &Home, wanted: &Shown) -> Result<u8> {
-    let code = if wanted.watch {
-        watch(config, home, wanted.format)?
-    } else {
-        show_once(config, home, wanted.format)?
-    };
-    match (code, Agenda::load(home)) {
-        (Health { runs: true, .. }, Err(damaged)) => Err(damaged),
-        (health, _) => Ok(if wanted.exit_code { health.judged() } else { health.runs() }.code()),
+/// The state as the supervisor reports it; without one, as it is on disk.
+pub(super) fn current(config: &Config, home: &Home) -> Result<Status> {
+    if let Some(status) = running_status(home)? {
+        return Ok(status);
     }
-}
-
-/// The outcome of a look, for the exit code.
-#[derive(Debug, Clone, Copy)]
-struct Health {
-    runs: bool,
-    halted: bool,
-    healthy: bool,
-}
-
-impl Health {
-    fn of(status: &Status) -> Health {
-        let view = &status.view;
-        let healthy = view.needs.is_empty() && status.problems.is_empty();
-        Health { runs: status.running, halted: view.halted.is_some(), healthy }
-    }
-
-    /// Whether a supervisor runs, and nothing more.
-    fn runs(self) -> Exit {
-        if self.runs { Exit::Ok } else { Exit::NoSupervisor }
-    }
-
-    /// The worst that there is to say.
-    fn judged(self) -> Exit {
-        match self {
-            Health { halted: true, .. } => Exit::Halted,
-            Health { runs: false, .. } => Exit::NoSupervisor,
-            Health { healthy: false, .. } => Exit::NotMet,
-            Health { .. } => Exit::Ok,
-        }
-    }
-}
-
-fn look(config: &Config, home: &Home) -> Result<Status> {
-    match running_status(home)? {
-        Some(status) => Ok(status),
-        None => at_rest(config, home),
-    }
-}
-
-fn show_once(config: &Config, home: &Home, format: StatusFormat) -> Result<Health> {
-    let status = look(config, home)?;
-    match format {
-        StatusFormat::Text => print(&show(home, &status, terminal::of_stdout(config).0))?,
-        StatusFormat::Json => print_json(&status)?,
-        StatusFormat::Metrics => print(&metrics::render(&status))?,
-    }
-    Ok(Health::of(&status))
-}
-
-/// Redrawn on a terminal; elsewhere, and as JSON, a line for every look that differs from the one before.
-fn watch(config: &Config, home: &Home, format: StatusFormat) -> Result<Health> {
-    let signals = terminal::signals()?;
-    let unwritten = |e| Error::new(Kind::Io, "write to stdout").because(e);
-    let redraws = format == StatusFormat::Text && io::stdout().is_terminal();
-    let screen = redraws.then(terminal::Screen::open).transpose().map_err(unwritten)?;
-    let mut last = String::new();
-    loop {
-        let status = look(config, home)?;
-        let text = match (&screen, format) {
-            (Some(_), _) => show(home, &status, terminal::of_stdout(config).0),
-            (None, StatusFormat::Json) => json_line(&status),
-            (None, StatusFormat::Text | StatusFormat::Metrics) => printable(&status.view.line()) + "\n",
-        };
-        match &screen {
-            Some(screen) => screen.draw(&text).map_err(unwritten)?,
-            None if text != last => print(&text)?,
-            None => {}
-        }
-        last = text;
-        if !terminal::goes_on(&signals, LOOK) {
-            drop(screen);
-            if redraws {
-                print(&last)?;
-            }
-            return Ok(Health::of(&status));
-        }
-    }
-}
-
-/// The state as the disk has it.
-fn at_rest(config: &Config, home: &Home) -> Result<Status> {
     let found = Journal::read(home)?;
-    let (mut view, mut problems) = super::upgrade::view_at_rest(config, home, found.record);
+    let planned = Planned::read(home);
+    let Schedule { upgrades, conflicts } = planned.schedule(&found.record.ended);
+    let mut view = Machine::at_rest(config.policy(), found.record, upgrades).view();
+    let mut problems = planned.problems;
+    problems.extend(conflicts.iter().map(ToString::to_string));
     problems.extend(found.warning.map(|damage| damage.to_string()));
     view.head_record = head::read(home)?.map(|record| record.block);
     // A link that `run` would refuse to start from.
@@ -142,11 +53,11 @@ fn at_rest(config: &Config, home: &Home) -> Result<Status> {
     })
 }
 
-/// A line of the status: its label, and what it says.
+/// A line of the status: its label and its text.
 type Line = (&'static str, String);
 
-/// The status as text for lines of this width.
-fn show(home: &Home, status: &Status, width: usize) -> String {
+/// The status as text, in lines of this width.
+pub(super) fn show(home: &Home, status: &Status, width: usize) -> String {
     let view = &status.view;
     let mut lines = vec![("health", health(status))];
     lines.extend(what_runs(home, status));
@@ -154,29 +65,25 @@ fn show(home: &Home, status: &Status, width: usize) -> String {
     lines.extend(under_way(view));
     lines.extend(outlook(view));
     for problem in &status.problems {
-        // It may list what is wrong with a plan.
+        // A problem may have several lines: a list of what is wrong with a plan.
         let labels = std::iter::once("problem").chain(std::iter::repeat(""));
         lines.extend(labels.zip(problem.lines().map(str::to_owned)));
     }
-    // Text of nodes and files goes to a terminal here.
-    let lines = lines.iter().map(|(label, what)| (*label, printable(what)));
-    let text: String = lines.map(|(label, what)| folded(label, &what, width)).collect();
-    let told = |name: &Name| told_by(home, &Target::Upgrade(name.clone()));
-    text + "\n" + &upgrades_within(view, status.running, told, width)
+    let text: String = lines.iter().map(|(label, what)| folded(label, what, width)).collect();
+    text + "\n" + &upgrades_within(home, status, width)
 }
 
 /// The column at which the text of a line begins.
 const INDENT: usize = 12;
 
-/// A line with its label, folded between words where it is longer than `width`.
+/// A line with its label, folded between words where it is longer than `width`, and fit to be shown.
 fn folded(label: &str, what: &str, width: usize) -> String {
     let room = width.saturating_sub(INDENT).max(20);
     let mut text = format!("{label:<INDENT$}");
     let mut used = 0;
-    for (number, word) in what.split(' ').enumerate() {
+    for (number, word) in printable(what).split(' ').enumerate() {
         let length = word.chars().count();
-        let is_full = used > 0 && used + 1 + length > room;
-        if is_full {
+        if used > 0 && used + 1 + length > room {
             text += &format!("\n{:INDENT$}", "");
             used = 0;
         } else if number > 0 {
@@ -191,10 +98,9 @@ fn folded(label: &str, what: &str, width: usize) -> String {
 
 /// Whether anything needs the operator.
 fn health(status: &Status) -> String {
-    let view = &status.view;
     let problems = status.problems.iter().filter_map(|problem| problem.lines().next());
-    let mut needs = view.needs.iter().map(|need| need.text.as_str()).chain(problems);
-    let word = match (&view.halted, status.running) {
+    let mut needs = status.view.needs.iter().map(|need| need.text.as_str()).chain(problems);
+    let word = match (&status.view.halted, status.running) {
         (Some(_), _) => "HALTED",
         (None, false) => "no supervisor runs",
         (None, true) => "NOT HEALTHY",
@@ -217,7 +123,7 @@ fn next(view: &View) -> Option<String> {
     Some(format!("{} at {}: {left}", plan.name, grouped(plan.height)))
 }
 
-/// The moment of the head, from which is reckoned.
+/// The moment of the head, from which times are reckoned.
 fn now(view: &View) -> Option<Now> {
     let period = Duration::from_millis(view.period_ms);
     view.head.as_ref().map(|head| Now { head: head.height, period, time: SystemTime::now() })
@@ -251,7 +157,7 @@ fn what_runs(home: &Home, status: &Status) -> Vec<Line> {
     }
     lines.extend(view.network.as_ref().map(|network| ("network", around(network))));
     if let Some(rpc_trouble) = &status.rpc_trouble {
-        lines.push(("rpc", format!("the node tells no head: {rpc_trouble}")));
+        lines.push(("rpc", format!("the node reports no head: {rpc_trouble}")));
     }
     lines
 }
@@ -268,7 +174,7 @@ fn around(network: &NetworkView) -> String {
     parts.join("; ")
 }
 
-/// The work of the supervisor, and its troubles.
+/// The work of the supervisor, and what is wrong.
 fn under_way(view: &View) -> Vec<Line> {
     let upgrading = view.upgrade.as_ref().map(|p| {
         let (from, to) = match p.phase {
@@ -280,8 +186,8 @@ fn under_way(view: &View) -> Vec<Line> {
         format!("{from} -> {to}: {}", stage(p))
     });
     let step = view.remaining.as_ref().map(|left| {
-        let since = view.state_age_ms.map(|ms| show_duration(Duration::from_secs(ms / 1000)));
-        format!("{} for {}: {left}", view.state, since.unwrap_or_default())
+        let since = show_duration(Duration::from_secs(view.state_age_ms.unwrap_or(0) / 1000));
+        format!("{} for {since}: {left}", view.state)
     });
     let silent = |reason| format!("the node does not sign until that is safe: {reason}");
     let lines = [
@@ -315,7 +221,7 @@ fn outlook(view: &View) -> Vec<Line> {
             ("turn", format!("{}: {}", plan.name, now.our_turn(Some(turn.window), plan)))
         }));
     }
-    // A warning that too few are upgraded has the same numbers.
+    // The warning that too few are upgraded has the same text.
     let census = view.census.iter().filter(|census| view.symptoms.iter().all(|s| s.text != **census));
     lines.extend(census.map(|census| ("census", census.clone())));
     lines.extend(view.symptoms.iter().map(|symptom| ("warning", symptom.text.clone())));
@@ -334,38 +240,31 @@ fn alarm(plan: &UpgradeView, head: u64) -> String {
 }
 
 /// Planned and past upgrades for lines of this width: as a table where that fits, otherwise one below the other.
-fn upgrades_within(
-    view: &View,
-    running: bool,
-    told: impl Fn(&Name) -> Option<String>,
-    width: usize,
-) -> String {
-    let table = upgrades(view, running, &told);
+fn upgrades_within(home: &Home, status: &Status, width: usize) -> String {
+    let table = upgrades(home, status);
     if table.lines().all(|line| line.chars().count() <= width) {
         return table;
     }
-    let rows = rows(view, running, told);
     let mut text = String::new();
-    for [name, height, when, origin, binary, why] in rows.into_iter().skip(1) {
-        text += &folded(&printable(&name), &printable(&format!("at {height}, {when}")), width);
+    for [name, height, when, origin, binary, why] in rows(home, status).into_iter().skip(1) {
+        text += &folded(&printable(&name), &format!("at {height}, {when}"), width);
         let binary = if binary.is_empty() { binary } else { format!("binary {binary}, planned by {origin}") };
-        for line in [binary, why].iter().filter(|line| !line.is_empty()) {
-            text += &folded("", &printable(line), width);
-        }
+        text.extend([binary, why].iter().filter(|line| !line.is_empty()).map(|line| folded("", line, width)));
     }
     text
 }
 
-/// Planned and past upgrades as a table; `told` is the version that a binary reports.
-pub(super) fn upgrades(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> String {
-    match rows(view, running, told) {
+/// Planned and past upgrades as a table.
+pub(super) fn upgrades(home: &Home, status: &Status) -> String {
+    match rows(home, status) {
         rows if rows.len() == 1 => "no upgrades are planned\n".to_owned(),
-        rows => table(&rows),
+        rows => table(rows),
     }
 }
 
 /// The rows of that table, its head first.
-fn rows(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> Vec<[String; 6]> {
+fn rows(home: &Home, status: &Status) -> Vec<[String; 6]> {
+    let view = &status.view;
     let mut rows =
         vec![["UPGRADE", "HEIGHT", "WHEN", "PLANNED BY", "BINARY", "WHY NOT YET"].map(ToOwned::to_owned)];
     let blank = String::new;
@@ -382,21 +281,14 @@ fn rows(view: &View, running: bool, told: impl Fn(&Name) -> Option<String>) -> V
             _ => "planned".to_owned(),
         };
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
-        let version = told(&plan.name).map(|told| format!(" {told}")).unwrap_or_default();
+        let told = told_by(home, &Target::Upgrade(plan.name.clone()));
+        let version = told.map(|told| format!(" {told}")).unwrap_or_default();
         let rehearsal = plan.rehearsal.map(|rehearsal| format!(", {rehearsal}")).unwrap_or_default();
         let binary = download.unwrap_or_else(|| format!("{}{version}{rehearsal}", plan.binary));
-        let why = match running || plan.on_hold {
-            true => plan.why.clone(),
-            false => "no supervisor is running".to_owned(),
-        };
-        rows.push([
-            plan.name.to_string(),
-            plan.height.to_string(),
-            when,
-            plan.origin.to_string(),
-            binary,
-            why,
-        ]);
+        let is_known = status.running || plan.on_hold;
+        let why = if is_known { plan.why.clone() } else { "no supervisor is running".to_owned() };
+        let (name, height) = (plan.name.to_string(), plan.height.to_string());
+        rows.push([name, height, when, plan.origin.to_string(), binary, why]);
     }
     for ended in &view.ended {
         let how = format!("{}: {}", ended.outcome, ended.detail);
@@ -413,11 +305,15 @@ pub(super) fn stage(progress: &Attempt) -> String {
     }
 }
 
+/// The word by which JSON names a value.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// Rows with columns aligned to the left, two spaces apart, fit to be shown. What has nothing to its right may be
 /// of any length.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let rows: Vec<[String; N]> =
-        rows.iter().map(|row| std::array::from_fn(|column| printable(&row[column]))).collect();
+pub(super) fn table<const N: usize>(mut rows: Vec<[String; N]>) -> String {
+    rows.iter_mut().flatten().for_each(|cell| *cell = printable(cell));
     let goes_on = |row: &[String; N], column: usize| row[column + 1..].iter().any(|cell| !cell.is_empty());
     let width = |column: usize| {
         let inner = rows.iter().filter(|row| goes_on(row, column));
@@ -441,38 +337,46 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::machine::gates::Window;
-    use crate::machine::{Block, Machine, Origin, Policy, Record, SymptomView, TurnView, Upgrade, Version};
+    use crate::machine::{Block, Origin, Policy, Record, SymptomView, TurnView, Upgrade, Version};
+
+    #[derive(PartialEq)]
+    enum Supervisor {
+        Running,
+        Absent,
+    }
+
+    fn status(view: View, supervisor: Supervisor) -> Status {
+        Status {
+            running: supervisor == Supervisor::Running,
+            pid: None,
+            supervisor_version: None,
+            home: "/h".into(),
+            view,
+            rpc_trouble: None,
+            problems: Vec::new(),
+        }
+    }
+
+    fn nowhere() -> Home {
+        Home::new("/nonexistent", "node").unwrap()
+    }
 
     #[test]
     fn a_long_last_cell_moves_no_column() {
         let rows = [["A", "B", "C"], ["1", "two", "3"], ["1", "long and longer", ""]];
         let rows = rows.map(|row| row.map(ToOwned::to_owned));
-        assert_eq!(table(&rows), "A  B    C\n1  two  3\n1  long and longer\n");
+        assert_eq!(table(rows.to_vec()), "A  B    C\n1  two  3\n1  long and longer\n");
     }
 
     #[test]
     fn hostile_text_neither_moves_a_column_nor_makes_a_line_of_its_own() {
         let rows = [["A", "B"], ["\u{1b}", "2"], ["3", "\n4"]].map(|row| row.map(ToOwned::to_owned));
-        assert_eq!(table(&rows), "A       B\n\\u{1b}  2\n3       \\n4\n");
+        assert_eq!(table(rows.to_vec()), "A       B\n\\u{1b}  2\n3       \\n4\n");
         let current = Version { target: Target::Genesis, sha256: Digest::sha256(b"one") };
         let mut view = Machine::at_rest(Policy::default(), Record::new(current), Vec::new()).view();
         view.trouble = Some("it said\nhalted      no".to_owned());
         let problems = vec!["two:\n  a\n  b".to_owned()];
-        let home = std::path::PathBuf::from("/h");
-        let nowhere = Home::new("/nonexistent", "node").unwrap();
-        let text = show(
-            &nowhere,
-            &Status {
-                running: false,
-                pid: None,
-                supervisor_version: None,
-                home,
-                view,
-                rpc_trouble: None,
-                problems,
-            },
-            usize::MAX,
-        );
+        let text = show(&nowhere(), &Status { problems, ..status(view, Supervisor::Absent) }, usize::MAX);
         assert!(text.contains("trouble     it said\\nhalted      no\n"), "{text}");
         assert!(text.contains("problem     two:\n              a\n              b\n"), "{text}");
     }
@@ -484,7 +388,7 @@ mod tests {
             fork_height: Some(12_600),
             ..Upgrade::new("v2".parse().unwrap(), 12_000, Origin::Schedule)
         };
-        let mut view = Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view();
+        let mut view = Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view();
         view.head = Some(Block { height: 12_551, hash: None });
         let plan = &mut view.planned[0];
         plan.overdue = true;
@@ -512,10 +416,11 @@ mod tests {
         assert!(lines[1].ends_with("; fork at 12,600; deadline 12,540"), "{lines:?}");
         assert_eq!(lines[2], "census: 5 of 7 proposers run >= 1.1.0; quorum 5; fork in 49 blocks");
         assert_eq!(lines[3], "warning: our clock is off");
-        let table = upgrades(&view, true, |_| None);
+        let table = upgrades(&nowhere(), &status(view.clone(), Supervisor::Running));
         assert!(table.lines().next().unwrap().ends_with("WHY NOT YET"), "{table}");
         assert!(table.contains("turn: turn 2 of 4 is ours"), "{table}");
-        assert!(upgrades(&view, false, |_| None).contains("no supervisor is running"));
+        let table = upgrades(&nowhere(), &status(view, Supervisor::Absent));
+        assert!(table.contains("no supervisor is running"), "{table}");
     }
 
     #[test]

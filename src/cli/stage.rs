@@ -1,14 +1,13 @@
 //! `upgrade add` and `upgrade show`: the binary of an upgrade, the version that it reports, and the arguments that it needs.
 
 use super::args::Format;
-use super::home::running_status;
 use super::upgrade::refresh;
 use super::{print, print_json, show, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, Manifest, binary};
-use crate::machine::{Target, UpgradeView, Version, View};
+use crate::machine::{Target, Version};
 use crate::name::Name;
 use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
@@ -147,7 +146,7 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
     let target = Target::Upgrade(name.clone());
     let manifest = Manifest::load(&home.manifest(&target))?;
     let changes = Changes::of(home, &target)?;
-    let view = view(config, home)?;
+    let view = show::current(config, home)?.view;
     let plan = view.planned.iter().find(|plan| plan.name == *name);
     let ended = view.ended.iter().find(|ended| ended.name == *name);
     let under_way = view.upgrade.as_ref().filter(|attempt| attempt.name == *name);
@@ -165,10 +164,8 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
     let mut row = |label: &str, text: String| rows.push([label.to_owned(), text]);
     match &manifest {
         Some(manifest) => {
-            row(
-                "told",
-                manifest.told.clone().unwrap_or_else(|| "it was not asked for its version".to_owned()),
-            );
+            let untried = || "it was not asked for its version".to_owned();
+            row("told", manifest.told.clone().unwrap_or_else(untried));
             row("sha256", manifest.sha256.hex());
             row("from", format!("{}, {}", manifest.source, manifest.time));
         }
@@ -181,19 +178,8 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
         row("state", view.state.to_string());
     }
     under_way.into_iter().for_each(|attempt| row("upgrade", format!("under way: {}", show::stage(attempt))));
-    plan.into_iter().for_each(|plan| row("planned", planned(plan)));
+    let planned = plan.map(|plan| format!("for height {} by {}: {}", plan.height, plan.origin, plan.why));
+    planned.into_iter().for_each(|text| row("planned", text));
     ended.into_iter().for_each(|ended| row("ended", format!("{}: {}", ended.outcome, ended.detail)));
-    print(&show::table(&rows))
-}
-
-fn planned(plan: &UpgradeView) -> String {
-    format!("for height {} by {}: {}", plan.height, plan.origin, plan.why)
-}
-
-/// The state of the supervisor, otherwise the one on disk.
-fn view(config: &Config, home: &Home) -> Result<View> {
-    match running_status(home)? {
-        Some(status) => Ok(status.view),
-        None => Ok(super::upgrade::view_at_rest(config, home, Journal::read(home)?.record).0),
-    }
+    print(&show::table(rows))
 }

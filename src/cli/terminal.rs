@@ -1,4 +1,4 @@
-//! The properties of stdout: how wide, whether coloured; and a screen of its own for what is redrawn in place.
+//! Width and colours of stdout, a line on stderr that is redrawn, and a screen that is.
 
 use crate::config::{Config, LogColor};
 use crate::error::{Error, Kind, Result};
@@ -9,17 +9,21 @@ use rustix::termios::tcgetwinsize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::thread;
 use std::time::Duration;
 
-/// How wide a line on stdout may be, and whether there may be colours. What is no terminal takes lines
-/// of any length.
+/// How wide a line on stdout may be, and whether there may be colours. Anything but a terminal takes lines of any length.
 pub(super) fn of_stdout(config: &Config) -> (usize, bool) {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return (usize::MAX, false);
     }
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    (size().0, !no_color && config.log_color != LogColor::Never)
+    (size().0, !no_color() && config.log_color != LogColor::Never)
+}
+
+/// Whether the environment asks for no colours (<https://no-color.org>).
+pub(super) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Columns and rows of the terminal on stdout.
@@ -30,19 +34,21 @@ pub(super) fn size() -> (usize, usize) {
     }
 }
 
-/// Signals that end or redraw something that is watched, as they come.
+/// Signals that end or redraw something that is watched, as they arrive.
 pub(super) fn signals() -> Result<Receiver<i32>> {
-    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH]).map_err(failed)?;
     let (sender, receiver) = bounded(16);
-    let body = move || {
-        for signal in signals.forever() {
-            // One that does not fit comes upon sixteen that say the same.
-            let _ = sender.try_send(signal);
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
+    // A signal that does not fit follows sixteen unread ones, which have the same effect.
+    on_signals(&[SIGINT, SIGTERM, SIGHUP, SIGWINCH], move |signal| _ = sender.try_send(signal))?;
     Ok(receiver)
+}
+
+/// Has a thread call `act` for each of these signals.
+pub(super) fn on_signals(which: &[i32], act: impl Fn(i32) + Send + 'static) -> Result<()> {
+    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
+    let mut signals = Signals::new(which).map_err(failed)?;
+    let body = move || signals.forever().for_each(act);
+    thread::Builder::new().name("signals".to_owned()).spawn(body).map_err(failed)?;
+    Ok(())
 }
 
 /// Waits before something that is watched is looked at again; returns whether the output still has a reader.
@@ -72,7 +78,7 @@ impl Line {
         Line { terminal: io::stderr().is_terminal(), subject: None }
     }
 
-    /// Says something about a subject. That it cannot be shown is no reason to stop.
+    /// Shows the state of a subject. A failure to show it is ignored.
     pub(super) fn show(&mut self, subject: &impl std::fmt::Display, text: &str) {
         let subject = subject.to_string();
         let line = printable(&format!("{subject}: {text}"));

@@ -1,15 +1,15 @@
 //! Commands about upgrades: schedule, list, cancel, hold, release, now.
 
 use super::args::Format;
-use super::home::{accepted, running_status};
+use super::home::accepted;
 use super::stage::told_by;
-use super::{network, print, print_json, show, tell};
+use super::{network, output, print, show, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::Home;
 use crate::machine::gates::room;
-use crate::machine::{Machine, Origin, Record, Schedule, Target, Upgrade, View};
+use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
 use crate::schedule::{Agenda, Entry, Planned, disagree};
 use crate::supervisor::{Request, ask};
@@ -20,11 +20,11 @@ use serde_json::json;
 /// The warning where no node reports the set of validators.
 const UNKNOWN_ROOM: &str = "not checked: the room for the turns of all validators before the fork";
 
-/// The consequences that the operator consents to.
-#[derive(Debug, Clone, Copy)]
+/// The consequences that the operator accepts.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Consent {
     /// The height has passed, so the upgrade is due at once.
-    pub(super) now: bool,
+    pub(super) now: Force,
     /// The fork is too near for the turns of all validators.
     pub(super) force: Force,
 }
@@ -33,33 +33,28 @@ pub(super) struct Consent {
 /// operator has not consented to.
 pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Consent) -> Result<()> {
     let (name, height) = (entry.name.clone(), entry.height);
-    let upgrade = entry.upgrade(Origin::Schedule);
+    let upgrade = entry.clone().upgrade(Origin::Schedule);
     let record = Journal::read(home)?.record;
     let mut planned = Planned::read(home);
-    // Scheduling what was cancelled is a change of mind.
+    // An upgrade that was cancelled may be scheduled again.
     planned.cancelled.retain(|c| *c != (name.clone(), height));
     // A conflict about this upgrade itself is reported below, with the next step.
     planned.upgrades.retain(|u| u.name != name || u.origin != Origin::Schedule);
     let is_known = Agenda::load(home)?.by_hand().iter().any(|u| u.name == name && u.height == height);
-    planned.upgrades.push(upgrade.clone());
+    planned.upgrades.push(upgrade.clone().into());
     let schedule = planned.schedule(&record.ended);
     if let Some(conflict) = schedule.conflicts.iter().find(|c| c.concerns(&name)) {
         return Err(disagree(&conflict.to_string()));
     }
     if let Some(ended) = record.ended(&name) {
         let what = format!("upgrade {name} has ended already: {}", ended.outcome);
-        return Err(
-            Error::new(Kind::Failed, what).hint(format!("to try it again: wemixvisor upgrade now {name}"))
-        );
+        let hint = format!("to try it again: wemixvisor upgrade now {name}");
+        return Err(Error::new(Kind::Failed, what).hint(hint));
     }
     if !is_known {
-        let hint = "to have it done at once, add --now";
-        mind(has_passed(config, home, height)?, consent.now, hint)?;
-        mind(
-            lacks_room(config, home, &upgrade),
-            consent.force.is_given(),
-            "to schedule it all the same, add --force",
-        )?;
+        refuse_or_warn(has_passed(config, home, height)?, consent.now, "to have it done at once, add --now")?;
+        let short = lacks_room(config, home, &upgrade);
+        refuse_or_warn(short, consent.force, "to schedule it all the same, add --force")?;
     }
     Agenda::edit(home, |agenda| agenda.schedule(entry))?;
     refresh(home, None);
@@ -75,15 +70,13 @@ pub(super) fn schedule(config: &Config, home: &Home, entry: Entry, consent: Cons
 }
 
 /// Refuses an upgrade for an objection, or warns of it where the operator has consented.
-fn mind(objection: Option<String>, consents: bool, hint: &'static str) -> Result<()> {
-    match objection {
-        Some(objection) if !consents => Err(Error::new(Kind::NotMet, objection).hint(hint)),
-        Some(objection) => {
-            tell(format_args!("wemixvisor: {objection}"));
-            Ok(())
-        }
-        None => Ok(()),
+fn refuse_or_warn(objection: Option<String>, consent: Force, hint: &'static str) -> Result<()> {
+    let Some(objection) = objection else { return Ok(()) };
+    if !consent.is_given() {
+        return Err(Error::new(Kind::NotMet, objection).hint(hint));
     }
+    tell(format_args!("wemixvisor: {objection}"));
+    Ok(())
 }
 
 /// Whether the chain is at the height of an upgrade already, by what runs or by the head record.
@@ -92,45 +85,30 @@ fn has_passed(config: &Config, home: &Home, height: u64) -> Result<Option<String
         Some(head) => Some(head),
         None => head::read(home)?.map(|record| record.block.height),
     };
-    let passed = head.filter(|head| *head >= height);
-    Ok(passed
-        .map(|head| format!("height {height} has passed, the head is {head}: the upgrade is due at once")))
+    let due = |head| format!("height {height} has passed, the head is {head}: the upgrade is due at once");
+    Ok(head.filter(|head| *head >= height).map(due))
 }
 
 /// Whether not all validators can have their turn before the fork.
 fn lacks_room(config: &Config, home: &Home, upgrade: &Upgrade) -> Option<String> {
     let fork = upgrade.fork_height.filter(|_| config.validator_mode)?;
-    match network::look(config, home) {
-        Ok(outlook) => {
-            let short = room(outlook.set().len(), upgrade.height, Some(outlook.head()), fork).err();
-            short.map(|short| short.to_string())
-        }
-        Err(e) => {
-            tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}"));
-            None
-        }
-    }
+    let outlook = network::look(config, home);
+    let outlook = outlook.inspect_err(|e| tell(format_args!("wemixvisor: {UNKNOWN_ROOM}: {e}"))).ok()?;
+    let short = room(outlook.set().len(), upgrade.height, Some(outlook.head()), fork).err();
+    short.map(|short| short.to_string())
 }
 
 pub(super) fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
     let damaged = Agenda::load(home).err();
-    let (view, mut problems, running) = match running_status(home)? {
-        Some(status) => (status.view, status.problems, true),
-        None => {
-            let (view, problems) = view_at_rest(config, home, Journal::read(home)?.record);
-            (view, problems, false)
-        }
-    };
-    // It is reported last, as the error that it is.
-    problems.retain(|problem| damaged.as_ref().is_none_or(|damaged| *problem != damaged.to_string()));
-    for problem in &problems {
+    let status = show::current(config, home)?;
+    // Damage is reported last, as an error.
+    let damage = damaged.as_ref().map(ToString::to_string);
+    for problem in status.problems.iter().filter(|problem| Some(*problem) != damage.as_ref()) {
         tell(format_args!("wemixvisor: {problem}"));
     }
-    if format == Format::Json {
-        print_json(&json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended}))?;
-    } else {
-        print(&show::upgrades(&view, running, |name| told_by(home, &Target::Upgrade(name.clone()))))?;
-    }
+    let view = &status.view;
+    let value = json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended});
+    output(format, &value, || show::upgrades(home, &status))?;
     damaged.map_or(Ok(()), Err)
 }
 
@@ -140,10 +118,8 @@ pub(super) fn cancel(home: &Home, name: &Name) -> Result<()> {
         Err(e) if e.kind() == Kind::NoSupervisor => {
             let under_way = Journal::read(home)?.record.upgrade.is_some_and(|p| p.name == *name);
             if under_way {
-                return Err(Error::new(
-                    Kind::Failed,
-                    format!("upgrade {name} has begun and cannot be cancelled"),
-                ));
+                let what = format!("upgrade {name} has begun and cannot be cancelled");
+                return Err(Error::new(Kind::Failed, what));
             }
             let heights = Planned::read(home).heights(name);
             Agenda::edit(home, |agenda| agenda.cancel(name, &heights))?;
@@ -196,17 +172,8 @@ pub(super) fn now(config: &Config, home: &Home, name: Name) -> Result<()> {
     print(&format!("{}\n", accepted(&ask(home, &Request::UpgradeNow { name })?.reply)?))
 }
 
-/// Tells the supervisor, if one runs, that plans or the binary of an upgrade have changed, and waits until
-/// it knows. It would notice by itself, later.
+/// Has the supervisor, if one runs, read the plans or the binary of an upgrade again, and waits until it has. It would do
+/// so by itself, later.
 pub(super) fn refresh(home: &Home, binary: Option<&Name>) {
     let _ = ask(home, &Request::Refresh { binary: binary.cloned() });
-}
-
-/// The state that a supervisor would show if it ran, and the problems of the plans.
-pub(super) fn view_at_rest(config: &Config, home: &Home, record: Record) -> (View, Vec<String>) {
-    let planned = Planned::read(home);
-    let Schedule { upgrades, conflicts } = planned.schedule(&record.ended);
-    let mut problems = planned.problems;
-    problems.extend(conflicts.iter().map(ToString::to_string));
-    (Machine::at_rest(config.policy(), record, upgrades).view(), problems)
 }

@@ -1,11 +1,11 @@
-//! `wait-height` and `plan wait`: for scripts that have to know when something has come to pass.
+//! `wait-height` and `plan wait`: for scripts that wait for a height or for the end of a plan.
 //!
 //! The supervisor is asked first, since it knows where the chain is even while its node is down for an
-//! upgrade. Without one the node itself is asked, and tells its heads by itself where it can. Times are
+//! upgrade. Without one the node itself is asked, and pushes its heads where it can. Times are
 //! kept to about a second.
 
 use super::plan::{self, Situation};
-use super::print;
+use super::{network, print};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -13,7 +13,7 @@ use crate::name::Name;
 use crate::schedule::Activation;
 use crate::supervisor::{Reply, Request, ask, endpoints};
 use crate::upgrade::journal::Journal;
-use crate::wbft::{Client, Coordinator, Endpoint, Options};
+use crate::wbft::{Coordinator, Endpoint};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How often to ask, at least and at most.
 const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// The same about a plan, for which more has to be looked at.
+/// The interval for a plan, whose state costs more to read.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// When to give up.
@@ -73,16 +73,16 @@ pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<
     let mut last = None;
     loop {
         let mut pause = ASK.0;
-        match told(home) {
+        match head_of_supervisor(home) {
             Ok(Some((head, period))) => {
                 (heard, last) = (Heard::now(), Some(head));
                 let blocks = u32::try_from(height.saturating_sub(head)).unwrap_or(u32::MAX);
                 pause = (period.saturating_mul(blocks) / 2).clamp(ASK.0, ASK.1);
             }
-            // One that runs without watching heights knows none; then, as without one, the node is asked.
+            // A supervisor that watches no heights has no head: then the node is asked, as without a supervisor.
             nothing => {
-                let tell = |head| (heard, last) = (Heard::now(), Some(head));
-                match told_by_node(endpoints(config, home), height, &deadline, tell) {
+                let see = |head| (heard, last) = (Heard::now(), Some(head));
+                match heads_of_node(endpoints(config, home), height, &deadline, see) {
                     Ok(()) => {}
                     Err(_) if nothing.is_ok() => heard = Heard::now(),
                     Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
@@ -96,7 +96,7 @@ pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<
                 return Err(Error::new(Kind::NotMet, format!("the head is {head}, not yet {height}")));
             }
             None if deadline.has_passed() => {
-                return Err(Error::new(Kind::NotMet, format!("no head was told, so not yet {height}")));
+                return Err(Error::new(Kind::NotMet, format!("no head was reported, so not yet {height}")));
             }
             Some(_) | None => thread::sleep(deadline.limit(pause)),
         }
@@ -104,44 +104,34 @@ pub(super) fn height(config: &Config, home: &Home, height: u64, timeout: Option<
 }
 
 /// The head and the time between two blocks, as far as the supervisor knows.
-fn told(home: &Home) -> Result<Option<(u64, Duration)>> {
+fn head_of_supervisor(home: &Home) -> Result<Option<(u64, Duration)>> {
     match ask(home, &Request::Head)?.reply {
         Reply::Head { height, period_ms } => Ok(height.map(|h| (h, Duration::from_millis(period_ms)))),
         other => Err(super::home::unasked(&other)),
     }
 }
 
-/// Every head that the node tells, until it is at `height` or the time is over.
-fn told_by_node(
+/// Passes every head of the node on, until it is at `height` or the time is over.
+fn heads_of_node(
     endpoints: Vec<Endpoint>,
     height: u64,
     deadline: &Deadline,
-    mut tell: impl FnMut(u64),
+    mut see: impl FnMut(u64),
 ) -> Result<()> {
-    let mut trouble = None;
-    for endpoint in endpoints {
-        let mut node = Coordinator::new(Client::new(&endpoint, Options::default()));
+    let reached = network::first(endpoints, |client| {
         let goes_on = |head| {
-            tell(head);
+            see(head);
             !deadline.has_passed()
         };
-        match node.wait_for_upgrade_height(height, goes_on) {
-            Ok(Some(head)) => {
-                tell(head);
-                return Ok(());
-            }
-            Ok(None) => return Ok(()),
-            Err(e) => trouble = Some(e),
-        }
-    }
-    let error = Error::new(Kind::Unreachable, "no supervisor is running, and the node cannot be asked");
-    Err(match trouble {
-        Some(e) => error.because(e.to_string()),
-        None => error.hint("start it, or say where it is with daemon_rpc_address"),
-    })
+        Coordinator::new(client).wait_for_upgrade_height(height, goes_on)
+    });
+    let what = "no supervisor is running, and the node cannot be asked";
+    let reached = reached.map_err(|e| network::unanswered(Error::new(Kind::Unreachable, what), e))?;
+    reached.into_iter().for_each(see);
+    Ok(())
 }
 
-/// Waits until nothing of a plan is to come.
+/// Waits until every upgrade of a plan has ended.
 ///
 /// # Errors
 /// [`Kind::NotMet`] when the time is over; [`Kind::Failed`] if not everything went well, or it is not
@@ -185,7 +175,7 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
                 }
             }
             Err(e) if heard.is_too_long_ago() || deadline.has_passed() => return Err(e),
-            // It has just begun or is about to end.
+            // The supervisor has just begun, or is ending.
             Err(_) => {}
         }
         thread::sleep(deadline.limit(LOOK));
@@ -238,7 +228,7 @@ mod tests {
         let mut told = Vec::new();
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| answers_once(listener));
-            told_by_node(vec![endpoint], 9, &Deadline(None), |head| told.push(head))
+            heads_of_node(vec![endpoint], 9, &Deadline(None), |head| told.push(head))
         });
         assert_eq!((told, outcome.unwrap_err().kind()), (vec![5], Kind::Unreachable));
     }

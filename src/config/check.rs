@@ -7,12 +7,12 @@ use super::keys::Config;
 use super::load::Loaded;
 use super::problem::{Problem, Problems};
 use super::value::{BackupMethod, HeightSource, SignAfterUnclean, StopTimeoutAction};
+use crate::flags::{is_on, value_of};
 use crate::home::{fit, regular};
 use crate::url::redact;
 use crate::wbft::Endpoint;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         problems.add(at("unsafe_skip_checksum", "a validator must not run what nothing vouches for"));
     }
     if config.validator_mode && config.daemon_height_source == HeightSource::None {
-        let blind = at("daemon_height_source", "validator_mode has to know the height");
+        let blind = at("daemon_height_source", "validator_mode needs the height");
         problems.add(blind.hint("set it to rpc"));
     }
     let mirrors = config.download_urls.by_name.values().flatten().chain(&config.download_urls.default);
@@ -42,12 +42,12 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         let what = "killing a validator rewinds it by minutes to hours of blocks, and it may vote twice";
         warnings.push(at("daemon_stop_timeout_action", what).hint("wait is the safe choice"));
     }
-    if config.unsafe_skip_checksum && !config.download_public_keys.is_empty() {
-        let what = "it has no effect: with download_public_keys a signature is always required";
+    if config.unsafe_skip_checksum {
+        let what = match config.download_public_keys.is_empty() {
+            true => "downloads are installed although nothing vouches for them",
+            false => "it has no effect: with download_public_keys a signature is always required",
+        };
         warnings.push(at("unsafe_skip_checksum", what));
-    } else if config.unsafe_skip_checksum {
-        warnings
-            .push(at("unsafe_skip_checksum", "downloads are installed although nothing vouches for them"));
     }
     for (is_set, name) in [
         (config.unsafe_skip_backup, "unsafe_skip_backup"),
@@ -63,15 +63,13 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
 impl Config {
     /// Whether a silent node that runs with these arguments can be ordered to seal. Over its IPC socket it can; over
     /// HTTP the method for it is not served by default.
-    #[must_use]
     pub fn can_be_told_to_seal(&self, node_args: &[OsString]) -> bool {
-        !ipc_is_disabled(node_args)
+        !is_on(node_args, "ipcdisable")
             || self.daemon_rpc_address.iter().any(|address| !matches!(address, Endpoint::Http(_)))
     }
 
-    /// The node's data directory: `daemon_data_dir`, else the last `--datadir` among the node's arguments,
-    /// else `data` in the home.
-    #[must_use]
+    /// The node's data directory: `daemon_data_dir`, otherwise the last `--datadir` among the node's arguments, otherwise
+    /// `data` in the home.
     pub fn data_dir(&self, node_args: &[OsString]) -> PathBuf {
         self.daemon_data_dir
             .clone()
@@ -111,7 +109,6 @@ impl Config {
 
 impl Loaded {
     /// Checks the values against these arguments for the node: problems first, then warnings.
-    #[must_use]
     pub fn check_args(&self, node_args: &[OsString]) -> (Problems, Vec<Problem>) {
         let config = &self.config;
         let (mut problems, mut warnings) = (Problems::default(), Vec::new());
@@ -119,8 +116,8 @@ impl Loaded {
         if !config.validator_mode || config.can_be_told_to_seal(node_args) {
             return (problems, warnings);
         }
-        // A silent node could never be ordered to seal, and one that signs at once may contradict itself: the risk is
-        // for the operator to take.
+        // A silent node could never be ordered to seal, and one that signs at once may contradict itself: only
+        // the operator may take that risk.
         if config.sign_after_unclean == SignAfterUnclean::Wait {
             let what = "sign_after_unclean: it is wait, but the node runs with --ipcdisable and cannot be ordered to seal \
                         over HTTP";
@@ -138,7 +135,6 @@ impl Loaded {
     }
 
     /// Looks at what the values and these arguments for the node name on the disk: problems first, then warnings.
-    #[must_use]
     pub fn check_disk(&self, node_args: &[OsString]) -> (Problems, Vec<Problem>) {
         let config = &self.config;
         let mut problems = Problems::default();
@@ -164,8 +160,7 @@ impl Loaded {
             match regular::read(path, MAX_PEM) {
                 Ok(pem) if contains(&pem, b"-----BEGIN CERTIFICATE-----") => {}
                 Ok(_) => {
-                    problems
-                        .add(at("download_ca_file", format!("{} has no PEM certificate", path.display())));
+                    problems.add(at("download_ca_file", format!("{} has no PEM certificate", path.display())))
                 }
                 Err(e) => problems.add(at("download_ca_file", format!("{}: {e}", path.display()))),
             }
@@ -190,36 +185,9 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Whether the node opens no IPC socket, by its own arguments: a switch takes a value after `=` only.
-fn ipc_is_disabled(node_args: &[OsString]) -> bool {
-    let args = node_args.iter().map(|arg| arg.as_bytes()).take_while(|arg| *arg != b"--");
-    let flags = args.filter_map(|arg| arg.strip_prefix(b"--").or_else(|| arg.strip_prefix(b"-")));
-    let values = flags.filter_map(|flag| flag.strip_prefix(b"ipcdisable"));
-    // The last one counts; the values are those of Go's ParseBool.
-    values
-        .filter(|value| value.first().is_none_or(|sign| *sign == b'='))
-        .last()
-        .is_some_and(|value| matches!(value, b"" | b"=true" | b"=1" | b"=t" | b"=T" | b"=TRUE" | b"=True"))
-}
-
-/// The data directory that the node's own arguments name, read as the node reads them: one dash or two,
-/// the last one counts, and `~/` is the home of the user even where no shell has replaced it.
+/// The data directory that the node's own arguments name. `~/` is the home of the user even where no shell has replaced it.
 fn datadir_of(node_args: &[OsString]) -> Option<PathBuf> {
-    let mut found = None;
-    let mut args = node_args.iter();
-    while let Some(arg) = args.next() {
-        let bytes = arg.as_bytes();
-        if bytes == b"--" {
-            break;
-        }
-        let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).unwrap_or_default();
-        if flag == b"datadir" {
-            found = args.next().map(|value| value.as_os_str());
-        } else if let Some(value) = flag.strip_prefix(b"datadir=") {
-            found = Some(OsStr::from_bytes(value));
-        }
-    }
-    let path = Path::new(found.filter(|value| !value.is_empty())?);
+    let path = Path::new(value_of(node_args, "datadir").filter(|value| !value.is_empty())?);
     let path = match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),

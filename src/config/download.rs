@@ -1,6 +1,6 @@
 //! The types of the keys about downloads: which mirrors to ask, and whose signatures to believe.
 
-use super::value::{Data, Raw, Read, Setting};
+use super::value::{Data, Raw, Read, Setting, read_each};
 use crate::name::Name;
 use crate::url::{check, redact};
 use serde_json::{Map, Value, json};
@@ -29,13 +29,11 @@ const PLACEHOLDERS: [&str; 4] = ["{name}", "{version}", "{os}", "{arch}"];
 
 impl PublicKey {
     /// The key as minisign writes it, in base64.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// The key, ready to verify with.
-    #[must_use]
     pub fn key(&self) -> &minisign_verify::PublicKey {
         &self.key
     }
@@ -54,19 +52,13 @@ fn check_template(text: &str) -> Result<String, String> {
 
 impl DownloadUrls {
     fn add(&mut self, name: &str, raw: &Raw) -> Read<()> {
-        let mut faults = Vec::new();
         let slot = match (name, name.parse::<Name>()) {
             ("default", _) => &mut self.default,
             (_, Ok(name)) => self.by_name.entry(name).or_default(),
             (_, Err(bad)) => return raw.fault(bad.to_string()),
         };
-        for item in raw.items()? {
-            match item.parse(check_template) {
-                Ok(url) => slot.push(url),
-                Err(more) => faults.extend(more),
-            }
-        }
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+        slot.extend(read_each(&raw.items()?, |item| item.parse(check_template))?);
+        Ok(())
     }
 }
 

@@ -13,7 +13,6 @@ pub struct HttpUrl(String);
 
 impl HttpUrl {
     /// The URL as the HTTP client takes it, with a password if it has one.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

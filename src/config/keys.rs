@@ -76,7 +76,6 @@ macro_rules! settings {
             ///
             /// # Panics
             /// Never: a test reads every default of the table.
-            #[must_use]
             pub fn defaults(home: &Path) -> Config {
                 fn default<T: Setting>(text: &str, home: &Path) -> T {
                     T::read(&Raw::text(text), home).expect("a test reads every default of the table")
@@ -102,7 +101,7 @@ settings! {
         daemon_home: PathBuf = ".", short "home";
         /// The file name of the node's binary.
         daemon_name: Name = "wemixd", short "name";
-        /// The node's data directory. Not set: the --datadir among the node's arguments, else data in the home.
+        /// The node's data directory. Not set: the --datadir among the node's arguments, otherwise data in the home.
         daemon_data_dir: Option<PathBuf> = "";
         /// The node's IPC socket, as a pattern relative to the data directory.
         daemon_node_ipc: String = "*.ipc";
@@ -145,7 +144,7 @@ settings! {
         daemon_probation_time: Duration = "60s", within "0s" to "24h";
     }
     "Backup and hooks" {
-        /// The arguments with which a binary tells its version; a staged one that fails to is not switched to.
+        /// The arguments with which a binary reports its version; a staged binary that fails to is not switched to.
         daemon_smoke_args: String = "version";
         /// Whether the binary of an upgrade is rehearsed by itself as soon as it is ready, as rehearse does by hand. An
         /// upgrade whose rehearsal has failed is held until another one passes or rehearse --force lets it happen.
@@ -196,7 +195,7 @@ settings! {
     "Validators" {
         /// Whether this node is a validator: then it is stopped only when the network can spare it.
         validator_mode: bool = "false", env "VALIDATOR_MODE";
-        /// The address with which this node seals, where neither its RPC nor its key tells.
+        /// The address with which this node seals, where neither its RPC nor its key reveals it.
         validator_address: Option<Address> = "";
         /// Whether a validator's node is started with the settings that make it follow the chain again at once.
         daemon_fast_sync: bool = "true";
@@ -218,87 +217,34 @@ settings! {
 
 impl Key {
     /// Its environment variable.
-    #[must_use]
     pub fn env(&self) -> String {
         let upper = self.name.to_ascii_uppercase();
         if upper.starts_with("DAEMON_") { upper } else { format!("DAEMON_{upper}") }
     }
 
     /// Its flag, with the dashes.
-    #[must_use]
     pub fn flag(&self) -> String {
         format!("--{}", self.name.replace('_', "-"))
     }
 
     /// Whether the key is true or false, so that its flag may stand without a value.
-    #[must_use]
     pub fn is_switch(&self) -> bool {
         self.kind == bool::KIND
     }
 }
 
-/// A key that the program once had.
-#[derive(Debug)]
-pub struct Dropped {
-    /// Its name in `config.yaml`.
-    pub name: &'static str,
-    /// Whether its flag could stand without a value.
-    pub is_switch: bool,
-    /// Why it is gone.
-    pub why: &'static str,
-}
-
-/// Keys that are gone. One that is still configured gets an explanation instead of a guess at what was meant: its
-/// author relies on it.
-pub static DROPPED: &[Dropped] = &[
-    Dropped {
-        name: "slot_blocks",
-        is_switch: false,
-        why: "the length of a turn is a constant of the protocol now, 24 blocks, since all validators must agree on it",
-    },
-    Dropped {
-        name: "avoid_own_proposal",
-        is_switch: true,
-        why: "a validator never stops next to a block of its own any more, so there is nothing to choose",
-    },
-    Dropped {
-        name: "leave_before_stop",
-        is_switch: true,
-        why: "a validator leaves its peers just before every stop now, which costs no blocks",
-    },
-];
-
-impl Dropped {
-    /// The key of an environment variable.
-    #[must_use]
-    pub fn of_env(name: &str) -> Option<&'static Dropped> {
-        let name = name.strip_prefix("DAEMON_")?;
-        DROPPED.iter().find(|key| key.name.eq_ignore_ascii_case(name))
-    }
-
-    /// The key of a flag, with or without its dashes.
-    #[must_use]
-    pub fn of_flag(flag: &str) -> Option<&'static Dropped> {
-        let bare = flag.strip_prefix("--").unwrap_or(flag);
-        DROPPED.iter().find(|key| key.name.replace('_', "-") == bare)
-    }
-}
-
 /// The key of a name as in `config.yaml`.
-#[must_use]
 pub fn named(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
 /// The key of a flag, with or without its dashes and in its long or short form.
-#[must_use]
 pub fn flag(flag: &str) -> Option<&'static Key> {
     let bare = flag.strip_prefix("--").unwrap_or(flag);
     KEYS.iter().find(|key| key.short == Some(bare) || key.flag()[2..] == *bare)
 }
 
 /// The name among `candidates` that is most likely meant by `word`.
-#[must_use]
 pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T>) -> Option<T> {
     let plain = |text: &str| {
         let text = text.trim_start_matches('-').to_ascii_lowercase().replace('-', "_");
@@ -310,7 +256,7 @@ pub fn nearest<T: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = T
     (far <= (word.len() / 3).max(1)).then_some(found)
 }
 
-/// How many letters have to be added, removed or replaced to turn one word into the other.
+/// The number of letters to add, remove or replace to turn one word into the other.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

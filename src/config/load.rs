@@ -1,11 +1,10 @@
 //! From file, environment and flags to one [`Config`], with every problem of all three.
 //!
-//! A value that a stronger source overrides is checked all the same: it would be the one in force the
-//! day the other is gone. Reading the file is the only I/O; whether what the values name exists is
+//! A value that a stronger source overrides is checked all the same: it takes effect on the day when the other is gone. Reading the file is the only I/O; whether what the values name exists is
 //! looked at in [`super::check`].
 
 use super::check;
-use super::keys::{self, Config, DROPPED, Dropped, KEYS, Key};
+use super::keys::{self, Config, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
@@ -46,7 +45,7 @@ pub enum Origin {
     Flag(String),
 }
 
-/// A configuration with the story of how it came about.
+/// A configuration with the sources of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The effective values.
@@ -55,15 +54,17 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Warnings: suspicious, but no reason to stop.
     pub warnings: Vec<Problem>,
-    origins: BTreeMap<&'static str, Origin>,
+    origins: Origins,
 }
 
-/// One source: what it says about which key.
+/// The source of each value that is set, by the name of its key.
+type Origins = BTreeMap<&'static str, Origin>;
+
+/// The keys and values of one source.
 type Layer = Vec<(&'static Key, Origin, Raw)>;
 
 impl Sources {
     /// The environment and working directory of this process.
-    #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         // Without a working directory (it was removed) only absolute paths make sense.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -73,7 +74,6 @@ impl Sources {
 
 impl Loaded {
     /// The source of the value of a key.
-    #[must_use]
     pub fn origin(&self, name: &str) -> &Origin {
         self.origins.get(name).unwrap_or(&Origin::Default)
     }
@@ -93,12 +93,17 @@ impl Config {
             Some(path) => Some(sources.cwd.join(path)),
             None => given_home.as_ref().map(|home| home.join("wemixvisor/config.yaml")),
         };
-        let contents = file.as_deref().and_then(|path| loader.read(path, sources.file.is_some()));
-        let in_file = contents
-            .as_deref()
-            .zip(file.as_deref())
-            .map(|(bytes, path)| loader.file(path, bytes))
-            .unwrap_or_default();
+        // One that is not named need not exist.
+        let contents = match file.as_deref().map(|path| loader.read(path)) {
+            Some(Err(e)) if sources.file.is_some() || e.kind() != io::ErrorKind::NotFound => {
+                let path = file.as_deref().unwrap_or(Path::new(""));
+                loader.problems.add(Problem::unreadable(path, &e));
+                None
+            }
+            read => read.and_then(Result::ok),
+        };
+        let in_file = contents.as_deref().zip(file.as_deref());
+        let in_file = in_file.map(|(bytes, path)| loader.file(path, bytes)).unwrap_or_default();
         let home = given_home.or_else(|| loader.home(&in_file, Path::new("")));
         let is_named =
             [&flags, &env, &in_file].into_iter().flatten().any(|(key, ..)| key.name == "daemon_home");
@@ -109,7 +114,7 @@ impl Config {
 
         let home = home.unwrap_or_else(|| sources.cwd.clone());
         let mut config = Config::defaults(&home);
-        let mut origins = BTreeMap::new();
+        let mut origins = Origins::new();
         for (layer, base) in [(in_file, &home), (env, &home), (flags, &sources.cwd)] {
             loader.apply(layer, base, &mut config, &mut origins);
         }
@@ -134,9 +139,6 @@ impl Loader {
                     self.problems.add(Problem::new(key.flag(), "it is given twice"));
                 }
                 Some(key) => layer.push((key, Origin::Flag(key.flag()), Raw::text(text))),
-                None if let Some(dropped) = Dropped::of_flag(name) => {
-                    self.problems.add(gone(name, dropped));
-                }
                 None => {
                     let unknown = Problem::new(name, "there is no such flag");
                     let near = keys::nearest(name, KEYS.iter().map(Key::flag));
@@ -149,9 +151,8 @@ impl Loader {
 
     fn env(&mut self, env: &[(OsString, OsString)]) -> Layer {
         let value_of = |name: &str| {
-            env.iter()
-                .find(|(n, v)| n == name && !v.is_empty())
-                .map(|(_, v)| (name.to_owned(), v.as_os_str()))
+            let (_, value) = env.iter().find(|(n, v)| n == name && !v.is_empty())?;
+            Some((name.to_owned(), value.as_os_str()))
         };
         let mut layer = Layer::new();
         for key in KEYS {
@@ -159,7 +160,7 @@ impl Loader {
             if let (Some((own, a)), Some((other, b))) = (&own, &other)
                 && a != b
             {
-                self.problems.add(Problem::new(own, format!("it says another value than {other}")));
+                self.problems.add(Problem::new(own, format!("its value differs from that of {other}")));
             }
             let Some((name, value)) = own.or(other) else { continue };
             match value.to_str() {
@@ -167,35 +168,17 @@ impl Loader {
                 None => self.problems.add(Problem::new(name, "its value is not UTF-8 text")),
             }
         }
-        for (name, value) in env {
-            match name.to_str().filter(|_| !value.is_empty()).and_then(Dropped::of_env) {
-                Some(dropped) => self.problems.add(gone(name.display(), dropped)),
-                None => self.warnings.extend(foreign(name)),
-            }
-        }
+        self.warnings.extend(env.iter().filter_map(|(name, _)| foreign(name)));
         layer
     }
 
-    fn read(&mut self, path: &Path, must_exist: bool) -> Option<Vec<u8>> {
-        let result = regular::open(path).and_then(|(file, meta)| {
-            if meta.permissions().mode() & 0o022 != 0 {
-                let open = Problem::new(path.display(), "others than its owner may write this file");
-                self.warnings.push(open.hint("it decides what is executed: chmod go-w it"));
-            }
-            regular::read_open(&file, MAX_FILE)
-        });
-        match result {
-            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
-                self.problems.add(Problem::new(path.display(), e.to_string()));
-                None
-            }
-            Ok(bytes) => Some(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => None,
-            Err(e) => {
-                self.problems.add(Problem::unreadable(path, &e));
-                None
-            }
+    fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        let (file, meta) = regular::open(path)?;
+        if meta.permissions().mode() & 0o022 != 0 {
+            let open = Problem::new(path.display(), "others than its owner may write this file");
+            self.warnings.push(open.hint("it decides what is executed: chmod go-w it"));
         }
+        regular::read_open(&file, MAX_FILE)
     }
 
     fn file(&mut self, path: &Path, bytes: &[u8]) -> Layer {
@@ -205,9 +188,6 @@ impl Loader {
             match keys::named(&name) {
                 Some(_) if raw.data == Data::Unset => {}
                 Some(key) => layer.push((key, origin, raw)),
-                None if let Some(dropped) = DROPPED.iter().find(|key| key.name == name) => {
-                    self.problems.add(gone(origin, dropped));
-                }
                 None => {
                     let unknown = Problem::new(origin, format!("there is no key {name}"));
                     let near = keys::nearest(&name, KEYS.iter().map(|key| key.name));
@@ -231,28 +211,17 @@ impl Loader {
         None
     }
 
-    fn apply(
-        &mut self,
-        layer: Layer,
-        base: &Path,
-        config: &mut Config,
-        origins: &mut BTreeMap<&'static str, Origin>,
-    ) {
+    fn apply(&mut self, layer: Layer, base: &Path, config: &mut Config, origins: &mut Origins) {
         for (key, origin, raw) in layer {
             match (key.set)(config, &raw, base) {
-                Ok(()) => {
-                    origins.insert(key.name, origin);
-                }
-                Err(faults) => {
-                    for fault in faults {
-                        let place = origin.in_line(fault.line);
-                        let what = match &origin {
-                            Origin::File(..) => format!("{}: {}", key.name, fault.what),
-                            Origin::Default | Origin::Env(_) | Origin::Flag(_) => fault.what,
-                        };
-                        self.problems.add(Problem::new(place, what));
-                    }
-                }
+                Ok(()) => _ = origins.insert(key.name, origin),
+                Err(faults) => faults.into_iter().for_each(|fault| {
+                    let what = match &origin {
+                        Origin::File(..) => format!("{}: {}", key.name, fault.what),
+                        Origin::Default | Origin::Env(_) | Origin::Flag(_) => fault.what,
+                    };
+                    self.problems.add(Problem::new(origin.in_line(fault.line), what));
+                }),
             }
         }
     }
@@ -293,11 +262,6 @@ fn foreign(name: &OsStr) -> Option<Problem> {
         _ => return Some(suggest(warning(), keys::nearest(name, KEYS.iter().map(Key::env)).as_deref())),
     };
     Some(warning().hint(instead))
-}
-
-/// A key that is still configured though the program has it no more.
-fn gone(place: impl fmt::Display, key: &Dropped) -> Problem {
-    Problem::new(place, format!("{}: {}", key.name, key.why)).hint("remove it")
 }
 
 fn suggest(problem: Problem, near: Option<&str>) -> Problem {

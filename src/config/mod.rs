@@ -1,7 +1,6 @@
 //! The configuration: file, environment and flags become one validated [`Config`].
 //!
-//! One key table ([`KEYS`]) says which keys there are, of which type, with which default and bounds and
-//! what for; everything else follows from it. The file is weaker than the environment, the environment
+//! One table ([`KEYS`]) has every key with its type, default, bounds and purpose; everything else follows from it. The file is weaker than the environment, the environment
 //! weaker than flags; unknown keys are errors; and every problem is reported at once with its place.
 //!
 //! Architecture invariant: nothing here knows what the values are used for. Nothing is contacted, and

@@ -1,7 +1,7 @@
 //! The problems of a configuration, each with its place.
 //!
-//! An operator who mends a file wants the whole list, not the first line of it, so reading collects
-//! problems instead of returning at the first. Here is no reading; see [`super::load`].
+//! An operator who mends a file needs the whole list, so reading collects problems instead of returning at the first. The
+//! reading itself is in [`super::load`].
 
 use crate::error::{Error, Kind, is_of_the_machine, out_of_files};
 use crate::printable::printable;
@@ -36,6 +36,7 @@ impl Problem {
     pub(super) fn unreadable(path: &Path, err: &io::Error) -> Self {
         let problem = Problem::new(path.display(), format!("cannot be read: {err}"));
         match err.kind() {
+            io::ErrorKind::FileTooLarge => Problem { what: err.to_string(), ..problem },
             io::ErrorKind::PermissionDenied => {
                 Problem { kind: Kind::Permission, ..problem }.hint("run as the user that the home belongs to")
             }
@@ -81,10 +82,8 @@ impl fmt::Display for Problem {
 impl fmt::Display for Problems {
     /// One line per problem, without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, problem) in self.0.iter().enumerate() {
-            write!(f, "{}{problem}", if n == 0 { "" } else { "\n" })?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

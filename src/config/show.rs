@@ -21,44 +21,35 @@ pub struct Row {
 
 impl Loaded {
     /// Every key with its effective value and where that came from, in the order of the table.
-    #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let row = |key: &'static Key| Row {
-            key,
-            value: (key.get)(&self.config),
-            origin: self.origin(key.name).clone(),
-        };
-        KEYS.iter().map(row).collect()
+        let value = |key: &Key| (key.get)(&self.config);
+        KEYS.iter().map(|key| Row { key, value: value(key), origin: self.origin(key.name).clone() }).collect()
     }
 
     /// The effective values as lines `key: value  # origin`.
-    #[must_use]
     pub fn show(&self) -> String {
-        let lines: Vec<_> =
-            self.rows().iter().map(|r| (line(r.key, &r.value), r.origin.to_string())).collect();
+        let rows = self.rows();
+        let lines: Vec<_> = rows.iter().map(|row| (line(row.key, &row.value), &row.origin)).collect();
         let width = lines.iter().map(|(text, _)| text.len()).max().unwrap_or_default().min(60);
         lines.iter().map(|(text, origin)| format!("{text:width$}  # {origin}\n")).collect()
     }
 
     /// The effective values as one JSON object: `{"key": {"value": …, "origin": "…"}}`.
-    #[must_use]
     pub fn show_json(&self) -> Value {
-        let entry =
-            |r: Row| (r.key.name.to_owned(), json!({"value": r.value, "origin": r.origin.to_string()}));
-        Value::Object(sorted::gather(self.rows().into_iter().map(entry)))
+        let entry = |row: Row| json!({"value": row.value, "origin": row.origin.to_string()});
+        let entries = self.rows().into_iter().map(|row| (row.key.name.to_owned(), entry(row)));
+        Value::Object(sorted::gather(entries))
     }
 }
 
 impl Config {
     /// The keys whose values differ between two configurations.
-    #[must_use]
     pub fn differences(&self, other: &Config) -> Vec<&'static Key> {
         KEYS.iter().filter(|key| !(key.same)(self, other)).collect()
     }
 
     /// The commented `config.yaml` that `init` writes: every key with its meaning and default, commented
     /// out, except for those in `set`, which have the value given there.
-    #[must_use]
     pub fn template(set: &[(&Key, Value)]) -> String {
         let mut text = String::from(
             "# The configuration of wemixvisor. Weaker than the environment (DAEMON_*), which is weaker than flags.\n\
@@ -84,11 +75,8 @@ impl Config {
 impl Key {
     /// The default as `config show` would show it; null where there is none.
     fn default_value(&self) -> Value {
-        match self.default {
-            "" => Value::Null,
-            _ if self.name == "daemon_home" => Value::Null,
-            text => json!(text),
-        }
+        let has_one = !self.default.is_empty() && self.name != "daemon_home";
+        if has_one { json!(self.default) } else { Value::Null }
     }
 }
 

@@ -3,7 +3,6 @@
 //! The same reader serves file, environment, flags and the defaults of the key table, so that a value
 //! means the same everywhere. Which keys there are is the business of [`super::keys`].
 
-use super::http_url::HttpUrl;
 use crate::name::Name;
 use crate::time::{parse_duration, show_duration};
 use crate::wbft::{Address, Endpoint};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A value as it was written, before anybody knows its type.
+/// A value as it was written, of no type yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Raw {
     /// The line in the file; 0 where there are no lines.
@@ -95,14 +94,10 @@ impl Raw {
     }
 
     fn is_blank(&self) -> bool {
-        match &self.data {
-            Data::Unset => true,
-            Data::Text(text) => text.is_empty(),
-            Data::List(_) | Data::Map(_) => false,
-        }
+        self.data == Data::Unset || self.data == Data::Text(String::new())
     }
 
-    /// Reads the text with a function whose error says what is wrong.
+    /// Reads the text with a function whose error is the fault, in words.
     pub(super) fn parse<T, E: std::fmt::Display>(&self, f: impl FnOnce(&str) -> Result<T, E>) -> Read<T> {
         f(self.as_text()?).or_else(|e| self.fault(e.to_string()))
     }
@@ -199,9 +194,8 @@ impl Setting for Size {
             let scale = SIZE_UNITS.iter().find(|(u, _)| unit.trim_start().eq_ignore_ascii_case(u));
             let scale = if unit.is_empty() { Some(1) } else { scale.map(|(_, s)| *s) };
             let bytes = number.parse::<u64>().ok().zip(scale).and_then(|(n, s)| n.checked_mul(s));
-            bytes
-                .map(Size)
-                .ok_or_else(|| format!("{text:?} is not a size: write it as 1GiB, 500MB or plain bytes"))
+            let bad = || format!("{text:?} is not a size: write it as 1GiB, 500MB or plain bytes");
+            bytes.map(Size).ok_or_else(bad)
         })
     }
 
@@ -277,23 +271,19 @@ impl Setting for String {
 impl Setting for PathBuf {
     const KIND: &'static str = "path";
 
+    /// The path without `.` components and trailing slashes. `..` stays: resolving it needs the disk.
     fn read(raw: &Raw, base: &Path) -> Read<Self> {
         raw.parse(|text| match text {
             "" => Err("expected a path"),
             _ if Path::new(text).starts_with("~") => Err("~ means nothing here: write the path out"),
             _ if text.contains('\0') => Err("a NUL byte cannot be part of a path"),
-            _ => Ok(tidy(&base.join(text))),
+            _ => Ok(base.join(text).components().collect()),
         })
     }
 
     fn show(&self) -> Value {
         json!(self.to_string_lossy())
     }
-}
-
-/// The path without `.` components and trailing slashes. `..` stays: resolving it needs the disk.
-fn tidy(path: &Path) -> PathBuf {
-    path.components().collect()
 }
 
 impl<T: Setting> Setting for Option<T> {
@@ -309,10 +299,10 @@ impl<T: Setting> Setting for Option<T> {
 }
 
 /// Reads every item and reports the faults of all of them.
-pub(super) fn read_list<T: Setting>(raw: &Raw, base: &Path) -> Read<Vec<T>> {
+pub(super) fn read_each<T>(items: &[Raw], read: impl Fn(&Raw) -> Read<T>) -> Read<Vec<T>> {
     let (mut values, mut faults) = (Vec::new(), Vec::new());
-    for item in raw.items()? {
-        match T::read(&item, base) {
+    for item in items {
+        match read(item) {
             Ok(value) => values.push(value),
             Err(more) => faults.extend(more),
         }
@@ -326,7 +316,7 @@ macro_rules! list {
             const KIND: &'static str = $kind;
 
             fn read(raw: &Raw, base: &Path) -> Read<Self> {
-                read_list(raw, base)
+                read_each(&raw.items()?, |item| Setting::read(item, base))
             }
 
             fn show(&self) -> Value {
@@ -338,7 +328,6 @@ macro_rules! list {
 
 list!(
     Endpoint = "list of addresses",
-    HttpUrl = "list of URLs",
     String = "list of patterns",
     super::download::PublicKey = "list of keys"
 );
@@ -400,7 +389,7 @@ choice! {
 choice! {
     /// The action for a node that does not end within `daemon_shutdown_grace`.
     StopTimeoutAction = "wait | abort | kill" {
-        /// Go on waiting, and say so.
+        /// Go on waiting, and log it.
         Wait = "wait",
         /// Give the upgrade up; the node goes on ending at its own pace and is then started again.
         Abort = "abort",
@@ -560,7 +549,7 @@ mod tests {
 
     #[test]
     fn every_bad_item_of_a_list_is_reported() {
-        let faults = Vec::<HttpUrl>::read(&Raw::text("ftp://a, http://b, nonsense:"), Path::new("/"));
+        let faults = Vec::<Endpoint>::read(&Raw::text("ftp://a, http://b, nonsense:"), Path::new("/"));
         assert_eq!(faults.unwrap_err().len(), 2);
     }
 }

@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Event::MappingStart(anchor, tag) => {
-                    self.refuse_extras(span, anchor, tag.is_some());
+                    self.refuse_extras(span, anchor, &tag);
                     if self.mapping(1, &mut entries).is_err() {
                         break;
                     }
@@ -61,12 +61,8 @@ impl<'a> Reader<'a> {
                     self.complain(line(span), "expected `key: value` lines");
                     break;
                 }
-                Event::Nothing
-                | Event::StreamStart
-                | Event::StreamEnd
-                | Event::DocumentEnd
-                | Event::SequenceEnd
-                | Event::MappingEnd => {}
+                Event::Nothing | Event::StreamStart | Event::StreamEnd => {}
+                Event::DocumentEnd | Event::SequenceEnd | Event::MappingEnd => {}
             }
         }
         entries
@@ -81,7 +77,7 @@ impl<'a> Reader<'a> {
             let key = match event {
                 Event::MappingEnd => return Ok(()),
                 Event::Scalar(text, _, anchor, tag) => {
-                    self.refuse_extras(span, anchor, tag.is_some());
+                    self.refuse_extras(span, anchor, &tag);
                     text.into_owned()
                 }
                 other => {
@@ -112,11 +108,11 @@ impl<'a> Reader<'a> {
         }
         let data = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.refuse_extras(span, anchor, tag.is_some());
+                self.refuse_extras(span, anchor, &tag);
                 if is_null(&text, style) { Data::Unset } else { Data::Text(text.into_owned()) }
             }
             Event::SequenceStart(anchor, tag) => {
-                self.refuse_extras(span, anchor, tag.is_some());
+                self.refuse_extras(span, anchor, &tag);
                 let mut items = Vec::new();
                 loop {
                     match self.need()? {
@@ -126,7 +122,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Event::MappingStart(anchor, tag) => {
-                self.refuse_extras(span, anchor, tag.is_some());
+                self.refuse_extras(span, anchor, &tag);
                 let mut entries = Vec::new();
                 self.mapping(depth + 1, &mut entries)?;
                 Data::Map(entries)
@@ -135,13 +131,8 @@ impl<'a> Reader<'a> {
                 self.complain(line(span), "aliases are not supported: write the value out");
                 Data::Unset
             }
-            Event::Nothing
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(_)
-            | Event::DocumentEnd
-            | Event::SequenceEnd
-            | Event::MappingEnd => {
+            // The parser has one of the above for each key.
+            _ => {
                 self.complain(line(span), "expected a value");
                 return Err(Stop);
             }
@@ -149,11 +140,11 @@ impl<'a> Reader<'a> {
         Ok(Raw { line: line(span), data })
     }
 
-    fn refuse_extras(&mut self, span: Span, anchor: usize, tagged: bool) {
+    fn refuse_extras<T>(&mut self, span: Span, anchor: usize, tag: &Option<T>) {
         if anchor != 0 {
             self.complain(line(span), "anchors are not supported: write the value out");
         }
-        if tagged {
+        if tag.is_some() {
             self.complain(line(span), "tags are not supported: leave the `!` word out");
         }
     }

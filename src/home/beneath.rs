@@ -32,7 +32,6 @@ impl Beneath {
     }
 
     /// The path by which people know what is at `path` below the root.
-    #[must_use]
     pub fn full(&self, path: &Path) -> PathBuf {
         self.path.join(path)
     }

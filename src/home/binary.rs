@@ -5,7 +5,7 @@
 //! layout is that of elf(5); a file that was cut short is noticed by its segments.
 
 use super::regular;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -25,7 +25,7 @@ const PROGRAM_HEADER: usize = 56;
 /// [`Kind::BadInput`] with what is wrong, or the refusal of the operating system.
 pub fn open(path: &Path) -> Result<File> {
     let file = open_regular(path)?;
-    let mode = file.metadata().map_err(|e| Error::io("inspect", path, e))?.mode();
+    let mode = file.metadata().doing("inspect", path)?.mode();
     if mode & 0o111 == 0 {
         return Err(bad(path, "is not executable").hint("chmod 0755 it if it is the right file"));
     }
@@ -51,7 +51,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
 /// As [`open`].
 pub fn check_elf(file: &File, path: &Path) -> Result<()> {
     let read = |buf: &mut [u8], at| file.read_exact_at(buf, at);
-    let len = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+    let len = file.metadata().doing("inspect", path)?.len();
     if len == 0 {
         return Err(bad(path, "is empty"));
     }

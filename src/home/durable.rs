@@ -9,9 +9,10 @@
 
 use super::regular;
 use super::trace::{Effect, note};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with, syncfs};
 use rustix::process::{Pid, test_kill_process};
+use serde::Serialize;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, symlink};
@@ -55,6 +56,13 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_dir(parent_of(path))
 }
 
+/// A value as one line of JSON.
+pub(crate) fn json_line(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).expect("every key of a record is a string");
+    text.push(b'\n');
+    text
+}
+
 /// Adds one line to the file at `path`, durably. A torn last line of a crash is closed first.
 ///
 /// # Errors
@@ -62,19 +70,18 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(mode);
-    let (mut file, meta) =
-        regular::open_with(&mut options, OFlags::empty(), path).map_err(|e| Error::io("open", path, e))?;
+    let (mut file, meta) = regular::open_with(&mut options, OFlags::empty(), path).doing("open", path)?;
     let len = meta.len();
     let mut last = [b'\n'];
     if len > 0 {
-        file.read_exact_at(&mut last, len - 1).map_err(|e| Error::io("read", path, e))?;
+        file.read_exact_at(&mut last, len - 1).doing("read", path)?;
     }
     note(Effect::Create(path, mode));
     let close = if last == [b'\n'] { "" } else { "\n" };
     let text = format!("{close}{line}\n");
-    file.write_all(text.as_bytes()).map_err(|e| Error::io("write", path, e))?;
+    file.write_all(text.as_bytes()).doing("write", path)?;
     note(Effect::Write(path, len, text.as_bytes()));
-    file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    file.sync_all().doing("sync", path)?;
     note(Effect::Sync(path));
     sync_dir(parent_of(path))
 }
@@ -84,16 +91,12 @@ pub fn append(path: &Path, line: &str, mode: u32) -> Result<()> {
 /// # Errors
 /// If the link cannot be made or renamed, or if something other than a link is at `path`.
 pub fn link(target: &Path, path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_symlink() => {
-            return Err(Error::new(Kind::Failed, "replace link")
-                .at(path.display())
-                .hint("it is not a symbolic link; move it away"));
-        }
-        _ => {}
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_symlink()) {
+        let hint = "it is not a symbolic link; move it away";
+        return Err(Error::new(Kind::Failed, "replace link").at(path.display()).hint(hint));
     }
     let temp = temp_beside(path);
-    symlink(target, &temp).map_err(|e| Error::io("create link", &temp, e))?;
+    symlink(target, &temp).doing("create link", &temp)?;
     note(Effect::Symlink(target, &temp));
     rename(&temp, path).inspect_err(|_| {
         let _ = fs::remove_file(&temp);
@@ -106,7 +109,7 @@ pub fn link(target: &Path, path: &Path) -> Result<()> {
 /// Files and directories below `from` are synced bottom-up first, so what appears at `to` is whole.
 ///
 /// # Errors
-/// [`Kind::Failed`] if something is at `to` already; else whatever the operating system refused.
+/// [`Kind::Failed`] if something is at `to` already; otherwise if the operating system refuses.
 pub fn promote(from: &Path, to: &Path) -> Result<()> {
     sync_tree(from)?;
     publish(from, to)
@@ -117,7 +120,7 @@ pub fn promote(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// As [`promote`]. Before Linux 5.8 a failed write is not reported.
 pub fn promote_large(from: &Path, to: &Path) -> Result<()> {
-    File::open(from).and_then(|dir| Ok(syncfs(dir)?)).map_err(|e| Error::io("sync", from, e))?;
+    File::open(from).and_then(|dir| Ok(syncfs(dir)?)).doing("sync", from)?;
     note(Effect::SyncAll(from));
     publish(from, to)
 }
@@ -139,14 +142,13 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// If either is missing or the file system cannot do it.
 pub fn exchange(a: &Path, b: &Path) -> Result<()> {
-    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
-        .map_err(|e| Error::io("exchange with", b, e.into()))?;
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).doing("exchange with", b)?;
     note(Effect::Exchange(a, b));
     sync_dir(parent_of(b))?;
     if parent_of(a) == parent_of(b) { Ok(()) } else { sync_dir(parent_of(a)) }
 }
 
-/// Removes a file durably; one that is not there is fine.
+/// Removes a file durably; a missing one is fine.
 ///
 /// # Errors
 /// If the operating system refuses.
@@ -166,15 +168,15 @@ pub fn remove(path: &Path) -> Result<()> {
 /// If opening or syncing fails.
 #[cfg_attr(test, track_caller)]
 pub fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, e))?;
+    File::open(path).and_then(|d| d.sync_all()).doing("sync directory", path)?;
     note(Effect::Sync(path));
     Ok(())
 }
 
-/// Directories of any size that nothing needs any more. They are out of the way at once, and removed when there is time; one
-/// that is left over is of a dead process then, and found by the next sweep.
+/// Directories of any size that are not needed any more. They are renamed at once and removed when there is time; one that
+/// is left over belongs to a dead process by then, and the next sweep finds it.
 #[derive(Debug, Default)]
-#[must_use = "it is removed only when it is told to be"]
+#[must_use = "it is removed by `remove` only"]
 pub struct Rubbish(Vec<PathBuf>);
 
 impl Rubbish {
@@ -210,7 +212,7 @@ impl Rubbish {
         }
     }
 
-    /// Finds what dead processes of ours have put aside of `path`. All else beside it may be of other programs.
+    /// Finds what dead processes of ours have put aside of `path`. Other files beside it may belong to other programs.
     pub fn find_aside(&mut self, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = left_in(parent_of(path), |of| of == name);
@@ -218,7 +220,6 @@ impl Rubbish {
     }
 
     /// Whether there is nothing.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -271,7 +272,6 @@ fn is_over(pid: Pid, serial: u64) -> bool {
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// A name beside `path` that no other thread or process of ours uses.
-#[must_use]
 pub fn temp_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let serial = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -283,38 +283,34 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     if fs::remove_file(path).is_ok() {
         note(Effect::Remove(path));
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| Error::io("create", path, e))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).doing("create", path)?;
     note(Effect::Create(path, mode));
-    file.write_all(bytes).map_err(|e| Error::io("write", path, e))?;
+    file.write_all(bytes).doing("write", path)?;
     note(Effect::Write(path, 0, bytes));
-    file.sync_all().map_err(|e| Error::io("sync", path, e))?;
+    file.sync_all().doing("sync", path)?;
     note(Effect::Sync(path));
     Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|e| Error::io("rename to", to, e))?;
+    fs::rename(from, to).doing("rename to", to)?;
     note(Effect::Rename(from, to));
     Ok(())
 }
 
 fn sync_tree(path: &Path) -> Result<()> {
-    let meta = fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?;
+    let meta = fs::symlink_metadata(path).doing("inspect", path)?;
     // Links, sockets and pipes have no content of their own; opening one may fail, or wait for ever.
     if !meta.is_dir() && !meta.is_file() {
         return Ok(());
     }
     if meta.is_dir() {
-        for entry in fs::read_dir(path).map_err(|e| Error::io("list", path, e))? {
-            sync_tree(&entry.map_err(|e| Error::io("list", path, e))?.path())?;
+        for entry in fs::read_dir(path).doing("list", path)? {
+            sync_tree(&entry.doing("list", path)?.path())?;
         }
     }
-    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("sync", path, e))?;
+    File::open(path).and_then(|f| f.sync_all()).doing("sync", path)?;
     note(Effect::Sync(path));
     Ok(())
 }

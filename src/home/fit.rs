@@ -1,6 +1,6 @@
-//! Whether a home can be worked in at all: its file system, and who owns what is in it.
+//! Whether a home can be used at all: its file system, and the owners of its files.
 //!
-//! Such a fault would show at the first start or the first record only, and then at every try. So `run` and
+//! Otherwise such a fault shows at the first start or the first record only, and then at every attempt. So `run` and
 //! `config check` look for it before anything begins. Nothing is changed.
 
 use super::Home;
@@ -22,11 +22,12 @@ pub struct Unfit {
 }
 
 /// The faults of the home at `root` with its data in `data`. Missing files and directories are no faults.
-#[must_use]
 pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
     let dir = root.join(Home::DIR);
     let state = dir.join("state");
-    let mut found: Vec<_> = [of_mount(&dir, true), of_mount(data, false)].into_iter().flatten().collect();
+    let read_only = StatVfsMountFlags::RDONLY;
+    let mounts = [of_mount(&dir, read_only | StatVfsMountFlags::NOEXEC), of_mount(data, read_only)];
+    let mut found: Vec<_> = mounts.into_iter().flatten().collect();
     if found.is_empty() {
         found.extend([of_access(&dir), of_access(data)].into_iter().flatten());
     }
@@ -41,19 +42,20 @@ pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
     found
 }
 
-fn of_mount(path: &Path, executes: bool) -> Option<Unfit> {
-    let (what, hint) = of_flags(statvfs(path).ok()?.f_flag, executes)?;
+fn of_mount(path: &Path, forbidden: StatVfsMountFlags) -> Option<Unfit> {
+    let (what, hint) = of_flags(statvfs(path).ok()?.f_flag & forbidden)?;
     Some(Unfit { path: path.to_owned(), what: what.to_owned(), hint: hint.to_owned() })
 }
 
-fn of_flags(flags: StatVfsMountFlags, executes: bool) -> Option<(&'static str, &'static str)> {
+/// The fault of a file system with these flags, all of which are forbidden, and its remedy.
+fn of_flags(flags: StatVfsMountFlags) -> Option<(&'static str, &'static str)> {
     if flags.contains(StatVfsMountFlags::RDONLY) {
         return Some(("the file system is read-only", "mount it again with rw, and look why it was not"));
     }
-    (executes && flags.contains(StatVfsMountFlags::NOEXEC)).then_some((
-        "the file system is mounted noexec, so no node can be executed from it",
-        "mount it again with exec, or move the home",
-    ))
+    let noexec = "the file system is mounted noexec, so no node can be executed from it";
+    flags
+        .contains(StatVfsMountFlags::NOEXEC)
+        .then_some((noexec, "mount it again with exec, or move the home"))
 }
 
 fn of_access(path: &Path) -> Option<Unfit> {
@@ -64,7 +66,7 @@ fn of_access(path: &Path) -> Option<Unfit> {
             what: format!("user {} may not work in it", geteuid().as_raw()),
             hint: "run as the user that it belongs to, or chown it".to_owned(),
         }),
-        // Missing, or it shows later what is wrong.
+        // Missing, or a fault that shows later.
         Ok(()) | Err(_) => None,
     }
 }
@@ -90,12 +92,10 @@ mod tests {
     #[test]
     fn a_file_system_that_executes_or_keeps_nothing_is_named() {
         let both = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC;
-        let what =
-            |flags, executes| of_flags(flags, executes).map(|(what, _)| what.split(',').next().unwrap());
-        assert_eq!(what(both, true), Some("the file system is read-only"));
-        assert_eq!(what(StatVfsMountFlags::NOEXEC, true), Some("the file system is mounted noexec"));
-        assert_eq!(what(StatVfsMountFlags::NOEXEC, false), None);
-        assert_eq!(what(StatVfsMountFlags::NOSUID, true), None);
+        let what = |flags| of_flags(flags).map(|(what, _)| what.split(',').next().unwrap());
+        assert_eq!(what(both), Some("the file system is read-only"));
+        assert_eq!(what(StatVfsMountFlags::NOEXEC), Some("the file system is mounted noexec"));
+        assert_eq!(what(StatVfsMountFlags::NOSUID), None);
     }
 
     #[test]
@@ -112,7 +112,8 @@ mod tests {
     fn a_real_file_system_of_that_kind_is_found() {
         // proc(5) is mounted noexec nearly everywhere.
         let noexec = statvfs("/proc").unwrap().f_flag.contains(StatVfsMountFlags::NOEXEC);
-        assert_eq!(of_mount(Path::new("/proc"), true).is_some(), noexec);
-        assert_eq!(of_mount(Path::new("/nowhere"), true), None);
+        assert_eq!(of_mount(Path::new("/proc"), StatVfsMountFlags::NOEXEC).is_some(), noexec);
+        assert_eq!(of_mount(Path::new("/proc"), StatVfsMountFlags::empty()), None);
+        assert_eq!(of_mount(Path::new("/nowhere"), StatVfsMountFlags::NOEXEC), None);
     }
 }

@@ -10,7 +10,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The existing paths that match `pattern`, sorted.
-#[must_use]
 pub fn expand(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
@@ -38,7 +37,6 @@ fn accepts(name: &OsString, pattern: &OsStr) -> bool {
 }
 
 /// Whether a name matches a pattern with `*` in it.
-#[must_use]
 pub fn matches(name: &[u8], pattern: &[u8]) -> bool {
     // Going back to the last star is enough: an earlier one could only give it more, never less.
     let (mut n, mut p) = (0, 0);

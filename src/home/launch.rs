@@ -6,7 +6,7 @@
 use super::process::Stat;
 use super::{Home, regular};
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Error, Result};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -48,7 +48,6 @@ pub struct Process {
 
 impl Process {
     /// The arguments with which it was executed, in order.
-    #[must_use]
     pub fn args(&self) -> Vec<OsString> {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid.as_raw_pid())).unwrap_or_default();
         let words = line.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).to_owned());
@@ -79,12 +78,12 @@ pub fn last(home: &Home) -> Result<Option<Launch>> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
             return Ok(None);
         }
-        read => read.map_err(|e| Error::io("read", &path, e))?,
+        read => read.doing("read", &path)?,
     };
     let text = String::from_utf8_lossy(&bytes);
     let Some((number, boot_id, stat)) = parts(&text) else { return Ok(None) };
     let Some(named) = Stat::parse(stat) else { return Ok(None) };
-    if boot().map_err(|e| Error::io("read", Path::new(BOOT), e))? != boot_id {
+    if boot().doing("read", Path::new(BOOT))? != boot_id {
         return Ok(None);
     }
     Ok(Some(Launch { number, process: examine(&named)? }))
@@ -114,7 +113,7 @@ fn examine(named: &Stat) -> Result<Option<Process>> {
     let digest = File::open(&exe).and_then(|file| Digest::of_reader(Algorithm::Sha256, file));
     // A process that has ended meanwhile has no such file any more.
     let Some(now) = named.now(&dir)? else { return Ok(None) };
-    let sha256 = digest.map_err(|e| Error::io("read", Path::new(&exe), e))?;
+    let sha256 = digest.doing("read", Path::new(&exe))?;
     let is_child = now.parent == getpid().as_raw_pid();
     Ok(Some(Process { pid, pidfd, sha256, age: named.age()?, is_child }))
 }

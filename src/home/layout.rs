@@ -1,10 +1,10 @@
 //! Every path under the home, so that no other file joins a name to it.
 //!
 //! A [`Home`] is a value without I/O, but for [`Home::read_current`], which is strict on purpose: a link
-//! that is missing or dangling is an error that says what to do. Falling back to `genesis` would
+//! that is missing or dangling is an error with the next step. Falling back to `genesis` would
 //! start an old binary past a fork.
 
-use crate::error::{Error, Kind, Result, is_of_the_machine};
+use crate::error::{Doing as _, Error, Kind, Result, is_of_the_machine};
 use crate::machine::Target;
 use crate::name::Name;
 use std::fs;
@@ -46,10 +46,8 @@ impl Home {
         let mut parts = Path::new(daemon).components();
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(n)), None) if n == daemon);
         if !plain || daemon.contains('\0') {
-            return Err(Error::new(
-                Kind::Config,
-                format!("daemon_name {daemon:?} is not the name of a file"),
-            ));
+            let what = format!("daemon_name {daemon:?} is not the name of a file");
+            return Err(Error::new(Kind::Config, what));
         }
         let (data, backups) = (root.join("data"), root.join("backups"));
         Ok(Home { root, daemon: daemon.to_owned(), data, backups })
@@ -70,73 +68,61 @@ impl Home {
     }
 
     /// `$DAEMON_HOME`.
-    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// `$DAEMON_NAME`: the file name of the node's binary.
-    #[must_use]
     pub fn daemon(&self) -> &str {
         &self.daemon
     }
 
     /// The node's data directory.
-    #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
     }
 
     /// The directory that backups are made in.
-    #[must_use]
     pub fn backups(&self) -> &Path {
         &self.backups
     }
 
     /// `upgrade-info.json`, the trigger file in the data directory.
-    #[must_use]
     pub fn trigger(&self) -> PathBuf {
         self.data.join("upgrade-info.json")
     }
 
     /// `wemixvisor/`.
-    #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.root.join(Home::DIR)
     }
 
     /// The configuration file.
-    #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir().join("config.yaml")
     }
 
     /// The link to the version that runs.
-    #[must_use]
     pub fn current(&self) -> PathBuf {
         self.dir().join("current")
     }
 
     /// The directory of the version given to `init`.
-    #[must_use]
     pub fn genesis(&self) -> PathBuf {
         self.dir().join("genesis")
     }
 
     /// The directory of all staged upgrades.
-    #[must_use]
     pub fn upgrades(&self) -> PathBuf {
         self.dir().join("upgrades")
     }
 
     /// The directory of one upgrade.
-    #[must_use]
     pub fn upgrade(&self, name: &Name) -> PathBuf {
         self.upgrades().join(name)
     }
 
     /// The directory of a target.
-    #[must_use]
     pub fn target(&self, target: &Target) -> PathBuf {
         match target {
             Target::Genesis => self.genesis(),
@@ -145,145 +131,116 @@ impl Home {
     }
 
     /// The binary of a target.
-    #[must_use]
     pub fn binary(&self, target: &Target) -> PathBuf {
         self.target(target).join("bin").join(&self.daemon)
     }
 
     /// The manifest of a target.
-    #[must_use]
     pub fn manifest(&self, target: &Target) -> PathBuf {
         self.target(target).join("manifest.json")
     }
 
     /// The standard error of a node that is tried without peers.
-    #[must_use]
     pub fn last_words(&self) -> PathBuf {
         self.state().join("last-words")
     }
 
     /// The report of the last rehearsal of an upgrade.
-    #[must_use]
     pub fn rehearsal(&self, name: &Name) -> PathBuf {
         self.upgrade(name).join("rehearsal.json")
     }
 
     /// The changes of the node's arguments that a version needs.
-    #[must_use]
     pub fn args(&self, target: &Target) -> PathBuf {
         self.target(target).join("args")
     }
 
     /// The hook that runs while the node is down, before the switch.
-    #[must_use]
     pub fn pre_upgrade(&self, name: &Name) -> PathBuf {
         self.upgrade(name).join("pre-upgrade")
     }
 
     /// The hook that runs when the upgrade has proved itself.
-    #[must_use]
     pub fn post_upgrade(&self, name: &Name) -> PathBuf {
         self.upgrade(name).join("post-upgrade")
     }
 
     /// The directory of plans.
-    #[must_use]
     pub fn plans(&self) -> PathBuf {
         self.dir().join("plans")
     }
 
     /// One plan.
-    #[must_use]
     pub fn plan(&self, name: &Name) -> PathBuf {
         self.plans().join(format!("{name}.json"))
     }
 
     /// The directory of unfinished downloads.
-    #[must_use]
     pub fn downloads(&self) -> PathBuf {
         self.dir().join("downloads")
     }
 
     /// The directory of what must survive a crash.
-    #[must_use]
     pub fn state(&self) -> PathBuf {
         self.dir().join("state")
     }
 
     /// `state/journal`.
-    #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.state().join("journal")
     }
 
-    /// The two files in which older builds kept the journal.
-    #[must_use]
-    pub fn old_journals(&self) -> [PathBuf; 2] {
-        ["journal.json", "journal.prev.json"].map(|name| self.state().join(name))
-    }
-
     /// `state/head`: the head record.
-    #[must_use]
     pub fn head(&self) -> PathBuf {
         self.state().join("head")
     }
 
     /// The upgrades of `upgrade schedule`, and the active plans.
-    #[must_use]
     pub fn schedule(&self) -> PathBuf {
         self.state().join("schedule.json")
     }
 
     /// The lock that is held while the schedule is changed.
-    #[must_use]
     pub fn schedule_lock(&self) -> PathBuf {
         self.state().join("schedule.lock")
     }
 
     /// The append-only history.
-    #[must_use]
     pub fn history(&self) -> PathBuf {
         self.state().join("history.jsonl")
     }
 
     /// The lock that every process of a node holds.
-    #[must_use]
     pub fn node_lock(&self) -> PathBuf {
         self.state().join("node.lock")
     }
 
     /// The last restore that was done.
-    #[must_use]
     pub fn restored(&self) -> PathBuf {
         self.state().join("restored.json")
     }
 
     /// The lock that every process of a hook holds.
-    #[must_use]
     pub fn hook_lock(&self) -> PathBuf {
         self.state().join("hook.lock")
     }
 
     /// The lock that a rehearsal and its shadow hold.
-    #[must_use]
     pub fn rehearsal_lock(&self) -> PathBuf {
         self.state().join("rehearsal.lock")
     }
 
     /// The directory of a rehearsal that is going on: the clone of the data, and what belongs to the shadow.
-    #[must_use]
     pub fn rehearsal_dir(&self) -> PathBuf {
         self.backups.join(".wemixvisor-rehearsal")
     }
 
     /// The lock that a supervisor holds for life.
-    #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.dir().join("lock")
     }
 
     /// The control socket.
-    #[must_use]
     pub fn control(&self) -> PathBuf {
         self.dir().join("control.sock")
     }
@@ -298,25 +255,21 @@ impl Home {
         let target = self.read_current_link()?;
         let binary = self.binary(&target);
         let halted = |what: &str| Error::new(Kind::Halted, what.to_owned()).at(link.display());
-        let real = fs::canonicalize(&binary).map_err(|e| match e.kind() {
-            io::ErrorKind::PermissionDenied => Error::io("resolve", &binary, e),
-            // That says nothing about the binary.
-            _ if is_of_the_machine(&e) => Error::io("resolve", &binary, e),
-            _ => halted("`current` does not resolve to a binary")
-                .because(e)
-                .hint(format!("put the binary back at {}", binary.display())),
+        let put_back = || format!("put the binary back at {}", binary.display());
+        let real = fs::canonicalize(&binary).map_err(|e| {
+            // Neither says anything about the binary.
+            if e.kind() == io::ErrorKind::PermissionDenied || is_of_the_machine(&e) {
+                return Error::io("resolve", &binary, e);
+            }
+            halted("`current` does not resolve to a binary").because(e).hint(put_back())
         })?;
-        let dir = fs::canonicalize(self.dir()).map_err(|e| Error::io("resolve", &self.dir(), e))?;
+        let dir = fs::canonicalize(self.dir()).doing("resolve", &self.dir())?;
         if !real.starts_with(&dir) {
-            return Err(halted("`current` resolves to a binary outside the home").hint(format!(
-                "replace {} by the file {} itself",
-                binary.display(),
-                real.display()
-            )));
+            let hint = format!("replace {} by the file {} itself", binary.display(), real.display());
+            return Err(halted("`current` resolves to a binary outside the home").hint(hint));
         }
         if !real.is_file() {
-            return Err(halted("`current` does not resolve to a file")
-                .hint(format!("put the binary back at {}", binary.display())));
+            return Err(halted("`current` does not resolve to a file").hint(put_back()));
         }
         Ok(Current { target, binary })
     }
@@ -333,7 +286,7 @@ impl Home {
                 Error::new(Kind::Failed, "no home here").at(self.dir().display()).hint("run `wemixvisor init BINARY`")
             }
             io::ErrorKind::NotFound => halted("`current` is missing").hint(
-                "if the home is new, run `wemixvisor init BINARY`; else link it to the version that ran last: \
+                "if the home is new, run `wemixvisor init BINARY`; otherwise link it to the version that ran last: \
                  ln -s upgrades/NAME current",
             ),
             io::ErrorKind::InvalidInput => halted("`current` is not a symbolic link").hint(

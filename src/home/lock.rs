@@ -3,14 +3,14 @@
 //! The supervisor's lock lasts as long as its process. The node's lock is handed down to the node,
 //! so that it lasts until the last process that the node left behind is gone, even when we were
 //! killed meanwhile. A hook that runs while the node is down inherits it as well: no node starts beside what it
-//! has started. Every hook inherits the hook lock, so that no two of them work at once. The node's own lock tells
-//! when its databases are closed. All are flock(2) locks, which belong to the open file and not to the process; the
+//! has started. Every hook inherits the hook lock, so that no two of them work at once. The node's own lock is
+//! free when its databases are closed. All are flock(2) locks, which belong to the open file and not to the process; the
 //! node's own may be an fcntl lock.
 
 use super::process::Stat;
 use super::stamp::is_same_file;
 use super::{Home, glob, regular};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
 use std::fs::{self, File};
@@ -77,14 +77,10 @@ impl SupervisorLock {
     pub fn inherited(home: &Home, file: OwnedFd) -> Result<Self> {
         let path = home.lock();
         let file = File::from(file);
-        let same = file.metadata().and_then(|ours| {
-            let there = fs::metadata(&path)?;
-            Ok(is_same_file(&ours, &there))
-        });
-        if !same.map_err(|e| Error::io("inspect", &path, e))? || !try_lock(&file, &path)? {
-            return Err(
-                Error::new(Kind::Busy, "what was inherited is not the lock of this home").at(path.display())
-            );
+        let same = file.metadata().and_then(|ours| Ok(is_same_file(&ours, &fs::metadata(&path)?)));
+        if !same.doing("inspect", &path)? || !try_lock(&file, &path)? {
+            let what = "what was inherited is not the lock of this home";
+            return Err(Error::new(Kind::Busy, what).at(path.display()));
         }
         Ok(SupervisorLock { file })
     }
@@ -158,7 +154,7 @@ impl HookLock {
     pub fn begin(&self, whose: &str) -> Result<bool> {
         let mark = format!("{whose}\n").into_bytes();
         let mut found = vec![0; mark.len() + 1];
-        let len = self.file.read_at(&mut found, 0).map_err(|e| Error::io("read", &self.path, e))?;
+        let len = self.file.read_at(&mut found, 0).doing("read", &self.path)?;
         if found[..len] == mark {
             return Ok(true);
         }
@@ -178,7 +174,7 @@ impl HookLock {
             .set_len(0)
             .and_then(|()| self.file.write_all_at(mark, 0))
             .and_then(|()| self.file.sync_data())
-            .map_err(|e| Error::io("write", &self.path, e))
+            .doing("write", &self.path)
     }
 }
 
@@ -192,7 +188,6 @@ impl AsFd for HookLock {
 ///
 /// proc_locks(5) would name the process that took the lock, which need not be alive any more: these locks are
 /// inherited.
-#[must_use]
 pub fn holders(path: &Path) -> Vec<String> {
     const SHOWN: usize = 5;
     let Ok(file) = fs::metadata(path) else { return Vec::new() };
@@ -225,7 +220,7 @@ pub enum DataLock {
     Held {
         /// The lock file.
         path: PathBuf,
-        /// Who, where the kind of lock tells.
+        /// The process, where the kind of lock names it.
         pid: Option<i32>,
     },
 }
@@ -244,7 +239,7 @@ pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
             Err(e) => return Err(Error::io("open lock", &path, e)),
         };
         let blocking = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
-        if let Some(lock) = blocking.map_err(|e| Error::io("examine lock", &path, e.into()))? {
+        if let Some(lock) = blocking.doing("examine lock", &path)? {
             return Ok(DataLock::Held { path, pid: lock.pid.map(rustix::process::Pid::as_raw_pid) });
         }
         // Taken for an instant and released with the file: there is no way to only look at an flock.
@@ -257,7 +252,7 @@ pub fn probe_data_lock(pattern: &Path) -> Result<DataLock> {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
-    regular::open_own(path).map_err(|e| Error::io("open lock", path, e))
+    regular::open_own(path).doing("open lock", path)
 }
 
 /// How a directory is claimed.
@@ -274,19 +269,20 @@ pub enum Claim {
 /// # Errors
 /// If it cannot be opened or locked at all.
 pub fn claim_dir(path: &Path, claim: Claim) -> Result<Option<File>> {
-    let dir = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let dir = File::open(path).doing("open", path)?;
     let how = match claim {
         Claim::Alone => FlockOperation::NonBlockingLockExclusive,
         Claim::Shared => FlockOperation::NonBlockingLockShared,
     };
-    Ok(within(NEWBORN, || flock_as(&dir, path, how))?.then_some(dir))
+    let taken = within(NEWBORN, || Ok(flock_as(&dir, path, how)?.then_some(())))?;
+    Ok(taken.map(|()| dir))
 }
 
 /// A child that another thread has just forked holds our locks as well, until its exec: on a loaded machine that takes its
 /// time.
 const NEWBORN: Duration = Duration::from_secs(3);
 
-/// That another process works on a directory.
+/// The error where another process works on a directory.
 pub(crate) fn busy(path: &Path) -> Error {
     Error::new(Kind::Busy, "another process is working on it").at(path.display())
 }
@@ -297,15 +293,19 @@ pub(crate) fn busy(path: &Path) -> Error {
 /// # Errors
 /// If it cannot be locked at all.
 pub fn lock_within(patience: Duration, file: &File, path: &Path) -> Result<bool> {
-    within(patience, || try_lock(file, path))
+    Ok(within(patience, || Ok(try_lock(file, path)?.then_some(())))?.is_some())
 }
 
-fn within(patience: Duration, mut take: impl FnMut() -> Result<bool>) -> Result<bool> {
+/// Tries to take a lock until it is had or the time is over.
+pub(crate) fn within<T>(
+    patience: Duration,
+    mut take: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let until = Instant::now() + patience;
     loop {
-        let is_taken = take()?;
-        if is_taken || Instant::now() >= until {
-            return Ok(is_taken);
+        let taken = take()?;
+        if taken.is_some() || Instant::now() >= until {
+            return Ok(taken);
         }
         thread::sleep(AGAIN);
     }

@@ -1,4 +1,4 @@
-//! `manifest.json` beside a staged binary: which bytes it must have, and who vouches for them.
+//! `manifest.json` beside a staged binary: which bytes it must have, and how they were verified.
 //!
 //! Nothing is executed unless it matches its manifest at that moment. Fields that this version does
 //! not know are kept when it writes a manifest again.
@@ -6,7 +6,7 @@
 use super::binary::open_regular;
 use super::{durable, regular};
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -34,10 +34,10 @@ pub struct Manifest {
     /// downloaded, which may be an archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Digest>,
-    /// The version that the binary told when it was tried.
+    /// The version that the binary reported when it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<String>,
-    /// Whether the operator has staged it although it is what runs.
+    /// Whether the operator has staged it although it is the binary that runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insisted: bool,
     /// When it was staged, RFC 3339.
@@ -71,7 +71,6 @@ impl Manifest {
     const LIMIT: u64 = 64 * 1024;
 
     /// A manifest of now.
-    #[must_use]
     pub fn new(sha256: Digest, size: u64, source: impl Into<String>, verified: Verified) -> Self {
         Manifest {
             version: Manifest::VERSION,
@@ -94,14 +93,13 @@ impl Manifest {
     /// [`Kind::BadInput`] if it is not one, or was written by a newer version.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         let bad = || Error::new(Kind::BadInput, "read manifest").at(path.display());
-        let bytes = match regular::read(path, Manifest::LIMIT) {
-            Ok(bytes) => bytes,
-            Err(e) => match e.kind() {
-                io::ErrorKind::NotFound => return Ok(None),
-                io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => return Err(bad().because(e)),
-                _ => return Err(Error::io("read", path, e)),
-            },
+        let bytes = match regular::found(regular::read(path, Manifest::LIMIT)) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
+                return Err(bad().because(e));
+            }
+            read => read.doing("read", path)?,
         };
+        let Some(bytes) = bytes else { return Ok(None) };
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| {
             bad().because(e).hint("stage the binary again with `wemixvisor upgrade add --force`")
         })?;
@@ -123,7 +121,6 @@ impl Manifest {
     }
 
     /// The text of the file.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("every key of a manifest is a string");
         text.push(b'\n');
@@ -142,16 +139,15 @@ impl Manifest {
                 .hint("find out who changed it, then stage it again with `wemixvisor upgrade add --force`")
         };
         let file = open_regular(binary)?;
-        let size = file.metadata().map_err(|e| Error::io("inspect", binary, e))?.len();
+        let size = file.metadata().doing("inspect", binary)?.len();
         if size != self.size {
             return Err(wrong(format!("it has {size} bytes instead of {}", self.size)));
         }
-        let found = Digest::of_reader(Algorithm::Sha256, file).map_err(|e| Error::io("read", binary, e))?;
-        if found == self.sha256 {
-            Ok(())
-        } else {
-            Err(wrong(format!("it is {found} instead of {}", self.sha256)))
+        let found = Digest::of_reader(Algorithm::Sha256, file).doing("read", binary)?;
+        if found != self.sha256 {
+            return Err(wrong(format!("it is {found} instead of {}", self.sha256)));
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A process as proc(5) shows it.
 
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Result};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -38,7 +38,7 @@ impl Stat {
         let path = format!("{dir}/stat");
         let text = match fs::read_to_string(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => return Ok(None),
-            read => read.map_err(|e| Error::io("read", Path::new(&path), e))?,
+            read => read.doing("read", Path::new(&path))?,
         };
         Ok(Stat::parse(&text).filter(|p| p.started == self.started && !matches!(p.state, 'Z' | 'X')))
     }
@@ -46,7 +46,7 @@ impl Stat {
     /// The time since its start.
     pub(super) fn age(&self) -> Result<Duration> {
         let path = Path::new("/proc/uptime");
-        let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let text = fs::read_to_string(path).doing("read", path)?;
         let uptime: f64 = text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
         let started = Duration::from_millis(self.started.saturating_mul(1000 / TICKS));
         Ok(Duration::try_from_secs_f64(uptime).unwrap_or_default().saturating_sub(started))

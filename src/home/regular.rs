@@ -1,4 +1,4 @@
-//! Opening and reading files that others may have put there: never waiting, never without a limit.
+//! Opening and reading files that other programs may have put there: never waiting, never without a limit.
 //!
 //! Opening a pipe blocks until another process writes to it, and a device may have no end. So every file is opened with
 //! O_NONBLOCK, which has no effect on a regular file, and its type is checked before it is read.
@@ -58,6 +58,14 @@ pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     }
     let (size, unit) = if limit >> 20 > 0 { (limit >> 20, "MiB") } else { (limit >> 10, "KiB") };
     Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {size} {unit}")))
+}
+
+/// None for what is not there.
+pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// Opens with these options and never waits. Any other type of file is an error of the kind `InvalidInput`.

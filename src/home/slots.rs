@@ -14,14 +14,14 @@
 //!
 //! The number in front is the CRC-32 of everything behind it, up to the end of the payload. What follows the payload
 //! belongs to earlier records and is not read. The line is the same in every version of a format, so that a slot of
-//! another version can be told from a damaged one.
+//! another version is distinguished from a damaged one.
 //!
-//! It says nothing about file systems that never overwrite in place (btrfs with copy on write): there a write can
-//! need space.
+//! This does not hold for file systems that never overwrite in place (btrfs with copy on write): there a write can need
+//! space.
 
 use super::trace::{Effect, note};
 use super::{durable, regular};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use flate2::Crc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -137,12 +137,11 @@ impl Slots {
     /// # Errors
     /// If the operating system fails at reading. That is not damage, so it is never [`Slot::Bad`].
     pub fn read(&self) -> Result<[Slot; 2]> {
-        let slot = |which| self.read_slot(which).map_err(|e| Error::io("read", &self.path, e));
+        let slot = |which| self.read_slot(which).doing("read", &self.path);
         Ok([slot(0)?, slot(1)?])
     }
 
     /// Whether a payload has room in a slot.
-    #[must_use]
     pub fn has_room(&self, payload: usize) -> bool {
         payload <= self.format.size - HEAD
     }
@@ -156,14 +155,14 @@ impl Slots {
     pub fn write(&self, which: usize, seq: u64, payload: &[u8]) -> Result<()> {
         let bytes =
             encode(self.format, seq, payload).ok_or_else(|| too_long(&self.path, self.format, payload))?;
-        self.file.write_all_at(&bytes, self.offset(which)).map_err(|e| Error::io("write", &self.path, e))?;
+        self.file.write_all_at(&bytes, self.offset(which)).doing("write", &self.path)?;
         note(Effect::Write(&self.path, self.offset(which), &bytes));
         self.sync()
     }
 
     #[cfg_attr(test, track_caller)]
     fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        self.file.sync_data().doing("sync", &self.path)?;
         note(Effect::Sync(&self.path));
         Ok(())
     }
@@ -174,11 +173,11 @@ impl Slots {
     /// If its length cannot be read, or there is no space.
     pub fn allocate(&self) -> Result<()> {
         let whole = 2 * self.format.size;
-        let len = self.file.metadata().map_err(|e| Error::io("inspect", &self.path, e))?.len();
+        let len = self.file.metadata().doing("inspect", &self.path)?.len();
         let len = usize::try_from(len).unwrap_or(whole).min(whole);
         if len < whole {
             let blanks = vec![b' '; whole - len];
-            self.file.write_all_at(&blanks, len as u64).map_err(|e| Error::io("write", &self.path, e))?;
+            self.file.write_all_at(&blanks, len as u64).doing("write", &self.path)?;
             note(Effect::Write(&self.path, len as u64, &blanks));
             self.sync()?;
         }
@@ -268,7 +267,6 @@ fn encode(format: Format, seq: u64, payload: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The CRC-32 of `bytes` as hexadecimal digits.
-#[must_use]
 pub fn crc32(bytes: &[u8]) -> [u8; DIGITS] {
     let mut crc = Crc::new();
     crc.update(bytes);

@@ -1,26 +1,49 @@
 //! Free space on a file system, as a process without privileges may use it.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Result};
 use rustix::fs::{StatVfs, fstatvfs, statvfs};
 use std::fs::File;
 use std::path::Path;
 
+/// Bytes and files: those that are free, or that something takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+}
+
+impl Amount {
+    /// The bytes that are free on the file system of a directory, and the files that can still be made on it.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(crate) fn free(path: &Path) -> Result<Amount> {
+        let stat = statvfs(path).doing("look for free space on", path)?;
+        // Some file systems make what a file takes when it is made, and have no number.
+        let files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+        Ok(Amount { bytes: bytes(stat), files })
+    }
+}
+
+/// The words for the part of `needed` that is missing, if any is.
+pub(crate) fn lacking(needed: Amount, free: Amount) -> Option<String> {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (need, there, missing, unit) = if free.bytes < needed.bytes {
+        (mib(needed.bytes), free.bytes >> 20, mib(needed.bytes - free.bytes), " MiB")
+    } else if free.files < needed.files {
+        (needed.files, free.files, needed.files - free.files, " inodes")
+    } else {
+        return None;
+    };
+    Some(format!("it needs {need}{unit}, {there}{unit} are available, {missing}{unit} are missing"))
+}
+
 /// The bytes that are free on the file system of the file or directory at `path`.
 ///
 /// # Errors
-/// If the operating system does not say.
+/// If the operating system refuses.
 pub fn free(path: &Path) -> Result<u64> {
-    statvfs(path).map(bytes).map_err(|e| Error::io("look for free space on", path, e.into()))
-}
-
-/// The number of files that can still be made on the file system of a directory.
-///
-/// # Errors
-/// As [`free`].
-pub fn free_files(path: &Path) -> Result<u64> {
-    let stat = statvfs(path).map_err(|e| Error::io("look for free space on", path, e.into()))?;
-    // Some file systems make what a file takes when it is made, and have no number.
-    Ok(if stat.f_files == 0 { u64::MAX } else { stat.f_favail })
+    Amount::free(path).map(|free| free.bytes)
 }
 
 /// The free bytes beside a file that is open; `path` is for the message.
@@ -28,16 +51,7 @@ pub fn free_files(path: &Path) -> Result<u64> {
 /// # Errors
 /// As [`free`].
 pub fn free_beside(file: &File, path: &Path) -> Result<u64> {
-    fstatvfs(file).map(bytes).map_err(|e| Error::io("look for free space on", path, e.into()))
-}
-
-/// That `needed` bytes are not there for what is to be done.
-pub(crate) fn too_little(what: &str, path: &Path, needed: u64, free: u64) -> Error {
-    Error::new(Kind::Io, format!("too little space {what}")).at(path.display()).because(format!(
-        "it needs {} MiB, {} MiB are available",
-        needed >> 20,
-        free >> 20
-    ))
+    fstatvfs(file).map(bytes).doing("look for free space on", path)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is mapped over a result")]

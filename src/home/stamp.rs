@@ -1,6 +1,6 @@
-//! Which file it is, and whether it has changed, at the price of one stat(2).
+//! The identity of a file, and whether it has changed, for one stat(2).
 
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Result};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -10,7 +10,10 @@ use std::path::Path;
 /// The change time cannot be set by a program. Taken before a full check and found equal later,
 /// a stamp means that the file is still the one that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp([i128; 5]);
+pub struct Stamp {
+    device: u64,
+    file: LastingStamp,
+}
 
 impl Stamp {
     /// The stamp of the file at `path`, which must not be a link.
@@ -18,24 +21,17 @@ impl Stamp {
     /// # Errors
     /// If it cannot be examined.
     pub fn of(path: &Path) -> Result<Self> {
-        Ok(Stamp::from(&fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?))
+        Ok(Stamp::from(&fs::symlink_metadata(path).doing("inspect", path)?))
     }
 }
 
 impl From<&Metadata> for Stamp {
     fn from(meta: &Metadata) -> Self {
-        let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
-        Stamp([
-            meta.dev().into(),
-            meta.ino().into(),
-            meta.len().into(),
-            nanos(meta.mtime(), meta.mtime_nsec()),
-            nanos(meta.ctime(), meta.ctime_nsec()),
-        ])
+        Stamp { device: meta.dev(), file: LastingStamp::from(meta) }
     }
 }
 
-/// A stamp that outlives a boot, for files of one file system: the number of that may be another one then.
+/// A stamp that stays valid after a boot, for files of one file system: the number of that may change then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastingStamp {
     /// The inode number.
@@ -50,7 +46,6 @@ pub struct LastingStamp {
 
 impl LastingStamp {
     /// Whether inode, length and time of the content are the same. Another name of the file does not matter.
-    #[must_use]
     pub fn has_content_of(&self, other: &LastingStamp) -> bool {
         LastingStamp { changed: other.changed, ..*self } == *other
     }
@@ -68,7 +63,6 @@ impl From<&Metadata> for LastingStamp {
 }
 
 /// Whether two looks were at one file, whatever it is called.
-#[must_use]
 pub fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

@@ -3,7 +3,7 @@
 use super::beneath::Beneath;
 use super::stamp::LastingStamp;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Error, Result};
 use crate::sorted;
 use rustix::fs::{Dir, FileType, Stat};
 use std::ffi::OsStr;
@@ -41,13 +41,11 @@ pub enum ItemKind {
 
 impl Item {
     /// The length in bytes.
-    #[must_use]
     pub fn len(&self) -> u64 {
         self.stamp.len
     }
 
     /// Whether it has no content.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stamp.len == 0
     }
@@ -59,7 +57,7 @@ impl Item {
 /// # Errors
 /// If a directory cannot be listed, or turns into a link meanwhile.
 pub fn walk(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
-    let mut beneath = Beneath::new(root).map_err(|e| Error::io("list", root, e))?;
+    let mut beneath = Beneath::new(root).doing("list", root)?;
     let mut items = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
@@ -99,8 +97,7 @@ fn list(beneath: &mut Beneath, dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io
 /// A digest that changes with every change below the root of the tree. It is compared for equality only, so a clock
 /// that was set does no harm.
 ///
-/// A file that is never written again once it is there, as `immutable` tells by its path, may get and lose other names.
-#[must_use]
+/// A file that is never written again once it is there, as `immutable` decides by its path, may get and lose other names.
 pub fn fingerprint(items: &[Item], immutable: &dyn Fn(&Path) -> bool) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     for Item { path, kind, stamp, .. } in items {

@@ -9,19 +9,15 @@ use super::{Machine, Upgrade};
 use std::time::Instant;
 
 impl Machine {
-    /// Whether a process is the node that the record says is running.
+    /// Whether a process is the node that runs by the record.
     pub(super) fn is_ours(&self, alive: &Alive, recovery: &Recovery) -> bool {
         let expected = match recovery {
             Recovery::Start | Recovery::Forget | Recovery::Try => true,
             // The stop of a node at its fork may not be finished.
-            Recovery::Backup => self.is_stopping(),
+            Recovery::Backup => self.record.upgrade.as_ref().is_some_and(|p| p.phase == Phase::Stopping),
             Recovery::Hook | Recovery::Switch | Recovery::Revert | Recovery::Halt(_) => false,
         };
         expected && self.record.node == NodeMark::Running && alive.sha256 == self.version().sha256
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.record.upgrade.as_ref().is_some_and(|attempt| attempt.phase == Phase::Stopping)
     }
 
     /// Takes a node over: a stop that was asked for goes on, and so does the time of its probation.
@@ -29,43 +25,26 @@ impl Machine {
         let mode = self.recorded_mode();
         let since = now.checked_sub(alive.age).unwrap_or(now);
         let text = format!("pid={} version={} age={:.0?}", alive.pid, self.version().target, alive.age);
-        self.tell_history(Level::Info, "adopted", text);
+        self.note(Level::Info, "adopted", text);
         self.actions.push(Action::Adopt);
         let mut node = Node::new(alive.pid, mode, since, ChainCheck::of(&self.record));
         // The head record at its start is not known any more; the present one is higher and counts instead.
         node.network.returning.goal = self.heads.block().cloned();
-        let Some(attempt) = &self.record.upgrade else {
-            self.state = State::Running(node);
-            return;
-        };
-        match attempt.phase {
-            Phase::Stopping if attempt.asked => {
-                let why = Why::Upgrade;
-                self.state =
-                    State::Stopping { why, since: now, node, killed: false, reminded: now, unsent: None };
-            }
-            Phase::Stopping => {
-                // The moment for which the stop was decided has passed.
-                self.forget_the_stop();
-                self.state = State::Running(node);
-            }
-            Phase::Trying | Phase::Stopped | Phase::BackedUp | Phase::Reverting => {
-                if self.is_first_to_sign(mode) {
-                    self.switched = Some(since);
-                }
-                self.state = State::Running(node);
-            }
+        match self.record.upgrade.as_ref().map(|attempt| (attempt.phase, attempt.asked)) {
+            Some((Phase::Stopping, true)) => return self.state = State::stopping(now, node, Why::Upgrade),
+            // The moment for which the stop was decided has passed.
+            Some((Phase::Stopping, false)) => self.forget_the_stop(),
+            Some(_) if self.is_first_to_sign(mode) => self.switched = Some(since),
+            Some(_) | None => {}
         }
+        self.state = State::Running(node);
     }
 
     /// Since the last record a node was launched that is on none, because the journal could not be written. It was the
     /// binary that `current` leads to.
     pub(super) fn catch_up(&mut self, launch: u64, link: &Target) {
         let missed = u32::try_from(launch.saturating_sub(self.record.launch)).unwrap_or(u32::MAX);
-        let before = match self.record.node {
-            NodeMark::Running => NodeMark::StoppedUnclean,
-            seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
-        };
+        let before = self.record.node.with_nothing_running();
         (self.record.node, self.record.before, self.record.launch) = (NodeMark::Running, before, launch);
         self.record.silent |= self.policy.validator && self.policy.silent_after_unclean;
         self.behind = true;

@@ -6,10 +6,11 @@
 
 use super::Machine;
 use super::event::{Level, Mode, Notice};
+use super::gates::list;
 use super::record::{Back, Phase, Record};
 use super::recording::TRIES;
 use super::resolve::{Refused, refused};
-use super::rollback::{Known, Wanted, begin, way_back};
+use super::rollback::{Known, begin, way_back};
 use super::state::{AfterRecord, Next, Node, State, Why, Wish};
 use std::time::Instant;
 
@@ -70,17 +71,17 @@ impl Machine {
         let next = self.record_order(now, &node).unwrap_or(Next::Stay);
         self.follow(now, node, next);
         let to = order.map(|order| order.to.target.to_string()).unwrap_or_default();
-        self.tell_history(Level::Warn, "rollback_cancelled", format!("to={to} by the operator"));
+        self.note(Level::Warn, "rollback_cancelled", format!("to={to} by the operator"));
         Ok(format!("the node stays: the rollback to {to} is cancelled"))
     }
 
     /// The objection to an order, where the chain may be as high as this.
     fn judge_order(&self, order: &Back, highest: Option<u64>) -> Result<(), String> {
-        let wanted =
-            Wanted { to: Some(order.to.clone()), restore: order.backup.is_some(), force: order.force };
-        let way = way_back(&self.record, &wanted, &self.known(order, highest));
-        let text = |advice: Option<&str>| advice.map(|advice| format!("; {advice}")).unwrap_or_default();
-        way.map(drop).map_err(|refused| format!("{}{}", refused.why, text(refused.advice)))
+        let way = way_back(&self.record, &order.into(), &self.known(order, highest));
+        way.map(drop).map_err(|refused| match refused.advice {
+            Some(advice) => format!("{}; {advice}", refused.why),
+            None => refused.why,
+        })
     }
 
     fn known(&self, order: &Back, highest: Option<u64>) -> Known {
@@ -123,7 +124,7 @@ impl Machine {
         if goes { Next::Stop(Why::Back) } else { Next::Stay }
     }
 
-    /// Whether the network has a say in when the node is stopped for this order.
+    /// Whether the gates decide when the node is stopped for this order.
     fn is_gated(&self, order: &Back) -> bool {
         let seals = self.policy.validator && self.policy.watch_height && !self.record.silent;
         seals && !order.force
@@ -133,11 +134,7 @@ impl Machine {
     pub(super) fn why_not_back_yet(&self) -> String {
         let Some(node) = self.node() else { return "it begins".to_owned() };
         match (&node.network.holds, &self.back) {
-            (Some((_, gates)), Some(order)) if self.is_gated(order) => {
-                let gates: Vec<String> =
-                    gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
-                gates.join("; ")
-            }
+            (Some((_, gates)), Some(order)) if self.is_gated(order) => list(gates),
             _ => "the node is stopped for it".to_owned(),
         }
     }
@@ -157,7 +154,7 @@ impl Machine {
                 let name = after.upgrade.as_ref().map(|attempt| attempt.name.to_string()).unwrap_or_default();
                 let text = format!("name={name} to={} the operator's order", order.to.target);
                 let news = Notice::to_history(Level::Warn, "going_back", text);
-                self.save_and_tell(after, AfterRecord::Upgrade, Some(news));
+                self.save_with_news(after, AfterRecord::Upgrade, Some(news));
                 true
             }
             Err(refused) => {
@@ -170,7 +167,7 @@ impl Machine {
 
     fn drop_order(&mut self, why: &str) {
         self.back = None;
-        self.tell_history(Level::Error, "rollback_refused", why.to_owned());
+        self.note(Level::Error, "rollback_refused", why.to_owned());
     }
 
     /// The way back is on record, and the order is carried out.

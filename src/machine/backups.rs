@@ -2,12 +2,12 @@
 //!
 //! As an upgrade nears, its backup is looked at every few minutes, and begun when the rest is due in about twice the time
 //! that it takes. So a lack of space is known hours before the stop, and holds the upgrade: the old node goes on,
-//! whatever the height. When the new binary has proved itself, digests are added and old backups are removed. Both wait
-//! for everything else that the worker has to do, and end at once for it.
+//! also past its height. When the new binary has proved itself, digests are added and old backups are removed. Both wait
+//! for all other work, and end at once for it.
 
 use super::event::{Action, Ahead, Class, Failure, Job, Level, Mode, Notice, Tended};
 use super::restart::backoff;
-use super::state::{Node, Preparation, State, Wish, Worker};
+use super::state::{Node, State, Wish, Worker};
 use super::{Machine, Upgrade};
 use crate::name::Name;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const REMIND: Duration = Duration::from_secs(3600);
 pub(super) struct Backups {
     /// That of the next upgrade.
     ahead: Option<Look>,
-    /// From when on digests are to be added and old backups to be removed.
+    /// From when on digests are due to be added and old backups to be removed.
     tend_at: Option<Instant>,
     /// How often that has failed in a row.
     failures: u32,
@@ -55,20 +55,12 @@ impl Machine {
     /// Begins work on backups if there is nothing else to do.
     pub(super) fn mind_backups(&mut self, now: Instant) {
         match &self.state {
-            State::Running(node) if node.mode == Mode::Dry => return,
-            State::Running(_) => {}
+            State::Running(node) if node.mode != Mode::Dry => {}
             // It ends while the node does.
             State::Stopping { .. } | State::Leaving { .. } | State::Clearing { .. } => {
                 return self.end_work_aside();
             }
-            State::Born
-            | State::Recording { .. }
-            | State::Spawning { .. }
-            | State::Inspecting { .. }
-            | State::Working { .. }
-            | State::Linking { .. }
-            | State::Resting { .. }
-            | State::Ended => return,
+            _ => return,
         }
         let begun = self.backups.ahead.as_ref().filter(|look| look.brought);
         if begun.is_some_and(|look| self.planned(&look.name).is_none()) {
@@ -108,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// Digests are to be added to backups, or there are too many.
+    /// Digests are due to be added to backups, or there are too many.
     pub(super) fn tend_backups(&mut self, now: Instant) {
         self.backups.tend_at.get_or_insert(now);
     }
@@ -134,11 +126,13 @@ impl Machine {
     /// The next upgrade that is ready, and the time until its height, if that is near enough to look at its backup.
     fn nearing(&self) -> Option<(&Upgrade, Duration)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height)?;
-        let is_ready = |u: &&Upgrade| matches!(self.prepared.get(&u.name), Some(Preparation::Ready(_)));
-        let next = self.forced.iter().chain(self.open()).find(is_ready)?;
-        let blocks = u32::try_from(next.height.saturating_sub(head)).unwrap_or(u32::MAX);
-        let left = self.period().saturating_mul(blocks);
-        (left <= FIRST_LOOK).then_some((next, left))
+        let left = |u: &Upgrade| {
+            let blocks = u32::try_from(u.height.saturating_sub(head)).unwrap_or(u32::MAX);
+            self.period().saturating_mul(blocks)
+        };
+        let near = self.open().take_while(|u| left(u) <= FIRST_LOOK);
+        let next = self.forced.iter().chain(near).find(|u| self.ready(&u.name).is_some())?;
+        Some((next, left(next))).filter(|(_, left)| *left <= FIRST_LOOK)
     }
 
     /// Whether there is no time any more for work that can wait.
@@ -154,19 +148,19 @@ impl Machine {
             Ok(ahead) => {
                 look.rest = ahead.rest;
                 if look.lack.take().is_some() {
-                    self.tell_history(Level::Info, "backup_possible", format!("name={name} again"));
+                    self.note(Level::Info, "backup_possible", format!("name={name} again"));
                 }
             }
             // Files copied before it was cancelled are kept.
             Err(failure) if failure.class == Class::Cancelled => {}
             Err(failure) => {
-                let told = look.lack.as_ref().map(|(_, told)| *told);
-                let is_news = told.is_none_or(|told| now >= told + REMIND);
-                look.lack = Some((failure.clone(), if is_news { now } else { told.unwrap_or(now) }));
+                let reported = look.lack.as_ref().map(|(_, at)| *at);
+                let is_news = reported.is_none_or(|at| now >= at + REMIND);
+                look.lack = Some((failure.clone(), reported.filter(|_| !is_news).unwrap_or(now)));
                 look.brought = false;
                 if is_news {
                     let text = format!("name={name} {failure}; the upgrade waits until one can be made");
-                    let history = told.is_none();
+                    let history = reported.is_none();
                     let notice = Notice { level: Level::Warn, event: "backup_not_possible", text, history };
                     self.actions.push(Action::Tell(notice));
                 }
@@ -182,38 +176,30 @@ impl Machine {
     }
 
     pub(super) fn tended(&mut self, now: Instant, result: Result<Tended, Failure>) {
-        match result {
-            Ok(Tended { verified, removed, damaged }) => {
-                (self.backups.tend_at, self.backups.failures) = (None, 0);
-                for name in verified {
-                    self.tell(
-                        Level::Info,
-                        "backup_verified",
-                        format!("backup={name} its digests are recorded"),
-                    );
-                }
-                for name in removed {
-                    self.tell_history(
-                        Level::Info,
-                        "backup_removed",
-                        format!("backup={name} there are newer ones"),
-                    );
-                }
-                for what in damaged {
-                    self.tell_history(Level::Error, "backup_damaged", what);
-                }
+        let Tended { verified, removed, damaged } = match result {
+            Ok(tended) => tended,
+            Err(failure) if failure.class == Class::Cancelled => {
+                (self.backups.tend_at, self.backups.failures) = (Some(now + PAUSE.1), 0);
+                return;
             }
             Err(failure) => {
-                let is_cancelled = failure.class == Class::Cancelled;
-                self.backups.failures =
-                    if is_cancelled { 0 } else { self.backups.failures.saturating_add(1) };
-                let wait =
-                    if is_cancelled { PAUSE.1 } else { PAUSE.0 + backoff(self.backups.failures, self.seed) };
-                self.backups.tend_at = Some(now + wait);
+                self.backups.failures = self.backups.failures.saturating_add(1);
+                self.backups.tend_at = Some(now + PAUSE.0 + backoff(self.backups.failures, self.seed));
                 if self.backups.failures == 1 {
                     self.warn("backups_not_tended", failure.to_string());
                 }
+                return;
             }
+        };
+        (self.backups.tend_at, self.backups.failures) = (None, 0);
+        for name in verified {
+            self.log(Level::Info, "backup_verified", format!("backup={name} its digests are recorded"));
+        }
+        for name in removed {
+            self.note(Level::Info, "backup_removed", format!("backup={name} there are newer ones"));
+        }
+        for damage in damaged {
+            self.note(Level::Error, "backup_damaged", damage);
         }
     }
 

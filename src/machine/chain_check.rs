@@ -1,14 +1,14 @@
 //! Whether a node is on the chain of this home, and is the node that was started: by chain id and genesis block, by
 //! the block at which the old binary was stopped, and by the version that it reports.
 //!
-//! A node that has another block there follows another chain. One that does not call itself by the version of the new
-//! binary is another node, at the same address.
+//! A node that has another block there follows another chain. A node that does not report the version of the new binary
+//! is another node, at the same address.
 
 use super::record::{Block, Record};
 use std::time::Instant;
 
 /// A block that the node's chain must have, and what the node answers about it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct ChainCheck {
     pub(super) height: u64,
@@ -32,17 +32,8 @@ impl ChainCheck {
     pub(super) fn of(record: &Record) -> Option<ChainCheck> {
         let attempt = record.upgrade.as_ref()?;
         let Block { height, hash } = attempt.witness.clone()?;
-        let (hash, promised) = (hash?, attempt.promised.clone());
-        Some(ChainCheck {
-            height,
-            hash,
-            promised,
-            asked: None,
-            found: None,
-            doubted: false,
-            client: None,
-            trouble: None,
-        })
+        let promised = attempt.promised.clone();
+        Some(ChainCheck { height, hash: hash?, promised, ..ChainCheck::default() })
     }
 
     /// Whether the node has answered, or could not.
@@ -55,7 +46,7 @@ impl ChainCheck {
         self.client.as_deref()
     }
 
-    /// The version that was promised and the one that the node reports, if the second does not contain the first.
+    /// The version that was promised and the version that the node reports, if the second does not contain the first.
     fn stranger(&self) -> Option<(&str, &str)> {
         let (promised, client) = (self.promised.as_deref()?, self.client.as_deref()?);
         (!client.contains(promised)).then_some((promised, client))
@@ -73,7 +64,7 @@ impl ChainCheck {
             (Some(found), _) if found.eq_ignore_ascii_case(hash) => {
                 let (promised, client) = self.stranger()?;
                 Some(Objection::Unknown(format!(
-                    "its binary says that it is {promised}, but {client:?} answers: another node at its RPC address?"
+                    "its binary reports {promised}, but {client:?} answers: another node at its RPC address?"
                 )))
             }
             (Some(found), _) => Some(Objection::Wrong(format!("block {height} was {hash} and is {found}"))),

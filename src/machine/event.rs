@@ -2,9 +2,8 @@
 //!
 //! An action never returns a value; its outcome is a later event. Outcomes of the *prompt* actions
 //! ([`Action::Link`], [`Action::Inspect`], [`Action::Spawn`], and [`Action::Record`] with no node running) are delivered
-//! before any other event, so that between such an action and its outcome nothing else can happen, though a job that was
-//! started before goes on. A record that is written while a node runs takes its time, and anything may happen until its
-//! outcome is there: the node is not kept waiting for a disk.
+//! before any other event, so nothing else happens in between; a job that was started before goes on. While a node runs a
+//! record is written beside it, and anything may happen before its outcome: the node never waits for a disk.
 
 use super::Policy;
 use super::gates::{Sample, Validator};
@@ -15,6 +14,7 @@ use crate::exit::Exit;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Everything that can happen.
@@ -80,7 +80,7 @@ pub enum Event {
     /// The post-upgrade hook of an upgrade has ended, or there was none.
     PostHookEnded,
     /// The present schedule: conflicts and cancelled upgrades taken out, ordered by height.
-    Schedule(Vec<Upgrade>),
+    Schedule(Vec<Arc<Upgrade>>),
     /// The configuration was read again.
     Policy(Policy),
     /// The operator asks.
@@ -100,8 +100,8 @@ pub struct Facts {
     pub head: Option<HeadRecord>,
     /// Whether a node has opened the data directory before: its own lock is there.
     pub has_data: bool,
-    /// The node process that was launched last since the boot, where its lock names one. Before a power cut the lock may
-    /// have named another one than after it.
+    /// The node process that was launched last since the boot, where its lock names a launch. Before a power cut the lock
+    /// may have named another one.
     pub launched: Option<Launched>,
 }
 
@@ -110,7 +110,7 @@ pub struct Facts {
 pub struct Launched {
     /// The number of the launch, as in [`Record::launch`].
     pub launch: u64,
-    /// The process, where it still runs.
+    /// The process, while it runs.
     pub alive: Option<Alive>,
 }
 
@@ -181,7 +181,7 @@ pub struct Survey {
     pub peers: Option<usize>,
     /// The validators among its peers; None where `admin` is not served.
     pub connected: Option<Vec<Validator>>,
-    /// Whether a peer has a public address: geth refuses another connection from one such within 30 s.
+    /// Whether a peer has a public address: geth refuses another connection from such an address within 30 s.
     pub public_peers: bool,
     /// The client version of the node.
     pub client_version: Option<String>,
@@ -223,7 +223,7 @@ pub enum Status {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
-    /// It was not our child, so the kernel did not say.
+    /// It was not our child, so the kernel did not report it.
     Unknown,
 }
 
@@ -254,7 +254,7 @@ pub struct Failure {
 /// A request of the operator, over the control socket or by a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// To whom the answer goes; `None` for a signal, which takes none.
+    /// The caller that gets the answer; `None` for a signal.
     pub reply_to: Option<u64>,
     /// The request.
     pub what: Request,
@@ -271,7 +271,7 @@ pub enum Request {
     Detach,
     /// Execute the program that is now at our path, in our process and with the node as it runs.
     Reexec,
-    /// Switch to this upgrade now, whatever the height.
+    /// Switch to this upgrade now, at any height.
     UpgradeNow(Name),
     /// Go back to an earlier version.
     Rollback(Back),
@@ -286,7 +286,7 @@ pub enum Request {
     ResetHead,
     /// The binary of this upgrade has changed on disk: prepare it anew.
     Refresh(Name),
-    /// Tell the state to the log.
+    /// Log the state.
     Dump,
 }
 
@@ -308,11 +308,11 @@ pub enum Job {
     Restore(Attempt),
     /// Try the binary of an upgrade on a clone of the data, beside the node.
     Rehearse(Upgrade),
-    /// Look whether the backup of an upgrade is possible while the node runs, and bring what the node leaves as it is.
+    /// Check whether the backup of an upgrade is possible while the node runs, and copy the files that do not change any more.
     Ahead {
         /// The upgrade.
         name: Name,
-        /// Whether files are brought. Otherwise it is only looked.
+        /// Whether files are copied, not only checked.
         bring: bool,
     },
     /// Add digests to backups, and remove those that are too many.
@@ -333,7 +333,7 @@ pub enum JobEnd {
     Hooked(HookEnd),
     /// Of [`Job::Restore`].
     Restored(Result<(), Failure>),
-    /// Of [`Job::Rehearse`]. A failure says that none could be held.
+    /// Of [`Job::Rehearse`]. A failure: none could be held.
     Rehearsed(Name, Result<Rehearsal, Failure>),
     /// Of [`Job::Ahead`].
     Ahead(Name, Result<Ahead, Failure>),
@@ -344,7 +344,7 @@ pub enum JobEnd {
 /// How far the backup of an upgrade is, while the node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ahead {
-    /// The time that it takes to bring the rest.
+    /// The time that it takes to copy the rest.
     pub rest: Duration,
 }
 
@@ -457,17 +457,17 @@ pub enum Action {
     Strike {
         /// The upgrade.
         name: Name,
-        /// To whom the answer goes.
+        /// The caller that gets the answer.
         reply_to: Option<u64>,
     },
     /// Answer a request.
     Answer {
-        /// To whom.
+        /// The caller.
         to: u64,
         /// The outcome, or why nothing was done.
         reply: Result<String, String>,
     },
-    /// Run the post-upgrade hook of an upgrade that was applied, if there is one. Nothing depends on what comes of it.
+    /// Run the post-upgrade hook of an upgrade that was applied, if there is one. Nothing depends on its outcome.
     /// → `PostHookEnded`.
     AfterUpgrade(Attempt),
     /// Log a message for people.
@@ -498,7 +498,7 @@ pub enum Mode {
 /// A message for people: one log line, and one line of history where it matters later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Notice {
-    /// How loud.
+    /// Its level.
     pub level: Level,
     /// A stable name that operators search for.
     pub event: &'static str,
@@ -508,7 +508,7 @@ pub struct Notice {
     pub history: bool,
 }
 
-/// How loud a [`Notice`] is.
+/// The level of a [`Notice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
     /// Something is wrong and needs the operator.

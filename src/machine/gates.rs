@@ -495,6 +495,12 @@ impl Gate {
     }
 }
 
+/// Gates that hold, each with its name and numbers, in one line.
+pub(super) fn list(gates: &[Gate]) -> String {
+    let gates: Vec<String> = gates.iter().map(|gate| format!("{}: {gate}", gate.name())).collect();
+    gates.join("; ")
+}
+
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,8 +17,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 const APART: Duration = Duration::from_secs(60);
 
 impl Machine {
-    /// Connects anew to one validator after the other while the chain stands still though enough are there to go on: they do
-    /// not all stand at the same block.
+    /// Connects anew to one validator after the other while the chain stands still though enough are there to go on: then
+    /// they do not all stand at the same block.
     pub(super) fn greet(&mut self, now: Instant, node: &mut Node) {
         let network = &node.network;
         let pause = PAUSE + APART * (self.seed % 100) as u32 / 100;
@@ -42,7 +42,7 @@ impl Machine {
         match result {
             Ok(Some(peer)) => {
                 let text = format!("peer={peer} the chain stands still, and a quorum is connected");
-                self.tell(Level::Info, "greeted_anew", text);
+                self.log(Level::Info, "greeted_anew", text);
             }
             Ok(None) => {}
             Err(failure) => self.warn("not_greeted_anew", failure.detail),

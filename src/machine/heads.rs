@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Blocks beyond the rate of the chain that a head may have risen: clocks and networks are not exact.
 const SLACK: u32 = 4;
-/// The wall clock ran on without us where it is further on by this: the machine was paused, or NTP has set it right.
+/// A wall clock that is ahead of the monotonic one by this ran on without us: the machine was paused, or NTP has set it.
 const JUMP: Duration = Duration::from_secs(3);
 /// A gap up to this many blocks is linked block by block; over a larger one a block of ours is asked for again.
 pub(super) const TRACEABLE: u64 = 64;
@@ -30,7 +30,7 @@ const REMEMBERED: usize = 32;
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Heads {
     record: Option<HeadRecord>,
-    /// Whether the record that was forgotten was marked as one beyond which a node may have gone on unheard.
+    /// Whether a node may have gone on unheard beyond the record that was forgotten.
     unheard: bool,
     /// When a head was judged last, and our wall clock then, as the time since the epoch.
     judged: Option<(Instant, Duration)>,
@@ -60,11 +60,11 @@ struct First {
     /// The last of them; each is linked to the one before.
     head: Head,
     voucher: Voucher,
-    /// The one that the node was asked for by its height, and when.
+    /// The head that the node was asked for by its height, and when.
     asked: Option<(Instant, Head)>,
 }
 
-/// Whether the node has named the chain of this home since its first head was heard: another node may answer for a moment.
+/// Whether the node has named the chain of this home since its first head: another node may answer for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 enum Voucher {
@@ -118,6 +118,24 @@ impl Pace {
     fn question(self) -> Duration {
         self.period.max(Duration::from_secs(2))
     }
+}
+
+/// The blocks of a node that signs beyond the head record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// Each is heard.
+    Heard,
+    /// Some may not be heard.
+    Unheard,
+}
+
+/// The source of a reported block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// It came by itself: several may come in one packet.
+    Head,
+    /// The answer to a question that a head gave rise to.
+    Answer,
 }
 
 /// The outcome of a reported head.
@@ -175,8 +193,7 @@ impl Heads {
         std::iter::once(&record.block).chain(&record.recent).find(|block| block.height == height)
     }
 
-    /// Whether a block counts as one of the home's chain: it is the record or below, and none that is remembered is
-    /// another one.
+    /// Whether a block counts as part of the home's chain: it is not above the record, and contradicts no remembered block.
     pub(super) fn has(&self, height: u64, hash: &str) -> bool {
         let same = |known: &Block| known.hash.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(hash));
         self.height().is_some_and(|record| height <= record) && self.block_at(height).is_none_or(same)
@@ -197,8 +214,7 @@ impl Heads {
         Some(first.asked.as_ref().map_or(first.at + pace.apart(), |(asked, _)| *asked + pace.question()))
     }
 
-    /// At the first contact: whether the node has to name its chain before its heads can count, and whether it was not asked
-    /// for that yet.
+    /// At the first contact: whether the node must name its chain before its heads count, and whether it was not asked yet.
     pub(super) fn lacks_voucher(&self) -> (bool, bool) {
         let voucher = self.first.as_ref().map(|first| first.voucher);
         (voucher.is_some_and(|it| it != Voucher::Given), voucher == Some(Voucher::Missing))
@@ -233,7 +249,7 @@ impl Heads {
         *self = Heads { unheard: self.is_marked(), ..Heads::default() };
     }
 
-    /// Whether a node that signs may have gone on unheard beyond the record, or beyond the one that was forgotten.
+    /// Whether a node that signs may have gone on unheard beyond the record, or beyond the forgotten one.
     fn is_marked(&self) -> bool {
         self.record.as_ref().map_or(self.unheard, |record| record.unheard)
     }
@@ -260,26 +276,16 @@ impl Heads {
         }
     }
 
-    /// Notes how far our next proposals are from the head of this height; whether that is new.
+    /// Notes how far our next proposals are from the head of this height. Returns whether that is new.
     pub(super) fn note_turns(&mut self, height: u64, turns: Turns) -> bool {
-        match self.record.as_mut().filter(|r| r.block.height == height && r.turns != Some(turns)) {
-            Some(record) => {
-                record.turns = Some(turns);
-                true
-            }
-            None => false,
-        }
+        let record = self.record.as_mut().filter(|record| record.block.height == height);
+        record.is_some_and(|record| record.turns.replace(turns) != Some(turns))
     }
 
-    /// Notes whether a node that signs may have gone on beyond the record unheard; whether that is new.
-    pub(super) fn note_unheard(&mut self, unheard: bool) -> bool {
-        match self.record.as_mut().filter(|record| record.unheard != unheard) {
-            Some(record) => {
-                record.unheard = unheard;
-                true
-            }
-            None => false,
-        }
+    /// Notes whether a node that signs may have gone on beyond the record. Returns whether that is new.
+    pub(super) fn note_beyond(&mut self, beyond: Beyond) -> bool {
+        let unheard = beyond == Beyond::Unheard;
+        self.record.as_mut().is_some_and(|record| std::mem::replace(&mut record.unheard, unheard) != unheard)
     }
 
     /// Judges a reported head.
@@ -295,7 +301,7 @@ impl Heads {
         // judged again much later.
         self.since = since_record.max(self.since.saturating_add(passed));
         let possible = self.since.saturating_add(pace.shortest.saturating_mul(SLACK));
-        // Heads that have waited come all at once, and the first of them must not use up the time of the others.
+        // Heads that have waited come all at once, and the first must not use up the time of the others.
         let grown = |credit: Duration| credit.saturating_add(passed).min(possible).max(credit);
         let credit = self.credit.map_or(possible, grown);
         self.credit = Some(credit);
@@ -329,12 +335,12 @@ impl Heads {
         if height - known.height > TRACEABLE {
             return Hearing::Recall { height: known.height };
         }
-        // The block of the record is asked for as well: on another chain nothing fits.
+        // With the block of the record: on another chain nothing fits.
         Hearing::Trace { from: known.height, to: height - 1 }
     }
 
-    /// The time that has passed since a head was judged last. Where our wall clock has gone on beyond the other one, the
-    /// chain has had that time as well. It is our own clock, so that no node can claim it.
+    /// The time that has passed since a head was judged last. Where our wall clock has gone on beyond the monotonic one,
+    /// the chain has had that time too. It is our own clock, so no node can claim it.
     fn pass(&mut self, now: Instant, heard_at: u64) -> Duration {
         let wall = Duration::from_secs(heard_at);
         let (at, clock) = self.judged.unwrap_or((now, wall));
@@ -381,7 +387,7 @@ impl Heads {
         if self.record.is_none() {
             return self.met(block);
         }
-        // A node that has our block, and the open head as well, is on our chain.
+        // A node that has both our block and the open head is on our chain.
         if let Some((_, head)) = &self.open
             && head.block.height == block.height
         {
@@ -412,13 +418,13 @@ impl Heads {
             };
         }
         self.open = None;
-        self.contradict(ours, theirs.clone(), true);
+        self.contradict(ours, theirs.clone(), Source::Answer);
         Hearing::Nothing
     }
 
-    /// The first contact: two answers that are linked make the record, where the node has named the chain of this home in
-    /// between and has that block at its height as well. An answer in the same packet is no second answer, and what is
-    /// false of the latest block is repeated for as long as that is asked for.
+    /// The first contact: two linked answers make the record, where the node has named the chain of this home in between
+    /// and has that block at its height. An answer in the same packet is no second answer, and a node that answers
+    /// falsely about the latest block repeats that for as long as it is asked.
     fn meet(&mut self, now: Instant, head: &Head, pace: Pace) -> Hearing {
         let linked =
             |first: &&mut First| is_same(&first.head.block, &head.block) || is_child(head, &first.head.block);
@@ -474,23 +480,20 @@ impl Heads {
         // A chain that begins above the record has the rate to pass.
         let falls = |record: &u64| blocks >= HONEST && is_safe && from <= *record;
         let from = self.height().filter(falls)?;
-        // To follow a chain does not tell which blocks were signed unheard.
+        // A chain that is followed does not show which blocks were signed unheard.
         let unheard = self.is_marked();
         *self = Heads::new(Some(HeadRecord { unheard, ..HeadRecord::of(head) }));
         Some(from)
     }
 
-    /// Compares a reported block with the one that counted at its height.
+    /// Compares a reported block with the block that counted at its height.
     fn compare(&mut self, ours: &Block, head: &Head) -> Hearing {
         match &head.block.hash {
             Some(theirs) if !is_same(ours, &head.block) => {
-                self.contradict(ours.clone(), theirs.clone(), false);
+                self.contradict(ours.clone(), theirs.clone(), Source::Head);
                 Hearing::Recall { height: ours.height }
             }
-            Some(_) if self.contradiction.as_ref().is_some_and(|c| c.ours == *ours) => {
-                self.contradiction = None;
-                Hearing::Nothing
-            }
+            Some(_) if self.contradiction.take_if(|c| c.ours == *ours).is_some() => Hearing::Nothing,
             Some(_) | None => {
                 self.doubt = None;
                 Hearing::Nothing
@@ -498,10 +501,9 @@ impl Heads {
         }
     }
 
-    fn contradict(&mut self, ours: Block, theirs: String, asked: bool) {
+    fn contradict(&mut self, ours: Block, theirs: String, source: Source) {
         let before = self.contradiction.take().filter(|c| c.ours == ours && c.theirs == theirs);
-        // Heads may come in one packet; the answer to a question that a head gave rise to does not.
-        let confirmed = before.is_some_and(|c| c.confirmed || asked);
+        let confirmed = before.is_some_and(|c| c.confirmed || source == Source::Answer);
         self.contradiction = Some(Contradiction { ours, theirs, confirmed });
     }
 
@@ -513,7 +515,7 @@ impl Heads {
         self.since = self.judged.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(heard));
         let mut record = HeadRecord::of(head);
         if let Some(old) = self.record.take() {
-            // To follow the chain does not tell which blocks were signed unheard.
+            // A chain that is followed does not show which blocks were signed unheard.
             record.unheard = old.unheard;
             let between = links.iter().rev().skip(1).map(|link| link.block.clone());
             record.recent = between.chain([old.block]).chain(old.recent).take(REMEMBERED).collect();

@@ -1,8 +1,8 @@
-//! A head that was told is judged by [`heads`](super::heads), and kept on disk where it counts.
+//! A reported head is judged by [`heads`](super::heads), and kept on disk where it counts.
 
 use super::Machine;
 use super::event::{Action, Failure, Head, Level, Mode, Survey};
-use super::heads::{Hearing, Pace};
+use super::heads::{Beyond, Hearing, Pace};
 use super::record::Block;
 use super::state::{Node, State};
 use super::validator::{SECOND, STANDS};
@@ -36,10 +36,10 @@ impl Machine {
         }
         self.head = Some(head.clone());
         if is_ours && mode != Mode::Dry {
-            let order = self.order_after(&head);
+            let turns = self.turns_after(&head);
             let hearing = self.heads.hear(now, &head, rate);
             self.heard(hearing);
-            self.note_order(order);
+            self.note_turns(height, turns);
         }
     }
 
@@ -76,7 +76,7 @@ impl Machine {
                 let to = self.heads.height().unwrap_or(0);
                 let text =
                     format!("from={from} to={to} the node follows an honest chain below the head record");
-                self.tell_history(Level::Warn, "head_record_fell", text);
+                self.note(Level::Warn, "head_record_fell", text);
                 self.keep_head();
             }
         }
@@ -95,11 +95,11 @@ impl Machine {
         }
     }
 
-    /// Marks the head record where a node that signs may have gone on beyond it unheard: another head than that of the
-    /// record was told last, as by another node at its address, or none for long.
+    /// Marks the head record where a node that signs may have gone on beyond it unheard: the last reported head was not
+    /// that of the record, as from another node at its address, or none was reported for long.
     ///
-    /// After a power cut of all validators nothing else would say that the record is too low. While nothing is signed the
-    /// mark stays as it is. A node that ends reports nothing any more, but the link of its last head may still come.
+    /// After a power cut of all validators nothing else shows that the record is too low. While nothing is signed the mark
+    /// stays. A node that ends reports nothing any more, but the link of its last head may still come.
     pub(super) fn mind_the_head_record(&mut self, now: Instant) {
         let (node, ends) = match &self.state {
             State::Running(node) => (node, false),
@@ -124,21 +124,18 @@ impl Machine {
         let is_new = told.is_none() && !is_late;
         // A head that came while we were held up waits to be heard.
         let held_up = is_late && !differs && self.woke.is_some_and(|at| now <= at + long);
-        // One that has lost its newest blocks gets those first.
+        // A node that has lost its newest blocks gets those first.
         let is_below = !is_late && !differs && told != self.heads.block();
         if is_new || held_up || is_below {
             return;
         }
-        let unheard = is_late || differs;
-        if unheard && ends {
-            return;
-        }
-        if self.heads.note_unheard(unheard) {
+        let beyond = if is_late || differs { Beyond::Unheard } else { Beyond::Heard };
+        if (beyond == Beyond::Heard || !ends) && self.heads.note_beyond(beyond) {
             self.keep_head();
         }
     }
 
-    /// Whether a node may be signing. One that was told to seal may, though the answer to that, or its record, is on its way.
+    /// Whether a node may be signing. A node that was ordered to seal may, before its answer or the record of that is there.
     pub(super) fn may_sign(&self, node: &Node) -> bool {
         let is_on = !self.record.silent || node.network.returning.started.is_some();
         self.policy.validator && node.mode != Mode::Dry && is_on

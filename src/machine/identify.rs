@@ -68,8 +68,8 @@ impl Machine {
         check.asked.map(|at| (at + self.policy.poll_interval, "chain check"))
     }
 
-    /// Asks which chain the node is on until that is known, and again at its first head, so that this is known to be of the
-    /// same node. The first contact binds the home to its chain; a node on another one is refused.
+    /// Asks which chain the node is on until that is known, and again at its first head, to know that the same node has
+    /// reported it. The first contact binds the home to its chain; a node on another chain is refused.
     pub(super) fn identify(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         if self.may_record(now, node)
             && let Some(chain) = self.unbound.clone()
@@ -82,7 +82,7 @@ impl Machine {
         let identity = &mut node.identity;
         let again = identity.asked.is_none_or(|at| now >= at + self.policy.poll_interval);
         let (lacks_voucher, unasked) = self.heads.lacks_voucher();
-        // An answer that is yet to come says nothing of a head that was heard after its question.
+        // An answer that is still to come proves nothing about a head that was heard after its question.
         let is_answered = identity.unanswered == 0;
         let is_unknown = !identity.known || lacks_voucher;
         if is_answered && (unasked || again && is_unknown && node.head.is_some()) {
@@ -91,7 +91,7 @@ impl Machine {
             identity.unanswered = identity.unanswered.saturating_add(1);
             self.actions.push(Action::Identify);
         }
-        // Two answers that are apart, since one may come from another node for a moment.
+        // Two answers at a distance, since another node may answer for a moment.
         let (since, other) = identity.other.clone()?;
         let sure = now >= since + self.policy.poll_interval && !identity.known && identity.repeated;
         sure.then_some(Next::Stop(Why::Refuse(other)))
@@ -104,51 +104,45 @@ impl Machine {
         let identity = &mut node.identity;
         identity.unanswered = identity.unanswered.saturating_sub(1);
         let is_last = identity.unanswered == 0;
-        let theirs = match (result, ours) {
-            (Err(_), _) => return,
-            (Ok(theirs), None) => {
-                self.unbound.get_or_insert(theirs);
-                return;
-            }
-            (Ok(theirs), Some(ours)) if theirs == ours => {
-                let was_known = std::mem::replace(&mut identity.known, true);
-                (identity.other, identity.repeated) = (None, false);
-                let head = node.head.clone().filter(|_| !was_known);
-                if is_last {
-                    self.heads.vouch();
-                }
-                if let Some(head) = head {
-                    let hearing = self.heads.hear(now, &head, rate);
-                    self.heard(hearing);
-                }
-                return;
-            }
-            (Ok(theirs), Some(ours)) => {
-                format!(
-                    "the node is on chain {} with genesis {}, and this home is bound to chain {} with genesis {}; \
-                     if that is intended: wemixvisor resolve chain",
-                    theirs.id, theirs.genesis, ours.id, ours.genesis
-                )
-            }
+        let Ok(theirs) = result else { return };
+        let Some(ours) = ours else {
+            self.unbound.get_or_insert(theirs);
+            return;
         };
-        identity.known = false;
-        identity.repeated = identity.other.is_some();
-        let is_new = identity.other.is_none();
-        identity.other =
-            identity.other.take().map(|(since, _)| (since, theirs.clone())).or(Some((now, theirs.clone())));
+        if theirs == ours {
+            let was_known = std::mem::replace(&mut identity.known, true);
+            (identity.other, identity.repeated) = (None, false);
+            let head = node.head.clone().filter(|_| !was_known);
+            if is_last {
+                self.heads.vouch();
+            }
+            if let Some(head) = head {
+                let hearing = self.heads.hear(now, &head, rate);
+                self.heard(hearing);
+            }
+            return;
+        }
+        let text = format!(
+            "the node is on chain {} with genesis {}, and this home is bound to chain {} with genesis {}; \
+             if that is intended: wemixvisor resolve chain",
+            theirs.id, theirs.genesis, ours.id, ours.genesis
+        );
+        let since = identity.other.as_ref().map(|(since, _)| *since);
+        (identity.known, identity.repeated) = (false, since.is_some());
+        identity.other = Some((since.unwrap_or(now), text.clone()));
         self.heads.distrust();
-        if is_new {
-            self.tell_history(Level::Error, "other_chain", theirs);
+        if since.is_none() {
+            self.note(Level::Error, "other_chain", text);
         }
     }
 
-    /// The operator states that the chain has lost what the record says. The block at which the old binary was stopped is
-    /// no evidence against the new one either.
+    /// The operator states that the chain has lost the block of the record. The block at which the old binary was stopped
+    /// is no evidence against the new one either.
     pub(super) fn reset_head(&mut self, now: Instant) -> String {
         let highest = self.heads.height();
         self.heads.reset();
         let was = highest.map_or("none".to_owned(), |height| height.to_string());
-        self.tell_history(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"));
+        self.note(Level::Warn, "head_record_reset", format!("was={was} the operator decided so"));
         self.actions.push(Action::ForgetHead);
         // A node that stands still reports no head by itself.
         if self.node().is_some() {
@@ -160,7 +154,7 @@ impl Machine {
             && let Some(mut node) = self.take_running()
         {
             node.chain_check = None;
-            self.follow(now, node, Next::Save { record: Box::new(record), news: None, applied: None });
+            self.follow(now, node, Next::record(record));
         }
         let goal = self.node().and_then(|node| node.network.returning.goal.as_ref());
         let goal = goal.filter(|_| self.record.silent).map(|goal| {

@@ -7,6 +7,7 @@ use super::event::{Action, Failure, Mode, Survey};
 use super::gates::{self, AfterOwn, Reason, Slot, Verdict};
 use super::record::{Block, Phase};
 use super::state::{Node, Sent, State, Why};
+use super::upgrade::is_at_fork;
 use super::validator::is_in_set;
 use super::{Machine, Upgrade};
 use std::time::{Duration, Instant};
@@ -38,8 +39,8 @@ pub(super) struct Departure {
     pub(super) unsigned: bool,
     /// The block up to which it has proven that.
     pub(super) unsigned_to: Option<u64>,
-    /// The block that was final for it, if it was silent: the next one waits for that as well, also where the operator has
-    /// had the head record forgotten meanwhile.
+    /// The block that was final for it, if it was silent: the next node waits for it too, also where the operator has reset
+    /// the head record meanwhile.
     pub(super) goal: Option<Block>,
 }
 
@@ -67,7 +68,7 @@ impl Machine {
     fn stop(&mut self, now: Instant, node: Node, why: Why) {
         self.actions.push(Action::Terminate);
         self.cancel_job();
-        self.state = State::Stopping { why, since: now, node, killed: false, reminded: now, unsent: None };
+        self.state = State::stopping(now, node, why);
     }
 
     /// SIGTERM was sent. That is recorded while the node stops, so that a supervisor that comes after us does not send it
@@ -120,8 +121,8 @@ impl Machine {
         }
     }
 
-    /// Whether the network could spare the node now, in its turn. The block after our own is a preference of those that can
-    /// wait, and the distance to the next one is checked apart.
+    /// Whether the network could spare the node now, in its turn. The block after our own is only preferred, and the distance
+    /// to the next own block is checked separately.
     fn is_in_turn(&self, now: Instant, node: &Node) -> bool {
         let reason = match self.gates_when(now, node, AfterOwn::NoMatter) {
             Verdict::Go(reason) => reason,
@@ -143,7 +144,7 @@ impl Machine {
             && (Some(survey.sample.head) != head || gates::proposal_gate(me, &survey.sample, None).is_some())
     }
 
-    /// The verdict of the gates on a stop now, which waits for one cycle of turns for the block after one of our own.
+    /// The verdict of the gates on a stop now. It prefers the block after one of our own, for one cycle of turns.
     pub(super) fn gates(&self, now: Instant, node: &Node) -> Verdict {
         self.gates_when(now, node, AfterOwn::Preferred)
     }
@@ -157,7 +158,7 @@ impl Machine {
         if !node.identity.known {
             return unknown("which chain the node is on");
         }
-        // Neither an answer about an older head nor one that has waited shows the present.
+        // Neither an answer about an older head nor a delayed one shows the present.
         if !self.is_recent(now, survey) || node.height().is_some_and(|head| survey.sample.head < head) {
             return unknown(node.network.failure.as_deref().unwrap_or("an answer about the newest head"));
         }
@@ -190,7 +191,7 @@ impl Machine {
     pub(super) fn is_past_use(&self, now: Instant, node: &Node, upgrade: &Upgrade) -> Option<Reason> {
         let height = upgrade.fork_height?;
         let counted = self.heads.height().unwrap_or(0);
-        let needed = counted.saturating_add(1) >= height || self.is_frozen(now, node);
+        let needed = is_at_fork(counted, height) || self.is_frozen(now, node);
         // A binary that knows the fork itself follows the chain beyond it.
         (needed && !node.may_have_fork(height)).then_some(Reason::Fork { height })
     }

@@ -1,8 +1,8 @@
 //! PURE: what to do next. No I/O, no clock, no log, no channel, no thread.
 //!
-//! The [`Machine`] is fed one [`Event`] at a time, each with the time at which it happened, and
-//! answers with the [`Action`]s to perform, in order. An action never returns a value: what came of
-//! it is a later event. [`Machine::deadline`] is the time at which it wants to be woken if nothing happens.
+//! The [`Machine`] is fed one [`Event`] at a time, each with the time at which it happened, and answers with the
+//! [`Action`]s to perform, in order. An action never returns a value: its outcome is a later event.
+//! [`Machine::deadline`] is the time of the next [`Event::Tick`] if nothing else happens.
 //!
 //! ```text
 //!             Boot
@@ -41,23 +41,22 @@
 //! written while it runs is no state of its own: the node stays in its state and every event is taken meanwhile
 //! (`recording`).
 //!
-//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`, and what
-//! follows, `hearing`; how a
-//! validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours, `identify`; whether a new
-//! binary is good, `probation`; whether there is a way back, `rollback`; the one that the operator orders, `back`; what to
-//! do after a crash, `recovery`; what to do without a record, `recording`; requests of the operator, `requests`; starts and
-//! ends of the process, `node`; the steps of an upgrade, `switch`, and what puts it off, `setback`; binaries, `prepare`;
-//! backups beside a running node, `backups`; what people see, `view`
-//! and `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
+//! The home of each rule: when to stop for an upgrade, [`gates`] and `validator`; which heads count, `heads`, and the
+//! consequences, `hearing`; how a validator leaves, `leaving`; whether it may sign, `sealing`; whether a node is ours,
+//! `identify`; whether a new binary is good, `probation`; whether there is a way back, `rollback`, and the operator's order
+//! to go back, `back`; the first step after a crash, `recovery`; the way on without a record, `recording`; requests of the
+//! operator, `requests`; starts of the process, `starting`, and its ends, `node`; which upgrade is due, `due`; the steps of
+//! an upgrade, `switch`, and the faults that put it off, `setback`; binaries, `prepare`; backups beside a running node, `backups`; what people see, `view` and
+//! `symptoms`. Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
-//! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any
-//! part of the crate but [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data, and `crate::sorted`,
-//! which sorts.
+//! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any part of the crate but
+//! [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data, and `crate::sorted`, which sorts.
 
 mod adoption;
 mod back;
 mod backups;
 mod chain_check;
+mod due;
 mod event;
 pub mod gates;
 mod greeting;
@@ -84,6 +83,7 @@ mod rollback;
 mod schedule;
 mod sealing;
 mod setback;
+mod starting;
 mod state;
 mod switch;
 mod symptoms;
@@ -102,10 +102,10 @@ pub use record::{
     Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal,
     Switch, Target, Version,
 };
-pub use resolve::{Decision, Refused, may_retry_with, resolve};
+pub use resolve::{Decision, Refused, Restore, may_retry_with, resolve};
 pub use rollback::{Known, Wanted, WayBack, way_back};
 pub use schedule::{Claim, Conflict, Schedule, merge};
-pub use upgrade::{Origin, Upgrade};
+pub use upgrade::{Origin, Places, Upgrade};
 pub use view::{Activity, BinaryState, Download, NetworkView, NodeView, UpgradeView, View};
 #[cfg(test)]
 pub use {
@@ -124,6 +124,7 @@ use restart::Restarts;
 use schedule::Past;
 use state::{Node, Outgoing, Preparation, State, Wish, Worker};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use validator::SECOND;
 
@@ -208,12 +209,12 @@ pub struct Machine {
     /// The record that is on its way to the disk while a node runs.
     outgoing: Option<Outgoing>,
     /// The open upgrades, by height; one of them may be under way.
-    schedule: Vec<Upgrade>,
+    schedule: Vec<Arc<Upgrade>>,
     /// The settled upgrades. The operator may still force one.
-    settled: Vec<Upgrade>,
+    settled: Vec<Arc<Upgrade>>,
     /// The number of upgrades at the beginning of the schedule whose first preparation was tried.
     tried: usize,
-    /// An upgrade the operator wants now, whatever the height.
+    /// The upgrade that the operator wants now, at any height.
     forced: Option<Upgrade>,
     prepared: BTreeMap<Name, Preparation>,
     backups: Backups,
@@ -240,7 +241,7 @@ pub struct Machine {
     kept: Option<Instant>,
     /// How often a silent node that was stuck was started again since one has sealed.
     unstuck: u32,
-    /// Whether the next start is the operator's order, whatever holds it.
+    /// Whether the next start is the operator's order, which nothing holds.
     at_once: bool,
     /// When the new binary was first executed with peers, if that was in this process.
     switched: Option<Instant>,
@@ -320,7 +321,7 @@ impl Machine {
 
     /// A machine that will never be fed: to show what is on disk as it would be shown running.
     #[must_use]
-    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Upgrade>) -> Self {
+    pub fn at_rest(policy: Policy, record: Record, schedule: Vec<Arc<Upgrade>>) -> Self {
         let mut machine = Machine { schedule, ..Machine::new(policy, 0, record) };
         machine.sift();
         machine
@@ -398,7 +399,7 @@ impl Machine {
         [own, retry, rehearse].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
     }
 
-    /// Whether the event of now comes long after we wanted to be woken, or ends an action that is prompt otherwise.
+    /// Whether this event comes long after our deadline, or ends an action that is usually prompt.
     fn is_held_up(&self, now: Instant) -> bool {
         let is_late = |at: Instant| now > at + SECOND;
         let acts = matches!(self.state, State::Inspecting { .. });
@@ -407,9 +408,9 @@ impl Machine {
 
     /// How often the head should be asked for where it does not come by itself.
     ///
-    /// Far from any trigger that is the configured interval. Within 60 blocks of one, and while a
-    /// new binary proves itself, it is four times per block, so that H is seen a quarter late at most. For a validator
-    /// it always is: the head record says which blocks it may have signed, and how far it is from the next of its own.
+    /// Far from any trigger that is the configured interval. Within 60 blocks of a trigger, and while a new binary proves
+    /// itself, it is four times per block, so that H is seen a quarter of a block late at most. For a validator it always
+    /// is: the head record shows which blocks it may have signed, and the distance to its next proposal.
     #[must_use]
     pub fn pace(&self) -> Duration {
         let head = self.head.as_ref().map(|h| h.block.height);
@@ -482,7 +483,13 @@ impl Machine {
 
     /// The upgrades that are neither settled nor under way, by height.
     fn open(&self) -> impl Iterator<Item = &Upgrade> {
-        self.schedule.iter().filter(|u| !self.is_under_way(&u.name))
+        self.schedule.iter().map(|u| &**u).filter(|u| !self.is_under_way(&u.name))
+    }
+
+    /// Those of them that are planned for this height or a lower one. What depends on the head looks at no others, so that a
+    /// long plan costs nothing at every block; a fork lies above the height of its upgrade.
+    fn open_up_to(&self, height: u64) -> impl Iterator<Item = &Upgrade> {
+        self.open().take_while(move |u| u.height <= height)
     }
 
     fn is_under_way(&self, name: &Name) -> bool {
@@ -490,14 +497,14 @@ impl Machine {
     }
 
     fn planned(&self, name: &Name) -> Option<&Upgrade> {
-        self.schedule.iter().chain(&self.settled).find(|u| u.name == *name)
+        self.schedule.iter().chain(&self.settled).map(|u| &**u).find(|u| u.name == *name)
     }
 
     /// Puts aside what is settled. Done when something has ended or the plans have changed, so that
     /// no event looks back through years of history at every block.
     fn sift(&mut self) {
         let past = Past::new(&self.record.ended);
-        let open = |u: &Upgrade| past.leaves_open(u) && !self.record.current.target.is(&u.name);
+        let open = |u: &Arc<Upgrade>| past.leaves_open(u) && !self.record.current.target.is(&u.name);
         let (open, settled): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.schedule).into_iter().partition(open);
         self.schedule = open;
@@ -510,15 +517,15 @@ impl Machine {
         self.now.is_none_or(|now| at > now)
     }
 
-    fn reschedule(&mut self, upgrades: Vec<Upgrade>) {
-        let before =
-            std::mem::replace(&mut self.schedule, upgrades).into_iter().chain(self.settled.drain(..));
-        let before: Index<Name, Upgrade> = before.map(|u| (u.name.clone(), u)).collect();
-        let after: Index<&Name, &Upgrade> = self.schedule.iter().map(|u| (&u.name, u)).collect();
+    fn reschedule(&mut self, upgrades: Vec<Arc<Upgrade>>) {
+        let mut before = std::mem::replace(&mut self.schedule, upgrades);
+        before.append(&mut self.settled);
+        let before: Index<_, _> = before.iter().map(|u| (&u.name, u)).collect();
+        let after: Index<_, _> = self.schedule.iter().map(|u| (&u.name, u)).collect();
         // Its binary is the same one, whichever source names the upgrade now.
         let changed = |name: &&Name| match (before.get(*name), after.get(*name)) {
             (Some(old), Some(new)) => {
-                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..old.clone() } != **new
+                Upgrade { origin: new.origin.clone(), on_hold: new.on_hold, ..Upgrade::clone(old) } != ***new
             }
             (old, new) => old.is_some() != new.is_some(),
         };
@@ -532,14 +539,15 @@ impl Machine {
         }
     }
 
-    /// Has people told, in the log.
-    fn tell(&mut self, level: Level, event: &'static str, text: String) {
+    /// Logs a notice.
+    fn log(&mut self, level: Level, event: &'static str, text: impl Into<String>) {
+        let text = text.into();
         self.actions.push(Action::Tell(Notice { level, event, text, history: false }));
     }
 
-    /// Has people told, in the log and in the history.
-    fn tell_history(&mut self, level: Level, event: &'static str, text: String) {
-        self.actions.push(Action::Tell(Notice::to_history(level, event, text)));
+    /// Logs a notice that goes into the history too.
+    fn note(&mut self, level: Level, event: &'static str, text: impl Into<String>) {
+        self.actions.push(Action::Tell(Notice::to_history(level, event, text.into())));
     }
 
     /// Remembers the last warning or error, until a node runs. That the node is held is shown by itself, and must not
@@ -555,14 +563,13 @@ impl Machine {
         self.trouble = if self.node().is_some() { None } else { news.or(self.trouble.take()) };
     }
 
-    fn warn(&mut self, event: &'static str, text: String) {
-        self.tell(Level::Warn, event, text);
+    fn warn(&mut self, event: &'static str, text: impl Into<String>) {
+        self.log(Level::Warn, event, text);
     }
 
     /// An outcome without its action: a bug in the loop. It is reported and changes nothing.
     fn unexpected(&mut self, event: &'static str) {
-        let text = format!("event={event} state={:?}", self.state);
-        self.tell(Level::Error, "unexpected_event", text);
+        self.log(Level::Error, "unexpected_event", format!("event={event} state={:?}", self.state));
     }
 
     /// The node that runs, if one does.
@@ -570,14 +577,7 @@ impl Machine {
         match &self.state {
             State::Running(node) | State::Leaving { node, .. } | State::Stopping { node, .. } => Some(node),
             State::Inspecting { node, .. } => node.as_ref(),
-            State::Born
-            | State::Resting { .. }
-            | State::Clearing { .. }
-            | State::Recording { .. }
-            | State::Linking { .. }
-            | State::Spawning { .. }
-            | State::Working { .. }
-            | State::Ended => None,
+            _ => None,
         }
     }
 }

@@ -19,12 +19,12 @@ pub(super) struct Network {
     /// When a survey was asked for, if it has not come yet, and at which head.
     pub(super) asked: Option<Instant>,
     pub(super) asked_at: Option<u64>,
-    /// When one was last answered, for better or worse.
+    /// When one was last answered, or has failed.
     pub(super) answered: Option<Instant>,
     /// The last one, and the one before.
     pub(super) survey: Option<Survey>,
     pub(super) before: Option<Survey>,
-    /// One about a head that is yet to count: the head itself may be on its way.
+    /// A survey about a head that does not count yet: the head itself may be on its way.
     pub(super) early: Option<Survey>,
     /// The own address that was named last.
     pub(super) own: Option<Validator>,

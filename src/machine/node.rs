@@ -1,23 +1,15 @@
-//! Starting the node, noticing its end, stopping it: the life of a process outside of upgrades.
+//! The first steps of the supervisor, and the end of the node, by itself or after a stop.
 
-use super::chain_check::ChainCheck;
-use super::event::{Action, Class, Ending, Facts, Failure, Level, Mode, Notice, Status};
-use super::record::{Attempt, Block, NodeMark, Outcome, Phase, Record, Version};
+use super::event::{Action, Ending, Facts, Level, Mode, Notice, Status};
+use super::record::{Block, NodeMark, Outcome, Phase, Record};
 use super::recovery::{Recovery, recover};
-use super::restart::backoff;
-use super::state::{AfterRecord, Cleared, Node, Preparation, Ran, Rested, State, Why, Wish};
+use super::state::{AfterRecord, Cleared, Ran, Rested, State, Why, Wish};
 use super::{Heads, Machine, REMIND, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
 
 /// A node whose engine is on and that ends within this time has sealed nothing unheard.
 const UNHEARD: Duration = Duration::from_secs(1);
-/// The way to let an upgrade happen that is on hold.
-pub(super) const RELEASE: &str = "wemixvisor upgrade release";
-/// How often a new binary is executed in vain, for want of something, before the old one runs again.
-const SPAWNS: u32 = 3;
-/// No program ends itself by this signal: an operator, or the kernel for want of memory, has killed it.
-const SIGKILL: i32 = 9;
 /// Why an upgrade is given up when the node does not stop.
 const TOO_SLOW: &str = "the node did not stop within daemon_shutdown_grace";
 
@@ -39,10 +31,7 @@ impl Machine {
             Some(_) | None => {}
         }
         let last = self.record.launch;
-        self.left = match self.record.node {
-            NodeMark::Running => NodeMark::StoppedUnclean,
-            seen @ (NodeMark::Never | NodeMark::StoppedClean | NodeMark::StoppedUnclean) => seen,
-        };
+        self.left = self.record.node.with_nothing_running();
         let recovery = recover(&self.record, &facts.link);
         if let Recovery::Halt(reason) = recovery {
             return self.end(Exit::Halted, None, reason);
@@ -53,7 +42,7 @@ impl Machine {
             return self.adopt(now, &alive);
         }
         if recovery != Recovery::Start {
-            self.tell_history(Level::Warn, "recovering", recovery.to_string());
+            self.note(Level::Warn, "recovering", recovery.to_string());
         }
         self.clear(now, Cleared::Resume(recovery));
     }
@@ -88,7 +77,7 @@ impl Machine {
     pub(super) fn halt(&mut self, reason: String) {
         let news = Notice::to_history(Level::Error, "halted", reason.clone());
         let record = Record { halted: Some(reason.clone()), ..self.record.clone() };
-        self.save_and_tell(record, AfterRecord::End { exit: Exit::Halted, node: None, reason }, Some(news));
+        self.save_with_news(record, AfterRecord::End { exit: Exit::Halted, node: None, reason }, Some(news));
     }
 
     pub(super) fn released(&mut self, now: Instant) {
@@ -106,14 +95,10 @@ impl Machine {
             // The end of the old node was not seen, or the head record is older than that.
             self.leave_own_block_at_the_fork();
         }
+        if !matches!(recovery, Recovery::Revert | Recovery::Halt(_)) && self.goes_back() {
+            return;
+        }
         match recovery {
-            Recovery::Start
-            | Recovery::Forget
-            | Recovery::Backup
-            | Recovery::Hook
-            | Recovery::Switch
-            | Recovery::Try
-                if self.goes_back() => {}
             Recovery::Start => self.start(now),
             Recovery::Forget => {
                 self.forget_the_stop();
@@ -139,154 +124,6 @@ impl Machine {
         }
     }
 
-    /// Starts what the record says: first the mark that it runs, and the count of attempts, durably.
-    /// A node that must not be started without the operator's order rests instead.
-    pub(super) fn start(&mut self, now: Instant) {
-        if self.goes_back() {
-            return;
-        }
-        if let Some(reason) = self.held()
-            && !self.at_once
-        {
-            self.warn("start_held", reason);
-            self.state = State::Resting { until: now + REMIND, then: Rested::Held };
-            return;
-        }
-        if let Some(until) = self.starts_not_before(&self.record) {
-            self.state = State::Resting { until, then: Rested::Gap };
-            return;
-        }
-        let record = self.about_to_run(self.record.clone());
-        self.save(record, AfterRecord::Spawn);
-    }
-
-    /// Until when a start with this record waits, if that is still to come.
-    pub(super) fn starts_not_before(&self, record: &Record) -> Option<Instant> {
-        let mode = self.mode(record);
-        let silent = self.silent_not_before().filter(|_| mode == Mode::Silent);
-        let accepted = self.accepted_not_before().filter(|_| mode != Mode::Dry);
-        silent.max(accepted).filter(|at| self.is_ahead(*at))
-    }
-
-    /// How long a start with this record waits, at least as long as `least`.
-    pub(super) fn wait_to_start(&self, now: Instant, record: &Record, least: Duration) -> Duration {
-        self.starts_not_before(record).map_or(least, |at| least.max(at.saturating_duration_since(now)))
-    }
-
-    /// The record of a node that is about to be executed.
-    pub(super) fn about_to_run(&self, mut record: Record) -> Record {
-        let mode = self.mode(&record);
-        record.silent = match mode {
-            Mode::Full => false,
-            Mode::Silent => true,
-            // It seals nothing, and decides nothing about the next one.
-            Mode::Dry => record.silent,
-        };
-        (record.node, record.before) = (NodeMark::Running, self.left);
-        record.launch += 1;
-        if let Some(attempt) = &mut record.upgrade {
-            attempt.attempt += 1;
-            if mode == Mode::Full && attempt.sealing == 0 && self.policy.validator {
-                attempt.sealing = record.launch;
-            }
-        }
-        record
-    }
-
-    /// The binary that is to run.
-    pub(super) fn version(&self) -> &Version {
-        match &self.record.upgrade {
-            Some(progress) if progress.phase == Phase::Trying => &progress.to,
-            _ => &self.record.current,
-        }
-    }
-
-    pub(super) fn spawn(&mut self) {
-        self.at_once = false;
-        let mode = self.recorded_mode();
-        self.state = State::Spawning { mode };
-        let launch = self.record.launch;
-        self.actions.push(Action::Spawn { version: self.version().clone(), mode, launch });
-    }
-
-    /// Whether all that the new binary has signed, if anything, is younger than the launch on record.
-    pub(super) fn is_first_to_sign(&self, mode: Mode) -> bool {
-        let launch = self.record.launch;
-        let is_first = |attempt: &Attempt| attempt.sealing == 0 || attempt.sealing == launch;
-        mode != Mode::Dry && self.record.upgrade.as_ref().is_some_and(is_first)
-    }
-
-    /// How the node takes part that the record says is running, or about to run.
-    pub(super) fn recorded_mode(&self) -> Mode {
-        match self.record.silent {
-            _ if self.is_untried(&self.record) => Mode::Dry,
-            true => Mode::Silent,
-            false => Mode::Full,
-        }
-    }
-
-    pub(super) fn spawned(&mut self, now: Instant, pid: u32) {
-        let State::Spawning { mode } = self.state else { return self.unexpected("spawned") };
-        let how = match mode {
-            Mode::Full => "",
-            Mode::Silent => " mode=silent",
-            Mode::Dry => " mode=dry",
-        };
-        let text = format!("pid={pid} version={}{how}", self.version().target);
-        self.tell(Level::Info, "node_started", text);
-        self.heads.forget_questions();
-        if self.is_first_to_sign(mode) {
-            self.switched = Some(now);
-        }
-        let mut node = Node::new(pid, mode, now, ChainCheck::of(&self.record));
-        let kept = self.departure.goal.take();
-        node.network.returning.goal =
-            kept.into_iter().chain(self.heads.block().cloned()).max_by_key(|b| b.height);
-        node.not_before = self.behind.then(|| now + self.record_again());
-        self.state = State::Running(node);
-    }
-
-    pub(super) fn spawn_failed(&mut self, now: Instant, failure: Failure) {
-        let State::Spawning { .. } = self.state else { return self.unexpected("spawn_failed") };
-        self.warn("node_not_started", failure.detail.clone());
-        let mut record = self.record.clone();
-        // Nothing was executed, so all is as the last node left it.
-        record.node = self.left;
-        let reason = format!("the new binary cannot be executed: {failure}");
-        match (&mut record.upgrade, failure.class) {
-            (Some(progress), Class::Environment | Class::Transient) => {
-                progress.attempt = progress.attempt.saturating_sub(1);
-                let never_ran = progress.attempt == 0;
-                self.restarts.fail(None, now);
-                let failures = self.restarts.failures();
-                if never_ran && failures >= SPAWNS && !self.is_fork_reached(now) {
-                    self.record = record;
-                    return self.revert_for_now(format!("the new binary cannot be executed: {failure}"));
-                }
-                self.save(record, AfterRecord::Start(Some(now + backoff(failures, self.seed))));
-            }
-            (Some(progress), _) if progress.attempt <= 1 => {
-                progress.attempt = 0;
-                self.record = record;
-                self.revert_unless_at_fork(now, reason);
-            }
-            (Some(_), _) => {
-                self.record = record;
-                self.attempt_failed(now, reason, None);
-            }
-            // No fault of the node: it is tried again for as long as that lasts.
-            (None, Class::Environment | Class::Transient) if self.policy.restart_on_failure => {
-                self.restarts.fail(None, now);
-                let failures = self.restarts.failures();
-                let wait = self.wait_to_start(now, &record, backoff(failures, self.seed));
-                let last = failure.detail;
-                self.warn("restarting", format!("failures={failures} in={wait:.1?} last={last:?}"));
-                self.save(record, AfterRecord::Start(Some(now + wait)));
-            }
-            (None, _) => self.try_again(now, record, None, failure.detail),
-        }
-    }
-
     pub(super) fn exited(&mut self, now: Instant, ending: Ending) {
         match &self.state {
             State::Running(node) | State::Inspecting { node: Some(node), .. } => {
@@ -301,7 +138,7 @@ impl Machine {
                 let unsigned = self.is_proven_unsigned(node, *asked);
                 let (why, ran) = (why.clone(), Ran { unsigned, ..Ran::of(node, now) });
                 let text = format!("status=\"{}\" after={:.0?}", ending.status, now.duration_since(*asked));
-                self.tell(Level::Info, "node_stopped", text);
+                self.log(Level::Info, "node_stopped", text);
                 self.clear(now, Cleared::Down { why, ending, ran });
             }
             State::Born
@@ -349,38 +186,39 @@ impl Machine {
         self.keep_head();
         let mut record = self.record.clone();
         record.node = self.mark(&why, &ending, &ran);
-        let graceful = record.node != NodeMark::StoppedUnclean;
-        if !graceful && self.left != NodeMark::StoppedUnclean {
+        if record.node == NodeMark::StoppedUnclean && self.left != NodeMark::StoppedUnclean {
             self.warn("unclean_stop", format!("status=\"{}\" the head may have gone back", ending.status));
         }
         self.left = record.node;
-        self.note_departure(&why, &ending, &ran, graceful);
+        self.note_departure(&why, &ending, &ran);
+        if self.wish == Wish::Stop {
+            self.after_the_stop_for_an_upgrade(now, &mut record, &why);
+            let reason = "asked to stop".to_owned();
+            return self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
+        }
+        let may_go_back = !matches!(why, Why::Halt(_) | Why::Refuse(_));
+        if !may_go_back || !self.goes_back_from(&mut record) {
+            self.go_on_after(now, why, record, ending, ran);
+        }
+    }
+
+    /// The step after a node has ended for this reason, with `record` yet to be written.
+    fn go_on_after(&mut self, now: Instant, why: Why, mut record: Record, ending: Ending, ran: Ran) {
         match why {
-            _ if self.wish == Wish::Stop => {
-                self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
-                let reason = "asked to stop".to_owned();
-                self.save(record, AfterRecord::End { exit: Exit::Ok, node: None, reason });
-            }
-            _ if !matches!(why, Why::Halt(_) | Why::Refuse(_)) && self.goes_back_from(&mut record) => {}
             Why::Stop => self.save(record, AfterRecord::Start(None)),
-            Why::Back => {
-                // It is refused by now, which is no failure of the binary.
-                record.upgrade.iter_mut().for_each(|attempt| attempt.forgiven += 1);
-                self.save(record, AfterRecord::Start(None));
-            }
             Why::Restart => {
                 (self.wish, self.at_once) = (Wish::Run, true);
                 self.save(record, AfterRecord::Start(None));
             }
-            Why::Stuck => {
-                self.unstuck += 1;
-                // That it finds no peers proves nothing against a new binary.
+            // An order to go back that is refused by now, and peers that are not found, prove nothing against a new binary.
+            Why::Back | Why::Stuck => {
+                self.unstuck += u32::from(why == Why::Stuck);
                 record.upgrade.iter_mut().for_each(|attempt| attempt.forgiven += 1);
                 self.save(record, AfterRecord::Start(None));
             }
             Why::Upgrade => {
                 self.leave_own_block_at_the_fork();
-                self.after_the_stop_for_an_upgrade(now, &mut record, &why, graceful);
+                self.after_the_stop_for_an_upgrade(now, &mut record, &why);
                 self.go_on_with(record);
             }
             Why::Abort => {
@@ -415,11 +253,12 @@ impl Machine {
     }
 
     /// Notes how the last node has left the network. One that left the data alone changes nothing.
-    fn note_departure(&mut self, why: &Why, ending: &Ending, ran: &Ran, graceful: bool) {
+    fn note_departure(&mut self, why: &Why, ending: &Ending, ran: &Ran) {
         if !self.left_data_alone(ending, ran) {
             self.departure.at = Some(ran.ended);
             // Where its head is not that of the record, the distance from there is not known.
-            let in_order = graceful && *why != Why::Crash && ran.head.as_ref() == self.heads.block();
+            let graceful = self.left != NodeMark::StoppedUnclean && *why != Why::Crash;
+            let in_order = graceful && ran.head.as_ref() == self.heads.block();
             self.departure.in_turn &= in_order;
             self.departure.at_fork &= in_order;
             self.departure.unsigned = ran.unsigned;
@@ -437,12 +276,11 @@ impl Machine {
             let reason = format!("the new binary ended: {}{last}", ending.status);
             self.record = record;
             if ran.mode == Mode::Dry && ending.environment.is_none() {
-                let killed = ending.status == Status::Signal(SIGKILL);
-                return self.failed_dry(now, reason, killed);
+                return self.failed_dry(now, reason, ending.status);
             }
             return self.attempt_failed(now, reason, ending.environment);
         }
-        // Not a failure of the node, whatever the policy for failures: the next binary's turn has come.
+        // No failure of the node: the next binary's turn has come.
         if self.due_while_down().is_some() || self.held().is_some() {
             self.restarts.fail(Some(ran.since), now);
             return self.save(record, AfterRecord::Start(Some(now)));
@@ -478,8 +316,8 @@ impl Machine {
         self.keep_head();
     }
 
-    /// The effect of a stop, by whatever order, on the upgrade in the record.
-    fn after_the_stop_for_an_upgrade(&self, now: Instant, record: &mut Record, why: &Why, graceful: bool) {
+    /// The effect of a stop on the upgrade in the record.
+    fn after_the_stop_for_an_upgrade(&self, now: Instant, record: &mut Record, why: &Why) {
         let Some(progress) = &mut record.upgrade else { return };
         match (progress.phase, why) {
             (Phase::Stopping, Why::Abort) if !self.fork_reached(progress, now) => {
@@ -487,7 +325,7 @@ impl Machine {
             }
             (Phase::Stopping, _) => {
                 progress.phase = Phase::Stopped;
-                progress.unclean = !graceful;
+                progress.unclean = record.node == NodeMark::StoppedUnclean;
             }
             // The operator's stop is not the new binary's failure.
             (Phase::Trying, Why::Stop | Why::Dry) => progress.forgiven += 1,
@@ -496,7 +334,13 @@ impl Machine {
     }
 
     /// The restart policy: again after a backoff, or the end.
-    fn try_again(&mut self, now: Instant, record: Record, ran: Option<(Instant, Status)>, what: String) {
+    pub(super) fn try_again(
+        &mut self,
+        now: Instant,
+        record: Record,
+        ran: Option<(Instant, Status)>,
+        what: String,
+    ) {
         let (since, status) = ran.unzip();
         self.restarts.fail(since, now);
         let failures = self.restarts.failures();
@@ -508,11 +352,9 @@ impl Machine {
             let reason = format!("the node failed {failures} times in a row, last: {what}");
             let news = Notice::to_history(Level::Error, "halted", reason.clone());
             let then = AfterRecord::End { exit: Exit::Halted, node: None, reason };
-            return self.save_and_tell(record, then, Some(news));
+            return self.save_with_news(record, then, Some(news));
         }
-        let wait = self.wait_to_start(now, &record, backoff(failures, self.seed));
-        self.warn("restarting", format!("failures={failures} in={wait:.1?} last={what:?}"));
-        self.save(record, AfterRecord::Start(Some(now + wait)));
+        self.start_later(now, record, &what);
     }
 
     pub(super) fn drive_resting(&mut self, now: Instant) {
@@ -534,7 +376,7 @@ impl Machine {
                 None if then == Rested::Held && self.held().is_none() => self.clear(now, Cleared::Start),
                 None => {}
             },
-            Rested::Record(record, then, news) if time => self.save_and_tell(*record, then, news),
+            Rested::Record(record, then, news) if time => self.save_with_news(*record, then, news),
             // The stop could not be recorded beside the backup that has failed.
             Rested::GoOn if time && self.unwritten > 0 => {
                 self.save(self.record.clone(), AfterRecord::Upgrade)
@@ -546,54 +388,6 @@ impl Machine {
             Rested::LinkBack if time => self.link_back(),
             Rested::Record(..) | Rested::GoOn | Rested::LinkBack => {}
         }
-    }
-
-    /// Why what `current` points at must not be started now, if so, unless the operator says so.
-    ///
-    /// An old binary that is started at the fork freezes there, and a validator may propose a block of its own.
-    pub(super) fn held(&self) -> Option<String> {
-        if self.record.upgrade.is_some() {
-            return None;
-        }
-        if let Some(upgrade) = self.triggered() {
-            if upgrade.on_hold {
-                let name = &upgrade.name;
-                return Some(format!("the old binary stops for {name}, which is on hold: {RELEASE} {name}"));
-            }
-            match self.prepared.get(&upgrade.name) {
-                None | Some(Preparation::Working { .. }) => {
-                    return Some(format!("the binary of {} is not ready yet", upgrade.name));
-                }
-                Some(Preparation::Failed { .. }) if self.is_put_off(&upgrade.name) => {
-                    return Some(format!(
-                        "upgrade {} is put off, and the old binary stops for it",
-                        upgrade.name
-                    ));
-                }
-                Some(Preparation::Failed { .. } | Preparation::Ready(_)) => {}
-            }
-        }
-        let applied = self.record.ended.iter().filter(|e| e.outcome == Outcome::Applied);
-        let applied = applied.map(|e| e.height).max();
-        // The binary that has followed the chain beyond a planned fork does not lack it.
-        let head = self.heads.height()?;
-        let binary = self.heads.record().and_then(|record| record.binary);
-        let is_beyond = |fork: u64| head > fork && binary == Some(self.record.current.sha256);
-        let planned =
-            self.open().map(|u| (&u.name, u.height, u.fork_height.filter(|fork| !is_beyond(*fork))));
-        // A fork of an upgrade that failed counts once the chain has shown that the old binary cannot follow it.
-        let ended = self.record.ended.iter().filter(|e| e.outcome != Outcome::Applied && e.cannot_follow);
-        let ended = ended.map(|e| (&e.name, e.height, e.fork_height));
-        let (name, _, fork) = planned.chain(ended).find(|(_, height, fork)| {
-            applied.is_none_or(|applied| *height > applied)
-                && fork.is_some_and(|fork| head.saturating_add(1) >= fork)
-        })?;
-        let fork = fork.unwrap_or_default();
-        Some(format!(
-            "the chain was at {head} and needs {name} from its fork at {fork} on; \
-             to start {} all the same: wemixvisor restart",
-            self.record.current.target
-        ))
     }
 
     pub(super) fn drive_clearing(&mut self, now: Instant) {
@@ -608,11 +402,11 @@ impl Machine {
             match &self.outgoing {
                 None => self.warn(
                     "locks_still_held",
-                    "something of the previous node is still alive; no node is started".to_owned(),
+                    "something of the previous node is still alive; no node is started",
                 ),
                 Some(_) => {
                     let text = "the disk does not take the last record; no node is started before it has";
-                    self.warn("journal_hangs", text.to_owned());
+                    self.warn("journal_hangs", text);
                 }
             }
         }
@@ -629,11 +423,7 @@ impl Machine {
                     *killed = true;
                     *reminded = now;
                     self.actions.push(Action::Kill);
-                    self.tell_history(
-                        Level::Error,
-                        "killing",
-                        format!("the node did not stop within {waited:.0?}"),
-                    );
+                    self.note(Level::Error, "killing", format!("the node did not stop within {waited:.0?}"));
                     return;
                 }
                 (StopTimeout::Abort, Why::Upgrade) => {

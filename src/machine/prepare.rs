@@ -10,6 +10,7 @@ use super::rollback::lacks;
 use super::state::{Preparation, State, Wish, Worker};
 use super::{Machine, Upgrade};
 use crate::name::Name;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The number of the next upgrades that are tried again until their binaries are ready.
@@ -33,7 +34,7 @@ impl Machine {
             if failures == 0 {
                 let text =
                     format!("name={} height={} from=\"{}\"", upgrade.name, upgrade.height, upgrade.origin);
-                self.tell(Level::Info, "upgrade_known", text);
+                self.log(Level::Info, "upgrade_known", text);
             }
             self.prepared.insert(upgrade.name.clone(), Preparation::Working { failures });
             self.worker = Worker::Busy;
@@ -53,9 +54,9 @@ impl Machine {
         if close.is_some() {
             return close;
         }
-        let known = |u: &Upgrade| self.prepared.contains_key(&u.name) || self.is_under_way(&u.name);
+        let known = |u: &Arc<Upgrade>| self.prepared.contains_key(&u.name) || self.is_under_way(&u.name);
         self.tried += self.schedule.iter().skip(self.tried).take_while(|u| known(u)).count();
-        self.schedule.get(self.tried).cloned()
+        self.schedule.get(self.tried).map(|u| Upgrade::clone(u))
     }
 
     /// The upgrades that are wanted now or next. The binaries of all others are tried once, as soon as they are known,
@@ -75,15 +76,22 @@ impl Machine {
         self.close().filter_map(retry_at).min()
     }
 
-    /// Never between stop and start of an upgrade: whatever can be done before or after is not done there.
+    /// Never between stop and start of an upgrade: there is time before and after.
     fn may_prepare(&self) -> bool {
         self.wish == Wish::Run
-            && matches!(self.state, State::Running(_) | State::Resting { .. })
-            && !self.down_for_upgrade()
+            && match self.state {
+                State::Running(_) => true,
+                State::Resting { .. } => self.record.upgrade.is_none(),
+                _ => false,
+            }
     }
 
-    fn down_for_upgrade(&self) -> bool {
-        self.record.upgrade.is_some() && !matches!(self.state, State::Running(_))
+    /// The binary of an upgrade, where it can be switched to.
+    pub(super) fn ready(&self, name: &Name) -> Option<&Ready> {
+        match self.prepared.get(name)? {
+            Preparation::Ready(ready) => Some(ready),
+            Preparation::Working { .. } | Preparation::Failed { .. } => None,
+        }
     }
 
     pub(super) fn prepared(&mut self, now: Instant, name: Name, result: Result<Ready, Failure>) {
@@ -93,12 +101,12 @@ impl Machine {
         match result {
             Ok(ready) => {
                 let text = format!("name={name} sha256={}", ready.version.sha256.hex());
-                self.tell(Level::Info, "upgrade_ready", text);
+                self.log(Level::Info, "upgrade_ready", text);
                 let unfit = self.open().find(|u| u.name == name).and_then(|u| self.unfit(u, &ready));
                 if let Some(why) = unfit {
-                    self.tell_history(Level::Error, "upgrade_unfit", format!("name={name} {why}"));
+                    self.note(Level::Error, "upgrade_unfit", format!("name={name} {why}"));
                 }
-                self.prepared.insert(name, Preparation::Ready(ready));
+                self.prepared.insert(name, Preparation::Ready(Box::new(ready)));
             }
             Err(failure) if failure.class == Class::Cancelled => {
                 self.forget(&name);
@@ -117,8 +125,8 @@ impl Machine {
         }
     }
 
-    /// Why a binary that can be switched to must not be: it is the one that runs, an earlier one that lacks a fork, or one
-    /// whose rehearsal has failed. Binaries are compared by digest, since one file may be staged under many names.
+    /// Why a binary that is ready must not be switched to: it runs already, it is an earlier one that lacks a fork, or its
+    /// rehearsal has failed. Binaries are compared by digest, since one file may be staged under many names.
     pub(super) fn unfit(&self, upgrade: &Upgrade, ready: &Ready) -> Option<String> {
         let sha256 = &ready.version.sha256;
         let current = &self.record.current;
@@ -133,7 +141,7 @@ impl Machine {
         Some(format!("its rehearsal has failed: {why}"))
     }
 
-    /// Drops what is known of an upgrade's binary, and ends the work on it; what comes of that is ignored.
+    /// Forgets an upgrade's binary, and ends the work on it, whose outcome is ignored.
     pub(super) fn forget(&mut self, name: &Name) {
         self.tried = 0;
         self.unheld.remove(name);

@@ -1,30 +1,31 @@
-//! Probation: what a new binary has to show before the upgrade counts as applied.
+//! Probation: the conditions under which the upgrade to a new binary counts as applied.
 
 use super::chain_check::Objection;
 use super::event::OwnMark;
 use super::network::Mute;
 use super::record::Attempt;
-use super::rollback::{Traces, Verdict, decide};
+use super::rollback::{Traces, WayOn, decide};
 use super::state::{Next, Node, Why};
+use super::upgrade::is_at_fork;
 use super::validator::is_in_set;
 use super::{Machine, USUAL_PERIOD};
 use std::time::{Duration, Instant};
 
 /// Blocks beyond the estimated head that a node may have reached unseen.
 const UNSEEN: u64 = 2;
-/// Blocks that a validator at a fresh head may follow without a seal before it is told to seal.
+/// Blocks that a validator at a fresh head may follow without a seal before it is ordered to seal.
 const MUTE: u64 = 40;
 /// Blocks after that before it has failed.
 const MUTE_AFTER: u64 = 20;
-/// Clock skew tolerated when a block is said to be older than the new binary.
+/// Clock skew tolerated when a block counts as older than the new binary.
 const CLOCKS: Duration = Duration::from_secs(2);
 
 /// The verdict of the facts on the new binary.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Judgement {
     /// It has proved itself.
     Good(String),
-    /// It has signed; that has to be durable before anything else.
+    /// It has signed; that must be durable before anything else.
     Signed,
     /// It has sealed nothing since this block, though it could have.
     Mute { since: u64 },
@@ -32,10 +33,8 @@ pub(super) enum Judgement {
     NotYet,
     /// It should have proved itself by now, but stopping it would not help.
     Overdue(String),
-    /// It should have proved itself by now; stop it, and perhaps start it again.
-    Bad(String),
-    /// It has failed, and would fail again.
-    Failed(String),
+    /// It should have proved itself by now, or has failed for good: stop it.
+    Stop(Why),
 }
 
 impl Machine {
@@ -47,16 +46,16 @@ impl Machine {
             let lives = format!("lived={lived:.0?}");
             return if long_enough { Judgement::Good(lives) } else { Judgement::NotYet };
         }
-        let Some((told, first)) = node.first_head else {
+        let Some((heard, first)) = node.first_head else {
             if lived < self.policy.start_timeout {
                 return Judgement::NotYet;
             }
-            return Judgement::Bad(format!("no head was told within {lived:.0?}"));
+            return Judgement::Stop(Why::Unproven(format!("no head was reported within {lived:.0?}")));
         };
         if let Some(signed) = self.look_for_signatures(now, node, &attempt) {
             return signed;
         }
-        // A head that does not count proves nothing, and one that no survey has seen says nothing of our seals.
+        // A head that does not count proves nothing, and a head that no survey has seen shows none of our seals.
         let counted = self.heads.height().unwrap_or(0);
         let seen = node.network.survey.as_ref().filter(|_| self.policy.validator);
         let seen = seen.map_or(counted, |survey| survey.sample.head.min(counted));
@@ -65,11 +64,11 @@ impl Machine {
         let first = node.followed_from.unwrap_or(counted).max(goal).min(counted);
         let objection = self.objection(node, first);
         if let Some(Objection::Wrong(why)) = objection {
-            return Judgement::Failed(why);
+            return Judgement::Stop(Why::Failed(why));
         }
         let blocks = top.saturating_sub(first);
-        let said = self.client_version(node).map(|said| format!(" client={said}")).unwrap_or_default();
-        let report = format!("blocks={blocks} lived={lived:.0?} head={top}{said}");
+        let client = self.client_version(node).map(|name| format!(" client={name}")).unwrap_or_default();
+        let report = format!("blocks={blocks} lived={lived:.0?} head={top}{client}");
         if long_enough && blocks >= self.policy.probation_blocks && objection.is_none() {
             return Judgement::Good(report);
         }
@@ -81,12 +80,16 @@ impl Machine {
         {
             return Judgement::Overdue(format!("{report} {why}"));
         }
-        let still = now.duration_since(node.rose.map_or(told, |(at, _)| at));
+        let still = now.duration_since(node.rose.map_or(heard, |(at, _)| at));
         if still < self.patience(node) {
             return Judgement::NotYet;
         }
         let reason = format!("the head has stood at {top} for {still:.0?}");
-        if self.way_back_is_open(&attempt, now) { Judgement::Bad(reason) } else { Judgement::Overdue(reason) }
+        if matches!(decide(&attempt, self.traces(now)), WayOn::Halt(_)) {
+            Judgement::Overdue(reason)
+        } else {
+            Judgement::Stop(Why::Unproven(reason))
+        }
     }
 
     /// Whether the headers since the stop show a signature of the new binary, or prove that there is none.
@@ -106,7 +109,7 @@ impl Machine {
             return Some(Judgement::Signed);
         }
         let fresh = node.head_age(now) <= survey.sample.period * 3;
-        // One survey sees the last blocks only; what the ones before have proven stays proven.
+        // One survey sees the last blocks only; what earlier ones have proven stays proven.
         let proven = self.departure.unsigned_to.unwrap_or(0).max(stopped_at);
         let whole = survey.oldest <= proven.saturating_add(1);
         let unsigned = newest.is_none_or(|age| age > since + CLOCKS);
@@ -132,15 +135,16 @@ impl Machine {
         mute.note(head, mark);
         match mute {
             Mute { ordered: false, blocks, .. } if *blocks >= MUTE => Some(Judgement::Mute { since: mark }),
-            Mute { ordered: true, blocks, .. } if *blocks >= MUTE_AFTER => Some(Judgement::Failed(format!(
-                "it has sealed nothing since block {mark}, though it was told to"
-            ))),
+            Mute { ordered: true, blocks, .. } if *blocks >= MUTE_AFTER => {
+                let why = format!("it has sealed nothing since block {mark}, though it was ordered to");
+                Some(Judgement::Stop(Why::Failed(why)))
+            }
             Mute { .. } => None,
         }
     }
 
     /// A binary that does not know of the fork it is needed for may be the wrong one, or have the fork built in
-    /// elsewhere: people are told, and nothing follows.
+    /// elsewhere: that is only logged.
     pub(super) fn report_unknown_fork(&mut self, node: &mut Node) {
         let fork = self.record.upgrade.as_ref().and_then(|p| p.fork_height);
         let known = node.network.survey.as_ref().and_then(|survey| survey.forks.as_ref());
@@ -155,7 +159,7 @@ impl Machine {
         }
     }
 
-    /// A new binary is tried without peers: it has to answer, and to have the chain that the old one had.
+    /// A new binary is tried without peers: it must answer, and have the chain that the old one had.
     pub(super) fn try_dry(&mut self, now: Instant, node: &mut Node) -> Next {
         let lived = now.duration_since(node.since);
         let early = lived < self.policy.start_timeout;
@@ -164,7 +168,7 @@ impl Machine {
                 return Next::Stay;
             }
             return Next::Stop(Why::Failed(format!(
-                "tried without peers, it told no head within {lived:.0?}"
+                "tried without peers, it reported no head within {lived:.0?}"
             )));
         }
         self.ask_chain_check(now, node);
@@ -177,7 +181,7 @@ impl Machine {
         }
     }
 
-    /// When a running node may have to be judged anew though nothing was heard of it.
+    /// When a running node must be judged anew though no event has come.
     pub(super) fn running_deadline(&self, node: &Node) -> Option<(Instant, &'static str)> {
         let now = self.now?;
         let second = self.heads.asks_again_at(self.rate()).map(|at| (at, "second head"));
@@ -186,9 +190,9 @@ impl Machine {
         let identity = identity.map(|at| (at + self.policy.poll_interval, "identify"));
         let consider = node.not_before.map(|at| (at, "consider again"));
         let restart = node.restart_since.map(|at| (at + self.period() * 12, "restart"));
-        let (lived, told) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
+        let (lived, heard) = self.record.upgrade.is_some().then(|| self.probation_deadlines(node)).unzip();
         let (check, network) = (self.chain_check_deadline(node), self.network_deadline(now, node));
-        [second, identity, consider, restart, lived, told, check, network]
+        [second, identity, consider, restart, lived, heard, check, network]
             .into_iter()
             .flatten()
             .filter(|(at, _)| self.is_ahead(*at))
@@ -196,21 +200,17 @@ impl Machine {
     }
 
     fn probation_deadlines(&self, node: &Node) -> ((Instant, &'static str), (Instant, &'static str)) {
-        let told = match node.first_head {
+        let heard = match node.first_head {
             None => (node.since + self.policy.start_timeout, "start timeout"),
-            Some((told, _)) => (node.rose.map_or(told, |(at, _)| at) + self.patience(node), "patience"),
+            Some((heard, _)) => (node.rose.map_or(heard, |(at, _)| at) + self.patience(node), "patience"),
         };
-        ((node.since + self.policy.probation_time, "probation"), told)
+        ((node.since + self.policy.probation_time, "probation"), heard)
     }
 
     /// How long the head may stand still: longer after a longer outage, as there is more to catch up.
     fn patience(&self, node: &Node) -> Duration {
         let outage = self.stopped.map_or(Duration::ZERO, |at| node.since.saturating_duration_since(at));
         self.policy.start_timeout.max(outage * 2)
-    }
-
-    fn way_back_is_open(&self, attempt: &Attempt, now: Instant) -> bool {
-        !matches!(decide(attempt, self.traces(now)), Verdict::Halt(_))
     }
 
     /// The traces that the new binary may have left, by the most careful reading of what is known.
@@ -247,12 +247,10 @@ impl Machine {
         node.network.unsigned_at.is_some_and(|proven| at.saturating_duration_since(proven) <= recent)
     }
 
-    /// Whether the chain has come to the fork, as far as can be told, so that the old binary is of no use.
+    /// Whether the chain has come to the fork, by the most careful estimate, so that the old binary is of no use.
     pub(super) fn fork_reached(&self, attempt: &Attempt, now: Instant) -> bool {
-        let estimate = self.estimate(attempt, now);
-        let estimated =
-            attempt.fork_height.zip(estimate).is_some_and(|(fork, head)| head.saturating_add(1) >= fork);
-        attempt.past_fork() || estimated
+        let estimate = self.estimate(attempt, now).zip(attempt.fork_height);
+        attempt.past_fork() || estimate.is_some_and(|(head, fork)| is_at_fork(head, fork))
     }
 
     /// The network's head by now, estimated high: it went on when the node was stopped. None if

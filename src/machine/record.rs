@@ -4,7 +4,7 @@
 //! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
 use super::order::Validator;
-use super::upgrade::Upgrade;
+use super::upgrade::{Upgrade, is_at_fork};
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How many characters are kept of why an upgrade ended: the journal is not a log.
 const DETAIL: usize = 500;
 
-/// How many of the last upgrades are remembered with their versions: what is older is no way back.
+/// How many of the last upgrades are remembered with their versions: older ones are no way back.
 pub(super) const SWITCHES: usize = 16;
 
 /// A directory that `current` may point at.
@@ -49,6 +49,13 @@ pub enum NodeMark {
     StoppedClean,
     /// It was killed or crashed: its head may have gone back.
     StoppedUnclean,
+}
+
+impl NodeMark {
+    /// The same where no node runs: an end that was not seen counts as unclean.
+    pub(super) fn with_nothing_running(self) -> NodeMark {
+        if self == NodeMark::Running { NodeMark::StoppedUnclean } else { self }
+    }
 }
 
 /// A block as remembered: height and hash.
@@ -115,7 +122,7 @@ pub struct Attempt {
     /// Whether SIGTERM was sent to the old node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asked: bool,
-    /// Whether the operator has ordered it for now, whatever its height.
+    /// Whether the operator has ordered it for now, at any height.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
     /// Whether a block carries a seal or a proposal of the new binary.
@@ -243,7 +250,7 @@ pub struct Record {
     /// Whether the node must not seal until it is past everything that was final before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub silent: bool,
-    /// Why the operator has to decide before anything is started again.
+    /// Why the operator must decide before anything is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
     /// The operator's order to go back, until the way back begins.
@@ -336,7 +343,7 @@ impl Attempt {
     #[must_use]
     pub fn past_fork(&self) -> bool {
         let stopped_at = self.stopped_at.as_ref().map(|b| b.height);
-        matches!((self.fork_height, stopped_at), (Some(fork), Some(head)) if head.saturating_add(1) >= fork)
+        stopped_at.zip(self.fork_height).is_some_and(|(head, fork)| is_at_fork(head, fork))
     }
 
     /// Begins anew with this binary, and with all attempts.
@@ -346,7 +353,8 @@ impl Attempt {
         self.begin_anew();
     }
 
-    /// Begins anew, with all attempts. One on its way back goes on with that, over its backup where the new binary has run.
+    /// Begins anew, with all attempts. An upgrade on its way back goes on with that, over its backup where the new binary
+    /// has run.
     pub fn begin_anew(&mut self) {
         if self.phase == Phase::Reverting {
             return;
@@ -375,26 +383,17 @@ impl Target {
     }
 }
 
+/// As in JSON.
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Phase::Stopping => "stopping",
-            Phase::Stopped => "stopped",
-            Phase::BackedUp => "backed-up",
-            Phase::Trying => "trying",
-            Phase::Reverting => "reverting",
-        })
+        self.serialize(f)
     }
 }
 
+/// As in JSON.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Outcome::Applied => "applied",
-            Outcome::Failed => "failed",
-            Outcome::RolledBack => "rolled-back",
-            Outcome::Aborted => "aborted",
-        })
+        self.serialize(f)
     }
 }
 

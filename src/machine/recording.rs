@@ -18,8 +18,8 @@
 //!
 //! Such a launch has a number beyond all that may be on disk, and its process writes it into its lock, so that a
 //! supervisor that comes after us knows what has run. A power cut takes that knowledge away. So a validator starts
-//! silent then; and where the durable record says that nothing of this home has ever signed, it does not sign before a
-//! record is written.
+//! silent then; and where by the durable record nothing of this home has ever signed, it does not sign before a record is
+//! written.
 
 use super::Machine;
 use super::event::{Action, Class, Failure, Job, Level, Notice};
@@ -52,11 +52,11 @@ impl Machine {
 
     /// Makes `record` durable with no node running, then goes on.
     pub(super) fn save(&mut self, record: Record, then: AfterRecord) {
-        self.save_and_tell(record, then, None);
+        self.save_with_news(record, then, None);
     }
 
     /// Makes `record` durable with no node running, reports the news, then goes on.
-    pub(super) fn save_and_tell(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
+    pub(super) fn save_with_news(&mut self, record: Record, then: AfterRecord, news: Option<Notice>) {
         self.actions.push(Action::Record(record.clone()));
         let old = Box::new(std::mem::replace(&mut self.record, record));
         self.state = State::Recording { then, old, news };
@@ -65,7 +65,7 @@ impl Machine {
     pub(super) fn recorded(&mut self, now: Instant) {
         if self.unwritten > 0 {
             let text = format!("the record is durable again, after {} failures", self.unwritten);
-            self.tell(Level::Info, "journal_written", text);
+            self.log(Level::Info, "journal_written", text);
         }
         (self.unwritten, self.behind) = (0, false);
         if let Some(sent) = self.outgoing.take() {
@@ -81,7 +81,7 @@ impl Machine {
         self.proceed(now, then, news);
     }
 
-    /// Does what follows a record that was written beside a node, whatever has become of that.
+    /// Takes the step after a record that was written beside a node, which may have ended meanwhile.
     fn sent(&mut self, now: Instant, Outgoing { record, then, news }: Outgoing) {
         let old = std::mem::replace(&mut self.record, record);
         if old.upgrade.is_some() && self.record.upgrade.is_none() {
@@ -119,8 +119,7 @@ impl Machine {
             }
             Some(node) => {
                 self.state = State::Running(node);
-                let text = "the journal was written too slowly: the moment has passed";
-                self.warn("stop_too_late", text.to_owned());
+                self.warn("stop_too_late", "the journal was written too slowly: the moment has passed");
             }
             // It has ended, or is being stopped for another reason.
             None => {}
@@ -136,7 +135,7 @@ impl Machine {
         }
     }
 
-    /// Does what follows a record.
+    /// Takes the step after a record.
     fn proceed(&mut self, now: Instant, then: AfterRecord, news: Option<Notice>) {
         self.actions.extend(news.map(Action::Tell));
         if let Some(progress) = &self.record.upgrade {
@@ -159,7 +158,7 @@ impl Machine {
     /// The old record stands.
     pub(super) fn record_failed(&mut self, now: Instant, failure: Failure) {
         self.unwritten = self.unwritten.saturating_add(1);
-        self.tell(Level::Error, "journal_not_written", failure.detail);
+        self.log(Level::Error, "journal_not_written", failure.detail);
         let again = now + self.record_again();
         if self.outgoing.take().is_some() {
             self.node_mut().into_iter().for_each(|node| node.not_before = Some(again));
@@ -170,23 +169,15 @@ impl Machine {
         };
         let (then, old, news) = (then.clone(), old.clone(), news.clone());
         let record = std::mem::replace(&mut self.record, *old);
-        match then {
-            AfterRecord::End { exit, node, reason } => {
-                self.actions.extend(news.map(Action::Tell));
-                self.end(exit, node, reason);
-            }
-            then @ (AfterRecord::Start(_)
-            | AfterRecord::Upgrade
-            | AfterRecord::Backup(_)
-            | AfterRecord::Link(_)
-            | AfterRecord::Spawn) => {
-                if self.unwritten >= TRIES && self.go_without(now, &record, &then, news.as_ref()) {
-                    return;
-                }
-                let then = Rested::Record(Box::new(record), then, news);
-                self.state = State::Resting { until: again, then };
-            }
+        if let AfterRecord::End { exit, node, reason } = then {
+            self.actions.extend(news.map(Action::Tell));
+            return self.end(exit, node, reason);
         }
+        if self.unwritten >= TRIES && self.go_without(now, &record, &then, news.as_ref()) {
+            return;
+        }
+        let then = Rested::Record(Box::new(record), then, news);
+        self.state = State::Resting { until: again, then };
     }
 
     /// The wait before a record is written again.
@@ -257,7 +248,7 @@ impl Machine {
         may_leave
     }
 
-    /// Why there is no backup: one that was cancelled may have been so for want of a record.
+    /// Why there is no backup: it may have been cancelled for want of a record.
     pub(super) fn cause_of_no_backup(&self, failure: Failure) -> Failure {
         match failure.class {
             Class::Cancelled if self.unwritten >= TRIES => {
@@ -285,7 +276,7 @@ impl Machine {
         self.record = record;
         self.behind = true;
         let text = "the node is started all the same; its record is written as soon as that is possible";
-        self.tell_history(Level::Error, "started_unrecorded", text.to_owned());
+        self.note(Level::Error, "started_unrecorded", text);
         self.spawn();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The same facts give the same outcome, so recovery may itself be killed at any point.
 
-use super::record::{Attempt, Phase, Record, Target, Version};
+use super::record::{Attempt, Phase, Record, Version};
 use std::fmt;
 
 /// The first thing to do.
@@ -82,12 +82,8 @@ fn mismatch(expected: &Version, link: &Version) -> Option<String> {
     }
     (expected.sha256 != link.sha256).then(|| {
         format!(
-            "the binary in {} is not the one that was installed ({} instead of {}); put it back, or run `wemixvisor init --import` to accept it",
-            what(&link.target), link.sha256, expected.sha256
+            "the binary in {}/bin is not the one that was installed ({} instead of {}); put it back, or run `wemixvisor init --import` to accept it",
+            link.target, link.sha256, expected.sha256
         )
     })
-}
-
-fn what(target: &Target) -> String {
-    format!("{target}/bin")
 }

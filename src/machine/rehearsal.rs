@@ -1,8 +1,8 @@
 //! Rehearsals that are held by themselves: when, what ends one early, and what a failed one holds up.
 //!
-//! A rehearsal is the least urgent work: it begins when the binaries of the next upgrades are ready and the node runs in
-//! peace, and it makes way for everything else, in the last minutes before an upgrade for its backup. An upgrade that comes due before the end of its rehearsal goes on without
-//! one; its binary is then tried without peers, as one that no rehearsal has proven.
+//! A rehearsal is the least urgent work: it begins when the binaries of the next upgrades are ready and the node runs
+//! undisturbed, and makes way for everything else, in the last minutes before an upgrade for its backup. An upgrade that
+//! comes due before the end of its rehearsal goes on without; its binary is then tried without peers first.
 
 use super::event::{Class, Failure, Job, Level, Mode};
 use super::prepare::CLOSE;
@@ -13,11 +13,11 @@ use super::{Machine, Upgrade};
 use crate::name::Name;
 use std::time::Instant;
 
-/// A rehearsal that cannot be held (too little space, no new blocks) is tried again after so many times the usual wait.
+/// A rehearsal that cannot be held (too little space, no new blocks) is tried again after this multiple of the usual wait.
 const PATIENCE: u32 = 10;
 
 impl Machine {
-    /// Begins the next rehearsal, or ends the one that is in the way of something.
+    /// Begins the next rehearsal, or ends one that is in the way.
     pub(super) fn rehearse(&mut self, now: Instant) {
         let due = self.due().map(|(upgrade, _)| upgrade.name);
         if !self.may_rehearse() || due.is_some() {
@@ -62,16 +62,16 @@ impl Machine {
                 match verdict {
                     Rehearsal::Failed(why) => {
                         let text = format!("name={name} the upgrade is held: {why}");
-                        self.tell_history(Level::Error, "rehearsal_failed", text);
+                        self.note(Level::Error, "rehearsal_failed", text);
                     }
                     Rehearsal::Passed => {
-                        self.tell_history(Level::Info, "rehearsal_passed", format!("name={name}"));
+                        self.note(Level::Info, "rehearsal_passed", format!("name={name}"));
                     }
                     Rehearsal::None => {}
                 }
             }
             Err(failure) if failure.class == Class::Cancelled => {
-                self.tell(Level::Info, "rehearsal_cancelled", format!("name={name}"));
+                self.log(Level::Info, "rehearsal_cancelled", format!("name={name}"));
             }
             Err(failure) => {
                 let failures = self.unheld.get(name).map_or(0, |(failures, _)| *failures).saturating_add(1);
@@ -84,8 +84,8 @@ impl Machine {
         }
     }
 
-    /// Why an upgrade whose binary is ready is held all the same: its rehearsal has failed, and the operator has not said
-    /// that it shall happen.
+    /// Why an upgrade whose binary is ready is held all the same: its rehearsal has failed, and the operator has not
+    /// overruled that.
     pub(super) fn held_by_rehearsal<'a>(&self, upgrade: &Upgrade, ready: &'a Ready) -> Option<&'a str> {
         match &ready.rehearsal {
             Rehearsal::Failed(why) if self.policy.rehearse && !self.is_forced(upgrade) => Some(why),
@@ -95,14 +95,11 @@ impl Machine {
 
     /// The next upgrades whose binaries are ready and were not rehearsed.
     fn unrehearsed(&self) -> impl Iterator<Item = &Upgrade> {
-        let is_new = |u: &&Upgrade| match self.prepared.get(&u.name) {
-            Some(Preparation::Ready(ready)) => ready.rehearsal == Rehearsal::None && !ready.accepted,
-            Some(Preparation::Working { .. } | Preparation::Failed { .. }) | None => false,
-        };
-        self.open().take(CLOSE).filter(is_new)
+        let is_new = |ready: &Ready| ready.rehearsal == Rehearsal::None && !ready.accepted;
+        self.open().take(CLOSE).filter(move |u| self.ready(&u.name).is_some_and(is_new))
     }
 
-    /// A rehearsal needs a node that runs in peace: its blocks are what the shadow executes.
+    /// A rehearsal needs a node that runs undisturbed: the shadow executes its blocks.
     fn may_rehearse(&self) -> bool {
         let runs = match &self.state {
             State::Running(node) => node.mode != Mode::Dry && node.first_head.is_some(),

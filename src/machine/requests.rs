@@ -2,8 +2,9 @@
 
 use super::Machine;
 use super::event::{Action, Ask, Level, Request};
-use super::node::RELEASE;
+use super::heads::Beyond;
 use super::record::Outcome;
+use super::starting::RELEASE;
 use super::state::{State, Wish};
 use super::upgrade::{Origin, Upgrade};
 use crate::exit::Exit;
@@ -46,7 +47,7 @@ impl Machine {
             Request::ResetHead => Ok(self.reset_head(now)),
             Request::Dump => {
                 let text = self.view().to_string();
-                self.tell(Level::Info, "state", text);
+                self.log(Level::Info, "state", text);
                 Ok("the log has it".to_owned())
             }
         };
@@ -71,7 +72,7 @@ impl Machine {
         let pid = self.goes_on_alone()?;
         // The node signs on, and nothing is heard of it.
         let signs = self.node().is_some_and(|node| self.may_sign(node));
-        if signs && self.heads.note_unheard(true) {
+        if signs && self.heads.note_beyond(Beyond::Unheard) {
             self.keep_head();
         }
         self.end(Exit::Ok, None, format!("detached; the node goes on as process {pid}"));

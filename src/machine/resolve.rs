@@ -37,12 +37,16 @@ pub enum Decision {
     /// Bind the home to the chain that its node is on next.
     Rebind,
     /// Put older data in place.
-    Restore {
-        /// Whether the operator overrules objections.
-        force: bool,
-        /// Whether the node must not seal until it is past everything that was final before.
-        silent: bool,
-    },
+    Restore(Restore),
+}
+
+/// How older data is put in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Restore {
+    /// Whether the operator overrules objections.
+    pub force: bool,
+    /// Whether the node must not seal until it is past everything that was final before.
+    pub silent: bool,
 }
 
 /// A decision that was made.
@@ -67,7 +71,7 @@ pub(super) fn refused(why: impl Into<String>, advice: Option<&'static str>) -> R
     Refused { why: why.into(), advice }
 }
 
-/// Makes a decision on the record. `highest` is the height of the head record, if there is one that can be read.
+/// Makes a decision on the record. `highest` is the height of the head record, if it can be read.
 ///
 /// # Errors
 /// If it does not apply, or may hurt.
@@ -75,7 +79,7 @@ pub fn resolve(record: Record, highest: Option<u64>, decision: Decision) -> Resu
     match decision {
         Decision::ForgetHead => Ok(forget_head(record, highest)),
         Decision::Rebind => rebind(record),
-        Decision::Restore { force, silent } => restore(record, force, silent),
+        Decision::Restore(how) => restore(record, how),
         Decision::Retry => end_halt(record, |record| {
             record.upgrade.iter_mut().for_each(Attempt::begin_anew);
             Ok((Vec::new(), after_retry(record)))
@@ -160,14 +164,14 @@ fn go_back(mut record: Record, order: &Back, known: &Known) -> Result<Resolved, 
 }
 
 fn forget_head(mut record: Record, highest: Option<u64>) -> Resolved {
-    // The witness of an upgrade is of the same chain, and would hold the node as well.
+    // The witness of an upgrade is of the same chain, and would hold the node too.
     let witness = record.upgrade.as_mut().and_then(|attempt| attempt.witness.take());
     let mut actions: Vec<Action> = witness.map(|_| Action::Record(record)).into_iter().collect();
     actions.push(Action::ForgetHead);
     Resolved { actions, said: forgotten(highest) }
 }
 
-/// Says which head record is forgotten.
+/// The report that a head record is forgotten.
 pub(super) fn forgotten(highest: Option<u64>) -> String {
     match highest {
         Some(height) => format!("the head record, block {height}, is forgotten"),
@@ -185,17 +189,17 @@ fn rebind(mut record: Record) -> Result<Resolved, Refused> {
 }
 
 /// Nothing but the silence is recorded: the node will report the head that it goes back to, and the head record stays.
-fn restore(mut record: Record, force: bool, silent: bool) -> Result<Resolved, Refused> {
+fn restore(mut record: Record, how: Restore) -> Result<Resolved, Refused> {
     if let Some(attempt) = record.upgrade.as_ref().filter(|_| record.halted.is_none()) {
         let why = format!("upgrade {} is under way, and has a backup of its own to go back to", attempt.name);
         return Err(refused(why, Some("let `wemixvisor run` bring it to its end first")));
     }
     let is_unclean = matches!(record.node, NodeMark::StoppedUnclean | NodeMark::Running);
-    if is_unclean && !force {
+    if is_unclean && !how.force {
         let why = "the node was killed or has crashed, so what it has signed last is not known";
         return Err(refused(why, Some("run it and stop it cleanly first; if you know better, add --force")));
     }
-    record.silent |= silent;
+    record.silent |= how.silent;
     Ok(Resolved { actions: vec![Action::Record(record)], said: "the data may be replaced".to_owned() })
 }
 
@@ -275,7 +279,8 @@ mod tests {
 
     #[test]
     fn older_data_is_put_in_place_only_where_all_is_known_and_keeps_a_validator_silent() {
-        let decide = |record: Record, force| resolve(record, None, Decision::Restore { force, silent: true });
+        let decide =
+            |record: Record, force| resolve(record, None, Decision::Restore(Restore { force, silent: true }));
         for node in [NodeMark::StoppedUnclean, NodeMark::Running] {
             let crashed = Record { node, ..record() };
             assert!(decide(crashed.clone(), false).unwrap_err().why.contains("crashed"));

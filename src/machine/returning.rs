@@ -26,7 +26,7 @@ pub(super) struct Returning {
     pub(super) quorum_since: Option<Instant>,
     /// Since when every survey has shown any peer.
     pub(super) peers_since: Option<Instant>,
-    /// Since when every survey has shown so many validators that no quorum is without all of them.
+    /// Since when every survey has shown enough validators that each quorum has one of them.
     pub(super) contact_since: Option<Instant>,
     /// Since when the node has followed the chain beyond everything that was final.
     pub(super) following_since: Option<Instant>,

@@ -1,17 +1,18 @@
 //! Whether an earlier binary may run again, and on which data: DESIGN section 6.
 //!
 //! [`decide`] is for an upgrade whose new binary did not prove itself. [`way_back`] is for the operator, at any time: in
-//! probation, after an upgrade was applied, after a halt. Both read the same table; the operator may also go where the new
-//! binary has signed, since whatever is started after a stop signs only where that is safe (`sealing`).
+//! probation, after an upgrade was applied, after a halt. Both read the same table; the operator may also go back where the
+//! new binary has signed, since every binary that is started after a stop signs only where that is safe (`sealing`).
 
 use super::record::{Attempt, Back, Ended, Outcome, Phase, Record, SWITCHES, Target, Version};
 use super::resolve::{Refused, refused};
+use super::upgrade::{Origin, Upgrade};
 use crate::digest::Digest;
 use crate::name::Name;
 
 /// The end of an upgrade whose new binary did not prove itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WayOn {
     /// Run the old binary on the data as it is.
     Old,
     /// Put this upgrade's own backup in place, then run the old binary.
@@ -38,6 +39,13 @@ pub struct Wanted {
     pub restore: bool,
     /// Whether the operator overrules objections.
     pub force: bool,
+}
+
+impl From<&Back> for Wanted {
+    /// The wish that an order has come of.
+    fn from(order: &Back) -> Wanted {
+        Wanted { to: Some(order.to.clone()), restore: order.backup.is_some(), force: order.force }
+    }
 }
 
 /// Facts that are not in the record.
@@ -67,7 +75,7 @@ pub struct WayBack {
 }
 
 /// An upgrade that has led from one version to the next.
-struct Step<'a> {
+struct PastStep<'a> {
     name: &'a Name,
     fork_height: Option<u64>,
     from: Option<&'a Version>,
@@ -92,20 +100,20 @@ pub(super) fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static s
 
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
 #[must_use]
-pub(super) fn decide(progress: &Attempt, traces: Traces) -> Verdict {
+pub(super) fn decide(progress: &Attempt, traces: Traces) -> WayOn {
     if let Some(why) = at_a_fork(progress.fork_height, traces.highest) {
-        return Verdict::Halt(why);
+        return WayOn::Halt(why);
     }
     if traces.signed {
-        return Verdict::Halt("the new binary may have signed blocks, so the old one must not run");
+        return WayOn::Halt("the new binary may have signed blocks, so the old one must not run");
     }
     if progress.unclean {
-        return Verdict::Halt(UNCLEAN);
+        return WayOn::Halt(UNCLEAN);
     }
     match (progress.data_compat, &progress.backup) {
-        (true, _) => Verdict::Old,
-        (false, Some(_)) => Verdict::RestoreThenOld,
-        (false, None) => Verdict::Halt(NO_BACKUP),
+        (true, _) => WayOn::Old,
+        (false, Some(_)) => WayOn::RestoreThenOld,
+        (false, None) => WayOn::Halt(NO_BACKUP),
     }
 }
 
@@ -147,7 +155,7 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
         let what = format!("{} has not run here before {}, so it is no way back", to.target, leaves.target);
         refused(what, Some("plan it as an upgrade: `wemixvisor upgrade schedule` or `upgrade now`"))
     })?;
-    let (backup, lacks_backup) = data(undone, wanted.restore, known)?;
+    let (backup, lacks_backup) = data(undone, wanted, known)?;
     let mut forks = undone.iter().filter_map(|step| step.fork_height);
     // At the last block before a fork the old binary cannot follow the next one.
     let next = known.highest.map(|highest| highest.saturating_add(1));
@@ -171,9 +179,9 @@ pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBa
 }
 
 /// The upgrades that have led to the version that runs now, or runs next, oldest first.
-fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> {
+fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<PastStep<'a>> {
     let applied = ended.iter().filter(|ended| ended.outcome == Outcome::Applied);
-    let applied = applied.map(|ended| Step {
+    let applied = applied.map(|ended| PastStep {
         name: &ended.name,
         fork_height: ended.fork_height,
         from: ended.switch.as_ref().map(|switch| &switch.from),
@@ -182,7 +190,7 @@ fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> 
         data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.as_ref()),
     });
-    let under_way = attempt.into_iter().map(|attempt| Step {
+    let under_way = attempt.into_iter().map(|attempt| PastStep {
         name: &attempt.name,
         fork_height: attempt.fork_height,
         from: Some(&attempt.from),
@@ -194,8 +202,8 @@ fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<Step<'a>> 
     applied.chain(under_way).collect()
 }
 
-/// The version before the one that `leaves` names.
-fn previous<'a>(steps: &[Step<'a>], leaves: &Version) -> Option<&'a Version> {
+/// The version before `leaves`.
+fn previous<'a>(steps: &[PastStep<'a>], leaves: &Version) -> Option<&'a Version> {
     steps.last().filter(|step| step.to == Some(leaves)).and_then(|step| step.from)
 }
 
@@ -203,11 +211,11 @@ fn no_earlier_version() -> Refused {
     refused("no earlier version is on record", Some("name the one to go back to: --to NAME"))
 }
 
-/// The upgrades since the binary of `to` was the one that runs, by its digest, whatever its name; None where it never was.
-fn undone<'a, 'b>(steps: &'b [Step<'a>], to: &Version) -> Option<&'b [Step<'a>]> {
+/// The upgrades since the binary of `to` ran last, by its digest and under any name; None where it never ran.
+fn undone<'a, 'b>(steps: &'b [PastStep<'a>], to: &Version) -> Option<&'b [PastStep<'a>]> {
     let is_it = |version: Option<&Version>| version.is_some_and(|version| version.sha256 == to.sha256);
     // Of an upgrade of long ago only the name is on record.
-    let is_after = |step: &Step<'_>| is_it(step.to) || step.to.is_none() && to.target.is(step.name);
+    let is_after = |step: &PastStep<'_>| is_it(step.to) || step.to.is_none() && to.target.is(step.name);
     match steps.iter().rposition(is_after) {
         Some(at) => Some(&steps[at + 1..]),
         None => {
@@ -217,7 +225,7 @@ fn undone<'a, 'b>(steps: &'b [Step<'a>], to: &Version) -> Option<&'b [Step<'a>]>
     }
 }
 
-/// The forks that a binary lacks because it ran here before the upgrades for them, whatever its name.
+/// The forks that a binary lacks because it ran here, under any name, before the upgrades for them.
 pub(super) fn lacks<'a>(record: &'a Record, sha256: &Digest) -> impl Iterator<Item = (&'a Name, u64)> {
     // Of those before no digest is on record.
     let recent = record.ended.len().saturating_sub(SWITCHES);
@@ -230,18 +238,18 @@ pub(super) fn lacks<'a>(record: &'a Record, sha256: &Digest) -> impl Iterator<It
 
 /// The backup to put in place of the data, if so, and the objection where one is needed that is not there.
 fn data(
-    undone: &[Step<'_>],
-    restore: bool,
+    undone: &[PastStep<'_>],
+    wanted: &Wanted,
     known: &Known,
 ) -> Result<(Option<String>, Option<&'static str>), Refused> {
     let mut ran = undone.iter().filter(|step| step.ran);
     let opens = ran.clone().all(|step| step.data_compat);
     // The data as the version to go back to has left it.
     let saved = ran.next().and_then(|step| step.backup).filter(|backup| known.backups.contains(backup));
-    match (opens && !restore, saved) {
+    match (opens && !wanted.restore, saved) {
         (true, _) => Ok((None, None)),
         (false, Some(backup)) => Ok((Some(backup.clone()), None)),
-        (false, None) if restore => {
+        (false, None) if wanted.restore => {
             let what = "there is no backup of the data as that version has left it";
             Err(refused(what, Some("without --restore it runs on the data as it is")))
         }
@@ -250,7 +258,7 @@ fn data(
 }
 
 /// Uncertainties of a way back, and consequences that the operator should know.
-fn doubts(order: &Back, leaves: &Version, undone: &[Step<'_>], known: &Known) -> Vec<String> {
+fn doubts(order: &Back, leaves: &Version, undone: &[PastStep<'_>], known: &Known) -> Vec<String> {
     let (old, new) = (&order.to.target, &leaves.target);
     let has_run = undone.iter().any(|step| step.ran);
     let mut doubts = Vec::new();
@@ -286,8 +294,7 @@ fn doubts(order: &Back, leaves: &Version, undone: &[Step<'_>], known: &Known) ->
 /// # Errors
 /// If the way back is not open any more.
 pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<(), Refused> {
-    let (to, restore) = (Some(order.to.clone()), order.backup.is_some());
-    let way = way_back(record, &Wanted { to, restore, force: order.force }, known)?;
+    let way = way_back(record, &order.into(), known)?;
     let reason = format!("the operator went back to {}", order.to.target);
     for ended in record.ended.iter_mut().filter(|ended| way.undoes.contains(&ended.name)) {
         (ended.outcome, ended.detail) = (Outcome::RolledBack, reason.clone());
@@ -313,31 +320,16 @@ pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<
 
 /// An upgrade that was applied, under way again.
 fn again(ended: &Ended, to: &Version) -> Attempt {
-    Attempt {
-        name: ended.name.clone(),
-        height: ended.height,
+    let upgrade = Upgrade {
         fork_height: ended.fork_height,
         data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
-        phase: Phase::Reverting,
+        ..Upgrade::new(ended.name.clone(), ended.height, Origin::Schedule)
+    };
+    Attempt {
         attempt: 1,
-        forgiven: 0,
         dry_run: true,
-        sealing: 0,
-        asked: false,
-        forced: false,
-        signed: false,
-        from: to.clone(),
-        to: to.clone(),
-        promised: None,
-        hook: false,
-        info: None,
-        own: None,
-        stopped_at: None,
-        witness: None,
-        unclean: false,
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.clone()),
-        reason: None,
-        put_off: false,
+        ..Attempt::new(&upgrade, to.clone(), to.clone(), Phase::Reverting)
     }
 }
 
@@ -366,18 +358,18 @@ pub(super) mod tests {
     fn the_table() {
         let traces = |highest, signed| Traces { highest, signed };
         let fine = progress();
-        assert_eq!(decide(&fine, traces(Some(199), false)), Verdict::Old);
-        assert!(matches!(decide(&fine, traces(Some(200), false)), Verdict::Halt(_)));
-        assert!(matches!(decide(&fine, traces(Some(150), true)), Verdict::Halt(_)));
-        assert!(matches!(decide(&fine, traces(None, false)), Verdict::Halt(_)));
+        assert_eq!(decide(&fine, traces(Some(199), false)), WayOn::Old);
+        assert!(matches!(decide(&fine, traces(Some(200), false)), WayOn::Halt(_)));
+        assert!(matches!(decide(&fine, traces(Some(150), true)), WayOn::Halt(_)));
+        assert!(matches!(decide(&fine, traces(None, false)), WayOn::Halt(_)));
         let unclean = Attempt { unclean: true, ..progress() };
-        assert!(matches!(decide(&unclean, traces(Some(150), false)), Verdict::Halt(_)));
+        assert!(matches!(decide(&unclean, traces(Some(150), false)), WayOn::Halt(_)));
         let incompatible = Attempt { data_compat: false, ..progress() };
-        assert!(matches!(decide(&incompatible, traces(Some(150), false)), Verdict::Halt(_)));
+        assert!(matches!(decide(&incompatible, traces(Some(150), false)), WayOn::Halt(_)));
         let saved = Attempt { backup: Some("v2-1".into()), ..incompatible };
-        assert_eq!(decide(&saved, traces(Some(150), false)), Verdict::RestoreThenOld);
+        assert_eq!(decide(&saved, traces(Some(150), false)), WayOn::RestoreThenOld);
         let no_fork = Attempt { fork_height: None, ..progress() };
-        assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), Verdict::Old);
+        assert_eq!(decide(&no_fork, traces(Some(1_000_000), false)), WayOn::Old);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use crate::name::Name;
 use crate::sorted::{self, Index, Set};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// The union of all plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// Upgrades to come, by strictly rising height.
-    pub upgrades: Vec<Upgrade>,
+    pub upgrades: Vec<Arc<Upgrade>>,
     /// The upgrades left out because their sources disagree.
     pub conflicts: Vec<Conflict>,
 }
@@ -42,16 +43,16 @@ pub struct Claim {
 
 /// Unites what is planned.
 ///
-/// Where the same upgrade is planned more than once, the first of `planned` lends it its text; whatever
-/// only one of them knows (digest, fork height, places of binaries) the united one has; the earlier
-/// deadline and the more careful `data_compat` count. Its origin is the trigger file, if that is one of
-/// them, since a node that stops by itself has named it there; otherwise it is that of the first.
+/// Where the same upgrade is planned more than once, the first of `planned` gives its text; a digest, fork height or place
+/// of a binary that only one of them has is taken over; the earlier deadline and the more careful `data_compat` count. The
+/// origin is the trigger file, if it is among them, since a node that stops by itself has named the upgrade there;
+/// otherwise it is that of the first.
 ///
 /// An upgrade that was cancelled at its height, or has ended at it in whichever way, is left out. One
 /// that was applied at another height, or lies below an upgrade that was applied, is refused.
 #[must_use]
 pub fn merge(
-    planned: impl IntoIterator<Item = Upgrade>,
+    planned: impl IntoIterator<Item = Arc<Upgrade>>,
     cancelled: &[(Name, u64)],
     ended: &[Ended],
 ) -> Schedule {
@@ -63,10 +64,10 @@ pub fn merge(
         if cancelled.contains(&(&upgrade.name, upgrade.height)) {
             continue;
         }
-        match past.verdict(&upgrade) {
-            Verdict::Settled => {}
-            Verdict::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
-            Verdict::Open => open.push(upgrade),
+        match past.standing(&upgrade) {
+            Standing::Settled => {}
+            Standing::Refused(why) => conflicts.push(Conflict { refused: vec![claim(&upgrade)], why }),
+            Standing::Open => open.push(upgrade),
         }
     }
 
@@ -83,7 +84,7 @@ pub fn merge(
     sorted::by_key(&mut united, |upgrade| upgrade.height);
     for same_height in united.chunk_by(|a, b| a.height == b.height) {
         if let [upgrade] = same_height {
-            upgrades.push(upgrade.clone());
+            upgrades.push(Arc::clone(upgrade));
         } else {
             let why = "there can be only one upgrade at a height".to_owned();
             conflicts.push(Conflict { refused: same_height.iter().map(claim).collect(), why });
@@ -98,7 +99,7 @@ pub(super) struct Past<'a> {
     last_applied: Option<&'a Ended>,
 }
 
-enum Verdict {
+enum Standing {
     Open,
     Settled,
     Refused(String),
@@ -115,14 +116,14 @@ impl<'a> Past<'a> {
 
     /// Whether there is still something to do for this upgrade.
     pub(super) fn leaves_open(&self, upgrade: &Upgrade) -> bool {
-        matches!(self.verdict(upgrade), Verdict::Open)
+        matches!(self.standing(upgrade), Standing::Open)
     }
 
-    fn verdict(&self, upgrade: &Upgrade) -> Verdict {
+    fn standing(&self, upgrade: &Upgrade) -> Standing {
         match self.by_name.get(&upgrade.name) {
-            Some(same) if same.height == upgrade.height => return Verdict::Settled,
+            Some(same) if same.height == upgrade.height => return Standing::Settled,
             Some(same) if same.outcome == Outcome::Applied => {
-                return Verdict::Refused(format!("it was applied already, for height {}", same.height));
+                return Standing::Refused(format!("it was applied already, for height {}", same.height));
             }
             // It failed at another height; this is a new attempt.
             Some(_) | None => {}
@@ -130,14 +131,14 @@ impl<'a> Past<'a> {
         match self.last_applied {
             Some(last) if upgrade.height <= last.height => {
                 let why = format!("{} was applied already, for height {}", last.name, last.height);
-                Verdict::Refused(why)
+                Standing::Refused(why)
             }
-            Some(_) | None => Verdict::Open,
+            Some(_) | None => Standing::Open,
         }
     }
 }
 
-fn claim(upgrade: &Upgrade) -> Claim {
+fn claim(upgrade: &Arc<Upgrade>) -> Claim {
     Claim { name: upgrade.name.clone(), height: upgrade.height, origin: upgrade.origin.clone() }
 }
 
@@ -166,9 +167,22 @@ impl fmt::Display for Conflict {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Places;
     use super::*;
     use crate::digest::Digest;
     use proptest::prelude::*;
+
+    fn merge(
+        planned: impl IntoIterator<Item = Upgrade>,
+        cancelled: &[(Name, u64)],
+        ended: &[Ended],
+    ) -> Schedule {
+        super::merge(planned.into_iter().map(Arc::new), cancelled, ended)
+    }
+
+    fn anywhere(url: &str) -> Places {
+        [("any", url)].into_iter().collect()
+    }
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -225,10 +239,10 @@ mod tests {
         b.deadline_height = Some(240);
         b.data_compat = false;
         b.info = Some("text".into());
-        b.binaries.insert("any".into(), "https://x/v2".into());
+        b.binaries = anywhere("https://x/v2");
         let schedule = merge([a, b.clone()], &[], &[]);
         let united = Upgrade { digest: Some(digest), ..b };
-        assert_eq!(schedule, Schedule { upgrades: vec![united.clone()], conflicts: vec![] });
+        assert_eq!(schedule, Schedule { upgrades: vec![united.clone().into()], conflicts: vec![] });
         // While no heights are known only the trigger file says that it is time.
         assert_eq!(united.origin, Origin::TriggerFile);
     }
@@ -242,14 +256,11 @@ mod tests {
         };
         let mut ours = by_hand("v2", 200);
         ours.fork_height = Some(300);
-        ours.binaries.insert("any".into(), "https://ours/v2".into());
+        ours.binaries = anywhere("https://ours/v2");
         for (theirs, on) in [
             (by_file("v2", 201), "the height"),
             (with(|u| u.fork_height = Some(301)), "the fork height"),
-            (
-                with(|u| _ = u.binaries.insert("any".into(), "https://theirs/v2".into())),
-                "where the binary is",
-            ),
+            (with(|u| u.binaries = anywhere("https://theirs/v2")), "where the binary is"),
         ] {
             let schedule = merge([ours.clone(), by_hand("v3", 300), theirs], &[], &[]);
             assert_eq!(shown(&schedule), ["v3@300"]);
@@ -264,14 +275,14 @@ mod tests {
         let pinned = |origin, bytes: &[u8], url: &str| {
             let mut upgrade = planned("v2", 200, origin);
             upgrade.digest = Some(Digest::sha256(bytes));
-            upgrade.binaries.insert("any".into(), url.into());
+            upgrade.binaries = anywhere(url);
             upgrade
         };
         let ours = pinned(Origin::Schedule, b"v2", "https://ours/v2");
         let apart = merge([ours.clone(), pinned(Origin::TriggerFile, b"other", "https://ours/v2")], &[], &[]);
         assert_eq!(shown(&apart), [""; 0]);
         let same = merge([ours.clone(), pinned(Origin::TriggerFile, b"v2", "https://theirs/v2")], &[], &[]);
-        assert_eq!(same.upgrades, [Upgrade { origin: Origin::TriggerFile, ..ours }]);
+        assert_eq!(same.upgrades, [Upgrade { origin: Origin::TriggerFile, ..ours }.into()]);
     }
 
     #[test]
@@ -324,7 +335,7 @@ mod tests {
                 let mut upgrade = planned(&format!("v{n}"), height, origin);
                 upgrade.digest = digest.map(|d| Digest::sha256(&[u8::from(d)]));
                 upgrade.fork_height = fork.map(|f| 7 + u64::from(f));
-                upgrade.binaries.extend(url.map(|u| ("any".to_owned(), format!("https://{u}"))));
+                upgrade.binaries = url.map(|u| ("any", format!("https://{u}"))).into_iter().collect();
                 upgrade
             },
         )

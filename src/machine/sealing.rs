@@ -1,16 +1,16 @@
 //! How a validator comes back, and when it may sign: DESIGN 5, rule S.
 //!
-//! Only the memory of a node holds its signatures, and its data may have gone back. So a node signs from its
-//! start on only after a clean stop in turn, at a distance from its own proposals. Otherwise it starts silent and
-//! signs when it is beyond everything that was final, or when nothing can be final that it does not have: when
-//! all validators stand still at the same block. Where that cannot be proven, a person decides.
+//! A node keeps its signatures only in memory, and its data may have gone back. So a node signs from its start on only
+//! after a clean stop in turn, at a distance from its own proposals. Otherwise it starts silent and signs when it is beyond
+//! everything that was final, or when all validators stand still at the same block, so that it has everything that can be
+//! final. Where that cannot be proven, the operator decides.
 
 use super::event::{Action, Failure, Level, Mode, Notice, OwnMark, Survey};
 use super::gates::RECENT;
 use super::order::show_some;
 use super::quorum::margin;
 use super::record::{Block, NodeMark, Phase, Record, Turns};
-use super::state::{Next, Node, State, Why};
+use super::state::{Next, Node, Why};
 use super::{Attempt, Machine};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const UNSTICK: u32 = 3;
 pub(super) const SIGN: &str = "see what is missing with `wemixvisor resolve sign`";
 
 impl Machine {
-    /// How the next node is to take part in the network.
+    /// How the next node takes part in the network.
     pub(super) fn mode(&self, record: &Record) -> Mode {
         if !self.policy.validator {
             return Mode::Full;
@@ -79,7 +79,7 @@ impl Machine {
             return false;
         }
         let far_before = whole || before != Some(1);
-        // The next block of a validator that is alone is always its own: it resumes as one that stands still does.
+        // The next block of a lone validator is always its own: it resumes as on a chain that stands still.
         let in_turn = self.departure.in_turn && at_head != Some(1);
         // Where all lose the last block before the fork, the votes that they have given for it still count.
         (in_turn || self.is_new_at_the_fork(record) && whole) && far_before
@@ -129,7 +129,7 @@ impl Machine {
             |own: &OwnMark| own.height > before && own.height.saturating_add(RECENT) > survey.sample.head;
         let own = survey.own_mark.filter(recent);
         let own =
-            own.map(|own| format!("block {} has a seal of our key, which has to be seen to end", own.height));
+            own.map(|own| format!("block {} has a seal of our key: wait for blocks without", own.height));
         let moving = own.or_else(|| self.not_beyond_the_record(now, node, survey));
         let still = self.not_all_still(now, node, survey);
         match (moving, still) {
@@ -175,10 +175,10 @@ impl Machine {
         let counted = self.heads.height().unwrap_or(0);
         let head = survey.sample.head;
         if head < goal || counted < goal {
-            return Some(format!("the head is {head} and has to be {goal}"));
+            return Some(format!("the head is {head} and must be {goal}"));
         }
         // A silent node follows for a moment at a time: one block that comes in time proves as much as our clock does.
-        // While it catches up blocks may seem to come in time, but their own times tell.
+        // While it catches up blocks may seem to come in time, but their own times show that.
         let fresh = survey.sample.period * 3;
         let in_time = node.in_time > 0;
         let may_be_new = node.lag().is_some_and(|lag| lag <= CLOCKS + fresh);
@@ -211,11 +211,7 @@ impl Machine {
         let goal = node.network.returning.goal.as_ref().map_or(0, |block| block.height);
         match (head, record) {
             (Some(head), Some(record)) if head.height < record.height.max(goal) => {
-                missing.push(format!(
-                    "the head is {} and has to be {}",
-                    head.height,
-                    record.height.max(goal)
-                ));
+                missing.push(format!("the head is {} and must be {}", head.height, record.height.max(goal)));
             }
             (Some(head), Some(record)) if head == record => {}
             (Some(head), Some(_)) => {
@@ -230,7 +226,7 @@ impl Machine {
             missing.push("the node synchronises".to_owned());
         }
         if survey.connected.is_none() && survey.sample.set.len() > 1 {
-            missing.push("the node does not tell its peers: serve `admin`".to_owned());
+            missing.push("the node does not report its peers: serve `admin`".to_owned());
         }
         let is_new = self.is_new_at_the_fork(&self.record);
         let unseen = node.network.returning.unseen(survey);
@@ -270,7 +266,7 @@ impl Machine {
         let waited = now.duration_since(node.since);
         if waited >= self.policy.sign_wait && !node.network.returning.overdue {
             node.network.returning.overdue = true;
-            self.tell_history(Level::Error, "still_silent", format!("waited={waited:.0?} {reason}; {SIGN}"));
+            self.note(Level::Error, "still_silent", format!("waited={waited:.0?} {reason}; {SIGN}"));
         }
         self.is_stuck(now, node).then_some(Next::Stop(Why::Stuck))
     }
@@ -283,7 +279,7 @@ impl Machine {
         if self.record.upgrade.as_ref().is_some_and(|p| p.sealing == 0) {
             let mut record = self.record.clone();
             record.upgrade.iter_mut().for_each(|p| p.sealing = record.launch);
-            return Some(Next::Save { record: Box::new(record), news: None, applied: None });
+            return Some(Next::record(record));
         }
         let returning = &mut node.network.returning;
         if returning.started.is_none_or(|at| now >= at + self.policy.poll_interval) {
@@ -295,20 +291,12 @@ impl Machine {
 
     /// Sealing was asked to begin: it has, or could not.
     pub(super) fn sealing_started(&mut self, now: Instant, result: Result<(), Failure>) {
-        match (result, self.take_running()) {
-            (Ok(()), Some(mut node)) if self.record.silent => {
-                let next = self.seals_again(now, &mut node);
-                self.follow(now, node, next);
-            }
-            (result, node) => {
-                if let Some(node) = node {
-                    self.state = State::Running(node);
-                }
-                if let Err(failure) = result {
-                    self.warn("not_sealing", failure.detail);
-                }
-            }
+        if let Err(failure) = result {
+            return self.warn("not_sealing", failure.detail);
         }
+        let Some(mut node) = self.take_running() else { return };
+        let next = if self.record.silent { self.seals_again(now, &mut node) } else { Next::Stay };
+        self.follow(now, node, next);
     }
 
     fn seals_again(&mut self, now: Instant, node: &mut Node) -> Next {
@@ -326,7 +314,7 @@ impl Machine {
         }
     }
 
-    /// Stops the engine of a node that is to be silent, whatever has set it going.
+    /// Stops the engine of a node that must be silent.
     fn keep_silent(&mut self, now: Instant, node: &mut Node) {
         let mining = node.network.survey.as_ref().is_some_and(|survey| survey.mining == Some(true));
         let returning = &mut node.network.returning;
@@ -344,7 +332,7 @@ impl Machine {
     pub(super) fn silence_if_alone(&mut self, now: Instant, node: &mut Node) -> Option<Next> {
         let alone = node.network.returning.alone_since.filter(|since| now >= *since + ALONE)?;
         let is_recent = node.network.survey.as_ref().is_some_and(|survey| self.is_recent(now, survey));
-        // One that was just told to seal has been dropped while it was silent, and is found again by a redial.
+        // A node that was just ordered to seal was dropped while it was silent, and is found again by a redial.
         let redial = node.network.returning.started.is_some_and(|at| now < at + REDIAL);
         if redial || !is_recent || !self.policy.silent_after_unclean {
             return None;
@@ -366,7 +354,7 @@ impl Machine {
         let Some(survey) = &node.network.survey else { return false };
         let record = self.heads.height().unwrap_or(0);
         let one_below = survey.sample.head.saturating_add(1) == record && node.still(now) >= STILL;
-        // A stop may lose the newest block, which no other node may have. Where nothing is missing a redial does as well.
+        // A stop may lose the newest block, which no other node may have. Where nothing is missing a redial is enough.
         let lacks = node.height().is_none_or(|head| head < record);
         let alone = lacks
             && node
@@ -381,8 +369,8 @@ impl Machine {
 
     /// Another node that seals with our key while ours is silent.
     ///
-    /// A seal of ours is told from one of another node by its time and by its height: our clock may have been
-    /// set, and the head may have gone on unseen before our node was killed, but hardly both.
+    /// The seal of another node is recognised by its time and by its height: our clock may have been set, and the head may
+    /// have gone on unseen before our node was killed, but hardly both.
     pub(super) fn duplicate_signer(&self, node: &Node) -> Option<String> {
         let returning = &node.network.returning;
         let survey =
@@ -420,7 +408,7 @@ impl Machine {
             return Err("nothing keeps the node from signing".to_owned());
         }
         let Some(head) = node.head.as_ref().map(|head| &head.block) else {
-            return Err("the node has not told its head yet".to_owned());
+            return Err("the node has not reported its head yet".to_owned());
         };
         let show = |block: &Block| format!("{}:{}", block.height, block.hash.as_deref().unwrap_or("?"));
         if let Some(record) = self.heads.block() {

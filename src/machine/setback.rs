@@ -3,7 +3,6 @@
 use super::Machine;
 use super::event::{Class, Failure, Level, Notice};
 use super::record::{Attempt, Outcome, Record, Target};
-use super::restart::backoff;
 use super::state::{AfterRecord, Preparation, Rested, State};
 use crate::name::Name;
 use std::time::{Duration, Instant};
@@ -42,9 +41,8 @@ impl Machine {
                     self.linked(now);
                 }
                 (false, true) => {
-                    self.restarts.fail(None, now);
-                    let wait = backoff(self.restarts.failures(), self.seed);
-                    self.tell_history(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"));
+                    let wait = self.wait_after_failure(now);
+                    self.note(Level::Error, "link_failed", format!("{reason}; again in {wait:.1?}"));
                     self.state = State::Resting { until: now + wait, then: Rested::LinkBack };
                 }
                 (false, false) => self.halt(reason),
@@ -70,10 +68,9 @@ impl Machine {
 
     /// Does the step again after a while: at the fork the old binary is of no use.
     pub(super) fn try_again_at_the_fork(&mut self, now: Instant, detail: &str) {
-        self.restarts.fail(None, now);
-        let wait = backoff(self.restarts.failures(), self.seed);
+        let wait = self.wait_after_failure(now);
         let text = format!("{detail}; the chain is at the fork, so it is tried again in {wait:.1?}");
-        self.tell_history(Level::Error, "upgrade_set_back", text);
+        self.note(Level::Error, "upgrade_set_back", text);
         self.state = State::Resting { until: now + wait, then: Rested::GoOn };
     }
 
@@ -92,7 +89,7 @@ impl Machine {
         let old = Record { node: self.left, ..self.record.clone() };
         self.forget_the_stop();
         let record = Record { node: self.left, ..std::mem::replace(&mut self.record, old) };
-        self.save_and_tell(record, AfterRecord::Start(None), Some(news));
+        self.save_with_news(record, AfterRecord::Start(None), Some(news));
     }
 
     /// Whether this upgrade was put off before.

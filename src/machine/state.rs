@@ -10,10 +10,10 @@ use crate::exit::Exit;
 use crate::name::Name;
 use std::time::{Duration, Instant};
 
-/// Heads in a row that must come in time before a node counts as one that follows the chain.
+/// Heads in a row that must come in time before a node counts as following the chain.
 const IN_TIME: u32 = 3;
 
-/// Periods without a head after which the chain counts as one that has stood still.
+/// Periods without a head after which the chain counts as having stood still.
 const GAP: u32 = 8;
 
 /// Where the machine is. The diagram is in the documentation of [`super`].
@@ -44,7 +44,7 @@ pub(super) enum State {
         reminded: Instant,
         unsent: Option<Instant>,
     },
-    /// No node runs; long work has to be done before one may.
+    /// No node runs; long work must be done before the next start.
     Working { job: Job, begun: bool },
     /// The link is being pointed at the new or, on the way back, the old binary.
     Linking { back: bool },
@@ -54,12 +54,19 @@ pub(super) enum State {
     Ended,
 }
 
+impl State {
+    /// SIGTERM was just sent.
+    pub(super) fn stopping(now: Instant, node: Node, why: Why) -> State {
+        State::Stopping { why, since: now, node, killed: false, reminded: now, unsent: None }
+    }
+}
+
 /// The step after the locks are free.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Cleared {
-    /// Start what the record says.
+    /// Start the version of the record.
     Start,
-    /// The supervisor has just started; go on where the record says.
+    /// The supervisor has just started; go on from the record.
     Resume(Recovery),
     /// The node has just ended; remember how, and go on with why it did.
     Down { why: Why, ending: Ending, ran: Ran },
@@ -92,7 +99,7 @@ pub(super) enum Sent {
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum AfterRecord {
-    /// Start what the record says, now or later.
+    /// Start the version of the record, now or later.
     Start(Option<Instant>),
     /// The node is down for the upgrade in the record: backup, hook, switch, or the way back.
     Upgrade,
@@ -110,11 +117,11 @@ pub(super) enum AfterRecord {
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum Rested {
-    /// Start what the record says.
+    /// Start the version of the record.
     Start,
-    /// Start what the record says, but not before: a silent node needs something to sync.
+    /// The same, but not before: a silent node needs something to sync.
     Gap,
-    /// Start what the record says, as soon as it may be started; until then, warn again.
+    /// The same, as soon as it may be started; until then, warn again.
     Held,
     /// Try again to make this durable, then report the news and go on.
     Record(Box<Record>, AfterRecord, Option<Notice>),
@@ -127,7 +134,7 @@ pub(super) enum Rested {
 /// Why a node is stopped, or why it ended.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Why {
-    /// The supervisor is to end.
+    /// The supervisor ends.
     Stop,
     /// The operator wants it started again.
     Restart,
@@ -207,7 +214,7 @@ pub(super) struct Identity {
     pub(super) known: bool,
     /// The answer that named another chain, and when that was first given.
     pub(super) other: Option<(Instant, String)>,
-    /// Whether a second answer named it as well.
+    /// Whether a second answer named it too.
     pub(super) repeated: bool,
 }
 
@@ -248,13 +255,20 @@ pub(super) enum Next {
     Save { record: Box<Record>, news: Option<Notice>, applied: Option<Box<Attempt>> },
 }
 
+impl Next {
+    /// A record is made durable, without news.
+    pub(super) fn record(record: Record) -> Next {
+        Next::Save { record: Box::new(record), news: None, applied: None }
+    }
+}
+
 /// How far the binary of an upgrade is prepared.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) enum Preparation {
-    /// A job works on it, after so many failures.
+    /// A job works on it, after this number of failures.
     Working { failures: u32 },
     /// It can be switched to.
-    Ready(Ready),
+    Ready(Box<Ready>),
     /// It failed, and is tried again then.
     Failed { failures: u32, detail: String, retry_at: Instant },
 }
@@ -327,8 +341,8 @@ impl Node {
         self.still_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The age of its head. Where heads come one by one in time it is the time since the last was heard, whatever the
-    /// clocks say; otherwise the node may be catching up, and the block's own time counts as well.
+    /// The age of its head. Where heads come one by one in time it is the time since the last was heard, by no clock but
+    /// ours; otherwise the node may be catching up, and the block's own time counts too.
     pub(super) fn head_age(&self, now: Instant) -> Duration {
         let still = self.still(now);
         if self.follows() { still } else { still.saturating_add(self.lag().unwrap_or_default()) }

@@ -1,18 +1,20 @@
 //! From "due" to the new binary, step by step, and the ways back that are still open.
 
-use super::event::{Action, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice};
+use super::event::{Action, BackupMade, Failure, HookEnd, Job, JobEnd, Level, Mode, Notice, Status};
 use super::probation::Judgement;
 use super::record::{Attempt, NodeMark, Outcome, Phase, Ready, Record, Rehearsal, Target};
 use super::restart::{ATTEMPTS, backoff};
-use super::rollback::{Verdict, decide};
+use super::rollback::{WayOn, decide};
 use super::state::{AfterRecord, Next, Node, Preparation, Rested, Sent, State, Why, Wish, Worker};
 use super::validator::is_in_set;
-use super::{Machine, Origin, Upgrade};
+use super::{Machine, Upgrade};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
 
 /// How often the head is asked for again at the first contact.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// No program ends itself by this signal: an operator, or the kernel for want of memory, has killed it.
+const SIGKILL: i32 = 9;
 /// Why a stop while the node is down for an upgrade loses nothing.
 const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
@@ -58,7 +60,7 @@ impl Machine {
             Wish::Restart | Wish::Run => {}
         }
         if self.behind && self.may_record(now, node) {
-            return Next::Save { record: Box::new(self.record.clone()), news: None, applied: None };
+            return Next::record(self.record.clone());
         }
         if let Some(next) = self.record_order(now, node) {
             return next;
@@ -117,100 +119,12 @@ impl Machine {
         let mut record = self.record.clone();
         let ended = &mut record.ended[at];
         ended.cannot_follow = !ended.cannot_follow;
-        Some(Next::Save { record: Box::new(record), news: None, applied: None })
-    }
-
-    /// Whether to switch now: an upgrade is due, its binary is ready, and nothing holds it back.
-    fn consider(&mut self, now: Instant, node: &mut Node) -> Next {
-        self.report_missed(node);
-        match self.due() {
-            // A node that has not answered yet may not have set its signal handlers: SIGTERM would kill it.
-            Some(_) if self.policy.watch_height && self.forced.is_none() && node.first_head.is_none() => {
-                Next::Stay
-            }
-            Some((upgrade, _)) if self.is_held_for_backup(node, &upgrade) => Next::Stay,
-            Some((upgrade, ready)) if self.may_stop(now, node, &upgrade) => {
-                Next::Inspect(Box::new(upgrade), ready)
-            }
-            Some(_) => Next::Stay,
-            None => {
-                node.network.holds = None;
-                Next::Stay
-            }
-        }
-    }
-
-    /// Logs, once for each, that the height of an upgrade is there and its binary is not ready.
-    fn report_missed(&mut self, node: &mut Node) {
-        let Some(head) = self.heads.height().filter(|_| self.policy.watch_height) else { return };
-        let obstacle = |u: &Upgrade| match self.prepared.get(&u.name)? {
-            _ if u.on_hold => None,
-            Preparation::Failed { detail, .. } => Some(detail.clone()),
-            Preparation::Ready(ready) => self.unfit(u, ready),
-            Preparation::Working { .. } => None,
-        };
-        let missed = self.open().take_while(|u| u.height <= head).filter(|u| !node.missed.contains(&u.name));
-        let missed: Vec<_> = missed.filter_map(|u| Some((u.name.clone(), u.height, obstacle(u)?))).collect();
-        for (name, height, why) in missed {
-            if !self.is_put_off(&name) {
-                let text = format!("name={name} height={height} head={head} the old binary goes on: {why}");
-                self.tell_history(Level::Error, "upgrade_overdue", text);
-            }
-            node.missed.push(name);
-        }
+        Some(Next::record(record))
     }
 
     pub(super) fn inspect(&mut self, node: Option<Node>, upgrade: &Upgrade, ready: Ready) {
         self.state = State::Inspecting { name: upgrade.name.clone(), node };
         self.actions.push(Action::Inspect(ready.version));
-    }
-
-    /// The upgrade to switch to now, with its binary: the one that the operator wants now, otherwise the lowest of those
-    /// whose height is there and whose binary is ready. An upgrade that is not ready holds no other one up.
-    ///
-    /// The height is that of the head record, so it does not matter whether a node runs.
-    pub(super) fn due(&self) -> Option<(Upgrade, Ready)> {
-        let head = self.heads.height().filter(|_| self.policy.watch_height);
-        let ready = |upgrade: &Upgrade| match self.prepared.get(&upgrade.name)? {
-            Preparation::Ready(_) if upgrade.on_hold => None,
-            Preparation::Ready(ready) if self.unfit(upgrade, ready).is_none() => {
-                Some((upgrade.clone(), ready.clone()))
-            }
-            Preparation::Working { .. } | Preparation::Failed { .. } | Preparation::Ready(_) => None,
-        };
-        let reached = || self.open().take_while(|u| head.is_some_and(|head| head >= u.height));
-        // At a fork no binary is of use that lacks it, so the earlier ones are left out.
-        let at_fork = reached().filter(|u| self.is_at_fork_of(u)).filter_map(ready).last();
-        let forced = self.forced.as_ref().and_then(ready);
-        forced.or(at_fork).or_else(|| reached().chain(self.triggered()).find_map(ready))
-    }
-
-    /// Whether the next block is at the fork of an upgrade, or beyond.
-    fn is_at_fork_of(&self, upgrade: &Upgrade) -> bool {
-        let head = self.heads.height().unwrap_or(0);
-        upgrade.fork_height.is_some_and(|fork| head.saturating_add(1) >= fork)
-    }
-
-    /// The later upgrade that the chain needs now while the one in the record proves itself: at its fork, or where that one
-    /// is frozen.
-    fn overtaken(&self, now: Instant, node: &Node, attempt: &Attempt) -> Option<Upgrade> {
-        let (later, _) = self.due()?;
-        let is_needed = self.is_at_fork_of(&later) || self.is_frozen(now, node);
-        (later.height > attempt.height && is_needed).then_some(later)
-    }
-
-    /// The same with no node running, unless an upgrade is under way already.
-    pub(super) fn due_while_down(&self) -> Option<(Upgrade, Ready)> {
-        if self.record.upgrade.is_none() { self.due() } else { None }
-    }
-
-    /// For a node that stops by itself: the upgrade that it has named in the trigger file. What others plan
-    /// before that one waits for a height, which is not known.
-    pub(super) fn triggered(&self) -> Option<&Upgrade> {
-        if self.policy.watch_height {
-            return None;
-        }
-        self.open().find(|upgrade| upgrade.origin == Origin::TriggerFile)
     }
 
     pub(super) fn inspected(&mut self, now: Instant) {
@@ -241,7 +155,7 @@ impl Machine {
                 self.state = State::Running(node);
                 self.send(record, Sent::Stop, news);
             }
-            None => self.save_and_tell(record, AfterRecord::Upgrade, news),
+            None => self.save_with_news(record, AfterRecord::Upgrade, news),
         }
     }
 
@@ -301,7 +215,7 @@ impl Machine {
     }
 
     /// The next step of the upgrade in `record`, which is made durable first, with two exceptions that save the node the time
-    /// of a write. Where the switch follows at once, its record says all that this one would.
+    /// of a write. Where the switch follows at once, its record has all that this one has.
     ///
     /// A backup begins at once, and the record is written beside it: it changes nothing but its own hidden directory, and
     /// nothing follows from its end but a record. After a crash until then the stop counts as unfinished, as it does without
@@ -371,7 +285,7 @@ impl Machine {
         if let State::Resting { then: Rested::Record(record, AfterRecord::Backup(job), _), .. } = &self.state
         {
             let (record, job) = (Record::clone(record), Job::clone(job));
-            // The next record says what this one could not.
+            // The next record has all that this one has.
             self.record = record;
             self.state = State::Working { job, begun: true };
         }
@@ -389,47 +303,39 @@ impl Machine {
             return self.save(self.record.clone(), AfterRecord::Upgrade);
         }
         match (job, end) {
-            (Job::Backup(_), JobEnd::BackedUp(Ok(backup))) => {
-                self.tend_backups(now);
-                let text = format!("backup={} {}", backup.name, backup.how);
-                self.backups.last = Some(text.clone());
-                self.tell_history(Level::Info, "backed_up", text);
-                let mut record = self.record.clone();
-                if let Some(progress) = &mut record.upgrade {
-                    progress.backup = Some(backup.name);
-                    progress.phase = Phase::BackedUp;
-                }
-                self.go_on_with(record);
-            }
-            (Job::Backup(_), JobEnd::BackedUp(Err(failure))) => {
-                let failure = self.cause_of_no_backup(failure);
-                self.set_back(now, "backup", &failure);
-            }
+            (Job::Backup(_), JobEnd::BackedUp(result)) => self.backed_up(now, result),
             (Job::Hook { progress, retries }, JobEnd::Hooked(end)) => {
                 self.hooked(now, progress, retries, end)
             }
             (Job::Restore(_), JobEnd::Restored(Ok(()))) => {
-                self.tell_history(
-                    Level::Warn,
-                    "restored",
-                    "the data is as it was before the upgrade".to_owned(),
-                );
+                self.note(Level::Warn, "restored", "the data is as it was before the upgrade");
                 self.link_back();
             }
             (Job::Restore(_), JobEnd::Restored(Err(failure))) => {
                 self.halt(format!("the backup cannot be restored: {failure}"));
             }
-            (
-                Job::Prepare(_)
-                | Job::Backup(_)
-                | Job::Hook { .. }
-                | Job::Restore(_)
-                | Job::Ahead { .. }
-                | Job::Tend { .. }
-                | Job::Rehearse(_),
-                _,
-            ) => self.unexpected("job_done"),
+            // The end of another job.
+            _ => self.unexpected("job_done"),
         }
+    }
+
+    fn backed_up(&mut self, now: Instant, result: Result<BackupMade, Failure>) {
+        let backup = match result {
+            Ok(backup) => backup,
+            Err(failure) => {
+                let failure = self.cause_of_no_backup(failure);
+                return self.set_back(now, "backup", &failure);
+            }
+        };
+        self.tend_backups(now);
+        let text = format!("backup={} {}", backup.name, backup.how);
+        self.backups.last = Some(text.clone());
+        self.note(Level::Info, "backed_up", text);
+        let mut record = self.record.clone();
+        if let Some(progress) = &mut record.upgrade {
+            (progress.backup, progress.phase) = (Some(backup.name), Phase::BackedUp);
+        }
+        self.go_on_with(record);
     }
 
     fn hooked(&mut self, now: Instant, progress: Attempt, retries: u32, end: HookEnd) {
@@ -456,11 +362,19 @@ impl Machine {
         if self.fork_reached(progress, now) {
             return self.halt(format!("upgrade {}: {detail}; and the chain is at the fork", progress.name));
         }
-        let text = format!("name={} outcome={outcome} {detail}", progress.name);
-        let news = Notice::to_history(Level::Error, "upgrade_ended", text);
+        let (record, news) = self.end_of(progress, Level::Error, outcome, detail);
+        self.save_with_news(record, AfterRecord::Start(None), Some(news));
+    }
+
+    /// The record after the end of the upgrade that is under way, and the news of it.
+    fn end_of(&self, attempt: &Attempt, level: Level, outcome: Outcome, detail: String) -> (Record, Notice) {
+        let text = format!("name={} outcome={outcome} {detail}", attempt.name);
         let mut record = self.record.clone();
+        if outcome == Outcome::Applied {
+            record.current = attempt.to.clone();
+        }
         record.end(outcome, detail);
-        self.save_and_tell(record, AfterRecord::Start(None), Some(news));
+        (record, Notice::to_history(level, "upgrade_ended", text))
     }
 
     /// Points the link at the new binary. With nothing to wait for, the attempt that follows is
@@ -490,14 +404,11 @@ impl Machine {
                 return self.put_off(now, &attempt, detail);
             }
             let outcome = progress.outcome_of_the_way_back();
-            let text = format!("name={} outcome={outcome} {detail}", progress.name);
-            let news = Notice::to_history(Level::Error, "upgrade_ended", text);
-            let mut record = self.record.clone();
+            let (mut record, news) = self.end_of(progress, Level::Error, outcome, detail);
             record.silent |= silent;
-            record.end(outcome, detail);
-            return self.save_and_tell(record, AfterRecord::Start(None), Some(news));
+            return self.save_with_news(record, AfterRecord::Start(None), Some(news));
         }
-        self.tell_history(Level::Info, "switched", format!("current={}", self.version().target));
+        self.note(Level::Info, "switched", format!("current={}", self.version().target));
         if self.record.upgrade.as_ref().is_some_and(|p| p.attempt > 0) {
             // The attempt was recorded with the switch.
             self.spawn();
@@ -524,17 +435,13 @@ impl Machine {
         let attempt = progress.attempt.saturating_sub(progress.forgiven);
         if let Some(fault) = environment {
             self.warn("environment_fault", format!("{fault}: {reason}; costs no attempt"));
-            self.restarts.fail(None, now);
+            let wait = self.wait_after_failure(now);
             let progress = Attempt { forgiven: progress.forgiven.saturating_add(1), ..progress };
             let record = Record { upgrade: Some(progress), ..self.record.clone() };
-            let wait = self.wait_to_start(now, &record, backoff(self.restarts.failures(), self.seed));
+            let wait = self.wait_to_start(now, &record, wait);
             return self.save(record, AfterRecord::Start(Some(now + wait)));
         }
-        self.tell_history(
-            Level::Error,
-            "attempt_failed",
-            format!("attempt={attempt} of={ATTEMPTS} {reason}"),
-        );
+        self.note(Level::Error, "attempt_failed", format!("attempt={attempt} of={ATTEMPTS} {reason}"));
         if attempt < ATTEMPTS {
             let wait = self.wait_to_start(now, &self.record, backoff(attempt, self.seed));
             return self.save(self.record.clone(), AfterRecord::Start(Some(now + wait)));
@@ -543,14 +450,15 @@ impl Machine {
     }
 
     /// The new binary was tried without peers and has failed: the old one runs again at once, without a second absence,
-    /// unless the chain is at the fork, where the new one is tried again. One that was `killed` has proven nothing, so
+    /// unless the chain is at the fork, where the new one is tried again. A binary that was killed has proven nothing, so
     /// its upgrade comes due again.
-    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, killed: bool) {
+    pub(super) fn failed_dry(&mut self, now: Instant, reason: String, status: Status) {
+        let killed = status == Status::Signal(SIGKILL);
         let has_fork = self.record.upgrade.as_ref().is_some_and(|p| p.fork_height.is_some());
         let is_needed = has_fork && self.is_fork_reached(now);
         // Where there is no way back, as after an unclean end of the old one, a kill is no reason to halt either.
         let way_back = self.record.upgrade.as_ref().map(|p| decide(p, self.traces(now)));
-        let is_shut = killed && matches!(way_back, Some(Verdict::Halt(_)));
+        let is_shut = killed && matches!(way_back, Some(WayOn::Halt(_)));
         if is_needed || is_shut {
             return self.attempt_failed(now, reason, killed.then(|| "it was killed".to_owned()));
         }
@@ -564,8 +472,8 @@ impl Machine {
     pub(super) fn failed_for_good(&mut self, now: Instant, reason: String) {
         let Some(progress) = &self.record.upgrade else { return self.unexpected("failed_for_good") };
         match decide(progress, self.traces(now)) {
-            Verdict::Old | Verdict::RestoreThenOld => self.revert(reason),
-            Verdict::Halt(why) => {
+            WayOn::Old | WayOn::RestoreThenOld => self.revert(reason),
+            WayOn::Halt(why) => {
                 self.halt(format!("upgrade {} has failed ({reason}), and {why}", progress.name))
             }
         }
@@ -596,32 +504,24 @@ impl Machine {
 
     /// Judges a running new binary: good, not yet, or to be stopped.
     fn prove(&mut self, now: Instant, node: &mut Node) -> Next {
-        if let Some(attempt) = self.record.upgrade.clone()
-            && let Some(later) = self.overtaken(now, node, &attempt)
-        {
+        let Some(attempt) = self.record.upgrade.clone() else { return Next::Stay };
+        if let Some(later) = self.overtaken(now, node, &attempt) {
             let head = node.height().unwrap_or(0);
             let detail = format!("not proven to the end: at block {head} the chain needs {}", later.name);
-            let text = format!("name={} outcome={} {detail}", attempt.name, Outcome::Applied);
-            let news = Some(Notice::to_history(Level::Warn, "upgrade_ended", text));
-            let mut record = Record { current: attempt.to, ..self.record.clone() };
-            record.end(Outcome::Applied, detail);
-            return Next::Save { record: Box::new(record), news, applied: None };
+            let (record, news) = self.end_of(&attempt, Level::Warn, Outcome::Applied, detail);
+            return Next::Save { record: Box::new(record), news: Some(news), applied: None };
         }
         self.report_unknown_fork(node);
         match self.judge(now, node) {
             Judgement::Good(detail) => {
-                let Some(attempt) = self.record.upgrade.clone() else { return Next::Stay };
-                let text = format!("name={} outcome={} {detail}", attempt.name, Outcome::Applied);
-                let news = Notice::to_history(Level::Info, "upgrade_ended", text);
                 self.restarts.forgive();
-                let mut record = Record { current: attempt.to.clone(), ..self.record.clone() };
-                record.end(Outcome::Applied, detail);
+                let (record, news) = self.end_of(&attempt, Level::Info, Outcome::Applied, detail);
                 Next::Save { record: Box::new(record), news: Some(news), applied: Some(Box::new(attempt)) }
             }
             Judgement::Signed => {
                 let mut record = self.record.clone();
                 record.upgrade.iter_mut().for_each(|attempt| attempt.signed = true);
-                Next::Save { record: Box::new(record), news: None, applied: None }
+                Next::record(record)
             }
             Judgement::Mute { since } => {
                 (node.network.mute.ordered, node.network.mute.blocks) = (true, 0);
@@ -637,13 +537,11 @@ impl Machine {
                 }
                 Next::Stay
             }
-            Judgement::Bad(reason) => {
-                self.warn("unproven", reason.clone());
-                Next::Stop(Why::Unproven(reason))
-            }
-            Judgement::Failed(reason) => {
-                self.warn("unproven", reason.clone());
-                Next::Stop(Why::Failed(reason))
+            Judgement::Stop(why) => {
+                if let Why::Unproven(reason) | Why::Failed(reason) = &why {
+                    self.warn("unproven", reason.clone());
+                }
+                Next::Stop(why)
             }
         }
     }

@@ -7,7 +7,7 @@ use super::gates::{SLOT, Seat, Validator, group_size, room, room_needed};
 use super::order::show_some;
 use super::quorum::quorum;
 use super::state::Node;
-use super::{Machine, Preparation, REMIND, Upgrade};
+use super::{Machine, REMIND, Upgrade};
 use std::time::{Duration, Instant};
 
 /// A silent node without peers for this long may have a rival for its address.
@@ -25,16 +25,20 @@ pub(super) struct Symptom {
     pub(super) text: String,
 }
 
+fn symptom(name: &'static str, text: String) -> Symptom {
+    Symptom { name, text }
+}
+
 impl Machine {
     /// Logs every symptom that is new, or has lasted for another minute.
     pub(super) fn report_symptoms(&mut self, now: Instant, node: &mut Node) {
         let symptoms = self.symptoms(now, node);
         node.network.symptoms.retain(|name, _| symptoms.iter().any(|symptom| symptom.name == *name));
         for Symptom { name, text } in symptoms {
-            let told = node.network.symptoms.get(name);
-            if told.is_none_or(|at| now >= *at + REMIND && !ONCE.contains(&name)) {
+            let reported = node.network.symptoms.get(name);
+            if reported.is_none_or(|at| now >= *at + REMIND && !ONCE.contains(&name)) {
                 node.network.symptoms.insert(name, now);
-                self.tell(Level::Warn, name, text);
+                self.log(Level::Warn, name, text);
             }
         }
     }
@@ -50,12 +54,10 @@ impl Machine {
         all.extend(standing);
         all.extend(self.no_peers(now, node));
         all.extend(self.clock_skew(node));
-        all.extend(
-            self.heads.doubt().map(|doubt| Symptom { name: "head_not_counted", text: doubt.to_owned() }),
-        );
+        all.extend(self.heads.doubt().map(|doubt| symptom("head_not_counted", doubt.to_owned())));
         let advice = "if the network is right, forget ours with `wemixvisor resolve head`";
         let other = self.heads.contradiction().map(|c| format!("{}; {advice}", c.text()));
-        all.extend(other.map(|text| Symptom { name: "other_block", text }));
+        all.extend(other.map(|text| symptom("other_block", text)));
         all.extend(survey.and_then(|survey| self.too_few_upgraded(survey)));
         all.extend(survey.and_then(|survey| self.little_room(survey)));
         all
@@ -67,21 +69,20 @@ impl Machine {
         let since = format!("head={head} for={still:.0?}");
         let behind = survey.and_then(|survey| survey.network_head).filter(|network| *network > head);
         if let Some(network) = behind {
-            let fork =
-                self.open().find_map(|u| u.fork_height.filter(|fork| head == *fork || head + 1 == *fork));
+            let is_here = |fork: &u64| head == *fork || head + 1 == *fork;
+            let fork = self.open_up_to(head).find_map(|u| u.fork_height.filter(is_here));
+            let since = format!("{since} the network is at {network}");
             return match fork {
-                Some(fork) => Symptom {
-                    name: "frozen_at_fork",
-                    text: format!(
-                        "{since} the network is at {network}: the old binary cannot follow the fork at {fork}"
+                Some(fork) => symptom(
+                    "frozen_at_fork",
+                    format!("{since}: the old binary cannot follow the fork at {fork}"),
+                ),
+                None => symptom(
+                    "frozen",
+                    format!(
+                        "{since}: the node imports nothing; a fork that this binary lacks, or a call of engine_forkchoiceUpdated: restart it, and look at its log"
                     ),
-                },
-                None => Symptom {
-                    name: "frozen",
-                    text: format!(
-                        "{since} the network is at {network}: the node imports nothing; a fork that this binary lacks, or a call of engine_forkchoiceUpdated: restart it, and look at its log"
-                    ),
-                },
+                ),
             };
         }
         let mut text = format!("{since} no new block");
@@ -95,18 +96,15 @@ impl Machine {
             let (round, left) = next_round(still, survey.round_timeout);
             text.push_str(&format!("; round {round} begins in {:.0} s", left.as_secs_f64()));
         }
-        Symptom { name: "chain_stands_still", text }
+        symptom("chain_stands_still", text)
     }
 
     fn no_peers(&self, now: Instant, node: &Node) -> Option<Symptom> {
         let since = node.network.returning.alone_since.filter(|since| now >= *since + RIVAL)?;
-        self.record.silent.then(|| Symptom {
-            name: "silent_without_peers",
-            text: format!(
-                "no peers for {:.0?}: does another node run with this key, or from this address?",
-                now.duration_since(since)
-            ),
-        })
+        let time = now.duration_since(since);
+        let text =
+            format!("no peers for {time:.0?}: does another node run with this key, or from this address?");
+        self.record.silent.then(|| symptom("silent_without_peers", text))
     }
 
     /// The clock is off where heads come one by one in time and are still far from our own time. A silent node hears one
@@ -122,24 +120,20 @@ impl Machine {
             return None;
         }
         let how = if ahead { "ahead of" } else { "behind" };
-        Some(Symptom {
-            name: "clock_skew",
-            text: format!("our clock is {off:.0?} {how} the chain's: check NTP"),
-        })
+        Some(symptom("clock_skew", format!("our clock is {off:.0?} {how} the chain's: check NTP")))
     }
 
     /// A fork that is near, a roll that is late, and fewer than a quorum of the proposers with the new version.
     fn too_few_upgraded(&self, survey: &Survey) -> Option<Symptom> {
         let head = self.heads.height()?;
         let near = |u: &Upgrade| u.fork_height.filter(|fork| *fork > head).map(|fork| (u.height, fork));
-        let (height, fork) = self.open().find_map(near)?;
+        let (height, fork) = self.open_up_to(head.saturating_add(FORK_IS_NEAR)).find_map(near)?;
         if fork - head > FORK_IS_NEAR {
             return None;
         }
         let census = self.census(survey)?;
         let late = is_late(survey.sample.set.len(), census.upgraded, head, (height, fork));
-        (late && census.upgraded < census.quorum)
-            .then(|| Symptom { name: "few_upgraded", text: census.to_string() })
+        (late && census.upgraded < census.quorum).then(|| symptom("few_upgraded", census.to_string()))
     }
 
     /// The first upgrade with too few blocks for the turns of all validators between its height and its fork. The
@@ -150,7 +144,7 @@ impl Machine {
             let fork = upgrade.fork_height.filter(|fork| *fork > head)?;
             let short = room(validators, upgrade.height, None, fork).err()?;
             let text = format!("upgrade {} at {}, fork at {fork}: {short}", upgrade.name, upgrade.height);
-            Some(Symptom { name: "little_room", text })
+            Some(symptom("little_room", text))
         })
     }
 
@@ -158,8 +152,7 @@ impl Machine {
     pub(super) fn census(&self, survey: &Survey) -> Option<Census> {
         let head = self.heads.height()?;
         let upgrade = self.open().find(|u| u.fork_height.is_some_and(|fork| fork > head))?;
-        let Some(Preparation::Ready(ready)) = self.prepared.get(&upgrade.name) else { return None };
-        let wanted = ready.promised.as_deref()?;
+        let wanted = self.ready(&upgrade.name)?.promised.as_deref()?;
         let runs = survey.census.iter().filter(|(_, version)| is_at_least(version, wanted)).count();
         Some(Census {
             upgraded: runs,
@@ -171,7 +164,7 @@ impl Machine {
     }
 }
 
-/// The versions of the proposers against the one that the next fork needs.
+/// The versions of the proposers against the version that the next fork needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Census {
     pub(super) upgraded: usize,

@@ -4,9 +4,11 @@
 
 use crate::digest::Digest;
 use crate::name::Name;
-use serde::{Deserialize, Serialize};
+use crate::sorted;
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// A planned replacement of the node's binary at a block height.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +26,7 @@ pub struct Upgrade {
     /// The digest of what is downloaded or staged, where the planner pinned one.
     pub digest: Option<Digest>,
     /// The URLs of the binary, by `os/arch` (`linux/amd64`) or `any`.
-    pub binaries: BTreeMap<String, String>,
+    pub binaries: Places,
     /// Free text of the planner, handed to hooks as `UPGRADE_INFO`.
     pub info: Option<String>,
     /// The source of the plan.
@@ -32,6 +34,10 @@ pub struct Upgrade {
     /// Whether the operator holds it back for now.
     pub on_hold: bool,
 }
+
+/// The URLs of a binary, by platform. They are few in an upgrade, and a plan has thousands of upgrades: no map is as small.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Places(Box<[(Box<str>, Box<str>)]>);
 
 /// The source from which an upgrade was learned. As JSON it is its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,7 +67,7 @@ impl Upgrade {
             deadline_height: None,
             data_compat: true,
             digest: None,
-            binaries: BTreeMap::new(),
+            binaries: Places::default(),
             info: None,
             origin,
             on_hold: false,
@@ -69,13 +75,54 @@ impl Upgrade {
     }
 }
 
+/// Whether a chain at this head comes to the fork with its next block, or has: a binary that lacks the fork cannot follow.
+pub(super) fn is_at_fork(head: u64, fork: u64) -> bool {
+    head.saturating_add(1) >= fork
+}
+
+impl Places {
+    /// The URL for a platform.
+    #[must_use]
+    pub fn get(&self, platform: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == platform).map(|(_, url)| url)
+    }
+
+    /// All of them, by platform.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(platform, url)| (&**platform, &**url))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<P: Into<Box<str>>, U: Into<Box<str>>> FromIterator<(P, U)> for Places {
+    fn from_iter<I: IntoIterator<Item = (P, U)>>(places: I) -> Self {
+        let mut places: Box<[_]> = places.into_iter().map(|(p, u)| (p.into(), u.into())).collect();
+        sorted::sort(&mut places);
+        Places(places)
+    }
+}
+
+impl Serialize for Places {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.iter())
+    }
+}
+
 /// One upgrade from several of the same name.
 ///
 /// # Errors
 /// The attribute on which they disagree, in words.
-pub(super) fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
+pub(super) fn unite(same: &[Arc<Upgrade>]) -> Result<Arc<Upgrade>, String> {
     let (first, others) = same.split_first().expect("a group has at least one member");
-    let mut one = first.clone();
+    if others.is_empty() {
+        return Ok(Arc::clone(first));
+    }
+    let mut one = Upgrade::clone(first);
     for other in others {
         if one.height != other.height {
             return Err("they disagree on the height".to_owned());
@@ -92,14 +139,16 @@ pub(super) fn unite(same: &[Upgrade]) -> Result<Upgrade, String> {
             one.origin = Origin::TriggerFile;
         }
     }
-    for (platform, url) in others.iter().flat_map(|other| &other.binaries) {
-        let known = one.binaries.entry(platform.clone()).or_insert_with(|| url.clone());
+    let mut places = BTreeMap::new();
+    for (platform, url) in same.iter().flat_map(|upgrade| upgrade.binaries.iter()) {
+        let known = *places.entry(platform).or_insert(url);
         // With a digest it does not matter where the binary comes from.
         if known != url && one.digest.is_none() {
             return Err("they disagree on where the binary is, and none pins its digest".to_owned());
         }
     }
-    Ok(one)
+    one.binaries = places.into_iter().collect();
+    Ok(Arc::new(one))
 }
 
 fn agree<T: PartialEq>(a: Option<T>, b: Option<T>, on: &str) -> Result<Option<T>, String> {

@@ -6,7 +6,7 @@
 
 use super::chain_check::{ChainCheck, Objection};
 use super::event::{Action, Failure, Head, Level, Mode, Survey};
-use super::gates::{self, Gate, Reason, Validator, Verdict};
+use super::gates::{self, Gate, Reason, Verdict};
 use super::heads::turns;
 use super::order::Order;
 use super::record::Turns;
@@ -29,9 +29,9 @@ impl Machine {
     /// A survey has come back, or failed.
     pub(super) fn surveyed(&mut self, now: Instant, result: Result<Survey, Failure>) {
         let counts = result.as_ref().is_ok_and(|survey| self.heads.has(survey.sample.head, &survey.hash));
-        // A head above the node's own was false, or was taken back: nothing else says so while the chain stands still.
-        let told = self.node().and_then(Node::height);
-        if result.as_ref().is_ok_and(|survey| told > Some(survey.sample.head)) {
+        // A head above the node's own was false, or was taken back: nothing else shows that while the chain stands still.
+        let reported = self.node().and_then(Node::height);
+        if result.as_ref().is_ok_and(|survey| reported > Some(survey.sample.head)) {
             self.actions.push(Action::Confirm);
         }
         let Some(node) = self.node_mut() else { return };
@@ -45,7 +45,7 @@ impl Machine {
             }
         };
         if !counts {
-            // Another node may have answered, or the head is to count yet.
+            // Another node may have answered, or the head does not count yet.
             let text =
                 format!("an answer about a head that counts, and not about block {}", survey.sample.head);
             (network.failure, network.early) = (Some(text), Some(survey));
@@ -74,11 +74,7 @@ impl Machine {
         if has_peers && !had_peers {
             self.departure.networked = Some(at);
         }
-        if let Some(turns) = turns
-            && self.heads.note_turns(head, turns)
-        {
-            self.keep_head();
-        }
+        self.note_turns(head, turns);
         self.warn_of_what_is_not_served();
         self.hear_again(now);
     }
@@ -106,49 +102,48 @@ impl Machine {
         }
     }
 
-    /// The order of proposers at a head that was just told, from the one before it.
-    pub(super) fn order_after(&mut self, head: &Head) -> Option<(Validator, u64, Turns)> {
+    /// The distances to our next proposals at a head that was just reported, by the order before it.
+    pub(super) fn turns_after(&mut self, head: &Head) -> Option<Turns> {
         let network = &mut self.node_mut()?.network;
         let (_, at) = network.orders.take()?;
-        if at.height == head.block.height {
-            return None;
-        }
         let next = at.after(head.block.height, Some(head.proposer?))?;
         let me = network.survey.as_ref().and_then(|survey| survey.me)?;
-        let turns =
-            Turns { at_head: next.distance(&me), before: at.distance(&me), validators: next.list.len() };
+        let validators = next.list.len();
+        let turns = Turns { at_head: next.distance(&me), before: at.distance(&me), validators };
         network.orders = Some((at, next));
-        Some((me, head.block.height, turns))
+        Some(turns)
     }
 
-    /// Keeps with the head record how far our next proposals are from it.
-    pub(super) fn note_order(&mut self, order: Option<(Validator, u64, Turns)>) {
-        if let Some((_, height, turns)) = order
-            && self.heads.note_turns(height, turns)
-        {
+    /// Keeps with the head record how far our next proposals are from it, where it is of this height.
+    pub(super) fn note_turns(&mut self, height: u64, turns: Option<Turns>) {
+        if turns.is_some_and(|turns| self.heads.note_turns(height, turns)) {
             self.keep_head();
         }
     }
 
-    /// Says once for each node what it does not serve, what that costs, and how to serve it.
+    /// Logs once for each node which methods it does not serve, the cost of that, and how to serve them.
     fn warn_of_what_is_not_served(&mut self) {
         if !self.policy.validator {
             return;
         }
         let Some(node) = self.node_mut() else { return };
         let Some(survey) = &node.network.survey else { return };
-        let mut warnings = Vec::new();
-        if survey.me.is_none() {
-            let what = "no upgrade happens before it is known: serve `istanbul` or `eth_coinbase`, or set validator_address";
-            warnings.push(("own_address_unknown", what));
-        }
-        if survey.connected.is_none() {
-            let what = "each stop may cost 35 s without peers: let wemixvisor use the node's IPC socket, or serve `admin`";
-            warnings.push(("admin_not_served", what));
-        }
-        warnings.retain(|(event, _)| node.network.warned.insert(event));
-        for (event, what) in warnings {
-            self.warn(event, what.to_owned());
+        let lacks = [
+            (
+                survey.me.is_none(),
+                "own_address_unknown",
+                "no upgrade happens before it is known: serve `istanbul` or `eth_coinbase`, or set validator_address",
+            ),
+            (
+                survey.connected.is_none(),
+                "admin_not_served",
+                "each stop may cost 35 s without peers: let wemixvisor use the node's IPC socket, or serve `admin`",
+            ),
+        ];
+        for (_, event, text) in lacks.into_iter().filter(|(lacks, ..)| *lacks) {
+            if self.node_mut().is_some_and(|node| node.network.warn_once(event)) {
+                self.warn(event, text);
+            }
         }
     }
 
@@ -165,7 +160,7 @@ impl Machine {
         }
     }
 
-    /// A validator is surveyed at every head, since it may have to leave at any; another node only where its head
+    /// A validator is surveyed at every head, since it may leave at any; another node only where its head
     /// stands still.
     fn needs_survey(&self, now: Instant, node: &Node) -> bool {
         self.policy.watch_height && (self.policy.validator || self.stands(now, node))
@@ -186,18 +181,19 @@ impl Machine {
         if hurry { often.min(self.policy.poll_interval) } else { self.policy.poll_interval }
     }
 
-    /// Whether no new head has come for so long that people want to know.
+    /// Whether no new head has come for so long that it is reported.
     pub(super) fn stands(&self, now: Instant, node: &Node) -> bool {
         node.still(now) > self.period().max(SECOND) * STANDS
     }
 
-    /// Whether the head stands still before our eyes while the node knows that the network's goes on. No clock is
-    /// compared, as one that was set would have the whole network go at once.
+    /// Whether the head stands still while the node knows that the network's goes on. No clock is compared, as one that was
+    /// set would make all validators go at once.
     pub(super) fn is_frozen(&self, now: Instant, node: &Node) -> bool {
         let head = node.height().unwrap_or(0);
         let ended = self.record.ended.iter().filter_map(|ended| ended.fork_height);
         let under_way = self.record.upgrade.iter().filter_map(|attempt| attempt.fork_height);
-        let mut forks = self.open().filter_map(|upgrade| upgrade.fork_height).chain(ended).chain(under_way);
+        let planned = self.open_up_to(head).filter_map(|upgrade| upgrade.fork_height);
+        let mut forks = planned.chain(ended).chain(under_way);
         let at_fork = forks.any(|fork| head == fork || head.saturating_add(1) == fork);
         at_fork
             && node.network.shows(|survey| {
@@ -212,11 +208,11 @@ impl Machine {
             return None;
         }
         if let Some(reason) = self.rewritten(now, node) {
-            self.tell_history(Level::Error, "final_block_rewritten", reason.clone());
+            self.note(Level::Error, "final_block_rewritten", reason.clone());
             return Some(Next::Stop(Why::Halt(reason)));
         }
         if let Some(reason) = self.duplicate_signer(node) {
-            self.tell_history(Level::Error, "duplicate_signer", reason.clone());
+            self.note(Level::Error, "duplicate_signer", reason.clone());
             return Some(Next::Stop(Why::Halt(reason)));
         }
         if self.record.silent {
@@ -228,8 +224,7 @@ impl Machine {
 
     /// Whether the chain has decided another block where one was final for us, and we sign on it.
     ///
-    /// Two answers must say so, and the node must be on the chain of this home: another node may answer at its
-    /// address.
+    /// Two answers must show it, and the node must be on the chain of this home: another node may answer at its address.
     fn rewritten(&mut self, now: Instant, node: &mut Node) -> Option<String> {
         let contradiction = self.heads.contradiction()?;
         if !contradiction.confirmed {
@@ -253,7 +248,7 @@ impl Machine {
         self.forced.as_ref().is_some_and(|f| f.name == upgrade.name)
     }
 
-    /// Whether a node may stop for a due upgrade now. Only validators ever wait, and not where the operator said so.
+    /// Whether a node may stop for a due upgrade now. Only validators ever wait, unless the operator overrules that.
     pub(super) fn may_stop(&mut self, now: Instant, node: &mut Node, upgrade: &Upgrade) -> bool {
         if !self.policy.validator || !self.policy.watch_height || self.is_forced(upgrade) {
             return true;
@@ -278,7 +273,7 @@ impl Machine {
             Verdict::Go(reason) => {
                 node.network.named.clear();
                 if node.network.holds.take().is_some() || !matches!(reason, Reason::Open) {
-                    self.tell_history(Level::Info, "gates_open", format!("{what} {reason}"));
+                    self.note(Level::Info, "gates_open", format!("{what} {reason}"));
                 }
                 true
             }
@@ -304,23 +299,23 @@ impl Machine {
         }
     }
 
-    /// Notes which gates hold, and tells people of each once.
+    /// Notes which gates hold, and logs each once.
     fn report_hold(&mut self, now: Instant, node: &mut Node, what: &str, gates: Vec<Gate>) {
         let network = &mut node.network;
         let before = network.named.len();
         network.named.extend(gates.iter().map(Gate::name));
         if network.named.len() > before {
             let gates: Vec<String> = gates.iter().map(|g| format!("gate={} {g}", g.name())).collect();
-            self.tell(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")));
+            self.log(Level::Info, "gates_hold", format!("{what} {}", gates.join("; ")));
         }
         let since = node.network.holds.as_ref().map_or(now, |(since, _)| *since);
         node.network.holds = Some((since, gates));
     }
 
-    /// Tells people, once, that an upgrade's deadline has passed. That is an alarm and no licence.
+    /// Logs once that an upgrade's deadline has passed. That is an alarm and no licence.
     pub(super) fn report_deadline(&mut self, node: &mut Node) {
         let head = self.heads.height().unwrap_or(0);
-        let late = self.open().find_map(|u| {
+        let late = self.open_up_to(head).find_map(|u| {
             let deadline = gates::deadline(u.deadline_height, u.fork_height)?.max(u.height);
             (head >= deadline).then(|| (u.name.clone(), deadline, u.fork_height))
         });
@@ -331,7 +326,7 @@ impl Machine {
             });
             let text =
                 format!("name={name} deadline={deadline} head={head}{fork} the upgrade has not happened");
-            self.tell_history(Level::Warn, "deadline_passed", text);
+            self.note(Level::Warn, "deadline_passed", text);
         }
     }
 
@@ -376,7 +371,7 @@ impl Machine {
         node.chain_check.as_ref().and_then(ChainCheck::client).or_else(surveyed)
     }
 
-    /// When the network may have to be asked or judged anew though nothing was heard.
+    /// When the network must be asked or judged anew though no event has come.
     pub(super) fn network_deadline(&self, now: Instant, node: &Node) -> Option<(Instant, &'static str)> {
         let network = &node.network;
         let again = network.answered.map(|at| at + self.survey_pause(now, node));

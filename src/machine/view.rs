@@ -1,11 +1,11 @@
 //! The machine as people see it: a snapshot for `status`, the metrics and the log.
 
 use super::event::Survey;
-use super::gates::{Gate, Slot, Window, deadline};
+use super::gates::{Gate, Slot, Window, deadline, list};
 use super::health::head_age;
-use super::node::RELEASE;
 use super::record::{Attempt, Block, Ended, Rehearsal, Target, Version};
 use super::sealing::SIGN;
+use super::starting::RELEASE;
 use super::state::{AfterRecord, Preparation, Rested, State, Why};
 use super::{Machine, Origin, Upgrade};
 use crate::name::Name;
@@ -61,7 +61,7 @@ pub struct View {
     pub upgrade: Option<Attempt>,
     /// Whether the node does not seal for now, and what that waits for.
     pub silent: Option<String>,
-    /// Why the operator has to decide before anything is started again.
+    /// Why the operator must decide before anything is started again.
     pub halted: Option<String>,
     /// The operator's order to go back, while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ pub struct View {
     /// The last backup that this supervisor has made, and how.
     #[serde(default)]
     pub backup: Option<String>,
-    /// The planned upgrades: the one that the operator forces first, the others by height.
+    /// The planned upgrades: first a forced one, the others by height.
     pub planned: Vec<UpgradeView>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
@@ -110,7 +110,7 @@ pub enum Activity {
     Running,
     /// It runs without a supervisor.
     RunningAlone,
-    /// The new binary of an upgrade runs, and has to prove itself.
+    /// The new binary of an upgrade runs, and must prove itself.
     Probation,
     /// It is asked to stop for an upgrade.
     StoppingForUpgrade,
@@ -262,21 +262,10 @@ impl UpgradeView {
 
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Activity::Stopped => "stopped",
-            Activity::WaitingForLocks => "waiting-for-locks",
-            Activity::Starting => "starting",
-            Activity::Running => "running",
-            Activity::RunningAlone => "running without a supervisor",
-            Activity::Probation => "probation",
-            Activity::StoppingForUpgrade => "stopping-for-upgrade",
-            Activity::Stopping => "stopping",
-            Activity::Upgrading => "upgrading",
-            Activity::Recording => "recording",
-            Activity::Held => "held",
-            Activity::BackingOff => "backing-off",
-            Activity::Ended => "ended",
-        })
+        match self {
+            Activity::RunningAlone => f.write_str("running without a supervisor"),
+            other => other.serialize(f),
+        }
     }
 }
 
@@ -290,14 +279,10 @@ impl fmt::Display for RehearsalView {
     }
 }
 
+/// As in JSON.
 impl fmt::Display for BinaryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            BinaryState::Waiting => "waiting",
-            BinaryState::Preparing => "preparing",
-            BinaryState::Ready => "ready",
-            BinaryState::Failed => "failed",
-        })
+        self.serialize(f)
     }
 }
 
@@ -434,13 +419,10 @@ impl Machine {
         if self.rehearsing.as_ref() == Some(name) {
             return Some(RehearsalView::Running);
         }
-        match self.prepared.get(name) {
-            Some(Preparation::Ready(ready)) => match &ready.rehearsal {
-                Rehearsal::None => None,
-                Rehearsal::Passed => Some(RehearsalView::Passed),
-                Rehearsal::Failed(_) => Some(RehearsalView::Failed),
-            },
-            Some(Preparation::Working { .. } | Preparation::Failed { .. }) | None => None,
+        match self.ready(name)?.rehearsal {
+            Rehearsal::None => None,
+            Rehearsal::Passed => Some(RehearsalView::Passed),
+            Rehearsal::Failed(_) => Some(RehearsalView::Failed),
         }
     }
 
@@ -458,8 +440,7 @@ impl Machine {
     fn hold(&self, upgrade: &Upgrade) -> Option<String> {
         let (since, gates) = self.holding(upgrade)?;
         let since = self.now.map_or(0, |now| now.saturating_duration_since(*since).as_secs());
-        let gates: Vec<String> = gates.iter().map(|g| format!("{}: {g}", g.name())).collect();
-        Some(format!("{} (for {since} s)", gates.join("; ")))
+        Some(format!("{} (for {since} s)", list(gates)))
     }
 
     /// Our next turn at or after the height of an upgrade.

@@ -2,18 +2,17 @@
 //!
 //! All of them are read here, so that the same rules and limits hold and the same words are used wherever it is written.
 
-use super::json::{Fields, Json};
+use super::json::{Fields, Json, Members, read};
 use super::reading::Reading;
 use super::report::Report;
 use crate::digest::{BadDigest, Digest};
-use crate::machine::{Origin, Upgrade};
+use crate::machine::{Origin, Places, Upgrade};
 use crate::name::Name;
 use crate::url;
 use serde::de::Error;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// A longer `info` is refused: hooks get it in their environment, and Linux takes no variable beyond 128 KiB.
@@ -39,8 +38,8 @@ pub struct Entry {
     #[serde(flatten, serialize_with = "pinned")]
     pub digest: Option<Digest>,
     /// The sources of the binary, by `os/arch` (`linux/amd64`) or `any`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub binaries: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Places::is_empty")]
+    pub binaries: Places,
     /// Anything, handed to hooks as `UPGRADE_INFO`: a text as it is, all else as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
@@ -72,7 +71,7 @@ impl Entry {
             deadline_height: None,
             data_compat: None,
             digest: None,
-            binaries: BTreeMap::new(),
+            binaries: Places::default(),
             info: None,
             rest: Fields::default(),
         }
@@ -83,14 +82,14 @@ impl Entry {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(fields: Fields) -> Result<Entry, Report> {
-        match Entry::read_leniently(fields) {
+        match Entry::read_leniently(fields.members()) {
             (Some(entry), report) if report.findings.is_empty() => Ok(entry),
             (_, report) => Err(report),
         }
     }
 
     /// Reads an upgrade that need not make sense, and everything that is wrong with it.
-    fn read_leniently(fields: Fields) -> (Option<Entry>, Report) {
+    fn read_leniently(fields: Members<'_>) -> (Option<Entry>, Report) {
         let mut reading = Reading::new("", fields);
         let (name, height) = (reading.name(), reading.own_height());
         Entry::read_details(reading, name, height)
@@ -98,7 +97,7 @@ impl Entry {
 
     /// Reads all but name and height, which have been read.
     pub(super) fn read_details(
-        mut reading: Reading,
+        mut reading: Reading<'_>,
         name: Option<Name>,
         height: Option<u64>,
     ) -> (Option<Entry>, Report) {
@@ -106,7 +105,7 @@ impl Entry {
         let digest = digest(&mut reading);
         let binaries = binaries(&mut reading);
         let data_compat = reading.read("data_compat", "expected true or false");
-        let info = reading.take("info");
+        let info = reading.take("info").map(Json::from);
         if info.as_ref().map(Json::text).is_some_and(|text| text.len() > MAX_INFO || text.contains('\0')) {
             reading.wrong("info", "it is longer than 64 KiB or has a zero byte in it");
         }
@@ -128,21 +127,21 @@ impl Entry {
 
     /// The upgrade as the other modules know it, planned by `origin`.
     #[must_use]
-    pub fn upgrade(&self, origin: Origin) -> Upgrade {
+    pub fn upgrade(self, origin: Origin) -> Upgrade {
         Upgrade {
             fork_height: self.fork_height,
             deadline_height: self.deadline_height,
             data_compat: self.data_compat.unwrap_or(true),
             digest: self.digest,
-            binaries: self.binaries.clone(),
+            binaries: self.binaries,
             info: self.info.as_ref().map(Json::text),
-            ..Upgrade::new(self.name.clone(), self.height, origin)
+            ..Upgrade::new(self.name, self.height, origin)
         }
     }
 }
 
 /// The fork and the deadline, which must lie in order.
-fn heights(reading: &mut Reading, height: Option<u64>) -> (Option<u64>, Option<u64>) {
+fn heights(reading: &mut Reading<'_>, height: Option<u64>) -> (Option<u64>, Option<u64>) {
     let (fork, deadline) = (reading.height("fork_height"), reading.height("deadline_height"));
     let Some(height) = height else { return (fork, deadline) };
     if let Some(fork) = fork.filter(|fork| *fork <= height) {
@@ -156,7 +155,7 @@ fn heights(reading: &mut Reading, height: Option<u64>) -> (Option<u64>, Option<u
 }
 
 /// The digest, which stands under the key of its algorithm.
-fn digest(reading: &mut Reading) -> Option<Digest> {
+fn digest(reading: &mut Reading<'_>) -> Option<Digest> {
     let mut read = |key: &str, digits: usize| {
         let text: String = reading.read(key, "expected a text of hexadecimal digits")?;
         let digest = read_pinned(key, &text).ok();
@@ -183,28 +182,28 @@ fn pinned<S: Serializer>(digest: &Option<Digest>, out: S) -> Result<S::Ok, S::Er
     map.end()
 }
 
-fn binaries(reading: &mut Reading) -> BTreeMap<String, String> {
-    let mut binaries = BTreeMap::new();
+fn binaries(reading: &mut Reading<'_>) -> Places {
     let Some(mut places) = reading.below("binaries", "expected an object from os/arch to URL") else {
-        return binaries;
+        return Places::default();
     };
+    let mut binaries = Vec::new();
     for (platform, place) in places.rest() {
         let parts: Vec<&str> = platform.split('/').collect();
         if platform != "any" && (parts.len() != 2 || parts.contains(&"")) {
             let what = format!("{platform:?} is not a platform: os/arch, as linux/amd64, or any");
             places.wrong(&platform, what);
         }
-        let Ok(place) = place.read::<String>() else {
+        let Ok(place) = read::<String>(place) else {
             places.unreadable::<()>(&platform, "expected a URL");
             continue;
         };
         if let Err(why) = url::check(&place, &["http", "https"]) {
             places.wrong(&platform, format!("{:?} is not a URL: {why}", url::redact(&place)));
         }
-        binaries.insert(platform, place);
+        binaries.push((platform, place));
     }
     reading.absorb(places);
-    binaries
+    binaries.into_iter().collect()
 }
 
 impl FromStr for Entry {
@@ -223,7 +222,7 @@ impl FromStr for Entry {
 /// Whether it makes sense is not asked: what is on disk can be corrected.
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let (entry, report) = Entry::read_leniently(Fields::deserialize(from)?);
+        let (entry, report) = Entry::read_leniently(Fields::deserialize(from)?.members());
         entry.ok_or_else(|| D::Error::custom(report.line()))
     }
 }

@@ -206,7 +206,7 @@ impl Agenda {
     /// The upgrades scheduled by hand.
     #[must_use]
     pub fn by_hand(&self) -> Vec<Upgrade> {
-        self.upgrades.iter().map(|entry| entry.upgrade(Origin::Schedule)).collect()
+        self.upgrades.iter().map(|entry| entry.clone().upgrade(Origin::Schedule)).collect()
     }
 
     /// The upgrades that must not happen.

@@ -4,12 +4,13 @@
 //! A field that we do not know is not ours to change.
 
 use crate::sorted;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A JSON value, to the letter. It can be read from JSON only.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +20,15 @@ pub struct Json(Box<RawValue>);
 /// The keys and values of a JSON object, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields(Vec<(String, Json)>);
+
+/// The same where the values still stand in the text that is read: a long plan is not copied.
+#[derive(Default)]
+pub(super) struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+/// Reads the meaning of a value.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(json.get().as_bytes())
+}
 
 impl Json {
     /// The text as it stands in the file.
@@ -46,8 +56,14 @@ impl Json {
     }
 
     /// Reads what it means.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(self.as_str().as_bytes())
+    pub(super) fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        read(&self.0)
+    }
+}
+
+impl From<&RawValue> for Json {
+    fn from(value: &RawValue) -> Self {
+        Json(value.to_owned())
     }
 }
 
@@ -78,10 +94,9 @@ impl Fields {
         self.0.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The keys that stand there more than once.
-    pub(super) fn equal_keys(&self) -> BTreeSet<&str> {
-        let mut seen = BTreeSet::new();
-        sorted::gather(self.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key)))
+    /// The same as they stand here.
+    pub(super) fn members(&self) -> Members<'_> {
+        Members(self.0.iter().map(|(key, value)| (key.clone(), &*value.0)).collect())
     }
 
     /// Puts a field in the place of all of its key.
@@ -94,6 +109,35 @@ impl Fields {
     pub(super) fn take(&mut self, key: &str) -> Option<Json> {
         let place = self.0.iter().position(|(known, _)| known == key)?;
         Some(self.0.remove(place).1)
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The keys that stand there more than once.
+    pub(super) fn equal_keys(&self) -> BTreeSet<String> {
+        let mut seen = BTreeSet::new();
+        let again = self.0.iter().map(|(key, _)| key).filter(|key| !seen.insert(*key));
+        sorted::gather(again.cloned())
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| *value)
+    }
+
+    /// Takes the value of a key out.
+    pub(super) fn take(&mut self, key: &str) -> Option<&'a RawValue> {
+        let place = self.0.iter().position(|(known, _)| known == key)?;
+        Some(self.0.remove(place).1)
+    }
+}
+
+impl<'a> IntoIterator for Members<'a> {
+    type Item = (String, &'a RawValue);
+    type IntoIter = std::vec::IntoIter<(String, &'a RawValue)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -121,25 +165,31 @@ impl Serialize for Fields {
 /// Equal keys are all kept.
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(Object)
+        from.deserialize_map(Object(PhantomData)).map(Fields)
     }
 }
 
-struct Object;
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Object(PhantomData)).map(Members)
+    }
+}
 
-impl<'de> Visitor<'de> for Object {
-    type Value = Fields;
+struct Object<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Object<V> {
+    type Value = Vec<(String, V)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(field) = map.next_entry()? {
             fields.push(field);
         }
-        Ok(Fields(fields))
+        Ok(fields)
     }
 }
 
@@ -154,7 +204,7 @@ mod tests {
         let fields: Fields = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&fields).unwrap(), text);
         assert_eq!(fields.get("z").unwrap().as_str(), "1.50");
-        assert_eq!(fields.equal_keys().into_iter().collect::<Vec<_>>(), ["z"]);
+        assert_eq!(fields.members().equal_keys().into_iter().collect::<Vec<_>>(), ["z"]);
         assert!(serde_json::from_str::<Fields>("[1]").is_err());
     }
 

@@ -87,7 +87,7 @@
 //! let plans = Plans::new(dir.path().join("plans"));
 //! let mut plan = Plan::new("spring".parse()?, "");
 //! plan.add("v2.0.0:1000".parse()?);
-//! let activated = plans.create(&plan)?.sha256;
+//! let activated = plans.create(&plan)?;
 //! assert_eq!(plans.follow(&plan.name, &activated)?, plan);
 //!
 //! plans.edit(&plan.name, |plan| Ok(plan.add("v3.0.0:5000".parse().expect("it is well formed"))))?;
@@ -129,7 +129,7 @@ mod table;
 pub(crate) mod trigger;
 mod validate;
 
-pub use crate::machine::{Claim, Conflict, Ended, Origin, Outcome, Phase, Schedule, Switch, Upgrade};
+pub use crate::machine::{Claim, Conflict, Ended, Origin, Outcome, Phase, Places, Schedule, Switch, Upgrade};
 pub use entry::Entry;
 pub use file::{ActivePlan, Agenda};
 pub use json::{Fields, Json};
@@ -190,7 +190,7 @@ mod tests {
                 detail: String::new(),
             })
             .collect();
-        let planned = plan.schedule();
+        let planned = plan.clone().schedule();
         let head = Some(50 * n);
         VISITS.with(|visits| visits.set(0));
         let context = Context { head, planned: &planned, ended: &ended, ..Context::default() };

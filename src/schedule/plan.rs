@@ -3,7 +3,7 @@
 //! The type holds what was read, whether it makes sense or not; [`super::validate`] judges it.
 
 use super::entry::Entry;
-use super::json::{Fields, Json};
+use super::json::{Fields, Members, read};
 use super::reading::Reading;
 use super::report::Report;
 use super::visit;
@@ -12,7 +12,9 @@ use crate::name::Name;
 use crate::time::rfc3339;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Many upgrades, planned at heights.
@@ -80,9 +82,9 @@ impl Plan {
 
     /// The upgrades in the form in which they are scheduled.
     #[must_use]
-    pub fn schedule(&self) -> Vec<Upgrade> {
-        let origin = Origin::Plan(self.name.clone());
-        self.upgrades.iter().map(|entry| entry.upgrade(origin.clone())).collect()
+    pub fn schedule(self) -> Vec<Arc<Upgrade>> {
+        let origin = Origin::Plan(self.name);
+        self.upgrades.into_iter().map(|entry| Arc::new(entry.upgrade(origin.clone()))).collect()
     }
 
     /// The plan as the text of its file.
@@ -96,19 +98,19 @@ impl Plan {
 /// No two keys may be equal, in the plan or in an upgrade: one of them would be lost.
 impl<'de> Deserialize<'de> for Plan {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut draft = Draft::read(Fields::deserialize(from)?);
+        let fields = Fields::deserialize(from)?;
+        let mut upgrades = Vec::new();
+        let mut draft = Draft::read(fields.members(), &mut |_, entry| upgrades.push(entry));
         let report = std::mem::take(&mut draft.report);
-        draft.plan().ok_or_else(|| D::Error::custom(report.line()))
+        draft.plan(upgrades).ok_or_else(|| D::Error::custom(report.line()))
     }
 }
 
-/// The parts of a plan that could be read, and everything that is wrong with the plan in itself.
+/// The parts of a plan that could be read but its upgrades, and everything that is wrong with the plan in itself.
 pub(super) struct Draft {
     pub(super) report: Report,
     pub(super) name: Option<Name>,
     pub(super) chain_id: Option<u64>,
-    /// The upgrades that could be read, each with its place in the plan.
-    pub(super) upgrades: Vec<(usize, Entry)>,
     version: Option<String>,
     description: String,
     created_at: String,
@@ -117,54 +119,53 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(fields: Fields) -> Draft {
+    /// Hands over each upgrade that could be read, with its place in the plan.
+    pub(super) fn read(fields: Members<'_>, each: &mut dyn FnMut(usize, Entry)) -> Draft {
         let mut reading = Reading::new("", fields);
         let version = version(&mut reading);
         let name = reading.name();
         let mut text = |key| reading.read(key, "expected a text").unwrap_or_default();
         let (description, created_at) = (text("description"), text("created_at"));
         let chain_id = reading.number("chain_id", "a whole number above 0");
-        let upgrades = upgrades(&mut reading);
+        upgrades(&mut reading, each);
         let rest = reading.unknown();
         let Reading { report, is_whole, .. } = reading;
-        Draft { report, name, chain_id, upgrades, version, description, created_at, rest, is_whole }
+        Draft { report, name, chain_id, version, description, created_at, rest, is_whole }
     }
 
-    /// The plan, if all of it could be read.
-    pub(super) fn plan(self) -> Option<Plan> {
+    /// The plan with these upgrades, if all of it could be read.
+    pub(super) fn plan(self, upgrades: Vec<Entry>) -> Option<Plan> {
         let (version, name) = self.version.zip(self.name).filter(|_| self.is_whole)?;
-        let upgrades = self.upgrades.into_iter().map(|(_, entry)| entry).collect();
         let Draft { description, created_at, chain_id, rest, .. } = self;
         Some(Plan { version, name, description, created_at, chain_id, upgrades, rest })
     }
 }
 
-fn version(reading: &mut Reading) -> Option<String> {
+fn version(reading: &mut Reading<'_>) -> Option<String> {
     let Some(json) = reading.take("version") else {
         return reading.unreadable("version", format!("it is missing; write \"{}\"", Plan::VERSION));
     };
-    let text = json.read::<String>().ok();
+    let text = read::<String>(json).ok();
     if text.as_deref() != Some(Plan::VERSION) {
-        reading.wrong("version", format!("{} is not \"{}\"", json.as_str(), Plan::VERSION));
+        reading.wrong("version", format!("{} is not \"{}\"", json.get(), Plan::VERSION));
     }
     reading.is_whole &= text.is_some();
     text
 }
 
 /// Reads the upgrades. Their names must differ, and their heights rise.
-fn upgrades(reading: &mut Reading) -> Vec<(usize, Entry)> {
-    let (mut read, mut names) = (Vec::new(), BTreeMap::new());
-    let mut highest = None;
+fn upgrades(reading: &mut Reading<'_>, each: &mut dyn FnMut(usize, Entry)) {
+    let (mut names, mut highest) = (BTreeMap::new(), None);
     if !reading.has("upgrades") {
-        return read;
+        return;
     }
-    let Some(list) = reading.read::<Vec<Json>>("upgrades", "expected a list") else { return read };
+    let Some(list) = reading.read::<Vec<&RawValue>>("upgrades", "expected a list") else { return };
     if list.is_empty() {
         reading.wrong("upgrades", "there is no upgrade in it");
     }
     for (index, upgrade) in visit(list.into_iter().enumerate()) {
         let at = format!("/upgrades/{index}");
-        let Ok(fields) = upgrade.read() else {
+        let Ok(fields) = read(upgrade) else {
             reading.is_whole = false;
             reading.report.error(at, "expected an object: an upgrade");
             continue;
@@ -189,9 +190,8 @@ fn upgrades(reading: &mut Reading) -> Vec<(usize, Entry)> {
         let (entry, report) = Entry::read_details(ours, name, height);
         reading.is_whole &= entry.is_some();
         reading.report.findings.extend(report.findings);
-        read.extend(entry.map(|entry| (index, entry)));
+        entry.into_iter().for_each(|entry| each(index, entry));
     }
-    read
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
         let saved = serde_json::to_string(&plan).unwrap();
         assert_eq!(saved.replace(r#""description":"","created_at":"","#, ""), text);
         assert_eq!(serde_json::from_str::<Plan>(&plan.to_json()).unwrap(), plan);
-        let info = plan.upgrades[0].upgrade(Origin::Schedule).info.unwrap();
+        let info = plan.upgrades[0].clone().upgrade(Origin::Schedule).info.unwrap();
         assert_eq!(info, r#"{"z":{"amount":100000000000000000000001},"a":"x y"}"#);
     }
 
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn hooks_get_text_as_it_is_and_objects_as_json() {
         let mut entry: Entry = "v2:5".parse().unwrap();
-        let info = |entry: &Entry| entry.upgrade(Origin::Schedule).info;
+        let info = |entry: &Entry| entry.clone().upgrade(Origin::Schedule).info;
         assert_eq!(info(&entry), None);
         entry.info = Some(json!("plain").into());
         assert_eq!(info(&entry).as_deref(), Some("plain"));

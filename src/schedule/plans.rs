@@ -4,7 +4,8 @@
 //! that another user could have written is not read: whoever writes a plan decides what is executed.
 
 use super::plan::Plan;
-use super::validate::{Context, validate, validate_json};
+use super::report::Report;
+use super::validate::{Context, validate_json};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
@@ -47,11 +48,11 @@ impl Plans {
         self.dir.join(format!("{name}.json"))
     }
 
-    /// Saves a new plan.
+    /// Saves a new plan; returns the digest of its file.
     ///
     /// # Errors
     /// [`Kind::Failed`] if there is one of that name; else if writing fails.
-    pub fn create(&self, plan: &Plan) -> Result<Stored> {
+    pub fn create(&self, plan: &Plan) -> Result<Digest> {
         let _lock = self.lock()?;
         let path = self.path(&plan.name);
         if fs::symlink_metadata(&path).is_ok() {
@@ -63,11 +64,11 @@ impl Plans {
         self.write(plan)
     }
 
-    /// Saves a plan in place of the one of that name.
+    /// Saves a plan in place of the one of that name; returns the digest of its file.
     ///
     /// # Errors
     /// If writing fails; the old one is untouched then.
-    pub fn save(&self, plan: &Plan) -> Result<Stored> {
+    pub fn save(&self, plan: &Plan) -> Result<Digest> {
         let _lock = self.lock()?;
         self.write(plan)
     }
@@ -80,17 +81,18 @@ impl Plans {
         let _lock = self.lock()?;
         let mut stored = self.load(name)?;
         change(&mut stored.plan)?;
-        self.write(&stored.plan)
+        stored.sha256 = self.write(&stored.plan)?;
+        Ok(stored)
     }
 
-    /// Reads a plan. It may make no sense yet; see [`validate`].
+    /// Reads a plan. It may make no sense yet; see [`validate`](super::validate).
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none; [`Kind::Permission`] if others than its owner may write it or
     /// it belongs to another user; [`Kind::BadInput`] with every problem if it is no plan.
     pub fn load(&self, name: &Name) -> Result<Stored> {
         let path = self.path(name);
-        named(name, &path, slurp(&self.open(name)?, &path)?)
+        named(name, &path, &slurp(&self.open(name)?, &path)?).map(|(stored, _)| stored)
     }
 
     /// Reads the file of a plan, whatever is in it.
@@ -111,11 +113,10 @@ impl Plans {
         // A file that was not activated is not read: it may be anything.
         let mut file = self.unchanged(name, activated)?;
         file.rewind().map_err(|e| Error::io("read plan", &path, e))?;
-        let stored = named(name, &path, slurp(&file, &path)?)?;
+        let (stored, report) = named(name, &path, &slurp(&file, &path)?)?;
         if stored.sha256 != *activated {
             return Err(has_changed(name, &path));
         }
-        let report = validate(&stored.plan, &Context::default());
         if report.is_valid() {
             Ok(stored.plan)
         } else {
@@ -179,10 +180,10 @@ impl Plans {
         Ok(file)
     }
 
-    fn write(&self, plan: &Plan) -> Result<Stored> {
+    fn write(&self, plan: &Plan) -> Result<Digest> {
         let json = plan.to_json();
         durable::put(&self.path(&plan.name), json.as_bytes(), 0o600)?;
-        Ok(Stored { plan: plan.clone(), sha256: Digest::sha256(json.as_bytes()) })
+        Ok(Digest::sha256(json.as_bytes()))
     }
 
     /// Held for the few milliseconds that a change takes, so waiting for it needs no limit.
@@ -200,7 +201,7 @@ impl Plans {
 /// # Errors
 /// [`Kind::BadInput`] with every problem if it is no plan; else if reading fails.
 pub fn read_file(path: &Path) -> Result<Stored> {
-    understand(path, slurp(&open(path)?.0, path)?)
+    understand(path, &slurp(&open(path)?.0, path)?).map(|(stored, _)| stored)
 }
 
 /// Reads the text of such a file, whatever is in it.
@@ -228,23 +229,22 @@ fn has_changed(name: &Name, path: &Path) -> Error {
         .hint(format!("activate it as it is now: wemixvisor plan execute {name}"))
 }
 
-/// The plan in a file that is to have this name.
-fn named(name: &Name, path: &Path, bytes: Vec<u8>) -> Result<Stored> {
-    let stored = understand(path, bytes)?;
+/// The plan in a file that is to have this name, and what is wrong with it.
+fn named(name: &Name, path: &Path, bytes: &[u8]) -> Result<(Stored, Report)> {
+    let (stored, report) = understand(path, bytes)?;
     if stored.plan.name == *name {
-        return Ok(stored);
+        return Ok((stored, report));
     }
     let what = format!("/name: the plan calls itself {}", stored.plan.name);
     let hint = "give file and plan the same name";
     Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because(what).hint(hint))
 }
 
-fn understand(path: &Path, bytes: Vec<u8>) -> Result<Stored> {
-    let plan = serde_json::from_slice(&bytes).map_err(|_| {
-        let (_, report) = validate_json(&bytes, &Context::default());
-        Error::new(Kind::BadInput, "read plan").at(path.display()).because(report)
-    })?;
-    Ok(Stored { plan, sha256: Digest::sha256(&bytes) })
+fn understand(path: &Path, bytes: &[u8]) -> Result<(Stored, Report)> {
+    match validate_json(bytes, &Context::default()) {
+        (Some(plan), report) => Ok((Stored { plan, sha256: Digest::sha256(bytes) }, report)),
+        (None, report) => Err(Error::new(Kind::BadInput, "read plan").at(path.display()).because(report)),
+    }
 }
 
 fn open(path: &Path) -> Result<(File, fs::Metadata)> {
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_with_the_same_digest() {
         let (_dir, plans) = plans();
-        let saved = plans.create(&plan("p")).unwrap();
+        let saved = Stored { plan: plan("p"), sha256: plans.create(&plan("p")).unwrap() };
         assert_eq!(plans.load(&name("p")).unwrap(), saved);
         assert_eq!(plans.follow(&name("p"), &saved.sha256).unwrap(), saved.plan);
         assert_eq!(read_file(&plans.path(&name("p"))).unwrap(), saved);
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn a_plan_that_changed_after_activation_is_not_followed() {
         let (_dir, plans) = plans();
-        let activated = plans.create(&plan("p")).unwrap().sha256;
+        let activated = plans.create(&plan("p")).unwrap();
         fs::write(plans.path(&name("p")), plans.load(&name("p")).unwrap().plan.to_json() + " ").unwrap();
         let refusal = plans.follow(&name("p"), &activated).unwrap_err();
         assert_eq!(refusal.kind(), Kind::Verification);
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn what_was_not_activated_is_not_taken_into_memory() {
         let (_dir, plans) = plans();
-        let activated = plans.create(&plan("p")).unwrap().sha256;
+        let activated = plans.create(&plan("p")).unwrap();
         let file = File::create(plans.path(&name("p"))).unwrap();
         file.set_len(MAX_FILE + 2).unwrap();
         for refusal in [
@@ -375,7 +375,7 @@ mod tests {
     fn a_plan_without_upgrades_can_be_edited_but_not_followed() {
         let (_dir, plans) = plans();
         let empty = plans.create(&Plan::new(name("p"), "")).unwrap();
-        let refusal = plans.follow(&name("p"), &empty.sha256).unwrap_err();
+        let refusal = plans.follow(&name("p"), &empty).unwrap_err();
         assert!(refusal.to_string().contains("/upgrades: there is no upgrade in it"), "{refusal}");
     }
 

@@ -3,34 +3,34 @@
 //! Two things can be wrong with a field: it cannot be read, and then there is no value of the object; or it can, but makes
 //! no sense, and then the value exists and can be corrected.
 
-use super::json::{Fields, Json};
+use super::json::{Fields, Members, read};
 use super::report::{Report, token};
 use crate::name::Name;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// More of a value is not shown.
 const SHOWN: usize = 40;
 
 /// The fields of an object that are still to be read, and what was wrong with the others.
-pub(super) struct Reading {
+pub(super) struct Reading<'a> {
     /// The JSON pointer of the object.
     at: String,
-    fields: Fields,
+    fields: Members<'a>,
     pub(super) report: Report,
     /// Whether every field so far could be read.
     pub(super) is_whole: bool,
 }
 
-impl Reading {
+impl<'a> Reading<'a> {
     /// Of two equal keys one would be lost, so an object with such keys is not read.
-    pub(super) fn new(at: impl Into<String>, fields: Fields) -> Self {
-        let mut reading =
-            Reading { at: at.into(), fields: Fields::default(), report: Report::default(), is_whole: true };
-        for key in fields.equal_keys() {
-            reading.unreadable::<()>(key, "it stands there more than once");
+    pub(super) fn new(at: impl Into<String>, fields: Members<'a>) -> Self {
+        let equal = fields.equal_keys();
+        let mut reading = Reading { at: at.into(), fields, report: Report::default(), is_whole: true };
+        for key in equal {
+            reading.unreadable::<()>(&key, "it stands there more than once");
         }
-        reading.fields = fields;
         reading
     }
 
@@ -47,19 +47,19 @@ impl Reading {
     }
 
     /// Takes a field out; `null` is none.
-    pub(super) fn take(&mut self, key: &str) -> Option<Json> {
-        self.fields.take(key).filter(|json| json.as_str() != "null")
+    pub(super) fn take(&mut self, key: &str) -> Option<&'a RawValue> {
+        self.fields.take(key).filter(|json| json.get() != "null")
     }
 
     /// Takes a field out and reads it; `expected` is the complaint if that fails.
-    pub(super) fn read<T: DeserializeOwned>(&mut self, key: &str, expected: &str) -> Option<T> {
-        let value = self.take(key)?.read();
+    pub(super) fn read<T: Deserialize<'a>>(&mut self, key: &str, expected: &str) -> Option<T> {
+        let value = read(self.take(key)?);
         value.ok().or_else(|| self.unreadable(key, expected))
     }
 
     /// Whether a field that must be there is there.
     pub(super) fn has(&mut self, key: &str) -> bool {
-        let there = self.fields.get(key).is_some_and(|json| json.as_str() != "null");
+        let there = self.fields.get(key).is_some_and(|json| json.get() != "null");
         if !there {
             self.unreadable::<()>(key, "it is missing");
         }
@@ -78,10 +78,10 @@ impl Reading {
     /// A number above 0, in JSON or as a decimal string, as different chains write it.
     pub(super) fn number(&mut self, key: &str, noun: &str) -> Option<u64> {
         let json = self.take(key)?;
-        let text = json.read::<String>().unwrap_or_else(|_| json.as_str().to_owned());
+        let text = read::<String>(json).unwrap_or_else(|_| json.get().to_owned());
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| text.parse().ok()).flatten().filter(|number| *number > 0).or_else(|| {
-            let shown: String = json.as_str().chars().take(SHOWN).collect();
+            let shown: String = json.get().chars().take(SHOWN).collect();
             self.unreadable(key, format!("{shown} is not {noun}"))
         })
     }
@@ -96,30 +96,31 @@ impl Reading {
     }
 
     /// The object in a field, to be read as well and [returned](Reading::absorb).
-    pub(super) fn below(&mut self, key: &str, expected: &str) -> Option<Reading> {
+    pub(super) fn below(&mut self, key: &str, expected: &str) -> Option<Reading<'a>> {
         let fields = self.read(key, expected)?;
         Some(Reading::new(format!("{}/{}", self.at, token(key)), fields))
     }
 
     /// Takes note of what was wrong with an object below.
-    pub(super) fn absorb(&mut self, below: Reading) {
+    pub(super) fn absorb(&mut self, below: Reading<'_>) {
         self.is_whole &= below.is_whole;
         self.report.findings.extend(below.report.findings);
     }
 
     /// All fields that are left.
-    pub(super) fn rest(&mut self) -> Fields {
+    pub(super) fn rest(&mut self) -> Members<'a> {
         std::mem::take(&mut self.fields)
     }
 
     /// The fields that are not known here, which must be JSON that other programs can read.
     pub(super) fn unknown(&mut self) -> Fields {
         let fields = self.rest();
-        for (key, json) in fields.iter() {
-            if let Err(e) = json.read::<Value>() {
-                self.wrong(key, format!("not JSON: {e}"));
+        let check = |(key, json): (String, &RawValue)| {
+            if let Err(e) = read::<Value>(json) {
+                self.wrong(&key, format!("not JSON: {e}"));
             }
-        }
-        fields
+            (key, json.into())
+        };
+        fields.into_iter().map(check).collect()
     }
 }

@@ -3,19 +3,22 @@
 //! The supervisor and every command learn it here, so that all of them see the same: [`Planned::read`] reads all
 //! sources, and [`Planned::schedule`] unites them.
 
-use super::file::Agenda;
+use super::file::{ActivePlan, Agenda};
+use super::plan::Plan;
 use super::plans::Plans;
 use super::trigger;
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Ended, Outcome, Schedule, Upgrade, merge};
 use crate::name::Name;
+use std::sync::Arc;
 
 /// The result of one reading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Planned {
     /// The upgrades of the sources, each for itself.
-    pub upgrades: Vec<Upgrade>,
+    pub upgrades: Vec<Arc<Upgrade>>,
     /// The upgrades of paused plans, by name and height.
     pub held: Vec<(Name, u64)>,
     /// The upgrades that must not happen, by name and height.
@@ -43,7 +46,7 @@ impl Planned {
     ///
     /// # Errors
     /// [`Kind::Failed`] if they disagree.
-    pub fn upgrade(&self, name: &Name) -> Result<Option<Upgrade>> {
+    pub fn upgrade(&self, name: &Name) -> Result<Option<Arc<Upgrade>>> {
         let sources = self.upgrades.iter().filter(|upgrade| upgrade.name == *name);
         let Schedule { upgrades, conflicts } = merge(sources.cloned(), &[], &[]);
         match conflicts.first() {
@@ -74,17 +77,21 @@ pub(crate) fn disagree(conflict: &str) -> Error {
 
 /// Reads again and again, and remembers what the trigger file said while it is being rewritten, and what the
 /// operator had decided should that file be damaged.
+///
+/// What was understood of a plan is kept as well, by the digest of its file: to hash a long plan takes a fraction of the time
+/// and none of the memory.
 #[derive(Debug)]
 pub(crate) struct Reader {
     home: Home,
     trigger: Option<Upgrade>,
     agenda: Option<Agenda>,
+    plans: Vec<(Name, Digest, Vec<Arc<Upgrade>>)>,
 }
 
 impl Reader {
     /// A reader of what is planned for this home.
     pub(crate) fn new(home: &Home) -> Self {
-        Reader { home: home.clone(), trigger: None, agenda: None }
+        Reader { home: home.clone(), trigger: None, agenda: None, plans: Vec::new() }
     }
 
     /// Reads everything now. What cannot be read is a problem, never an error.
@@ -102,25 +109,44 @@ impl Reader {
         }
         // Without them nothing is planned: an upgrade that was cancelled might begin.
         let Some(agenda) = &self.agenda else { return found };
-        let plans = Plans::new(self.home.plans());
         found.cancelled = agenda.cancelled();
-        found.upgrades = agenda.by_hand();
+        found.upgrades = agenda.by_hand().into_iter().map(Arc::new).collect();
+        let known = std::mem::take(&mut self.plans);
         for active in agenda.plans() {
-            match plans.follow(&active.name, &active.sha256) {
-                Ok(plan) if active.paused => {
-                    found.held.extend(plan.upgrades.into_iter().map(|entry| (entry.name, entry.height)));
+            match follow(&Plans::new(self.home.plans()), active, &known) {
+                Ok(upgrades) => {
+                    if active.paused {
+                        found.held.extend(upgrades.iter().map(|u| (u.name.clone(), u.height)));
+                    } else {
+                        found.upgrades.extend_from_slice(&upgrades);
+                    }
+                    self.plans.push((active.name.clone(), active.sha256, upgrades));
                 }
-                Ok(plan) => found.upgrades.extend(plan.schedule()),
                 // It is reported when the plan is resumed.
                 Err(_) if active.paused => {}
                 Err(e) => found.problems.push(e.to_string()),
             }
         }
-        found.upgrades.extend(self.trigger.clone());
+        found.upgrades.extend(self.trigger.clone().map(Arc::new));
         for upgrade in &mut found.upgrades {
-            upgrade.on_hold = agenda.is_on_hold(&upgrade.name);
+            if agenda.is_on_hold(&upgrade.name) {
+                Arc::make_mut(upgrade).on_hold = true;
+            }
         }
         found
+    }
+}
+
+/// The upgrades of a plan that was activated, read anew unless they are known.
+fn follow(
+    plans: &Plans,
+    active: &ActivePlan,
+    known: &[(Name, Digest, Vec<Arc<Upgrade>>)],
+) -> Result<Vec<Arc<Upgrade>>> {
+    let is_active = |(name, sha256, _): &&(Name, Digest, _)| (name, sha256) == (&active.name, &active.sha256);
+    match known.iter().find(is_active) {
+        Some((.., upgrades)) => plans.unchanged(&active.name, &active.sha256).map(|_| upgrades.clone()),
+        None => plans.follow(&active.name, &active.sha256).map(Plan::schedule),
     }
 }
 
@@ -129,7 +155,6 @@ mod tests {
     use super::super::tests::{home, name};
     use super::*;
     use crate::machine::Origin;
-    use crate::schedule::Plan;
     use std::fs;
 
     #[test]
@@ -182,11 +207,11 @@ mod tests {
         {
             let mut content = Plan::new(name(plan), "");
             content.add(upgrade.parse().unwrap());
-            let stored = plans.create(&content).unwrap();
+            let sha256 = plans.create(&content).unwrap();
             Agenda::edit(&home, |agenda| {
                 match plan {
                     "idle" => {}
-                    _ => agenda.activate(&name(plan), stored.sha256),
+                    _ => agenda.activate(&name(plan), sha256),
                 }
                 if plan == "paused" { agenda.pause(&name(plan)) } else { Ok(()) }
             })
@@ -208,6 +233,42 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_understood_once_for_as_long_as_its_file_stays() {
+        let (_dir, home) = home();
+        let (plans, mut plan) = (Plans::new(home.plans()), Plan::new(name("p"), ""));
+        let edit = |change: &dyn Fn(&mut Agenda)| Agenda::edit(&home, |agenda| Ok(change(agenda))).unwrap();
+        let activate = |plan: &Plan| {
+            let sha256 = plans.save(plan).unwrap();
+            edit(&|agenda| agenda.activate(&name("p"), sha256));
+        };
+        plan.add("v2:200".parse().unwrap());
+        activate(&plan);
+        let mut reader = Reader::new(&home);
+        let first = Arc::clone(&reader.read().upgrades[0]);
+        let mut is_first = || Arc::ptr_eq(&reader.read().upgrades[0], &first);
+        assert!(is_first());
+        edit(&|agenda| agenda.hold(&name("v2")));
+        assert!(!is_first() && reader.read().upgrades[0].on_hold && !first.on_hold);
+        edit(&|agenda| agenda.release(&name("v2")).unwrap());
+        edit(&|agenda| agenda.pause(&name("p")).unwrap());
+        let paused = reader.read();
+        assert_eq!((paused.upgrades.len(), paused.held), (0, vec![(name("v2"), 200)]));
+        edit(&|agenda| agenda.resume(&name("p")).unwrap());
+        assert_eq!(reader.read().upgrades, [first]);
+
+        let file = fs::read(plans.path(&name("p"))).unwrap();
+        fs::write(plans.path(&name("p")), [&file[..], b" "].concat()).unwrap();
+        let changed = reader.read();
+        assert!(changed.upgrades.is_empty() && changed.problems[0].contains("has changed"), "{changed:?}");
+        fs::write(plans.path(&name("p")), &file).unwrap();
+        assert_eq!(reader.read().upgrades.len(), 1);
+        plan.add("v1:100".parse().unwrap());
+        activate(&plan);
+        let heights: Vec<u64> = reader.read().upgrades.iter().map(|upgrade| upgrade.height).collect();
+        assert_eq!(heights, [100, 200]);
+    }
+
+    #[test]
     fn an_upgrade_is_described_by_all_its_sources() {
         let (_dir, home) = home();
         fs::create_dir_all(home.data()).unwrap();
@@ -215,7 +276,7 @@ mod tests {
         let write = |text: &str| fs::write(home.trigger(), text).unwrap();
         write(r#"{"name":"v2","height":200,"fork_height":300}"#);
         let upgrade = Planned::read(&home).upgrade(&name("v2")).unwrap().unwrap();
-        assert_eq!((upgrade.fork_height, upgrade.origin), (Some(300), Origin::TriggerFile));
+        assert_eq!((upgrade.fork_height, &upgrade.origin), (Some(300), &Origin::TriggerFile));
         assert_eq!(Planned::read(&home).upgrade(&name("v3")).unwrap(), None);
         write(r#"{"name":"v2","height":201}"#);
         let refused = Planned::read(&home).upgrade(&name("v2")).unwrap_err().to_string();

@@ -133,7 +133,7 @@ mod tests {
             let upgrade = parse(format!(r#"{{"name":"v2","height":100,{info}}}"#).as_bytes()).unwrap();
             assert_eq!((upgrade.fork_height, upgrade.deadline_height), (Some(200), Some(150)), "{info}");
             assert_eq!((upgrade.data_compat, upgrade.digest), (false, Some(Digest::sha256(b"x"))), "{info}");
-            assert_eq!(upgrade.binaries.get("any").map(String::as_str), Some("http://x"), "{info}");
+            assert_eq!(upgrade.binaries.get("any"), Some("http://x"), "{info}");
         }
         let twice = r#"{"name":"v2","height":100,"fork_height":200,"info":{"fork_height":300}}"#;
         assert!(reason(twice).contains("fork_height is given twice"));

@@ -4,7 +4,7 @@
 //! found where it is read. The work is linear in the number of upgrades, but for looking names up in ordered maps.
 
 use super::entry::Entry;
-use super::json::Json;
+use super::json::read;
 use super::plan::{Draft, Plan};
 use super::report::{Finding, Report, Severity};
 use super::visit;
@@ -12,6 +12,8 @@ use crate::machine::gates::room;
 use crate::machine::{Ended, Origin, Outcome, Upgrade, merge};
 use crate::name::Name;
 use crate::sorted::{Index, Set};
+use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// The facts outside the plan, as far as they are known.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +23,7 @@ pub struct Context<'a> {
     /// The chain that the node follows (`eth_chainId`).
     pub chain_id: Option<u64>,
     /// The upgrades of all sources. Those of an active version of the same plan are passed over.
-    pub planned: &'a [Upgrade],
+    pub planned: &'a [Arc<Upgrade>],
     /// The upgrades that the operator has cancelled.
     pub cancelled: &'a [(Name, u64)],
     /// The upgrades that have ended.
@@ -34,22 +36,38 @@ pub struct Context<'a> {
 #[must_use]
 pub fn validate_json(bytes: &[u8], context: &Context<'_>) -> (Option<Plan>, Report) {
     let refused = |what: String| (None, Report { findings: vec![Finding::error("", what)] });
-    let fields = match serde_json::from_slice::<Json>(bytes) {
-        Ok(json) => json.read(),
+    let fields = match serde_json::from_slice::<&RawValue>(bytes) {
+        Ok(json) => read(json),
         Err(e) => return refused(format!("not JSON: {e}")),
     };
     let Ok(fields) = fields else { return refused("expected an object: a plan".to_owned()) };
-    let mut draft = Draft::read(fields);
-    let mut judge = Judge { context, report: std::mem::take(&mut draft.report) };
-    judge.chain(draft.chain_id);
-    judge.conflicts(draft.name.as_ref(), &draft.upgrades);
-    (draft.plan(), judge.report)
+    let (mut places, mut upgrades) = (Vec::new(), Vec::new());
+    let mut draft = Draft::read(fields, &mut |place, entry| {
+        places.push(place);
+        upgrades.push(entry);
+    });
+    let report = judge(&mut draft, places.into_iter().zip(&upgrades).collect(), context);
+    (draft.plan(upgrades), report)
 }
 
 /// Judges a plan.
 #[must_use]
 pub fn validate(plan: &Plan, context: &Context<'_>) -> Report {
-    validate_json(plan.to_json().as_bytes(), context).1
+    let mut places = Vec::new();
+    let mut draft = {
+        let text = serde_json::to_vec(plan).expect("every key of a plan is a string");
+        let fields = serde_json::from_slice(&text).expect("it was written just now");
+        Draft::read(fields, &mut |place, _| places.push(place))
+    };
+    judge(&mut draft, places.into_iter().map(|place| (place, &plan.upgrades[place])).collect(), context)
+}
+
+/// Everything that was found about a plan where it was read, and then about these upgrades, each with its place in it.
+fn judge(draft: &mut Draft, upgrades: Vec<(usize, &Entry)>, context: &Context<'_>) -> Report {
+    let mut judge = Judge { context, report: std::mem::take(&mut draft.report) };
+    judge.chain(draft.chain_id);
+    judge.conflicts(draft.name.as_ref(), &upgrades);
+    judge.report
 }
 
 /// The judgement of what could be read of a plan against the facts outside it.
@@ -74,7 +92,7 @@ impl Judge<'_> {
     }
 
     /// Findings about the upgrades from the facts outside the plan.
-    fn conflicts(&mut self, plan: Option<&Name>, upgrades: &[(usize, Entry)]) {
+    fn conflicts(&mut self, plan: Option<&Name>, upgrades: &[(usize, &Entry)]) {
         // A plan without a name has no other version that could be active.
         let unnamed = || "unnamed".parse().expect("it is a name");
         let own = Origin::Plan(plan.cloned().unwrap_or_else(unnamed));
@@ -99,9 +117,13 @@ impl Judge<'_> {
             }
         }
 
-        let ours = upgrades.iter().map(|(_, entry)| entry.upgrade(own.clone()));
-        let theirs = self.context.planned.iter().filter(|upgrade| upgrade.origin != own).cloned();
-        let merged = merge(ours.chain(theirs), self.context.cancelled, self.context.ended);
+        // Ours alone have been judged where they were read.
+        let mut theirs = self.context.planned.iter().filter(|upgrade| upgrade.origin != own).peekable();
+        if theirs.peek().is_none() && self.context.ended.is_empty() {
+            return;
+        }
+        let ours = upgrades.iter().map(|(_, entry)| Arc::new(Entry::clone(entry).upgrade(own.clone())));
+        let merged = merge(ours.chain(theirs.cloned()), self.context.cancelled, self.context.ended);
         let places: Index<_, _> = upgrades.iter().map(|(index, entry)| (&entry.name, *index)).collect();
         for conflict in merged.conflicts {
             // Two of ours that collide with each other have been reported already.
@@ -124,7 +146,7 @@ impl Judge<'_> {
         if fork <= head || fork <= entry.height {
             return;
         }
-        let is_known = |known: &Upgrade| known.name == entry.name && known.height == entry.height;
+        let is_known = |known: &Arc<Upgrade>| known.name == entry.name && known.height == entry.height;
         let head = (!self.context.planned.iter().any(is_known)).then_some(head);
         if let Err(short) = room(validators, entry.height, head, fork) {
             let pointer = format!("/upgrades/{index}/fork_height");

@@ -1,12 +1,12 @@
 //! The node as a process: how it is executed, taken over, signalled and reaped.
 //!
 //! It gets a session of its own, so that a Ctrl-C on our terminal does not reach it, and the node lock, so that no second
-//! one can start while anything of it is alive. Before its exec it names itself in that lock, so that a supervisor that
-//! comes after us knows it again: the node outlives us (I11). It inherits stdout and stderr: its output never passes
-//! through us and so never waits for us; that of a short try without peers goes to a file (`last_words`).
+//! node can start while anything of it is alive. Before its exec it names itself in that lock, by which the next supervisor
+//! knows it: the node outlives us (I11). It inherits stdout and stderr: its output never passes through us and so never
+//! waits for us; that of a short try without peers goes to a file (`last_words`).
 
 use super::last_words;
-use super::node_args::Launch;
+use super::node_args::Invocation;
 use crate::children::{self, Owned, gone_is_fine};
 use crate::home::Home;
 use crate::home::launch::{self, Process};
@@ -45,13 +45,13 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 impl Child {
     /// Executes `binary` with these arguments, in order, and with our environment but for what is hidden or set anew.
     ///
-    /// A process that executes another file than the verified one, by its `stamp`, is killed at once. An exec by descriptor
-    /// would exclude that, but the process would then be named by a number. So a program that another process of our user
-    /// puts at the path in that very moment runs for some microseconds.
+    /// A process that executes another file than the verified one, by its `stamp`, is killed at once: a program that another
+    /// process of our user puts at the path in that moment runs for some microseconds. An exec by descriptor would exclude
+    /// that, but would name the process by a number.
     pub(super) fn spawn(
         home: &Home,
         binary: &Path,
-        launch: &Launch,
+        invocation: &Invocation,
         number: u64,
         stamp: Stamp,
     ) -> Result<Self, Failure> {
@@ -61,13 +61,13 @@ impl Child {
             .ok_or_else(|| environment("something of the previous node is still alive".to_owned()))?;
         let note = launch::note(number).map_err(|e| environment(format!("name the boot: {e}")))?;
         let mut command = Command::new(binary);
-        command.args(&launch.args).stdin(Stdio::null()).envs(launch.set.iter().cloned());
+        command.args(&invocation.args).stdin(Stdio::null()).envs(invocation.set.iter().cloned());
         children::keep_private(&mut command);
-        for name in &launch.hidden {
+        for name in &invocation.hidden {
             command.env_remove(name);
         }
         // Where the file cannot be made, its output goes where that of every node goes.
-        if launch.is_try
+        if invocation.is_try
             && let Ok(file) = last_words::create(home)
         {
             command.stderr(file);
@@ -118,7 +118,7 @@ impl Child {
         }
     }
 
-    /// Kills the node and whatever it has started in its session.
+    /// Kills the node and everything that it has started in its session.
     pub(super) fn kill(&self) -> io::Result<()> {
         match self {
             Child::Own(process) => process.signal_group(Signal::KILL),
@@ -165,8 +165,8 @@ fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&Timespec::default()))? > 0)
 }
 
-/// Whose fault a failed execution is. What the kernel says of the file itself is the binary's, the rest is
-/// the machine's: no more processes, memory or descriptors are to be had, or the process cannot name itself in its lock.
+/// The class of a failed execution. An error about the file itself is the binary's fault, any other is the machine's: no
+/// process, memory or descriptor is left, or the process cannot name itself in its lock.
 fn class(err: &io::Error) -> Class {
     use io::ErrorKind::{
         ExecutableFileBusy, Interrupted, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy,
@@ -189,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
         fs::create_dir_all(home.state()).unwrap();
-        let launch = Launch { args: vec!["1000".into()], ..Launch::default() };
+        let launch = Invocation { args: vec!["1000".into()], ..Invocation::default() };
         let sleep = fs::canonicalize("/bin/sleep").unwrap();
         let spawn = |stamp| Child::spawn(&home, &sleep, &launch, 1, stamp);
         let child = spawn(Stamp::of(&sleep).unwrap()).unwrap();

@@ -1,8 +1,8 @@
 //! The control socket: how other processes ask the running supervisor.
 //!
-//! One request per connection, one line of JSON each way. A connection on which a stop was asked for
-//! stays open until the process ends, so that the end of file proves that it did. The socket is mode
-//! 0600; whoever may open it may do everything. Nothing is decided here: requests become facts.
+//! One request per connection, one line of JSON each way. A connection with a request to stop stays open until the process
+//! ends, so that the end of file proves that it did. The socket has mode 0600; every process that may open it may do
+//! everything. Nothing is decided here: requests become facts.
 
 use super::start_thread;
 use crate::error::{Error, Kind, Result};
@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ pub enum Reply {
     Status(Status),
     /// To [`Request::Head`].
     Head {
-        /// The height of the head last told, if one was.
+        /// The height of the last reported head, if there was one.
         height: Option<u64>,
         /// The time between two blocks, in milliseconds.
         period_ms: u64,
@@ -93,7 +93,7 @@ pub enum Reply {
     NotFound(String),
 }
 
-/// A snapshot of the supervisor.
+/// A snapshot of the supervisor and its node.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
     /// Whether a supervisor runs.
@@ -107,7 +107,7 @@ pub struct Status {
     /// The machine's part of the state.
     #[serde(flatten)]
     pub view: View,
-    /// Why the node tells no head, while it runs and does not.
+    /// Why the node reports no head, while it runs and does not.
     pub rpc_trouble: Option<String>,
     /// The problems of the files that plan upgrades.
     pub problems: Vec<String>,
@@ -136,10 +136,10 @@ impl<'de> Deserialize<'de> for Status {
     }
 }
 
-/// A request with the way back to whoever asked.
+/// A request, and the sender for its answer.
 pub(super) type Call = (Request, Sender<Reply>);
 
-/// Connections served at the same time; further ones are closed at once, and who asks tries again.
+/// Connections served at the same time; further ones are closed at once, and the caller tries again.
 const CONNECTIONS: usize = 16;
 /// After this time.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -170,7 +170,7 @@ pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
     let body = move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
-                // No descriptor is left. Who asks waits, and we are not to spin meanwhile.
+                // Out of descriptors: the client stays queued; do not spin.
                 thread::sleep(AGAIN);
                 continue;
             };
@@ -190,7 +190,6 @@ pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
         }
     };
     start_thread("control", body)
-        .map_err(|e| Error::new(Kind::Io, "start the thread of the control socket").because(e))
 }
 
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
@@ -218,10 +217,11 @@ fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     Ok(())
 }
 
-fn write_line(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    stream.write_all(&line)
+fn write_line(stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut out = BufWriter::new(stream);
+    serde_json::to_writer(&mut out, reply)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// A connection to the supervisor on which a request was answered.
@@ -331,7 +331,7 @@ mod tests {
             pid: Some(7),
             supervisor_version: Some("1.2.3".to_owned()),
             home: PathBuf::from("/h"),
-            view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade]).view(),
+            view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view(),
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
         };

@@ -1,8 +1,8 @@
 //! Replacing the program of a supervisor that runs: the process stays, and with it the lock, the control socket and the
 //! node, which remains its child.
 //!
-//! The program at our path is asked first whether it could go on from here. Then it is executed in our place, with two
-//! descriptors open, which an environment variable names. If that fails, nothing has happened.
+//! First the program at our path is asked whether it can go on from here. Then it is executed in our place, with two
+//! descriptors open, which an environment variable names. If that fails, nothing has changed.
 
 use super::{control, signals};
 use crate::children::{self, HANDOVER};
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// The option by which a program is asked whether it could go on with a journal of a version.
 pub const CAN_RESUME: &str = "--can-resume";
-/// How long the new program may take to say whether it can go on.
+/// How long the new program may take to report whether it can go on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The claim on a home, and the socket at which it is asked.
@@ -100,7 +100,7 @@ fn inherited() -> Option<[i32; 2]> {
     (process.unsigned_abs() == id()).then_some(found)
 }
 
-/// Where we were executed from, by name: a link there may lead to another file by now. A bare name was found in `PATH`.
+/// The path from which we were executed: a link there may lead to another file by now. A bare name was found in `PATH`.
 fn our_path(name: &OsStr) -> PathBuf {
     let is_bare = Path::new(name).components().count() == 1;
     let dirs = env::var("PATH").unwrap_or_default();

@@ -2,57 +2,29 @@
 //!
 //! Where records come faster than the disk takes them, only the newest is written.
 
-use super::start_thread;
-use crate::error::{Error, Kind, Result};
+use super::threads::Thread;
+use crate::error::Result;
 use crate::home::Home;
 use crate::machine::HeadRecord;
 use crate::upgrade::head::{self, HeadFile};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Receiver;
 use std::time::{Duration, Instant};
 
-/// How often people are told that records cannot be written.
+/// The interval at which it is logged again that records cannot be written.
 const REMIND: Duration = Duration::from_secs(60);
+/// How long the end of the supervisor waits for the last record.
+const DRAIN: Duration = Duration::from_secs(5);
 
-/// The handle of the thread. Dropped, the thread ends when all is written.
-#[derive(Debug)]
-pub(super) struct HeadKeeper {
-    records: Option<Sender<Option<HeadRecord>>>,
-    ended: Receiver<()>,
-}
+/// The handle of the thread. It makes a record durable; for None it removes the file.
+pub(super) type HeadKeeper = Thread<Option<HeadRecord>>;
 
-impl HeadKeeper {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If no thread can be had.
-    pub(super) fn start(home: &Home) -> Result<Self> {
-        let (records, receiver) = unbounded();
-        let (ends, ended) = unbounded();
-        let home = home.clone();
-        let body = move || {
-            run(&home, &receiver);
-            drop(ends);
-        };
-        start_thread("head-keeper", body)
-            .map_err(|e| Error::new(Kind::Io, "start the thread of the head record").because(e))?;
-        Ok(HeadKeeper { records: Some(records), ended })
-    }
-
-    /// Has a record made durable, or with None the file removed.
-    pub(super) fn keep(&self, record: Option<HeadRecord>) {
-        if let Some(records) = &self.records {
-            // The thread lives as long as this handle.
-            let _ = records.send(record);
-        }
-    }
-}
-
-impl Drop for HeadKeeper {
-    fn drop(&mut self) {
-        self.records = None;
-        // It ends when the last record is written, or could not be.
-        let _ = self.ended.recv_timeout(Duration::from_secs(5));
-    }
+/// Starts the thread.
+///
+/// # Errors
+/// If no thread can be had.
+pub(super) fn start(home: &Home) -> Result<HeadKeeper> {
+    let home = home.clone();
+    Thread::start("head-keeper", DRAIN, move |records| run(&home, records))
 }
 
 fn run(home: &Home, records: &Receiver<Option<HeadRecord>>) {

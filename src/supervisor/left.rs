@@ -53,7 +53,7 @@ fn launched(launch: launch::Launch) -> (Launched, Option<launch::Process>) {
     (Launched { launch: launch.number, alive: launch.process.as_ref().map(alive) }, launch.process)
 }
 
-/// Tells of a damaged slot of the journal, and completes the history by its record.
+/// Logs a damaged slot of the journal, and completes the history by its record.
 fn report_record(home: &Home, record: &Record, warning: Option<Error>) {
     if let Some(warning) = warning {
         log::warn!("event=journal_slot_bad {warning}");

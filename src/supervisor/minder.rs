@@ -3,10 +3,10 @@
 //! The end of a node that an earlier supervisor has launched makes no SIGCHLD, and one of our own may be missed.
 
 use super::signals::Signal;
-use super::start_thread;
-use crate::error::{Error, Kind, Result};
+use super::threads::Thread;
+use crate::error::Result;
 use crate::sys::exit_of;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, test_kill_process};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -21,12 +21,11 @@ const BLIND: Duration = Duration::from_secs(1);
 
 /// The handle of the thread.
 #[derive(Debug)]
-pub(super) struct Minder {
-    nodes: Sender<Node>,
-}
+pub(super) struct Minder(Thread<MindedNode>);
 
 /// A node to wait for.
-enum Node {
+#[derive(Debug)]
+enum MindedNode {
     /// By its descriptor (pidfd_open(2)).
     Described(OwnedFd),
     /// By its number, since no descriptor could be had.
@@ -39,34 +38,30 @@ impl Minder {
     /// # Errors
     /// If no thread can be had.
     pub(super) fn start(ended: Sender<Signal>) -> Result<Self> {
-        let (nodes, orders) = unbounded::<Node>();
-        let body = move || {
+        let body = move |orders: &Receiver<MindedNode>| {
             let mut next = orders.recv().ok();
-            // One node runs at a time, so that each is waited for in its turn.
+            // One node runs at a time, so each is waited for in its turn.
             while let Some(node) = next.take() {
                 next = match node {
-                    Node::Described(pidfd) => {
+                    MindedNode::Described(pidfd) => {
                         wait(&pidfd, &ended);
-                        report(&pidfd, &ended, &orders)
+                        report(&pidfd, &ended, orders)
                     }
-                    Node::Numbered(pid) => {
-                        look_for(pid, &orders, &ended);
+                    MindedNode::Numbered(pid) => {
+                        look_for(pid, orders, &ended);
                         orders.recv().ok()
                     }
                 };
             }
         };
-        start_thread("minder", body)
-            .map_err(|e| Error::new(Kind::Io, "start the thread that waits for the node").because(e))?;
-        Ok(Minder { nodes })
+        Thread::start("minder", Duration::ZERO, body).map(Minder)
     }
 
     /// Reports when this process has ended; the descriptor, where there is one, stands for it (pidfd_open(2)).
     pub(super) fn mind(&self, pidfd: Option<BorrowedFd<'_>>, pid: u32) {
-        let described = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok()).map(Node::Described);
-        let numbered = || Node::Numbered(i32::try_from(pid).ok().and_then(Pid::from_raw));
-        // The thread lives as long as this handle.
-        let _ = self.nodes.send(described.unwrap_or_else(numbered));
+        let described = pidfd.and_then(|pidfd| pidfd.try_clone_to_owned().ok()).map(MindedNode::Described);
+        let numbered = || MindedNode::Numbered(i32::try_from(pid).ok().and_then(Pid::from_raw));
+        self.0.order(described.unwrap_or_else(numbered));
     }
 }
 
@@ -81,7 +76,7 @@ fn wait(pidfd: &OwnedFd, ended: &Sender<Signal>) {
 }
 
 /// Makes the loop look each second, until no process has this number or another node must be waited for.
-fn look_for(pid: Option<Pid>, orders: &Receiver<Node>, ended: &Sender<Signal>) {
+fn look_for(pid: Option<Pid>, orders: &Receiver<MindedNode>, ended: &Sender<Signal>) {
     while pid.is_some_and(|pid| test_kill_process(pid).is_ok()) && orders.is_empty() {
         if ended.send(Signal::Child).is_err() {
             return;
@@ -92,7 +87,7 @@ fn look_for(pid: Option<Pid>, orders: &Receiver<Node>, ended: &Sender<Signal>) {
 
 /// Reports an end repeatedly until its status is known, or until another node must be waited for, which is returned. The
 /// loop decides how long it waits for a status that is late.
-fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<Node>) -> Option<Node> {
+fn report(pidfd: &OwnedFd, ended: &Sender<Signal>, orders: &Receiver<MindedNode>) -> Option<MindedNode> {
     let mut pause = AGAIN;
     loop {
         let is_known = exit_of(pidfd.as_fd()).is_some();
@@ -114,11 +109,12 @@ mod tests {
     use super::super::child::LATE;
     use super::*;
     use crate::children;
+    use crossbeam_channel::unbounded;
     use rustix::process::{PidfdFlags, Signal as Sent, pidfd_open};
     use std::process::Command;
 
     #[test]
-    fn an_end_is_reported_until_another_node_is_to_be_minded() {
+    fn an_end_is_reported_until_another_node_must_be_minded() {
         let (ended, reports) = unbounded();
         let minder = Minder::start(ended).unwrap();
         // It is not waited for, so its status stays unknown.

@@ -20,7 +20,6 @@
 //! Architecture invariant: nothing in the loop decides, and nothing in it returns early with `?`: an
 //! error becomes an event, and the machine knows what to do. Only setting up can fail.
 
-mod afterwards;
 mod child;
 mod control;
 mod handover;
@@ -34,11 +33,13 @@ mod perform;
 mod plans;
 mod poller;
 mod ports;
+mod post_hook;
 mod recorder;
 mod release;
 mod service;
 mod signals;
 mod surveyor;
+mod threads;
 mod turn;
 mod watcher;
 mod worker;
@@ -59,7 +60,6 @@ use crate::name::Name;
 use crate::schedule::Planned;
 use crate::sorted::Set;
 use crate::upgrade::{history, sweep};
-use afterwards::Afterwards;
 use child::Child;
 use control::Call;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -67,8 +67,9 @@ use handover::Seat;
 use head_keeper::HeadKeeper;
 use left::Left;
 use minder::Minder;
-use poller::Poller;
+use poller::{Poller, PollerOrder};
 use ports::Ports;
+use post_hook::PostHooks;
 use recorder::{Recorder, Written};
 use release::Release;
 use service::{Service, Standing};
@@ -76,9 +77,9 @@ use signals::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 use surveyor::{Answer, Surveyor};
+use threads::start_thread;
 use turn::{Channels, Turn};
 use worker::{Context, Worker};
 
@@ -87,7 +88,7 @@ const SLOW_TURN: Duration = Duration::from_millis(250);
 /// Less free space than this on the data directory's file system counts as a full disk.
 const FULL_DISK: u64 = 16 * 1024 * 1024;
 
-/// How long the start of the node may wait for the removal of what has been put aside.
+/// How long the start of the node may wait for the removal of what was put aside.
 const SWEPT: Duration = Duration::from_millis(200);
 
 /// How `run` ended.
@@ -101,7 +102,7 @@ pub struct End {
     pub reason: String,
 }
 
-/// Runs the node of a home until it is to end.
+/// Runs the node of a home until the operator, the policy or a halt ends it.
 ///
 /// `sources` are read again on SIGHUP. `args` go to the node unchanged.
 ///
@@ -112,7 +113,7 @@ pub fn run(config: Config, sources: Sources, home: &Home, args: Vec<OsString>) -
     supervise(config, sources, home, args, None)
 }
 
-/// Takes over the node that runs without a supervisor, and stops it as a supervisor does. Starts none.
+/// Takes over the node that runs without a supervisor, and stops it as a supervisor does. Starts no node.
 ///
 /// # Errors
 /// As [`run`].
@@ -128,7 +129,7 @@ fn supervise(
     order: Option<machine::Request>,
 ) -> Result<End> {
     let service = Service::connect();
-    // First of all, since much is verified before the loop begins: a signal that comes meanwhile waits for it.
+    // First, since much is verified before the loop begins: a signal that comes meanwhile waits for the loop.
     let channels = Channels::new();
     signals::watch(channels.signals.0.clone())?;
     let seat = Seat::take(home)?;
@@ -144,27 +145,21 @@ fn supervise(
     );
 
     control::serve(seat.socket()?, channels.calls.0.clone())?;
-    let watcher = watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?;
-    let poller = Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?;
-    let surveyor = Surveyor::start(channels.answers.0.clone())?;
-    let worker = Worker::start(channels.jobs.0.clone(), swept)?;
-    let release = Release::start(home, channels.released.0.clone())?;
-    let minder = Minder::start(channels.signals.0.clone())?;
-    let machine = Machine::new(config.policy(), seed(), facts.record.clone());
+    let config = Arc::new(config);
     let mut supervisor = Supervisor {
-        context: Context { config: Arc::new(config), home: home.clone(), binaries },
+        context: Context { config: Arc::clone(&config), home: home.clone(), binaries },
         sources,
         args,
-        machine,
+        machine: Machine::new(config.policy(), seed(), facts.record.clone()),
         seat,
         recorder: Recorder::start(home, journal, channels.written.clone(), channels.struck.0.clone())?,
         child: None,
         found: node,
-        minder,
-        worker,
-        watcher,
-        poller,
-        surveyor,
+        minder: Minder::start(channels.signals.0.clone())?,
+        worker: Worker::start(channels.jobs.0.clone(), swept)?,
+        watcher: watcher::watch(home, config.daemon_poll_interval, channels.planned.0.clone())?,
+        poller: Poller::start(poller::Options::new(&config, home), channels.heads.0.clone())?,
+        surveyor: surveyor::start(channels.answers.0.clone())?,
         ports: Ports::default(),
         spawned_at: Instant::now(),
         planned: Arc::default(),
@@ -172,13 +167,13 @@ fn supervise(
         conflicts: Set::default(),
         scheduled: String::new(),
         rpc_trouble: None,
-        afterwards: Afterwards::new(channels.hooks.0.clone()),
+        post_hooks: PostHooks::new(channels.hooks.0.clone()),
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
         notices: Vec::new(),
-        release,
-        head_keeper: HeadKeeper::start(home)?,
+        release: Release::start(home, channels.released.0.clone())?,
+        head_keeper: head_keeper::start(home)?,
         service,
         stage: (Activity::Stopped, Instant::now()),
         end: None,
@@ -201,7 +196,7 @@ fn seed() -> u64 {
     u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
 }
 
-/// Removes what has been put aside, and waits for the end of that only for a moment, since a node must be started. The channel is
+/// Removes what was put aside, and waits only a moment for the end of that, since a node must be started. The channel is
 /// closed at the end.
 fn remove_beside(rubbish: Rubbish) -> Receiver<()> {
     let (ends, ended) = bounded::<()>(0);
@@ -220,12 +215,7 @@ fn remove_beside(rubbish: Rubbish) -> Receiver<()> {
     ended
 }
 
-/// Starts a thread that ends with the process.
-fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
-}
-
-/// The loop's own: what it performs with.
+/// The state of the loop, and the handles of the threads.
 struct Supervisor {
     context: Context,
     sources: Sources,
@@ -251,8 +241,8 @@ struct Supervisor {
     /// The schedule that was logged last.
     scheduled: String,
     /// Hooks of upgrades that were applied.
-    afterwards: Afterwards,
-    /// Why the node tells no head, while it does not.
+    post_hooks: PostHooks,
+    /// Why the node reports no head, while it does not.
     rpc_trouble: Option<String>,
     /// The callers that wait until the files on disk are in force, and for which binary.
     refreshing: Vec<(Option<Name>, Sender<Reply>)>,
@@ -278,7 +268,7 @@ impl Supervisor {
         self.feed(Event::BackupsToTend);
         loop {
             if let Some(end) = self.end.take() {
-                self.afterwards.end();
+                self.post_hooks.end();
                 self.worker.end();
                 return end;
             }
@@ -303,7 +293,7 @@ impl Supervisor {
             Turn::Call(call) => self.called(call),
             Turn::Plans(seen) => self.planned(seen),
             Turn::Struck(struck) => self.struck(struck),
-            Turn::Head(told) => self.told(told),
+            Turn::Head(report) => self.head_reported(report),
             Turn::Answer(answer) => self.answered(answer),
             Turn::HookEnded => self.feed(Event::PostHookEnded),
             Turn::Tick => self.feed(Event::Tick),
@@ -361,7 +351,7 @@ impl Supervisor {
             Ok(Some(status)) => {
                 self.child = None;
                 self.rpc_trouble = None;
-                self.poller.rest();
+                self.poller.order(PollerOrder::Rest);
                 let environment = self.disk_is_full().or_else(|| self.port_is_taken());
                 let last_words = last_words::take(&self.context.home);
                 self.feed(Event::Exited(Ending { status, environment, last_words }));
@@ -414,7 +404,8 @@ impl Supervisor {
         log::info!("event=config_reloaded");
         self.context.config = Arc::new(config);
         self.watcher.pace(self.context.config.daemon_poll_interval);
-        self.poller.reconfigure(poller::Options::new(&self.context.config, &self.context.home));
+        let options = poller::Options::new(&self.context.config, &self.context.home);
+        self.poller.order(PollerOrder::Reconfigure(options));
         self.feed(Event::Policy(self.context.config.policy()));
     }
 
@@ -453,15 +444,15 @@ impl Supervisor {
         }
     }
 
-    fn told(&mut self, told: poller::Told) {
+    fn head_reported(&mut self, report: poller::Report) {
         // Reports about the previous process no longer count.
-        if self.child.as_ref().is_none_or(|c| c.pid() != told.pid) {
+        if self.child.as_ref().is_none_or(|c| c.pid() != report.pid) {
             return;
         }
-        match told.head {
+        match report.head {
             Ok(head) => {
                 self.rpc_trouble = None;
-                self.ports.hear(told.pid, head.block.height);
+                self.ports.hear(report.pid, head.block.height);
                 self.feed(Event::Head(head));
             }
             Err(why) => self.rpc_trouble = Some(why),
@@ -514,18 +505,11 @@ impl Supervisor {
             problems,
         }
     }
-
-    fn data_path(&self, pattern: &str) -> std::path::PathBuf {
-        self.context.home.data().join(pattern)
-    }
 }
 
 /// The outcome of a record, as the machine knows it.
 fn recorded(written: Written) -> Event {
-    match written {
-        Ok(()) => Event::Recorded,
-        Err(e) => Event::RecordFailed(failure(&e)),
-    }
+    written.map_or_else(|e| Event::RecordFailed(failure(&e)), |()| Event::Recorded)
 }
 
 fn failure(err: &Error) -> Failure {

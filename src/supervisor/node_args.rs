@@ -12,66 +12,56 @@ const FAST_SYNC: [(&str, &str, &str); 2] =
 /// The prefixes of the variables of the nodes that we know.
 const PREFIXES: [&str; 2] = ["GETH_", "GWEMIX_"];
 
+/// A variable of an environment, with its value.
+pub(super) type Variable = (OsString, OsString);
+
 /// How a node is executed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Launch {
+pub(super) struct Invocation {
     /// Its arguments.
     pub(super) args: Vec<OsString>,
     /// Variables of our environment that it does not get.
     pub(super) hidden: Vec<OsString>,
     /// Variables that it gets besides ours.
-    pub(super) set: Vec<(OsString, OsString)>,
+    pub(super) set: Vec<Variable>,
     /// Whether its stderr is kept until it has ended.
     pub(super) is_try: bool,
 }
 
 /// The command line and environment for a node in this mode. `environment` is ours.
-pub(super) fn launch(
-    args: &[OsString],
-    environment: impl Iterator<Item = (OsString, OsString)>,
-    mode: Mode,
-    fast_sync: bool,
-) -> Launch {
-    let environment: Vec<(OsString, OsString)> = environment.collect();
-    let mut launch = match mode {
-        Mode::Full => Launch { args: args.to_vec(), ..Launch::default() },
-        Mode::Silent => without_sealing(args, &environment),
-        Mode::Dry => without_peers(without_sealing(args, &environment), &environment),
-    };
-    if fast_sync {
-        launch.set = fast(args, &environment);
+pub(super) fn invocation(args: &[OsString], environment: &[Variable], mode: Mode) -> Invocation {
+    let mut invocation = Invocation { args: args.to_vec(), ..Invocation::default() };
+    if mode != Mode::Full {
+        invocation.args.retain(|arg| !is_mine(arg));
+        let mine = |(name, value): &&Variable| ends_with(name, "_MINE") && is_true(value);
+        invocation.hidden.extend(environment.iter().filter(mine).map(|(name, _)| name.clone()));
     }
-    launch
+    if mode == Mode::Dry {
+        invocation.args = without_peers(invocation.args);
+        let limits = environment.iter().filter(|(name, _)| ends_with(name, "_MAXPEERS"));
+        invocation.hidden.extend(limits.map(|(name, _)| name.clone()));
+        invocation.is_try = true;
+    }
+    invocation
 }
 
-/// Without the arguments that make the node seal, and the variables that do.
-fn without_sealing(args: &[OsString], environment: &[(OsString, OsString)]) -> Launch {
-    let args = args.iter().filter(|arg| !is_mine(arg)).cloned().collect();
-    let is_mine = |name: &OsStr| name.as_encoded_bytes().ends_with(b"_MINE");
-    let hidden = environment.iter().filter(|(name, value)| is_mine(name) && is_true(value));
-    let hidden = hidden.map(|(name, _)| name.clone()).collect();
-    Launch { args, hidden, set: Vec::new(), is_try: false }
-}
-
-/// With no peers at all, whatever was configured.
-fn without_peers(launch: Launch, environment: &[(OsString, OsString)]) -> Launch {
-    let mut args = Vec::new();
-    let mut rest = launch.args.into_iter();
+/// The arguments for a node with no peers at all, instead of any number that was configured.
+fn without_peers(args: Vec<OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut rest = args.into_iter();
     while let Some(arg) = rest.next() {
         match flag(&arg) {
             Some(("maxpeers", None)) => drop(rest.next()),
             Some(("maxpeers", Some(_))) => {}
-            _ => args.push(arg),
+            _ => kept.push(arg),
         }
     }
-    args.extend(["--maxpeers", "0"].map(OsString::from));
-    let given = environment.iter().filter(|(name, _)| name.as_encoded_bytes().ends_with(b"_MAXPEERS"));
-    let hidden = launch.hidden.into_iter().chain(given.map(|(name, _)| name.clone())).collect();
-    Launch { args, hidden, set: launch.set, is_try: true }
+    kept.extend(["--maxpeers", "0"].map(OsString::from));
+    kept
 }
 
 /// The variables for a fast sync that the operator has not set, by a variable or a flag.
-fn fast(args: &[OsString], environment: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+pub(super) fn fast_sync(args: &[OsString], environment: &[Variable]) -> Vec<Variable> {
     let mut set = Vec::new();
     for (name, given, value) in FAST_SYNC {
         if args.iter().any(|arg| flag(arg).is_some_and(|(flag, _)| flag == given)) {
@@ -87,9 +77,13 @@ fn fast(args: &[OsString], environment: &[(OsString, OsString)]) -> Vec<(OsStrin
     set
 }
 
+fn ends_with(name: &OsStr, end: &str) -> bool {
+    name.as_encoded_bytes().ends_with(end.as_bytes())
+}
+
 fn is_mine(arg: &OsStr) -> bool {
     let Some((name, value)) = flag(arg) else { return false };
-    name == "mine" && is_true(OsStr::new(value.unwrap_or("true")))
+    name == "mine" && value.is_none_or(is_true)
 }
 
 #[cfg(test)]
@@ -124,8 +118,7 @@ mod tests {
         ];
         let all: Vec<OsString> = sealing.iter().chain(&others).map(OsString::from).collect();
         let variables = [("GETH_MINE", "true"), ("GETH_MINER", "true"), ("X_MINE", "false"), ("MINE", "1")];
-        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-        let silent = launch(&all, variables, Mode::Silent, false);
+        let silent = invocation(&all, &pairs(&variables), Mode::Silent);
         assert_eq!(silent.args, others.map(OsString::from));
         assert_eq!(silent.hidden, [OsString::from("GETH_MINE")]);
     }
@@ -141,17 +134,14 @@ mod tests {
     #[test]
     fn a_node_is_tried_without_peers_and_engine_whatever_was_configured() {
         let args = os(&["--mine", "--maxpeers", "50", "-maxpeers=3", "--port", "1"]);
-        let dry =
-            launch(&args, pairs(&[("GETH_MAXPEERS", "9"), ("PATH", "/")]).into_iter(), Mode::Dry, false);
+        let dry = invocation(&args, &pairs(&[("GETH_MAXPEERS", "9"), ("PATH", "/")]), Mode::Dry);
         assert_eq!(dry.args, os(&["--port", "1", "--maxpeers", "0"]));
         assert_eq!(dry.hidden, os(&["GETH_MAXPEERS"]));
     }
 
     #[test]
     fn fast_sync_is_set_where_the_operator_has_not_set_it() {
-        let set = |args: &[&str], environment: &[(&str, &str)]| {
-            launch(&os(args), pairs(environment).into_iter(), Mode::Full, true).set
-        };
+        let set = |args: &[&str], environment: &[(&str, &str)]| fast_sync(&os(args), &pairs(environment));
         let all = pairs(&[
             ("GETH_SYNC_FORCECYCLE", "1ms"),
             ("GWEMIX_SYNC_FORCECYCLE", "1ms"),

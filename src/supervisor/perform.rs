@@ -2,8 +2,11 @@
 
 use super::child::Child;
 use super::control::Reply;
-use super::surveyor::Order;
-use super::{End, Supervisor, failure, node_args, poller, recorded};
+use super::node_args::{self, Variable};
+use super::poller::{self, PollerOrder};
+use super::surveyor::NodeOrder;
+use super::worker::Context;
+use super::{End, Supervisor, failure, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
 use crate::machine::{Action, Class, Event, Failure, Job, Mode, Record, Target, Version};
@@ -17,38 +20,41 @@ impl Supervisor {
             Action::Record(record) => return self.record(record),
             Action::Link(target) => return Some(self.linked(&target)),
             Action::Inspect(version) => return Some(self.inspected(&version)),
-            Action::Spawn { version, mode, launch } => return Some(self.spawned(&version, mode, launch)),
+            Action::Spawn { version, mode, launch } => {
+                let spawned = self.spawn(&version, mode, launch);
+                return Some(spawned.map_or_else(Event::SpawnFailed, |pid| Event::Spawned { pid }));
+            }
             Action::Terminate => return Some(self.terminated()),
             Action::Kill => self.kill(),
             Action::Adopt => self.adopt(),
             Action::Reexec { reply_to } => self.reexec(reply_to),
             Action::AwaitRelease => {
-                let pattern = self.data_path(&self.context.config.daemon_node_lock);
-                self.release.watch(pattern);
+                let Context { config, home, .. } = &self.context;
+                self.release.watch(home.data().join(&config.daemon_node_lock));
             }
             Action::Start(job) => self.begin(job),
             Action::CancelJob => self.worker.cancel(),
-            Action::Confirm => self.poller.confirm(),
-            Action::Trace { from, to } => self.ask_node(Order::Trace { from, to }),
-            Action::Identify => self.ask_node(Order::Identify),
-            Action::Survey => self.ask_node(Order::Survey),
-            Action::Recall { height } => self.ask_node(Order::Recall { height }),
-            Action::StartSealing => self.ask_node(Order::StartSealing),
-            Action::StopSealing => self.ask_node(Order::StopSealing),
-            Action::Greet { validators, turn } => self.ask_node(Order::Greet { validators, turn }),
-            Action::Unpeer => self.ask_node(Order::Unpeer),
-            Action::KeepHead(record) => self.head_keeper.keep(Some(record)),
-            Action::ForgetHead => self.head_keeper.keep(None),
+            Action::Confirm => self.poller.order(PollerOrder::Confirm),
+            Action::Trace { from, to } => self.ask_node(NodeOrder::Trace { from, to }),
+            Action::Identify => self.ask_node(NodeOrder::Identify),
+            Action::Survey => self.ask_node(NodeOrder::Survey),
+            Action::Recall { height } => self.ask_node(NodeOrder::Recall { height }),
+            Action::StartSealing => self.ask_node(NodeOrder::StartSealing),
+            Action::StopSealing => self.ask_node(NodeOrder::StopSealing),
+            Action::Greet { validators, turn } => self.ask_node(NodeOrder::Greet { validators, turn }),
+            Action::Unpeer => self.ask_node(NodeOrder::Unpeer),
+            Action::KeepHead(record) => self.head_keeper.order(Some(record)),
+            Action::ForgetHead => self.head_keeper.order(None),
             Action::Strike { name, reply_to } => self.strike(name, reply_to),
             Action::Answer { to, reply } => self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done)),
-            Action::AfterUpgrade(progress) => self.afterwards.begin(self.context.clone(), progress),
+            Action::AfterUpgrade(progress) => self.post_hooks.begin(self.context.clone(), progress),
             Action::Tell(notice) => self.tell(notice),
             Action::Exit { exit, node, reason } => self.end = Some(End { exit, node, reason }),
         }
         None
     }
 
-    /// A node that runs is not kept waiting for a disk. Without one there is nothing else to do, but for what the worker does.
+    /// A node that runs never waits for a disk. Without one there is nothing to do meanwhile, but for the worker.
     fn record(&mut self, record: Record) -> Option<Event> {
         self.recorder.write(record);
         if self.child.is_some() { None } else { Some(recorded(self.recorder.wait())) }
@@ -65,17 +71,8 @@ impl Supervisor {
     }
 
     fn inspected(&self, version: &Version) -> Event {
-        match self.context.binaries.verified.check(&self.context.home, version) {
-            Ok(_) => Event::Inspected,
-            Err(e) => Event::InspectFailed(failure(&e)),
-        }
-    }
-
-    fn spawned(&mut self, version: &Version, mode: Mode, launch: u64) -> Event {
-        match self.spawn(version, mode, launch) {
-            Ok(pid) => Event::Spawned { pid },
-            Err(failure) => Event::SpawnFailed(failure),
-        }
+        let checked = self.context.binaries.verified.check(&self.context.home, version);
+        checked.map_or_else(|e| Event::InspectFailed(failure(&e)), |_| Event::Inspected)
     }
 
     fn terminated(&self) -> Event {
@@ -91,7 +88,7 @@ impl Supervisor {
     }
 
     fn begin(&mut self, job: Job) {
-        // A preparation is told of by the machine, once; it may be tried many times.
+        // These may be tried many times; the machine logs a preparation once.
         let is_often = matches!(job, Job::Prepare(_) | Job::Ahead { .. } | Job::Tend { .. });
         let level = if is_often { log::Level::Debug } else { log::Level::Info };
         log::log!(level, "event=job_begun job={}", describe(&job));
@@ -107,10 +104,10 @@ impl Supervisor {
         durable::link(std::path::Path::new(&target.to_string()), &self.context.home.current())
     }
 
-    fn ask_node(&self, order: Order) {
+    fn ask_node(&self, order: NodeOrder) {
         if let Some(child) = &self.child {
             let options = poller::Options::new(&self.context.config, &self.context.home);
-            self.surveyor.order(child.pid(), self.spawned_at, options, order);
+            self.surveyor.order((child.pid(), self.spawned_at, options, order));
         }
     }
 
@@ -139,7 +136,7 @@ impl Supervisor {
     /// Follows a node that runs, to its end.
     fn mind(&mut self, child: Child) {
         self.minder.mind(child.pidfd(), child.pid());
-        self.poller.follow(child.pid());
+        self.poller.order(PollerOrder::Follow(child.pid()));
         self.child = Some(child);
     }
 
@@ -147,9 +144,12 @@ impl Supervisor {
         let home = &self.context.home;
         let stamp = self.context.binaries.verified.check(home, version).map_err(|e| failure(&e))?;
         let config = &self.context.config;
-        let fast_sync = config.validator_mode && config.daemon_fast_sync;
         let args = Changes::of(home, &version.target).map_err(|e| failure(&e))?.apply(&self.args);
-        let launch = node_args::launch(&args, std::env::vars_os(), mode, fast_sync);
+        let environment: Vec<Variable> = std::env::vars_os().collect();
+        let mut invocation = node_args::invocation(&args, &environment, mode);
+        if config.validator_mode && config.daemon_fast_sync {
+            invocation.set = node_args::fast_sync(&args, &environment);
+        }
         match mode {
             Mode::Full => {}
             Mode::Silent => {
@@ -159,7 +159,7 @@ impl Supervisor {
                 log::info!("event=dry_start the new binary is tried without peers and without --mine")
             }
         }
-        let child = Child::spawn(home, &home.binary(&version.target), &launch, number, stamp)?;
+        let child = Child::spawn(home, &home.binary(&version.target), &invocation, number, stamp)?;
         self.spawned_at = Instant::now();
         let pid = child.pid();
         self.mind(child);

@@ -1,12 +1,12 @@
 //! The threads that learn the head of the chain from the node.
 //!
-//! Over IPC the node tells every new head by itself, and there is no polling. Over HTTP it is
-//! asked, as often as the machine says. Any answer that is not a well-formed head is an error and never
-//! a height; a node that does not answer yet is no error at all. Nothing is decided here but whom to ask.
+//! Over IPC the node announces every new head, and there is no polling. Over HTTP it is asked, at the machine's pace. Any
+//! answer that is not a well-formed head is an error and never a height; a node that does not answer yet is no error.
+//! Nothing is decided here but which address to ask.
 
 use super::start_thread;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::home::{Home, glob};
 use crate::machine::{Block, Head};
 use crate::wbft::{self, Client, Endpoint, Heads, RpcError};
@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A head or why there is none, and the node process that was running when it was told.
+/// A head or why there is none, and the node process that was running then.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Report {
     pub(super) pid: u32,
     pub(super) head: Result<Head, String>,
 }
@@ -35,14 +35,14 @@ pub(super) struct Options {
 
 /// How long to wait before a node that did not answer is asked again: while it starts, and later.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// How long a node may be silent before that is reported, and how often it is reported then: one that is
-/// starting does not answer for a while.
+/// How long a node may be silent before that is logged, and how often it is logged then: a node that is starting does not
+/// answer for a while.
 const SILENT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// A node without an IPC socket after this time is asked over HTTP, if no address was configured. Not
 /// earlier: the usual port may belong to another node on this machine.
 const SOCKET_COMES: Duration = Duration::from_secs(10);
-/// How long a node that tells heads by itself may tell none before it is asked. The chain may stand still, or the
-/// subscription may be dead without either end having closed it.
+/// How long a subscription may announce no head before the node is asked. The chain may stand still, or the subscription
+/// may be dead though neither side has closed it.
 const QUIET: Duration = Duration::from_secs(30);
 
 impl Options {
@@ -55,9 +55,9 @@ impl Options {
         }
     }
 
-    /// The addresses at which to ask and to command the node now, in order: its IPC socket, which serves every method
-    /// and announces heads, then the configured addresses, which may serve few. `socketless` is the time that the node has run, if it
-    /// has never answered at a socket; after one that did, another node answers at the usual port.
+    /// The addresses at which to ask and to command the node now, in order: its IPC socket, which serves every method and
+    /// announces heads, then the configured addresses, which may serve few. `socketless` is the time that the node has run
+    /// if it has never answered at a socket; after a node that did, another node answers at the usual port.
     pub(super) fn candidates(&self, socketless: Option<Duration>) -> Vec<Endpoint> {
         let mut found: Vec<Endpoint> = glob::expand(&self.socket).into_iter().map(Endpoint::Ipc).collect();
         for address in &self.addresses {
@@ -80,13 +80,18 @@ pub fn endpoints(config: &Config, home: &Home) -> Vec<Endpoint> {
 
 /// A message to the thread.
 #[derive(Debug)]
-enum Order {
+pub(super) enum PollerOrder {
+    /// This node process has started.
     Follow(u32),
+    /// No node process runs.
     Rest,
+    /// How often to ask where heads do not come by themselves.
     Pace(Duration),
+    /// Ask for the head at once.
     Confirm,
+    /// The configuration has changed.
     Reconfigure(Options),
-    /// The subscription of this number has told nothing for long.
+    /// The subscription of this number has announced nothing for long.
     Quiet(u64),
     /// The subscription of this number has ended.
     Lost(u64),
@@ -95,7 +100,7 @@ enum Order {
 /// The handle of the thread. Dropped, the thread ends.
 #[derive(Debug)]
 pub(super) struct Poller {
-    orders: Sender<Order>,
+    orders: Sender<PollerOrder>,
     pace: Duration,
 }
 
@@ -104,52 +109,32 @@ impl Poller {
     ///
     /// # Errors
     /// If no thread can be had.
-    pub(super) fn start(options: Options, heads: Sender<Told>) -> Result<Self> {
+    pub(super) fn start(options: Options, heads: Sender<Report>) -> Result<Self> {
         let (orders, receiver) = unbounded();
-        let teller = Teller { heads, past: Arc::default() };
+        let reporter = Reporter { heads, past: Arc::default() };
         let asker = Asker {
             options,
             orders: receiver,
             again: orders.clone(),
-            teller,
+            reporter,
             pace: Duration::from_secs(1),
             node: None,
             subscriptions: 0,
         };
-        start_thread("poller", move || asker.run())
-            .map_err(|e| Error::new(Kind::Io, "start the poller thread").because(e))?;
+        start_thread("poller", move || asker.run())?;
         Ok(Poller { orders, pace: Duration::ZERO })
-    }
-
-    /// A node process has started.
-    pub(super) fn follow(&self, pid: u32) {
-        self.order(Order::Follow(pid));
-    }
-
-    /// No node process runs.
-    pub(super) fn rest(&self) {
-        self.order(Order::Rest);
     }
 
     /// How often to ask where heads do not come by themselves.
     pub(super) fn pace(&mut self, pace: Duration) {
         if pace != self.pace {
             self.pace = pace;
-            self.order(Order::Pace(pace));
+            self.order(PollerOrder::Pace(pace));
         }
     }
 
-    /// Ask for the head at once.
-    pub(super) fn confirm(&self) {
-        self.order(Order::Confirm);
-    }
-
-    /// The configuration has changed.
-    pub(super) fn reconfigure(&self, options: Options) {
-        self.order(Order::Reconfigure(options));
-    }
-
-    fn order(&self, order: Order) {
+    /// Hands an order over.
+    pub(super) fn order(&self, order: PollerOrder) {
         // The thread lives as long as this handle.
         let _ = self.orders.send(order);
     }
@@ -157,20 +142,20 @@ impl Poller {
 
 struct Asker {
     options: Options,
-    orders: Receiver<Order>,
+    orders: Receiver<PollerOrder>,
     /// For the subscription's own thread.
-    again: Sender<Order>,
-    teller: Teller,
+    again: Sender<PollerOrder>,
+    reporter: Reporter,
     pace: Duration,
-    node: Option<Node>,
+    node: Option<FollowedNode>,
     /// How many subscriptions there were.
     subscriptions: u64,
 }
 
 /// Passes heads on, in their order: an answer that was on its way while a new head was announced is older.
 #[derive(Clone)]
-struct Teller {
-    heads: Sender<Told>,
+struct Reporter {
+    heads: Sender<Report>,
     past: Arc<Mutex<Past>>,
 }
 
@@ -183,33 +168,33 @@ struct Past {
     height: Option<u64>,
 }
 
-impl Teller {
+impl Reporter {
     fn past(&self) -> MutexGuard<'_, Past> {
         // A panic elsewhere leaves numbers whole.
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a head that the node has announced.
-    fn announce(&self, pid: u32, head: Head) -> Result<(), SendError<Told>> {
+    /// Reports a head that the node has announced.
+    fn announce(&self, pid: u32, head: Head) -> Result<(), SendError<Report>> {
         let mut past = self.past();
         past.announced += 1;
         past.height = Some(head.block.height);
-        self.heads.send(Told { pid, head: Ok(head) })
+        self.heads.send(Report { pid, head: Ok(head) })
     }
 
-    /// Tells what came of a question that was asked after `before` announcements.
+    /// Reports the answer to a question that was asked after `before` announcements.
     fn answer(&self, before: u64, pid: u32, head: Result<Head, String>) {
         let mut past = self.past();
         if past.announced == before || head.is_err() {
             past.height = head.as_ref().ok().map(|head| head.block.height).or(past.height);
             // The receiver is gone only when the supervisor is.
-            let _ = self.heads.send(Told { pid, head });
+            let _ = self.heads.send(Report { pid, head });
         }
     }
 }
 
 /// The node process that is followed.
-struct Node {
+struct FollowedNode {
     pid: u32,
     since: Instant,
     /// Since when it has not answered, and when that was last reported.
@@ -236,9 +221,9 @@ impl Asker {
                 None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match order {
-                Ok(Order::Follow(pid)) => {
+                Ok(PollerOrder::Follow(pid)) => {
                     self.stop();
-                    self.node = Some(Node {
+                    self.node = Some(FollowedNode {
                         pid,
                         since: Instant::now(),
                         silent: (Instant::now(), None),
@@ -248,19 +233,19 @@ impl Asker {
                         subscription: None,
                     });
                 }
-                Ok(Order::Rest) => self.stop(),
-                Ok(Order::Pace(pace)) => self.pace = pace,
-                Ok(Order::Confirm) | Err(RecvTimeoutError::Timeout) => self.ask(),
-                Ok(Order::Reconfigure(options)) if options == self.options => {}
-                Ok(Order::Reconfigure(options)) => {
+                Ok(PollerOrder::Rest) => self.stop(),
+                Ok(PollerOrder::Pace(pace)) => self.pace = pace,
+                Ok(PollerOrder::Confirm) | Err(RecvTimeoutError::Timeout) => self.ask(),
+                Ok(PollerOrder::Reconfigure(options)) if options == self.options => {}
+                Ok(PollerOrder::Reconfigure(options)) => {
                     self.options = options;
                     if let Some(node) = &mut self.node {
                         node.client = None;
                         node.unsubscribe();
                     }
                 }
-                Ok(Order::Quiet(number)) => self.doubt(number),
-                Ok(Order::Lost(number)) => {
+                Ok(PollerOrder::Quiet(number)) => self.doubt(number),
+                Ok(PollerOrder::Lost(number)) => {
                     if let Some(node) = &mut self.node {
                         node.lose(number);
                     }
@@ -270,11 +255,11 @@ impl Asker {
         }
     }
 
-    /// A subscription that tells nothing while the head rises is dead, though neither side has closed it.
+    /// A subscription that announces nothing while the head rises is dead, though neither side has closed it.
     fn doubt(&mut self, number: u64) {
-        let told = self.teller.past().height;
+        let before = self.reporter.past().height;
         self.ask();
-        let has_risen = self.teller.past().height > told;
+        let has_risen = self.reporter.past().height > before;
         if let Some(node) = self.node.as_mut().filter(|node| has_risen && node.is_subscribed(number)) {
             log::warn!("event=rpc_subscription_silent the head has risen unannounced; subscribing again");
             node.unsubscribe();
@@ -302,14 +287,14 @@ impl Asker {
     fn ask(&mut self) {
         let Some(node) = self.node.as_mut().filter(|_| self.options.enabled) else { return };
         if let Some((client, endpoint)) = &mut node.client {
-            let before = self.teller.past().announced;
+            let before = self.reporter.past().announced;
             match head(client) {
                 Ok(head) => {
                     node.silent = (Instant::now(), None);
                     if node.subscription.is_none() {
                         node.failures = 0;
                     }
-                    return self.teller.answer(before, node.pid, Ok(head));
+                    return self.reporter.answer(before, node.pid, Ok(head));
                 }
                 Err(e) => log::warn!("event=rpc_failed endpoint={endpoint} {e}"),
             }
@@ -324,17 +309,17 @@ impl Asker {
         let socketless = (!node.has_socket).then(|| node.since.elapsed());
         for endpoint in self.options.candidates(socketless) {
             let mut client = Client::new(&endpoint, wbft::Options::default());
-            let before = self.teller.past().announced;
+            let before = self.reporter.past().announced;
             match head(&mut client) {
                 Ok(head) => {
                     log::info!("event=rpc_connected endpoint={endpoint} head={}", head.block.height);
                     node.silent = (Instant::now(), None);
-                    self.teller.answer(before, node.pid, Ok(head));
+                    self.reporter.answer(before, node.pid, Ok(head));
                     if node.subscription.is_none() {
                         self.subscriptions += 1;
                         let (number, pid) = (self.subscriptions, node.pid);
                         let stopper =
-                            subscribe(&endpoint, number, pid, self.teller.clone(), self.again.clone());
+                            subscribe(&endpoint, number, pid, self.reporter.clone(), self.again.clone());
                         node.subscription = stopper.map(|stopper| {
                             let since = Instant::now();
                             Subscription { number, since, stopper }
@@ -357,11 +342,11 @@ impl Asker {
             node.silent.1 = Some(Instant::now());
             log::warn!("event=rpc_silent for={:.0?} {trouble}", since.elapsed());
         }
-        self.teller.answer(0, node.pid, Err(trouble));
+        self.reporter.answer(0, node.pid, Err(trouble));
     }
 }
 
-impl Node {
+impl FollowedNode {
     fn is_subscribed(&self, number: u64) -> bool {
         self.subscription.as_ref().is_some_and(|s| s.number == number)
     }
@@ -378,7 +363,7 @@ impl Node {
         let lasted = lost.since.elapsed() >= AGAIN.1;
         self.failures = if lasted { 0 } else { self.failures.saturating_add(1) };
         self.client = None;
-        // It has told its heads until now.
+        // It has announced its heads until now.
         self.silent = (Instant::now(), None);
     }
 }
@@ -396,13 +381,13 @@ pub(super) fn convert(header: wbft::Header) -> Head {
     Head { block, parent, timestamp: Some(header.timestamp), proposer, heard_at }
 }
 
-/// Waits for new heads in a thread of its own, where the transport can tell them; `None` where it cannot.
+/// Waits for new heads in a thread of its own; `None` where the transport cannot announce them.
 fn subscribe(
     endpoint: &Endpoint,
     number: u64,
     pid: u32,
-    teller: Teller,
-    again: Sender<Order>,
+    reporter: Reporter,
+    again: Sender<PollerOrder>,
 ) -> Option<wbft::Stopper> {
     if !endpoint.can_subscribe() {
         return None;
@@ -417,22 +402,22 @@ fn subscribe(
     let stopper = subscription.stopper();
     // Blocks may have come between the answer and the subscription, and none may follow. This is sent before
     // the end of the subscription can be: after that it would renew it at once.
-    let _ = again.send(Order::Confirm);
+    let _ = again.send(PollerOrder::Confirm);
     let endpoint = endpoint.clone();
     let body = move || {
         loop {
             match subscription.next(Some(QUIET)) {
                 Ok(Some(header)) => {
-                    if teller.announce(pid, convert(header)).is_err() {
+                    if reporter.announce(pid, convert(header)).is_err() {
                         return;
                     }
                 }
                 Ok(None) => {
-                    let _ = again.send(Order::Quiet(number));
+                    let _ = again.send(PollerOrder::Quiet(number));
                 }
                 Err(e) => {
                     log::debug!("event=rpc_subscription_ended endpoint={endpoint} {e}");
-                    let _ = again.send(Order::Lost(number));
+                    let _ = again.send(PollerOrder::Lost(number));
                     return;
                 }
             }

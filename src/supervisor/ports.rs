@@ -1,9 +1,9 @@
 //! The ports on which the node listens, to recognise another process on them: a node that finds its port taken ends, or
 //! hangs, whichever binary it is.
 //!
-//! Ports cannot be derived from the command line of an unknown node, but the kernel lists them while it
-//! runs (sock_diag(7)). So they are noted while it is well, and looked for when it has ended: nothing of
-//! ours listens then. Where the kernel does not answer, no process is suspected.
+//! Ports cannot be derived from the command line of an unknown node, but the kernel lists them while it runs
+//! (sock_diag(7)). So they are noted while it is well, and looked for when it has ended, when no process of ours listens
+//! there. Where the kernel does not answer, no process is suspected.
 
 use super::listeners::listeners;
 use super::start_thread;
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 /// The facts about the TCP ports of the node that was well last.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
-    /// A node process, and the first head that it told.
+    /// A node process, and the first head that it reported.
     first: Option<(u32, u64)>,
     /// The node process whose ports are noted.
     noted: Option<u32>,
@@ -25,7 +25,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// The node `pid` has told a head. It has opened all its ports when its chain goes on.
+    /// The node `pid` has reported a head. It has opened all its ports when its chain goes on.
     pub(super) fn hear(&mut self, pid: u32, height: u64) {
         match self.first {
             _ if self.noted == Some(pid) => {}
@@ -41,7 +41,7 @@ impl Ports {
         }
     }
 
-    /// With no node running: who else listens where the last one did, in words.
+    /// With no node running: the report of another process that listens where the last node did.
     pub(super) fn taken(&mut self) -> Option<String> {
         if let Some(own) = self.looked.as_ref().and_then(|looked| looked.try_recv().ok()) {
             (self.own, self.looked) = (own, None);
@@ -98,7 +98,7 @@ mod tests {
         ports.hear(pid, 6);
         ports.own = ports.looked.take().unwrap().recv().unwrap();
         assert!(ports.own.contains(&at), "{ports:?}");
-        // Whatever other tests have opened meanwhile is not what is asked for.
+        // Other tests may have opened ports meanwhile.
         ports.own.retain(|own| *own == at);
         assert_eq!(ports.taken(), Some(format!("another process listens at {at}")));
         drop(ours);

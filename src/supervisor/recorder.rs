@@ -4,7 +4,7 @@
 //! Records come first, in order, and the outcome of each is reported. The rest is done when no record waits, one piece
 //! at a time: the second copy of a record at rest, lines of history, the schedule.
 
-use super::start_thread;
+use super::threads::Thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::Record;
@@ -13,7 +13,7 @@ use crate::schedule::Agenda;
 use crate::schedule::Planned;
 use crate::upgrade::history::{self, Entry};
 use crate::upgrade::journal::Journal;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ enum Task {
     Report(Sender<()>),
 }
 
-enum Order {
+#[derive(Debug)]
+enum RecorderOrder {
     Write(Box<Record>),
     Later(Task),
 }
@@ -58,9 +59,8 @@ enum Order {
 /// The handle of the thread. Dropped, the thread ends when all is written.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    orders: Option<Sender<Order>>,
+    thread: Thread<RecorderOrder>,
     written: Receiver<Written>,
-    ended: Receiver<()>,
     /// Whether a record was written since the last second copy.
     unsettled: bool,
 }
@@ -76,8 +76,6 @@ impl Recorder {
         written: (Sender<Written>, Receiver<Written>),
         struck: Sender<Struck>,
     ) -> Result<Self> {
-        let (orders, receiver) = unbounded();
-        let (ends, ended) = bounded(0);
         let (outcomes, written) = written;
         let desk = Desk {
             home: home.clone(),
@@ -87,19 +85,14 @@ impl Recorder {
             later: VecDeque::new(),
             is_unsettled: false,
         };
-        let body = move || {
-            desk.run(&receiver);
-            drop(ends);
-        };
-        start_thread("recorder", body)
-            .map_err(|e| Error::new(Kind::Io, "start the thread of the journal").because(e))?;
-        Ok(Recorder { orders: Some(orders), written, ended, unsettled: false })
+        let thread = Thread::start("recorder", DRAIN, |orders| desk.run(orders))?;
+        Ok(Recorder { thread, written, unsettled: false })
     }
 
     /// Orders a record to be made durable; the outcome is reported.
     pub(super) fn write(&mut self, record: Record) {
         self.unsettled = true;
-        self.order(Order::Write(Box::new(record)));
+        self.thread.order(RecorderOrder::Write(Box::new(record)));
     }
 
     /// Waits for the outcome of the only record that is on its way. The machine has no second one then.
@@ -110,41 +103,26 @@ impl Recorder {
     /// Orders the second copy of a record at rest, if a record was written since the last one.
     pub(super) fn settle(&mut self) {
         if std::mem::take(&mut self.unsettled) {
-            self.order(Order::Later(Task::Settle));
+            self.thread.order(RecorderOrder::Later(Task::Settle));
         }
     }
 
     /// Orders a line of the history.
     pub(super) fn note(&self, entry: Entry) {
-        self.order(Order::Later(Task::Note(entry)));
+        self.thread.order(RecorderOrder::Later(Task::Note(entry)));
     }
 
     /// Orders an upgrade to be struck off the schedule; the outcome is reported.
     pub(super) fn strike(&self, planned: &Planned, name: Name, reply_to: Option<u64>) {
         let heights = planned.heights(&name);
-        self.order(Order::Later(Task::Strike { name, heights, reply_to }));
+        self.thread.order(RecorderOrder::Later(Task::Strike { name, heights, reply_to }));
     }
 
-    /// Waits until all orders are carried out, within [`DRAIN`]. Returns whether they are.
+    /// Waits, no longer than [`DRAIN`], until all orders are carried out. Returns whether they are.
     pub(super) fn drain(&self) -> bool {
         let (report, reported) = bounded(1);
-        self.order(Order::Later(Task::Report(report)));
+        self.thread.order(RecorderOrder::Later(Task::Report(report)));
         reported.recv_timeout(DRAIN).is_ok()
-    }
-
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // The thread lives as long as this handle.
-            let _ = orders.send(order);
-        }
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.orders = None;
-        // The thread ends when every order was carried out or has failed.
-        let _ = self.ended.recv_timeout(DRAIN);
     }
 }
 
@@ -160,14 +138,14 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<RecorderOrder>) {
         loop {
             match self.next(orders) {
-                Ok(Some(Order::Write(record))) => {
+                Ok(Some(RecorderOrder::Write(record))) => {
                     // No receiver: the supervisor has ended.
                     let _ = self.written.send(self.journal.write(&record));
                 }
-                Ok(Some(Order::Later(task))) => self.later.push_back(task),
+                Ok(Some(RecorderOrder::Later(task))) => self.later.push_back(task),
                 Ok(None) => {
                     if let Some(task) = self.later.pop_front() {
                         self.perform(task);
@@ -179,7 +157,7 @@ impl Desk {
     }
 
     /// The next order; None where none waits and another task is due.
-    fn next(&self, orders: &Receiver<Order>) -> std::result::Result<Option<Order>, Ended> {
+    fn next(&self, orders: &Receiver<RecorderOrder>) -> std::result::Result<Option<RecorderOrder>, Ended> {
         if !self.later.is_empty() {
             return match orders.try_recv() {
                 Ok(order) => Ok(Some(order)),
@@ -189,7 +167,7 @@ impl Desk {
         if self.is_unsettled {
             return match orders.recv_timeout(AGAIN) {
                 Ok(order) => Ok(Some(order)),
-                Err(RecvTimeoutError::Timeout) => Ok(Some(Order::Later(Task::Settle))),
+                Err(RecvTimeoutError::Timeout) => Ok(Some(RecorderOrder::Later(Task::Settle))),
                 Err(RecvTimeoutError::Disconnected) => Err(Ended),
             };
         }

@@ -1,14 +1,14 @@
 //! The thread that waits until nothing holds a lock of the previous node.
 //!
-//! Two locks count: the one that every process of the node inherited from us, and the node's own in
-//! its data directory. Usually both are free the moment the node is reaped and the thread is not needed;
-//! it stands by all the same, because a new one might not be had when the machine is out of processes.
+//! Two locks count: `node.lock`, which every process of the node inherited from us, and the node's own in its data
+//! directory. Usually both are free the moment the node is reaped and the thread is not needed; it stands by because none
+//! might be had when the machine is out of processes.
 
-use super::start_thread;
-use crate::error::{Error, Kind, Result};
+use super::threads::Thread;
+use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::home::lock::{DataLock, NodeLock, holders, probe_data_lock};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,7 +21,7 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 #[derive(Debug)]
 pub(super) struct Release {
     home: Home,
-    held: Sender<PathBuf>,
+    thread: Thread<PathBuf>,
     done: Sender<()>,
 }
 
@@ -31,14 +31,9 @@ impl Release {
     /// # Errors
     /// If no thread can be had.
     pub(super) fn start(home: &Home, done: Sender<()>) -> Result<Self> {
-        let (held, patterns) = unbounded();
-        let body = {
-            let (home, done) = (home.clone(), done.clone());
-            move || run(&home, &patterns, &done)
-        };
-        start_thread("locks", body)
-            .map_err(|e| Error::new(Kind::Io, "start the thread that waits for locks").because(e))?;
-        Ok(Release { home: home.clone(), held, done })
+        let (ours, theirs) = (home.clone(), done.clone());
+        let thread = Thread::start("locks", Duration::ZERO, move |patterns| run(&ours, patterns, &theirs))?;
+        Ok(Release { home: home.clone(), thread, done })
     }
 
     /// Sends to `done` once the locks are free, the node's own being those that match `pattern`: at once if they are.
@@ -48,8 +43,7 @@ impl Release {
             None => drop(self.done.send(())),
             Some(held) => {
                 log::warn!("event=waiting_for_locks {held}");
-                // The thread lives as long as this handle.
-                let _ = self.held.send(pattern);
+                self.thread.order(pattern);
             }
         }
     }
@@ -100,9 +94,7 @@ impl fmt::Display for Held {
 fn holder(home: &Home, pattern: &Path) -> Option<Held> {
     match NodeLock::try_acquire(home) {
         Ok(Some(_free)) => {}
-        Ok(None) => {
-            return Some(Held::Inherited(home.node_lock()));
-        }
+        Ok(None) => return Some(Held::Inherited(home.node_lock())),
         Err(e) => return Some(Held::Unknown(e)),
     }
     match probe_data_lock(pattern) {

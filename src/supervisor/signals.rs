@@ -1,7 +1,7 @@
 //! The thread that turns signals into facts.
 //!
-//! Every signal that would end a process and can be caught is caught: nothing may end us and leave
-//! the node. What a signal means is decided elsewhere.
+//! Every signal that would end a process and can be caught is caught, so that none ends us and leaves the node. The loop
+//! decides what follows.
 
 use super::start_thread;
 use crate::error::{Error, Kind, Result};
@@ -29,7 +29,18 @@ pub(super) enum Signal {
     Ignored(i32),
 }
 
-/// Signals that are caught so that they do not end us, and mean nothing else.
+/// Signals that stand for a request.
+const MEANT: [(i32, Signal); 7] = [
+    (signal::SIGCHLD, Signal::Child),
+    (signal::SIGTERM, Signal::Stop),
+    (signal::SIGINT, Signal::Stop),
+    (signal::SIGQUIT, Signal::Stop),
+    (signal::SIGHUP, Signal::Reload),
+    (signal::SIGUSR1, Signal::Dump),
+    (signal::SIGUSR2, Signal::Reexec),
+];
+
+/// Signals that are caught only so that they do not end us.
 const IGNORED: [i32; 11] = [
     signal::SIGALRM,
     signal::SIGVTALRM,
@@ -53,23 +64,14 @@ const SIGPWR: i32 = 30;
 
 static STOP_CAME: AtomicBool = AtomicBool::new(false);
 
-/// Starts catching signals, and sends each to `facts` from a thread of its own. Those that have come since another program
-/// in this process has begun to be replaced by us come first.
+/// Starts catching signals, and sends each to `facts` from a thread of its own. Signals that came while this program
+/// took the place of another in this process come first.
 ///
 /// # Errors
 /// If the operating system refuses to install a handler or to start a thread.
 pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
-    let meant = [
-        signal::SIGCHLD,
-        signal::SIGTERM,
-        signal::SIGINT,
-        signal::SIGQUIT,
-        signal::SIGHUP,
-        signal::SIGUSR1,
-        signal::SIGUSR2,
-    ];
-    let failed = |e| Error::new(Kind::Io, "catch signals").because(e);
-    let mut signals = Signals::new(meant.into_iter().chain(IGNORED).chain(REALTIME)).map_err(failed)?;
+    let caught = MEANT.into_iter().map(|(number, _)| number).chain(IGNORED).chain(REALTIME);
+    let mut signals = Signals::new(caught).map_err(|e| Error::new(Kind::Io, "catch signals").because(e))?;
     sys::release_signals();
     let body = move || {
         for number in &mut signals {
@@ -81,7 +83,7 @@ pub(super) fn watch(facts: Sender<Signal>) -> Result<()> {
             }
         }
     };
-    start_thread("signals", body).map_err(failed)
+    start_thread("signals", body)
 }
 
 /// Whether a signal to stop has come, which may still wait for the loop.
@@ -90,17 +92,11 @@ pub(super) fn stop_came() -> bool {
 }
 
 fn meaning(number: i32) -> Signal {
-    match number {
-        signal::SIGCHLD => Signal::Child,
-        signal::SIGTERM | signal::SIGINT | signal::SIGQUIT => Signal::Stop,
-        signal::SIGHUP => Signal::Reload,
-        signal::SIGUSR1 => Signal::Dump,
-        signal::SIGUSR2 => Signal::Reexec,
-        _ => Signal::Ignored(number),
-    }
+    let meant = MEANT.iter().find(|(meant, _)| *meant == number);
+    meant.map_or(Signal::Ignored(number), |(_, signal)| *signal)
 }
 
-/// The name of a signal, or else its number.
+/// The name of a signal, or its number where it has none.
 pub(super) fn name(number: i32) -> String {
     signal_name(number).map_or_else(|| number.to_string(), ToOwned::to_owned)
 }

@@ -1,11 +1,11 @@
 //! The thread that asks the node about the network, and has it seal or not.
 //!
-//! Each order is answered by one fact. It asks over the same addresses as the poller, those first over
-//! which a node tells more than over plain HTTP: IPC has every method, HTTP rarely more than `eth`.
+//! Each order is answered by one fact. It asks at the addresses of the poller, first over IPC, which has every method: HTTP
+//! rarely has more than `eth`.
 
 use super::poller::{Options, convert};
-use super::start_thread;
-use crate::error::{Error, Kind, Result};
+use super::threads::Thread;
+use crate::error::Result;
 use crate::machine::gates::Slot;
 use crate::machine::{Block, Chain, Class, Event, Failure, OwnMark, Recollection, Survey};
 use crate::printable::printable;
@@ -13,7 +13,7 @@ use crate::sorted;
 use crate::wbft::{
     self, Address, Client, Constant, Decided, Endpoint, Observer, Peer, RpcError, Syncing, Window,
 };
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,9 +27,9 @@ pub(super) struct Answer {
     pub(super) event: Event,
 }
 
-/// A question to the thread, for a node process that was started at a time.
+/// A question to a node, or an order.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum NodeOrder {
     Survey,
     Recall { height: u64 },
     Trace { from: u64, to: u64 },
@@ -40,61 +40,50 @@ pub(super) enum Order {
     Greet { validators: Vec<[u8; 20]>, turn: u32 },
 }
 
-/// The handle of the thread. Dropped, the thread ends.
-#[derive(Debug)]
-pub(super) struct Surveyor {
-    orders: Sender<(u32, Instant, Options, Order)>,
+/// A process of the node by its id, the time of its start, where to ask it, and the question.
+type Question = (u32, Instant, Options, NodeOrder);
+
+/// The handle of the thread.
+pub(super) type Surveyor = Thread<Question>;
+
+/// Starts the thread; it sends the answer to every order to `answers`.
+///
+/// # Errors
+/// If no thread can be had.
+pub(super) fn start(answers: Sender<Answer>) -> Result<Surveyor> {
+    Thread::start("surveyor", Duration::ZERO, move |orders| run(orders, &answers))
 }
 
-impl Surveyor {
-    /// Starts the thread; it sends the answer to every order to `answers`.
-    ///
-    /// # Errors
-    /// If no thread can be had.
-    pub(super) fn start(answers: Sender<Answer>) -> Result<Self> {
-        let (orders, receiver) = unbounded();
-        start_thread("surveyor", move || run(&receiver, &answers))
-            .map_err(|e| Error::new(Kind::Io, "start the surveyor thread").because(e))?;
-        Ok(Surveyor { orders })
-    }
-
-    /// Hands an order over, for the node `pid` that was started at `since`.
-    pub(super) fn order(&self, pid: u32, since: Instant, options: Options, order: Order) {
-        // The thread lives as long as this handle.
-        let _ = self.orders.send((pid, since, options, order));
-    }
-}
-
-fn run(orders: &Receiver<(u32, Instant, Options, Order)>, answers: &Sender<Answer>) {
-    let mut node = Node::new(0);
+fn run(orders: &Receiver<Question>, answers: &Sender<Answer>) {
+    let mut node = AskedNode::new(0);
     for (pid, since, options, order) in orders {
         if node.pid != pid {
-            node = Node::new(pid);
+            node = AskedNode::new(pid);
         }
         let endpoints = candidates(&options, (!node.has_socket).then(|| since.elapsed()));
         let event = match order {
-            Order::Survey => {
+            NodeOrder::Survey => {
                 let mut known = node.known.take().unwrap_or_default();
                 let survey = node.ask(&endpoints, |observer| survey(observer, options.address, &mut known));
                 node.known = Some(known);
                 Event::Surveyed(survey)
             }
-            Order::Recall { height } => {
+            NodeOrder::Recall { height } => {
                 Event::Recalled(node.ask(&endpoints, |observer| recall(observer, height)))
             }
-            Order::Trace { from, to } => {
+            NodeOrder::Trace { from, to } => {
                 let headers = node.ask(&endpoints, |observer| observer.client().headers(from..=to));
                 Event::Traced(headers.map(|headers| headers.into_iter().map(convert).collect()))
             }
-            Order::Identify => Event::Identified(node.ask(&endpoints, identify)),
-            Order::StartSealing => {
+            NodeOrder::Identify => Event::Identified(node.ask(&endpoints, identify)),
+            NodeOrder::StartSealing => {
                 Event::SealingStarted(node.ask(&endpoints, |observer| observer.client().miner_start()))
             }
-            Order::StopSealing => {
+            NodeOrder::StopSealing => {
                 Event::SealingStopped(node.ask(&endpoints, |observer| observer.client().miner_stop()))
             }
-            Order::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
-            Order::Greet { validators, turn } => {
+            NodeOrder::Unpeer => Event::Unpeered(node.ask(&endpoints, unpeer)),
+            NodeOrder::Greet { validators, turn } => {
                 // Repeated at another endpoint, the order adds the peer that it has removed at the first.
                 let mut chosen = None;
                 Event::Greeted(node.ask(&endpoints, |observer| {
@@ -116,7 +105,7 @@ fn candidates(options: &Options, socketless: Option<Duration>) -> Vec<Endpoint> 
 }
 
 /// A node process, and the observer that knows its last blocks.
-struct Node {
+struct AskedNode {
     pid: u32,
     /// Whether it has answered at a socket.
     has_socket: bool,
@@ -133,9 +122,9 @@ struct Constants {
     slot: (u64, Constant<Vec<[u8; 20]>>),
 }
 
-impl Node {
-    fn new(pid: u32) -> Node {
-        Node { pid, has_socket: false, observer: None, known: None }
+impl AskedNode {
+    fn new(pid: u32) -> AskedNode {
+        AskedNode { pid, has_socket: false, observer: None, known: None }
     }
 
     /// Asks the observer, or a new one at the first address that answers.
@@ -258,7 +247,11 @@ fn survey(
         client_version: known.client_version.clone(),
         forks,
         round_timeout: (seen.timing.round_timeout, seen.timing.max_round_timeout),
-        census: seen.census().into_iter().filter_map(|(who, last)| Some((who.0, last.client?))).collect(),
+        census: seen
+            .census()
+            .into_iter()
+            .filter_map(|(address, last)| Some((address.0, last.client?)))
+            .collect(),
     })
 }
 
@@ -271,8 +264,8 @@ fn is_public(remote: &str) -> bool {
     }
 }
 
-/// The newest block that we have sealed or proposed. The seals of a block are in the next one, whose own time says nothing
-/// of when they were made: a chain may stand still in between.
+/// The newest block that we have sealed or proposed. The seals of a block are in the next one, whose own time does not show
+/// when they were made: a chain may stand still in between.
 fn own_mark(window: &Window, own: &Address) -> Option<OwnMark> {
     let blocks = window.blocks();
     let marked = |(at, block): (usize, &Decided)| {

@@ -27,7 +27,7 @@ pub(super) enum Turn {
     /// An upgrade is struck off the schedule, or cannot be.
     Struck(Struck),
     /// The node has reported its head, or why it cannot.
-    Head(poller::Told),
+    Head(poller::Report),
     /// The node has answered a question.
     Answer(Answer),
     /// A post-upgrade hook has ended.
@@ -47,7 +47,7 @@ pub(super) struct Channels {
     pub(super) calls: Channel<Call>,
     pub(super) planned: Channel<watcher::Seen>,
     pub(super) struck: Channel<Struck>,
-    pub(super) heads: Channel<poller::Told>,
+    pub(super) heads: Channel<poller::Report>,
     pub(super) answers: Channel<Answer>,
     pub(super) hooks: Channel<()>,
 }
@@ -80,7 +80,7 @@ impl Channels {
             recv(self.calls.1) -> call => call.map(Turn::Call),
             recv(self.planned.1) -> seen => seen.map(Turn::Plans),
             recv(self.struck.1) -> struck => struck.map(Turn::Struck),
-            recv(self.heads.1) -> told => told.map(Turn::Head),
+            recv(self.heads.1) -> report => report.map(Turn::Head),
             recv(self.answers.1) -> answer => answer.map(Turn::Answer),
             recv(self.hooks.1) -> ended => ended.map(|()| Turn::HookEnded),
             recv(timer) -> _ => Ok(Turn::Tick),

@@ -103,7 +103,7 @@ pub(super) fn watch(home: &Home, net: Duration, seen: Sender<Seen>) -> Result<Wa
     let watcher = Watcher { shared: Arc::clone(&shared) };
     watcher.pace(net);
     let watch = Watch { inotify: inotify.ok(), shared, home: home.clone(), seen };
-    start_thread("watcher", move || watch.run()).map_err(failed)?;
+    start_thread("watcher", move || watch.run())?;
     Ok(watcher)
 }
 

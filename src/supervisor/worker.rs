@@ -1,6 +1,6 @@
 //! The thread that does long work, one job at a time, so that the loop never waits.
 
-use super::start_thread;
+use super::threads::Thread;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
@@ -13,12 +13,12 @@ use crate::upgrade::hook::{Hook, When};
 use crate::upgrade::prepare::Binaries;
 use crate::upgrade::rehearse::{self, Report};
 use crate::upgrade::{Cancel, backup, classify, hook, prepare, restore};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often long work tells how far it is.
+/// How often the progress of long work is logged.
 const REPORT: Duration = Duration::from_secs(5);
 /// How long the end of the thread is waited for. What it then has not removed is swept by the next supervisor.
 const ENDING: Duration = Duration::from_secs(5);
@@ -35,11 +35,9 @@ pub(super) struct Context {
 
 /// The handle of the worker thread. Dropped, the thread ends after its job.
 pub(super) struct Worker {
-    jobs: Sender<(Job, Context, Cancel)>,
+    thread: Thread<(Job, Context, Cancel)>,
     done: Sender<JobEnd>,
     cancel: Option<Cancel>,
-    /// Closed when the thread has ended.
-    ended: Receiver<()>,
 }
 
 impl Worker {
@@ -48,23 +46,14 @@ impl Worker {
     /// # Errors
     /// If no thread can be had.
     pub(super) fn start(done: Sender<JobEnd>, swept: Receiver<()>) -> Result<Self> {
-        let (jobs, work) = unbounded();
         let ends = done.clone();
-        let (working, ended) = bounded(0);
-        let body = move || {
-            let _until_the_end: Sender<()> = working;
-            run(&work, &ends, &swept);
-        };
-        start_thread("worker", body)
-            .map_err(|e| Error::new(Kind::Io, "start the worker thread").because(e))?;
-        Ok(Worker { jobs, done, cancel: None, ended })
+        let thread = Thread::start("worker", ENDING, move |work| run(work, &ends, &swept))?;
+        Ok(Worker { thread, done, cancel: None })
     }
 
     /// Ends the thread, which removes a backup that was begun and not made.
     pub(super) fn end(self) {
         self.cancel();
-        drop(self.jobs);
-        let _ = self.ended.recv_timeout(ENDING);
     }
 
     /// Hands a job over.
@@ -72,8 +61,7 @@ impl Worker {
         match Cancel::new() {
             Ok(cancel) => {
                 self.cancel = Some(cancel.clone());
-                // The thread outlives the handle, so the job is received.
-                let _ = self.jobs.send((job, context, cancel));
+                self.thread.order((job, context, cancel));
             }
             Err(e) => {
                 let why = format!("the job cannot be begun: {e}");
@@ -148,16 +136,17 @@ impl Begun {
         }
     }
 
-    /// Checks whether a backup for `name` is possible; with `bring`, copies its part that can be copied while the node runs.
-    fn ahead(&mut self, name: &Name, bring: bool, work: &mut Work<'_>) -> Result<Ahead> {
-        self.keep(Some(name));
-        if bring {
-            let (_, draft) = match &mut self.0 {
-                Some(begun) => begun,
-                none => none.insert((name.clone(), Draft::begin(work.home, name)?)),
-            };
-            draft.go_ahead(work)?;
-        }
+    /// Copies the part of the backup for `name` that can be copied while the node runs.
+    fn bring(&mut self, name: &Name, work: &mut Work<'_>) -> Result<()> {
+        let (_, draft) = match &mut self.0 {
+            Some(begun) => begun,
+            none => none.insert((name.clone(), Draft::begin(work.home, name)?)),
+        };
+        draft.go_ahead(work)
+    }
+
+    /// Checks whether a backup for `name` is possible. Returns what is left of it.
+    fn rest(&self, name: &Name, work: &Work<'_>) -> Result<Ahead> {
         let need = self.check(name, work)?;
         Ok(Ahead { rest: Duration::from_secs(need.to_copy / work.options.rate.max(1)) })
     }
@@ -213,7 +202,9 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
             JobEnd::BackedUp(made.map(|backup| BackupMade { how: backup.how(), name: backup.name }))
         }
         Job::Ahead { name, bring } => {
-            JobEnd::Ahead(name.clone(), begun.ahead(name, *bring, &mut work).map_err(failed))
+            begun.keep(Some(name));
+            let brought = if *bring { begun.bring(name, &mut work) } else { Ok(()) };
+            JobEnd::Ahead(name.clone(), brought.and_then(|()| begun.rest(name, &work)).map_err(failed))
         }
         Job::Tend { draft } => {
             begun.keep(draft.as_ref());
@@ -340,6 +331,7 @@ fn failed(job: &Job, failure: Failure) -> JobEnd {
 mod tests {
     use super::*;
     use crate::config::BackupMethod;
+    use crossbeam_channel::bounded;
 
     #[test]
     fn with_the_node_down_only_a_lack_of_space_waits_for_the_sweep() {
@@ -389,7 +381,7 @@ mod tests {
         let v2: Name = "v2".parse().unwrap();
         let mut begun = Begun::default();
         assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 6 << 20);
-        begun.ahead(&v2, true, &mut work).unwrap();
+        begun.bring(&v2, &mut work).unwrap();
         // When its binary is prepared anew, as after a change of its plan, too little space must not be found.
         assert_eq!(begun.check(&v2, &work).unwrap().to_copy, 0);
         let mut grown = std::fs::File::options().append(true).open(&bodies).unwrap();

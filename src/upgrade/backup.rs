@@ -9,14 +9,14 @@
 //! A hard-linked file protects against what the node does, not against a disk that fails: there is one copy of it.
 
 pub(super) mod building;
-mod copy;
+pub(super) mod copy;
 mod keep;
 mod manifest;
 pub(super) mod names;
 mod options;
 mod space;
 pub(super) mod verify;
-mod ways;
+pub(super) mod ways;
 mod work;
 
 pub use copy::Method;
@@ -28,7 +28,7 @@ pub use space::Need;
 pub use verify::{complete, verify};
 pub use work::Work;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, busy, claim_dir};
@@ -72,9 +72,7 @@ const PARTIAL: &str = ".wemixvisor-partial-";
 /// method that is wanted is not possible, or if there is too little space.
 pub fn check(home: &Home, options: &Options) -> Result<Need> {
     let source = source(home, options, None)?;
-    let need = space::need(home, &source, None)?;
-    space::check(home, options, &need)?;
-    Ok(need)
+    space::check(home, options, space::need(&source, None))
 }
 
 /// Backs the data directory of a stopped node up. What a draft has already is not brought again.
@@ -133,7 +131,7 @@ impl Draft {
 
     /// Writes the manifest, syncs all and gives it its name.
     fn finish(&self, home: &Home, source: &Source, purpose: &Purpose, begun: Instant) -> Result<Backup> {
-        self.building.dress_dirs(source)?;
+        self.building.copy_dir_attributes(source)?;
         let now = SystemTime::now();
         let Purpose { name, made_by, head, node } = purpose.clone();
         let entries = self.building.entries()?;
@@ -153,7 +151,7 @@ impl Draft {
             upgrade: name.clone(),
         };
         let backup = Backup { name: named(&name, now), manifest };
-        write(&self.path.join(MANIFEST), &backup.manifest.to_bytes())?;
+        write(&self.path.join(MANIFEST), &durable::json_line(&backup.manifest))?;
         durable::promote_large(&self.path, &home.backups().join(&backup.name))?;
         Ok(backup)
     }
@@ -179,9 +177,7 @@ impl Draft {
     }
 
     fn need(&self, home: &Home, options: &Options, source: &Source) -> Result<Need> {
-        let need = space::need(home, source, Some(&self.building))?;
-        space::check(home, options, &need)?;
-        Ok(need)
+        space::check(home, options, space::need(source, Some(&self.building)))
     }
 
     fn fill(&mut self, work: &mut Work<'_>, pass: Pass) -> Result<Source> {
@@ -207,9 +203,9 @@ fn named(name: &Name, time: SystemTime) -> String {
 /// Writes a new file that is synced later.
 fn write(path: &Path, text: &[u8]) -> Result<()> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = created.map_err(|e| Error::io("create", path, e))?;
+    let mut file = created.doing("create", path)?;
     note(Effect::Create(path, 0o600));
-    file.write_all(text).map_err(|e| Error::io("write", path, e))?;
+    file.write_all(text).doing("write", path)?;
     note(Effect::Write(path, 0, text));
     Ok(())
 }
@@ -236,19 +232,16 @@ fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
 /// The data, if a backup of it can be made; `draft` is the one that is being made. The directory that it is in is there and
 /// durable: with the node down no sync is done twice.
 fn source(home: &Home, options: &Options, draft: Option<&Draft>) -> Result<Source> {
-    let root = fs::canonicalize(home.data()).map_err(|e| {
-        Error::new(Kind::Config, "no data directory to back up")
-            .at(home.data().display())
-            .because(e)
-            .hint("set daemon_data_dir to the node's --datadir")
-    })?;
+    let none = || Error::new(Kind::Config, "no data directory to back up").at(home.data().display());
+    let root = fs::canonicalize(home.data())
+        .map_err(|e| none().because(e).hint("set daemon_data_dir to the node's --datadir"))?;
     let target = match draft {
         Some(draft) if draft.is_of(home) => home.backups(),
         _ => target(home)?,
     };
     sweep_now(target, draft.map(|draft| &*draft.path));
     let items = items(&root, &options.left_out)?;
-    let mut beneath = Beneath::new(&root).map_err(|e| Error::io("open", &root, e))?;
+    let mut beneath = Beneath::new(&root).doing("open", &root)?;
     for item in &items {
         check_name(&root.join(&item.path), &item.path)?;
         match item.kind {
@@ -266,9 +259,8 @@ fn target(home: &Home) -> Result<&Path> {
     let there = target.ancestors().find_map(|path| fs::canonicalize(path).ok());
     let root = fs::canonicalize(home.data()).ok();
     if there.zip(root).is_some_and(|(there, root)| there.starts_with(root)) {
-        return Err(Error::new(Kind::Config, "the backup directory is inside the data directory")
-            .at(target.display())
-            .hint("set daemon_data_backup_dir to another place"));
+        let inside = Error::new(Kind::Config, "the backup directory is inside the data directory");
+        return Err(inside.at(target.display()).hint("set daemon_data_backup_dir to another place"));
     }
     durable::mkdir(target)?;
     Ok(target)
@@ -286,15 +278,12 @@ fn check_name(place: &Path, name: &Path) -> Result<()> {
     if name.to_str().is_some() {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Config,
-        "the data directory has a name that is not UTF-8, which no manifest can hold",
-    )
-    .at(place.display())
-    .hint("rename it, or leave it out with daemon_backup_exclude"))
+    let what = "the data directory has a name that is not UTF-8, which no manifest can hold";
+    let hint = "rename it, or leave it out with daemon_backup_exclude";
+    Err(Error::new(Kind::Config, what).at(place.display()).hint(hint))
 }
 
-/// A file that another user has left, for instance, may be of no use to the node, and stops a backup all the same.
+/// A file that we may not read stops a backup, also one that the node does not need, as another user may have left.
 fn check_readable(beneath: &mut Beneath, path: &Path) -> Result<()> {
     let full = beneath.full(path);
     // One that has gone meanwhile is a matter of the copy.
@@ -309,7 +298,7 @@ fn check_readable(beneath: &mut Beneath, path: &Path) -> Result<()> {
 /// A link is copied as a link, so what it leads to must be in the backup as well.
 fn check_link(source: &Path, link: &Path) -> Result<()> {
     let path = source.join(link);
-    let text = fs::read_link(&path).map_err(|e| Error::io("read link", &path, e))?;
+    let text = fs::read_link(&path).doing("read link", &path)?;
     check_name(&path, &text)?;
     // One that leads nowhere holds nothing that could be lost.
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(source));

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The pause where poll(2) fails, so that nothing spins.
 pub(super) const BLIND: Duration = Duration::from_millis(50);
 
-/// Shared between a job and whoever may end it. Once cancelled it stays cancelled.
+/// Shared between a job and the threads that may end it. Once cancelled it stays cancelled.
 #[derive(Debug, Clone)]
 pub struct Cancel(Arc<Inner>);
 
@@ -38,7 +38,7 @@ impl Cancel {
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
     }
 
-    /// Waits, for no longer than `limit`, and less if the job is to end. It may return early without a reason.
+    /// Waits, for no longer than `limit`, and less if the job must end. It may return early without a reason.
     pub fn wait(&self, limit: Duration) {
         let Ok(time) = Timespec::try_from(limit) else { return };
         match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&time)) {
@@ -48,15 +48,14 @@ impl Cancel {
         }
     }
 
-    /// Whether the job is to end.
-    #[must_use]
+    /// Whether the job must end.
     pub fn is_cancelled(&self) -> bool {
         self.0.flag.load(Ordering::Acquire)
     }
 }
 
 impl AsFd for Cancel {
-    /// Readable from the moment the job is to end.
+    /// Readable from the moment at which the job must end.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }

@@ -1,10 +1,11 @@
 //! The head record on disk: `state/head`, two [`slots`](crate::home::slots) that are overwritten by turns.
 //!
 //! It is written at every counted head of a validator, so it costs one small write and one fdatasync, and needs no
-//! space and no rename. A slot that was torn by a power cut is noticed, and the other one, a block older, counts. It tells no
+//! space and no rename. A slot that was torn by a power cut is noticed, and the other one, a block older, counts. It has no
 //! turns then, so that a validator starts silent: the block that is missing may be next to one of its own.
 
 use crate::error::{Error, Kind, Result};
+use crate::home::durable::json_line;
 use crate::home::slots::{Access, Entry, Format, Slot, Slots};
 use crate::home::{Home, durable};
 use crate::machine::HeadRecord;
@@ -26,21 +27,18 @@ impl HeadFile {
     /// If it can neither be opened nor made.
     pub fn open(home: &Home) -> Result<HeadFile> {
         let path = home.head();
-        let slots = match Slots::open(&path, FORMAT, Access::Write)? {
-            Some(slots) => Some(slots),
-            None => {
-                Slots::create(&path, FORMAT, None)?;
-                Slots::open(&path, FORMAT, Access::Write)?
-            }
-        };
-        let slots =
-            slots.ok_or_else(|| Error::new(Kind::Io, "the head record vanished").at(path.display()))?;
+        let mut slots = Slots::open(&path, FORMAT, Access::Write)?;
+        if slots.is_none() {
+            Slots::create(&path, FORMAT, None)?;
+            slots = Slots::open(&path, FORMAT, Access::Write)?;
+        }
+        let vanished = || Error::new(Kind::Io, "the head record vanished").at(path.display());
+        let slots = slots.ok_or_else(vanished)?;
         slots.make_durable()?;
         let found = slots.read()?;
         if let Some(why) = found.iter().find_map(bad) {
-            log::warn!(
-                "event=head_slot_bad the newest head may be lost, so a validator starts silent: {why}"
-            );
+            let what = "the newest head may be lost, so a validator starts silent";
+            log::warn!("event=head_slot_bad {what}: {why}");
         }
         let seq = found.iter().filter_map(good).map(|entry| entry.seq).max().unwrap_or(0);
         Ok(HeadFile { slots, seq })
@@ -53,10 +51,10 @@ impl HeadFile {
     pub fn write(&mut self, record: &HeadRecord) -> Result<()> {
         self.seq += 1;
         let mut record = record.clone();
-        let mut payload = encode(&record);
+        let mut payload = json_line(&record);
         // Hashes of unusual length: fewer blocks of the past fit.
         while !self.slots.has_room(payload.len()) && record.recent.pop().is_some() {
-            payload = encode(&record);
+            payload = json_line(&record);
         }
         self.slots.write(usize::from(self.seq % 2 == 1), self.seq, &payload)
     }
@@ -118,12 +116,6 @@ fn bad(slot: &Slot) -> Option<&str> {
         Slot::Bad(why) => Some(why),
         Slot::Good(_) | Slot::Empty => None,
     }
-}
-
-fn encode(record: &HeadRecord) -> Vec<u8> {
-    let mut json = serde_json::to_vec(record).expect("every key of the record is a string");
-    json.push(b'\n');
-    json
 }
 
 #[cfg(test)]

@@ -1,25 +1,25 @@
 //! `history.jsonl`: what happened to the node, one line per event, for people.
 //!
-//! It is append-only and never read for a decision; that is what the journal is for. A line that a
-//! crash tore is passed over when the history is shown.
+//! It is append-only and never read for a decision, unlike the journal. A line that a crash tore is skipped when the
+//! history is shown.
 
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Error, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Record;
 use crate::name::Name;
 use crate::time::rfc3339;
 use serde::{Deserialize, Serialize};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::time::SystemTime;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub time: String,
-    /// What, as a stable word with dashes (`applied`, `rolled-back`, `backup`).
+    /// The event, as a stable word (`upgrade_due`, `upgrade_ended`).
     pub event: String,
-    /// The upgrade it belongs to.
+    /// The upgrade that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Name>,
     /// The node's head at that time, where it was known.
@@ -37,7 +37,6 @@ const SHOWN: u64 = 1024 * 1024;
 
 impl Entry {
     /// An event of now.
-    #[must_use]
     pub fn new(event: &str, upgrade: Option<&Name>, height: Option<u64>, detail: impl Into<String>) -> Self {
         let time = rfc3339(SystemTime::now());
         Entry { time, event: event.to_owned(), upgrade: upgrade.cloned(), height, detail: detail.into() }
@@ -88,11 +87,8 @@ pub fn complete(home: &Home, record: &Record) -> Result<bool> {
 /// If the file cannot be read.
 pub fn read(home: &Home, limit: usize) -> Result<Vec<Entry>> {
     let path = home.history();
-    let (mut file, meta) = match regular::open(&path) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("open", &path, e)),
-    };
+    let opened = regular::found(regular::open(&path)).doing("open", &path)?;
+    let Some((mut file, meta)) = opened else { return Ok(Vec::new()) };
     let failed = |e| Error::io("read", &path, e);
     file.seek(SeekFrom::Start(meta.len().saturating_sub(SHOWN))).map_err(failed)?;
     let mut entries = Vec::new();

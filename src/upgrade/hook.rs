@@ -1,6 +1,6 @@
 //! The hooks of an upgrade: `pre-upgrade` while the node is down, `post-upgrade` when it is done.
 //!
-//! A hook says what is to happen by its exit code, as Cosmovisor's does: 0 go on, 30 keep the old
+//! The exit code of a hook decides what happens next, as for Cosmovisor: 0 go on, 30 keep the old
 //! binary, 31 run me again, anything else is a failure. How often it is run again is the machine's business.
 //!
 //! A pre-upgrade hook and everything that it starts inherit the node's lock, so that no node starts beside them, whatever
@@ -9,7 +9,7 @@
 
 use super::run::{End, Program, Ran, run};
 use super::{Cancel, classify};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::{HookLock, NodeLock, holders};
 use crate::machine::{Attempt, Class, Failure, HookEnd};
@@ -55,8 +55,7 @@ pub enum When {
     After,
 }
 
-/// The pre-upgrade hook that belongs to an upgrade: its own, else the configured one.
-#[must_use]
+/// The pre-upgrade hook that belongs to an upgrade: its own, otherwise the configured one.
 pub fn pre_upgrade(home: &Home, name: &Name, configured: Option<&Path>) -> Option<PathBuf> {
     let own = home.pre_upgrade(name);
     // Something that is there but cannot run fails later, instead of being passed over here.
@@ -65,12 +64,11 @@ pub fn pre_upgrade(home: &Home, name: &Name, configured: Option<&Path>) -> Optio
 }
 
 /// The post-upgrade hook of an upgrade.
-#[must_use]
 pub fn post_upgrade(home: &Home, name: &Name) -> Option<PathBuf> {
     Some(home.post_upgrade(name)).filter(|path| fs::symlink_metadata(path).is_ok())
 }
 
-/// A hook that is to be run.
+/// A hook to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook<'a> {
     /// The program.
@@ -86,7 +84,7 @@ pub struct Hook<'a> {
 }
 
 impl Hook<'_> {
-    /// Runs it, writes its output to the log, and says what it wants.
+    /// Runs it, logs its output, and returns what it asks for.
     ///
     /// After a pre-upgrade hook that has ended by itself no process of it is left.
     pub fn call(self, cancel: &Cancel) -> HookEnd {
@@ -127,13 +125,11 @@ impl Hook<'_> {
         let whose = format!("hook={} name={}", path.file_name().unwrap_or_default().display(), occasion.name);
         show(&ran.output, &whose);
         drop((lock, node));
-        match when {
-            When::Before if ran.end != End::Cancelled => {
-                // Its group was killed this moment, and is not gone at once.
-                wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?;
-            }
-            When::Before => {}
-            When::After => warn_of_the_rest(home, occasion.name),
+        if when == When::After {
+            warn_of_the_rest(home, occasion.name);
+        } else if ran.end != End::Cancelled {
+            // Its group was killed this moment, and is not gone at once.
+            wait.acquire(&home.node_lock(), || NodeLock::try_acquire(home))?;
         }
         Ok(self.wish(&ran))
     }
@@ -174,7 +170,7 @@ impl Wait<'_> {
     /// Takes the lock at `path` as soon as the processes of an earlier hook that hold it are gone.
     fn acquire<T>(&self, path: &Path, mut take: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let mut pause = LOOK.0;
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             if let Some(lock) = take()? {
                 return Ok(lock);
@@ -187,7 +183,7 @@ impl Wait<'_> {
                     .hint("end them"));
             }
             // A process that has just ended is gone in a moment.
-            if pause == LOOK.1 && !std::mem::replace(&mut is_told, true) {
+            if pause == LOOK.1 && !std::mem::replace(&mut is_logged, true) {
                 warn!("event=waiting_for_hook lock={} {}", path.display(), holders(path).join(", "));
             }
             // Whatever ends it early is looked at above.
@@ -212,7 +208,7 @@ fn show(output: &str, whose: &str) {
 
 /// A hook runs with our rights, so no other user may be able to change it.
 fn check(hook: &Path) -> Result<()> {
-    let meta = fs::metadata(hook).map_err(|e| Error::io("inspect hook", hook, e))?;
+    let meta = fs::metadata(hook).doing("inspect hook", hook)?;
     let bad = |why: &str, hint: &str| Err(Error::new(Kind::BadInput, why).at(hook.display()).hint(hint));
     match meta.mode() {
         _ if !meta.is_file() => bad("the hook is not a file", "replace it"),

@@ -2,14 +2,15 @@
 //!
 //! A home of the Go wemixvisor has our layout and is adopted in place: manifests and the journal are added,
 //! binaries stay where they are. A Cosmovisor home is copied from `cosmovisor/` to `wemixvisor/` in one step
-//! and left alone, so its owner can go back. What `current` points at must be whole, or nothing is
+//! and not changed, so its owner can go back. What `current` points at must be whole, or nothing is
 //! adopted; anything else that is broken is reported. The journal is written last: a home without one does not run.
 
 use super::init::{Report, init, lay_out};
 use super::install;
 use super::journal::Journal;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::lock::SupervisorLock;
+use crate::home::regular::found;
 use crate::home::tree::{ItemKind, walk};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::{Ended, Outcome, Record, Target, Version};
@@ -37,9 +38,9 @@ pub fn import(home: &Home, config: &str) -> Result<Report> {
             return init(home, None, config);
         }
         if foreign.is_dir() && is_bare(home) {
-            return Err(Error::new(Kind::Failed, "there is a home already, without any version of the node")
-                .at(home.dir().display())
-                .hint(format!("to adopt {}, remove it first", foreign.display())));
+            let bare = Error::new(Kind::Failed, "there is a home already, without any version of the node");
+            let hint = format!("to adopt {}, remove it first", foreign.display());
+            return Err(bare.at(home.dir().display()).hint(hint));
         }
         return adopt(home, &home.dir(), config);
     }
@@ -56,7 +57,6 @@ fn foreign(home: &Home) -> PathBuf {
 }
 
 /// The home of Cosmovisor that is there and was not adopted, where nothing of ours is.
-#[must_use]
 pub fn unadopted(home: &Home) -> Option<PathBuf> {
     Some(foreign(home)).filter(|dir| dir.is_dir() && !home.dir().exists())
 }
@@ -70,10 +70,10 @@ fn is_bare(home: &Home) -> bool {
 /// Builds the whole home beside its place and moves it there in one step.
 fn copy_and_adopt(home: &Home, foreign: &Path, config: &str) -> Result<Report> {
     let place = durable::temp_beside(&home.dir());
-    let twin = Home::new(&place, home.daemon())?.with_data(home.data()).with_backups(home.backups());
-    let adopted = copy_versions(foreign, &twin.dir()).and_then(|mut left_out| {
-        let mut report = adopt(&twin, foreign, config)?;
-        durable::promote(&twin.dir(), &home.dir())?;
+    let copy = Home::new(&place, home.daemon())?.with_data(home.data()).with_backups(home.backups());
+    let adopted = copy_versions(foreign, &copy.dir()).and_then(|mut left_out| {
+        let mut report = adopt(&copy, foreign, config)?;
+        durable::promote(&copy.dir(), &home.dir())?;
         report.lines.append(&mut left_out.lines);
         report.note(format!("{} is left as it was", foreign.display()));
         Ok(report)
@@ -95,11 +95,10 @@ fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
             ItemKind::Dir => durable::mkdir(&copy)?,
             ItemKind::File => {
                 // This takes the mode along; what it wrote is synced when the tree is promoted.
-                fs::copy(&source, &copy)
-                    .map_err(|e| Error::io(format!("copy {} to", source.display()), &copy, e))?;
+                fs::copy(&source, &copy).doing(format!("copy {} to", source.display()), &copy)?;
             }
             ItemKind::Link if item.path == Path::new("current") => {
-                let text = fs::read_link(&source).map_err(|e| Error::io("read link", &source, e))?;
+                let text = fs::read_link(&source).doing("read link", &source)?;
                 durable::link(&text, &copy)?;
             }
             ItemKind::Link | ItemKind::Special => {
@@ -123,16 +122,16 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     })?;
     let _lock = SupervisorLock::acquire(home)?;
     lay_out(home, config, &mut report)?;
-    let manifest = adopt_binary(home, origin, &target)?;
+    let manifest = examine(home, origin, &target)?;
+    let manifest = adopt_binary(home, origin, &target, manifest)?;
     report.kept(&format!("{target}/bin/{}", home.daemon()), &manifest.sha256.to_string());
     let names = upgrade_names(home, &mut report)?;
-    for other in
-        names.iter().map(|n| Target::Upgrade(n.clone())).chain([Target::Genesis]).filter(|t| *t != target)
-    {
-        match found(home, origin, &other) {
+    let others = names.iter().cloned().map(Target::Upgrade).chain([Target::Genesis]);
+    for other in others.filter(|other| *other != target) {
+        match examine(home, origin, &other) {
             // An error of ours fails the import: afterwards nothing would adopt this version any more.
-            Ok(found) => {
-                let manifest = adopt_found(home, origin, &other, found)?;
+            Ok(manifest) => {
+                let manifest = adopt_binary(home, origin, &other, manifest)?;
                 report.kept(&format!("{other}/bin/{}", home.daemon()), &manifest.sha256.to_string());
             }
             Err(e) => report.note(format!("{other} is not usable: {e}")),
@@ -154,18 +153,16 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
 /// The target of `current`. Others write it relative or absolute, and make it only when they first run.
 fn read_foreign_current(home: &Home, origin: &Path) -> Result<Target> {
     let link = origin.join("current");
-    let text = match fs::read_link(&link) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let staged = install::staged(home)?;
-            if staged.is_empty() {
-                return Ok(Target::Genesis);
-            }
-            return Err(Error::new(Kind::Halted, "`current` is missing, and there are upgrades")
-                .at(link.display())
-                .hint("link it to the version that ran last: ln -s genesis current, or ln -s upgrades/NAME current"));
+    let text = found(fs::read_link(&link)).map_err(|e| broken().at(link.display()).because(e))?;
+    let Some(text) = text else {
+        if install::staged(home)?.is_empty() {
+            return Ok(Target::Genesis);
         }
-        Err(e) => return Err(broken().at(link.display()).because(e)),
+        return Err(Error::new(Kind::Halted, "`current` is missing, and there are upgrades")
+            .at(link.display())
+            .hint(
+                "link it to the version that ran last: ln -s genesis current, or ln -s upgrades/NAME current",
+            ));
     };
     // Going through the components takes a final slash and single dots away.
     let named = |path: &Path| {
@@ -192,15 +189,9 @@ fn binary_in(origin: &Path, home: &Home, target: &Target) -> PathBuf {
     origin.join(target.to_string()).join("bin").join(home.daemon())
 }
 
-/// Checks a binary against its manifest, or writes the manifest that it lacks.
-fn adopt_binary(home: &Home, origin: &Path, target: &Target) -> Result<Manifest> {
-    let found = found(home, origin, target)?;
-    adopt_found(home, origin, target, found)
-}
-
 /// Looks at the binary of a version, and returns its manifest if it has one and agrees with it.
-fn found(home: &Home, origin: &Path, target: &Target) -> Result<Option<Manifest>> {
-    // An error names the file that people know.
+fn examine(home: &Home, origin: &Path, target: &Target) -> Result<Option<Manifest>> {
+    // Examined first in `origin`: an error names the file that people know.
     drop(binary::open(&binary_in(origin, home, target))?);
     drop(binary::open(&home.binary(target))?);
     match Manifest::load(&home.manifest(target))? {
@@ -210,16 +201,16 @@ fn found(home: &Home, origin: &Path, target: &Target) -> Result<Option<Manifest>
 }
 
 /// Writes the manifest of a binary that has none.
-fn adopt_found(home: &Home, origin: &Path, target: &Target, found: Option<Manifest>) -> Result<Manifest> {
+fn adopt_binary(home: &Home, origin: &Path, target: &Target, found: Option<Manifest>) -> Result<Manifest> {
     if let Some(manifest) = found {
         return Ok(manifest);
     }
     let (path, source) = (home.binary(target), binary_in(origin, home, target));
     let file = binary::open(&path)?;
-    let size = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
+    let size = file.metadata().doing("inspect", &path)?.len();
     let manifest =
         Manifest::new(install::digest_of(&path)?, size, source.display().to_string(), Verified::Import);
-    file.set_permissions(Permissions::from_mode(0o555)).map_err(|e| Error::io("chmod", &path, e))?;
+    file.set_permissions(Permissions::from_mode(0o555)).doing("chmod", &path)?;
     manifest.save(&home.manifest(target))?;
     Ok(manifest)
 }

@@ -1,10 +1,10 @@
-//! `wemixvisor init`: lays out a home, or says what is wrong with one that is there.
+//! `wemixvisor init`: lays out a home, or reports what is wrong with an existing one.
 //!
 //! Each step makes what is missing and leaves what is there, so a run that was cut short is
 //! finished by the next one. The journal comes before the link: a home that has a link and no
 //! journal has lost it, and that is for the operator to judge, not for `init` to paper over.
 
-use super::install;
+use super::install::{self, Staged};
 use super::journal::Journal;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
@@ -85,60 +85,41 @@ fn stage_genesis(home: &Home, binary: Option<&Path>, report: &mut Report) -> Opt
     let target = Target::Genesis;
     let name = format!("genesis/bin/{}", home.daemon());
     let staged = match binary {
-        Some(source) => install::add(home, &target, source, Force::No).map(|staged| match staged {
-            install::Staged::New(manifest) | install::Staged::Replaced(manifest) => {
-                report.made(&name, &manifest.sha256.to_string());
-                manifest
-            }
-            install::Staged::Same(manifest) => {
-                report.kept(&name, &manifest.sha256.to_string());
-                manifest
-            }
-        }),
-        None => install::verify(home, &target, None).inspect(|m| report.kept(&name, &m.sha256.to_string())),
+        Some(source) => install::add(home, &target, source, Force::No),
+        None => install::verify(home, &target, None).map(Staged::Same),
     };
+    let staged = staged.map_err(|problem| report.problem(problem)).ok()?;
+    let sha256 = staged.manifest().sha256;
     match staged {
-        Ok(manifest) => Some(Version { target, sha256: manifest.sha256 }),
-        Err(err) => {
-            report.problem(err);
-            None
-        }
+        Staged::New(_) | Staged::Replaced(_) => report.made(&name, &sha256.to_string()),
+        Staged::Same(_) => report.kept(&name, &sha256.to_string()),
     }
+    Some(Version { target, sha256 })
 }
 
 /// Makes the link of an `init` that was cut short. A link that was lost later may have pointed elsewhere.
 fn restore_link(home: &Home, report: &mut Report) -> Result<()> {
-    let record = match Journal::read(home) {
-        Ok(found) => found.record,
-        Err(err) => {
-            report.problem(err);
-            return Ok(());
+    match interrupted(home) {
+        Ok(target) => link(home, &target, report),
+        Err(problem) => {
+            report.problem(problem);
+            Ok(())
         }
-    };
-    let untouched = record == Record::new(record.current.clone()) && record.node == NodeMark::Never;
-    if !untouched {
-        let target = &record.current.target;
-        report.problem(
-            Error::new(Kind::Halted, "`current` is missing, and the node has run already")
-                .at(home.current().display())
-                .hint(format!(
-                    "the journal says that {target} ran last: if you agree, ln -s {target} current"
-                )),
-        );
-        return Ok(());
     }
-    match install::verify(home, &record.current.target, None) {
-        Ok(manifest) if manifest.sha256 == record.current.sha256 => {
-            link(home, &record.current.target, report)
-        }
-        Ok(_) => {
-            report.problem(mismatch(home, &record.current));
-            Ok(())
-        }
-        Err(err) => {
-            report.problem(err);
-            Ok(())
-        }
+}
+
+/// The target of the link that an `init` which was cut short would have made.
+fn interrupted(home: &Home) -> Result<Target> {
+    let record = Journal::read(home)?.record;
+    let Version { target, sha256 } = &record.current;
+    if record != Record::new(record.current.clone()) || record.node != NodeMark::Never {
+        let hint = format!("the journal says that {target} ran last: if you agree, ln -s {target} current");
+        let what = "`current` is missing, and the node has run already";
+        return Err(Error::new(Kind::Halted, what).at(home.current().display()).hint(hint));
+    }
+    match install::verify(home, target, None)? {
+        manifest if manifest.sha256 == *sha256 => Ok(target.clone()),
+        _ => Err(mismatch(home, &record.current)),
     }
 }
 
@@ -167,7 +148,7 @@ fn check_current(home: &Home, report: &mut Report) {
 }
 
 fn mismatch(home: &Home, version: &Version) -> Error {
-    Error::new(Kind::Halted, "the binary is not the one that the journal remembers")
+    Error::new(Kind::Halted, "the binary is not the one that the journal records")
         .at(home.binary(&version.target).display())
         .because(format!("the journal says {}", version.sha256))
         .hint("put the right binary back")
@@ -213,14 +194,15 @@ fn below(name: &str, detail: &str) -> String {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Line::Made(text) => write!(f, "made     {text}"),
-            Line::Kept(text) => write!(f, "kept     {text}"),
-            Line::Note(text) => write!(f, "note     {text}"),
+            Line::Made(text) => write!(f, "made  {text}"),
+            Line::Kept(text) => write!(f, "kept  {text}"),
+            Line::Note(text) => write!(f, "note  {text}"),
             Line::Problem(err) => write!(f, "problem  {err}"),
         }
     }
 }
 
+#[cfg(test)]
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))

@@ -5,9 +5,10 @@
 //! crash leaves in between does not verify. A version that is in use is never touched.
 
 use super::journal::Journal;
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Kind, Result};
+use crate::digest::{Algorithm, Digest, Hasher, read_some};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
+use crate::home::regular::found;
 use crate::home::trace::{Effect, note};
 use crate::home::{Home, Manifest, Verified, binary, durable};
 use crate::machine::Target;
@@ -15,7 +16,7 @@ use crate::name::Name;
 use crate::sorted;
 use crate::time::rfc3339;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -33,7 +34,6 @@ pub enum Staged {
 
 impl Staged {
     /// The manifest that holds now.
-    #[must_use]
     pub fn manifest(&self) -> &Manifest {
         let (Staged::New(manifest) | Staged::Same(manifest) | Staged::Replaced(manifest)) = self;
         manifest
@@ -51,9 +51,9 @@ pub fn add(home: &Home, target: &Target, source: &Path, force: Force) -> Result<
     let named = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned()).display().to_string();
     let describe = |sha256, size| Manifest::new(sha256, size, named.as_str(), Verified::Operator);
     if fs::symlink_metadata(&to).is_ok() {
-        // Nothing is written where nothing is to change.
+        // Nothing is written where nothing changes.
         let sha256 = digest_of(source)?;
-        let size = from.metadata().map_err(|e| Error::io("inspect", source, e))?.len();
+        let size = from.metadata().doing("inspect", source)?.len();
         if digest_of(&to).ok() == Some(sha256) {
             return keep(home, target, &describe(sha256, size));
         }
@@ -81,12 +81,11 @@ pub fn add(home: &Home, target: &Target, source: &Path, force: Force) -> Result<
 pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, force: Force) -> Result<Staged> {
     let opened = binary::open_regular(file)?;
     binary::check_elf(&opened, file)?;
-    if opened.metadata().map_err(|e| Error::io("inspect", file, e))?.len() != manifest.size {
-        return Err(
-            Error::new(Kind::Verification, "the file has changed since it was verified").at(file.display())
-        );
+    if opened.metadata().doing("inspect", file)?.len() != manifest.size {
+        let what = "the file has changed since it was verified";
+        return Err(Error::new(Kind::Verification, what).at(file.display()));
     }
-    opened.set_permissions(Permissions::from_mode(0o555)).map_err(|e| Error::io("chmod", file, e))?;
+    opened.set_permissions(Permissions::from_mode(0o555)).doing("chmod", file)?;
     note(Effect::Mode(file, 0o555));
     let to = home.binary(target);
     durable::mkdir(&directory_of(&to))?;
@@ -117,22 +116,21 @@ fn occupied_by_another(target: &Target, to: &Path) -> Error {
 
 /// The same bytes are in place: only a missing, unreadable or wrong manifest is written.
 fn keep(home: &Home, target: &Target, manifest: &Manifest) -> Result<Staged> {
-    // Whoever put them there may have been killed before the sync.
+    // The process that put them there may have been killed before the sync.
     durable::sync_dir(&directory_of(&home.binary(target)))?;
     let path = home.manifest(target);
-    match Manifest::load(&path) {
-        Ok(Some(old)) if old.sha256 == manifest.sha256 && old.size == manifest.size => Ok(Staged::Same(old)),
-        _ => {
-            manifest.save(&path)?;
-            Ok(Staged::Same(manifest.clone()))
-        }
+    let is_right = |old: &Manifest| old.sha256 == manifest.sha256 && old.size == manifest.size;
+    if let Some(old) = Manifest::load(&path).ok().flatten().filter(is_right) {
+        return Ok(Staged::Same(old));
     }
+    manifest.save(&path)?;
+    Ok(Staged::Same(manifest.clone()))
 }
 
-/// Checks a staged binary: whole, executable here, and what its manifest says. To be called before each use.
+/// Checks a staged binary: whole, executable here, and as in its manifest. Called before each use.
 ///
 /// A binary that has no manifest because it was put there by hand is adopted if `pinned`
-/// (the digest in the plan, schedule or trigger) is its digest, and refused else.
+/// (the digest in the plan, schedule or trigger) is its digest, and refused otherwise.
 ///
 /// # Errors
 /// [`Kind::NotFound`] if nothing is staged; [`Kind::Verification`] if the binary is not what was staged or
@@ -155,16 +153,15 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
         }
         (None, Some(pin)) => {
             check_pin(&path, pin)?;
-            let size = fs::metadata(&path).map_err(|e| Error::io("inspect", &path, e))?.len();
+            let size = fs::metadata(&path).doing("inspect", &path)?.len();
             let manifest = Manifest::new(digest_of(&path)?, size, "placed by hand", Verified::Digest);
             manifest.check(&path)?;
             manifest.save(&manifest_path)?;
             Ok(manifest)
         }
         (None, None) => {
-            Err(Error::new(Kind::Verification, "the binary has no manifest, so its digest is unknown")
-                .at(path.display())
-                .hint(hint(target)))
+            let what = "the binary has no manifest, so its digest is unknown";
+            Err(Error::new(Kind::Verification, what).at(path.display()).hint(hint(target)))
         }
     }
 }
@@ -197,7 +194,7 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
     // Not through a link that was put there.
     if fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
         let mode = Permissions::from_mode(0o400);
-        fs::set_permissions(&from, mode).map_err(|e| Error::io("chmod", &from, e))?;
+        fs::set_permissions(&from, mode).doing("chmod", &from)?;
         note(Effect::Mode(&from, 0o400));
     }
     durable::promote(&from, &to)?;
@@ -211,14 +208,10 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
 /// If the directory cannot be listed.
 pub fn staged(home: &Home) -> Result<Vec<Name>> {
     let dir = home.upgrades();
-    let entries = match fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("list", &dir, e)),
-    };
     let mut names = Vec::new();
+    let Some(entries) = found(fs::read_dir(&dir)).doing("list", &dir)? else { return Ok(names) };
     for entry in entries {
-        let entry = entry.map_err(|e| Error::io("list", &dir, e))?;
+        let entry = entry.doing("list", &dir)?;
         let name = entry.file_name().to_str().and_then(|n| n.parse::<Name>().ok());
         names.extend(name.filter(|n| fs::symlink_metadata(home.binary(&Target::Upgrade(n.clone()))).is_ok()));
     }
@@ -232,12 +225,12 @@ pub fn staged(home: &Home) -> Result<Vec<Name>> {
 /// If it cannot be read.
 pub fn digest_of(path: &Path) -> Result<Digest> {
     let file = binary::open_regular(path)?;
-    Digest::of_reader(Algorithm::Sha256, file).map_err(|e| Error::io("read", path, e))
+    Digest::of_reader(Algorithm::Sha256, file).doing("read", path)
 }
 
 fn check_pin(path: &Path, pin: &Digest) -> Result<()> {
     let file = binary::open_regular(path)?;
-    let found = Digest::of_reader(pin.algorithm(), file).map_err(|e| Error::io("read", path, e))?;
+    let found = Digest::of_reader(pin.algorithm(), file).doing("read", path)?;
     if found == *pin {
         return Ok(());
     }
@@ -277,28 +270,18 @@ fn hint(target: &Target) -> String {
 }
 
 fn copy_hashed(mut from: &File, source: &Path, to: &Path) -> Result<(Digest, u64)> {
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(|e| Error::io("create", to, e))?;
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).doing("create", to)?;
     note(Effect::Create(to, 0o600));
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut buf = vec![0; 256 * 1024];
     let mut size = 0;
-    loop {
-        let n = match from.read(&mut buf) {
-            Ok(0) => return Ok((hasher.finish(), size)),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::io("read", source, e)),
-        };
-        hasher.update(&buf[..n]);
-        out.write_all(&buf[..n]).map_err(|e| Error::io("write", to, e))?;
-        note(Effect::Write(to, size, &buf[..n]));
-        size += n as u64;
+    while let read @ 1.. = read_some(&mut from, &mut buf).doing("read", source)? {
+        hasher.update(&buf[..read]);
+        out.write_all(&buf[..read]).doing("write", to)?;
+        note(Effect::Write(to, size, &buf[..read]));
+        size += read as u64;
     }
+    Ok((hasher.finish(), size))
 }
 
 fn directory_of(file: &Path) -> PathBuf {

@@ -16,17 +16,18 @@
 //! | the other slot | decision |
 //! |---|---|
 //! | is at rest | It serves, with a warning, and the damaged one is written anew. If that one was newer, it held the first record of an upgrade, `stopping`, and recovery forgets that one anyway. |
-//! | says that an upgrade is under way | The damaged slot may hold a later phase: halted, with what is known. |
+//! | records an upgrade under way | The damaged slot may hold a later phase: halted, with what is known. |
 //! | is damaged, too | Halted. |
 //!
 //! A failure of the operating system at open or read is neither: it proves nothing, and is reported as what it is.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::Home;
+use crate::home::durable::json_line;
+use crate::home::regular::found;
 use crate::home::slots::{Access, Entry, Format, Slot, Slots};
 use crate::machine::{Attempt, Phase, Record};
 use std::fs;
-use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -78,19 +79,13 @@ const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Journal {
-    /// Whether there is any trace of a journal, including that of an older build.
+    /// Whether there is a journal.
     ///
     /// # Errors
-    /// If that cannot be told: what may not be seen may be there.
+    /// If that is unknown: a file that may not be seen may be there.
     pub fn exists(home: &Home) -> Result<bool> {
-        for path in home.old_journals().iter().chain([&home.journal()]) {
-            match fs::symlink_metadata(path) {
-                Ok(_) => return Ok(true),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("inspect", path, e)),
-            }
-        }
-        Ok(false)
+        let path = home.journal();
+        Ok(found(fs::symlink_metadata(&path)).doing("inspect", &path)?.is_some())
     }
 
     /// Begins the journal of a home that has none.
@@ -101,7 +96,7 @@ impl Journal {
         if Journal::exists(home)? {
             return Err(Error::new(Kind::Failed, "the journal exists already").at(home.journal().display()));
         }
-        Slots::create(&home.journal(), FORMAT, Some((1, &encode(record))))?;
+        Slots::create(&home.journal(), FORMAT, Some((1, &json_line(record))))?;
         Ok(Journal::open(home)?.journal)
     }
 
@@ -121,7 +116,7 @@ impl Journal {
             // At rest all that follows is a node that runs, and it is not down for want of a sync.
             synced => synced,
         };
-        let rest = record.upgrade.is_none().then(|| encode(&record));
+        let rest = record.upgrade.is_none().then(|| json_line(&record));
         let mut journal = Journal { slots, newest, seq: newest.1, rest, settled };
         let allocated = journal.slots.allocate();
         let repaired = journal.settle().and(allocated).and(synced);
@@ -153,7 +148,7 @@ impl Journal {
     /// records is on disk is unknown until the next successful write, or until [`Journal::settle`] has put a record
     /// at rest back.
     pub fn write(&mut self, record: &Record) -> Result<()> {
-        let payload = encode(record);
+        let payload = json_line(record);
         self.check_room(record, payload.len())?;
         let other = 1 - self.newest.0;
         // Counted and unsettled even if the write fails: the record may be on disk all the same.
@@ -213,7 +208,7 @@ struct Judged {
 fn open(home: &Home, access: Access) -> Result<Slots> {
     match Slots::open(&home.journal(), FORMAT, access) {
         Ok(Some(slots)) => Ok(slots),
-        Ok(None) => Err(missing(home)),
+        Ok(None) => Err(lost(home, "it is missing".to_owned())),
         Err(e) if e.kind() == Kind::BadInput => Err(lost(home, "it is not a regular file".to_owned())),
         Err(e) => Err(e),
     }
@@ -276,29 +271,10 @@ fn decode(home: &Home, which: usize, entry: &Entry) -> Result<Record> {
         .map_err(|e| lost(home, format!("slot {} makes no sense: {e}", which + 1)))
 }
 
-fn encode(record: &Record) -> Vec<u8> {
-    let mut json = serde_json::to_vec(record).expect("every key of the record is a string");
-    json.push(b'\n');
-    json
-}
-
 fn bad_slot(home: &Home, why: &str) -> Error {
     Error::new(Kind::BadInput, "a slot of the journal is damaged, the other one serves")
         .at(home.journal().display())
         .because(why)
-}
-
-fn missing(home: &Home) -> Error {
-    match home.old_journals().into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
-        Some(old) => Error::new(Kind::Halted, "the journal was written by an older build of wemixvisor")
-            .at(old.display())
-            .because("this build keeps it in another file and does not read that one")
-            .hint(
-                "let the older build finish the upgrade that is under way, and stop it; then move the directory \
-                 `state` away and run `wemixvisor init --import`",
-            ),
-        None => lost(home, "it is missing".to_owned()),
-    }
 }
 
 /// How an operator goes on without a journal.
@@ -322,19 +298,9 @@ fn unproven(home: &Home, which: usize, attempt: &Attempt, damage: &str) -> Error
             attempt.name,
             attempt.from.target,
             attempt.to.target,
-            phase(attempt.phase),
+            attempt.phase,
         ))
         .hint(ANEW)
-}
-
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Stopping => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::BackedUp => "backed-up",
-        Phase::Trying => "trying",
-        Phase::Reverting => "reverting",
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,6 @@ use crate::machine::{Class, Failure};
 use std::io::ErrorKind;
 
 /// The meaning of a failure to the machine; `cancel` is the token of the job that failed, if it was one.
-#[must_use]
 pub fn classify(err: &Error, cancel: Option<&Cancel>) -> Failure {
     let full = err.os().is_some_and(|os| {
         matches!(os.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)

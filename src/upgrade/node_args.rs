@@ -4,11 +4,10 @@
 //! `!--flag` takes `--flag` and `--flag=VALUE`, and `!--flag VALUE` both words. Empty lines and lines that begin with `#`
 //! are ignored. Nothing is guessed about which flags take a value.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Target;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::Path;
 
 /// Upper bound on the size of the file.
@@ -32,11 +31,8 @@ impl Changes {
     /// [`Kind::BadInput`] if the file is not in this format.
     pub fn of(home: &Home, target: &Target) -> Result<Changes> {
         let path = home.args(target);
-        match regular::read(&path, LIMIT) {
-            Ok(bytes) => Changes::parse(&bytes, &path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Changes::default()),
-            Err(e) => Err(Error::io("read", &path, e)),
-        }
+        let bytes = regular::found(regular::read(&path, LIMIT)).doing("read", &path)?;
+        bytes.map_or_else(|| Ok(Changes::default()), |bytes| Changes::parse(&bytes, &path))
     }
 
     /// Reads the changes from a file of the operator.
@@ -44,7 +40,7 @@ impl Changes {
     /// # Errors
     /// As [`of`](Self::of), and if there is no such file.
     pub fn load(path: &Path) -> Result<Changes> {
-        let bytes = regular::read(path, LIMIT).map_err(|e| Error::io("read", path, e))?;
+        let bytes = regular::read(path, LIMIT).doing("read", path)?;
         Changes::parse(&bytes, path)
     }
 
@@ -102,7 +98,6 @@ impl Changes {
     }
 
     /// The arguments of a node of this version: those of `run` with the changes on top.
-    #[must_use]
     pub fn apply(&self, args: &[OsString]) -> Vec<OsString> {
         let mut left = Vec::with_capacity(args.len() + self.add.len());
         let mut rest = args.iter().peekable();
@@ -119,7 +114,6 @@ impl Changes {
     }
 
     /// The arguments of a node that runs with these changes, without those that they have added.
-    #[must_use]
     pub fn without_added<'a>(&self, args: &'a [OsString]) -> &'a [OsString] {
         let added: Vec<OsString> = self.add.iter().map(OsString::from).collect();
         args.strip_suffix(&added[..]).unwrap_or(args)

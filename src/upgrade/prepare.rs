@@ -1,18 +1,18 @@
-//! Getting a binary ready to be switched to: fetched if need be, verified, and able to say its version.
+//! Getting a binary ready to be switched to: fetched if need be, verified, and able to report its version.
 //!
 //! Runs while the node runs, as soon as an upgrade is known, and again after every failure. What was
 //! verified is remembered by the stamp of the file, so that looking whether it is still the same, with
 //! the node about to stop, takes microseconds.
 
 use super::download::progress::Meter;
-use super::download::{Downloader, Options, Order, Progress, Rests, has_source};
+use super::download::{Downloader, Limits, Order, Progress, RetryAfter, has_source};
 use super::install;
 use super::node_args::Changes;
 use super::rehearse::Report;
 use super::{Cancel, hook, smoke};
 use crate::config::Config;
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
 use crate::home::stamp::Stamp;
 use crate::home::{Home, Manifest, binary};
@@ -24,9 +24,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a download tells the log how far it is.
+/// How often the progress of a download is logged.
 const REPORT: Duration = Duration::from_secs(5);
-/// A download of which nothing arrives for so long has no rate worth telling.
+/// A download of which nothing has arrived for this time is shown without a rate.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// The knowledge of binaries that outlives the preparation of one.
@@ -59,9 +59,9 @@ pub fn prepare(
                 put_aside(config, home, upgrade, e)?;
             }
             let shown = downloads.show(&upgrade.name);
-            let rests = downloads.rests.clone();
+            let retry_after = downloads.retry_after.clone();
             let order = Order { home, upgrade, urls: &config.download_urls };
-            fetch(config, &order, rests, &mut |progress| shown.update(&progress), cancel)?;
+            fetch(config, &order, retry_after, &mut |progress| shown.update(&progress), cancel)?;
             verified.verify(home, &target, upgrade.digest.as_ref())?
         }
     };
@@ -77,11 +77,10 @@ pub fn prepare(
     Ok(Ready { version, promised: said.version, hook, rehearsal, accepted, insisted })
 }
 
-/// Moves a staged binary out of the way of the one that is to be fetched instead, if `why` says that it is
-/// not what it should be.
+/// Moves a staged binary out of the way, so that another can be fetched, if `why` shows that it is not the right one.
 ///
 /// # Errors
-/// `why` itself if that says something else, or there is no place to fetch another one from; as
+/// `why` itself if it shows something else, or there is no source for another binary; as
 /// [`install::quarantine`].
 pub fn put_aside(config: &Config, home: &Home, upgrade: &Upgrade, why: Error) -> Result<()> {
     let is_bad = matches!(why.kind(), Kind::Verification | Kind::BadInput);
@@ -100,16 +99,16 @@ pub fn put_aside(config: &Config, home: &Home, upgrade: &Upgrade, why: Error) ->
 pub fn fetch(
     config: &Config,
     order: &Order<'_>,
-    rests: Rests,
+    retry_after: RetryAfter,
     progress: &mut dyn FnMut(Progress<'_>),
     cancel: &Cancel,
 ) -> Result<Manifest> {
     let Order { home, upgrade, .. } = order;
-    let downloader = Downloader::new(Options::from(config), rests)?;
+    let downloader = Downloader::new(config, Limits::default(), retry_after)?;
     let fetched = downloader.fetch(order, progress, cancel)?;
     // Verified, so it may be executed; it is still below downloads/.
     fs::set_permissions(&fetched.path, Permissions::from_mode(0o500))
-        .map_err(|e| Error::io("make executable", &fetched.path, e))?;
+        .doing("make executable", &fetched.path)?;
     let said = smoke::test(&fetched.path, &config.daemon_smoke_args, home.root(), cancel)?;
     let manifest = fetched.stage(home, Force::No)?.manifest().clone();
     install::describe(home, &Target::Upgrade(upgrade.name.clone()), said.told.as_deref(), Force::No)?;
@@ -122,7 +121,7 @@ pub fn fetch(
     Ok(manifest)
 }
 
-/// Which files were verified: one that was written since has another stamp.
+/// The files that were verified: a file that was written since has another stamp.
 #[derive(Debug, Clone, Default)]
 pub struct Verified(Arc<Mutex<BTreeMap<Target, (Stamp, Digest)>>>);
 
@@ -150,11 +149,11 @@ impl Verified {
         let path = home.binary(&version.target);
         // One open file is examined and read, whatever is put at its path meanwhile.
         let file = binary::open_regular(&path)?;
-        let now = Stamp::from(&file.metadata().map_err(|e| Error::io("inspect", &path, e))?);
+        let now = Stamp::from(&file.metadata().doing("inspect", &path)?);
         if lock(&self.0).get(&version.target) == Some(&(now, version.sha256)) {
             return Ok(now);
         }
-        let found = Digest::of_reader(Algorithm::Sha256, file).map_err(|e| Error::io("read", &path, e))?;
+        let found = Digest::of_reader(Algorithm::Sha256, file).doing("read", &path)?;
         if found != version.sha256 {
             return Err(Error::new(Kind::Verification, "the staged binary has changed")
                 .at(path.display())
@@ -165,11 +164,11 @@ impl Verified {
     }
 }
 
-/// The downloads that are under way, for whoever wants to see them, and what outlives them.
+/// The downloads that are under way, to be shown, and what outlives them.
 #[derive(Debug, Clone, Default)]
 pub struct Downloads {
     seen: Arc<Mutex<BTreeMap<Name, Seen>>>,
-    rests: Rests,
+    retry_after: RetryAfter,
 }
 
 /// How far a download was when something arrived last.
@@ -190,7 +189,6 @@ struct Shown {
 
 impl Downloads {
     /// How far the download for this upgrade is, if there is one.
-    #[must_use]
     pub fn of(&self, name: &Name) -> Option<Download> {
         self.at(name, Instant::now())
     }

@@ -2,7 +2,7 @@
 //!
 //! The tree is built beside the data, by clones and links where that is possible, checked against the manifest, given
 //! the live keys, and exchanged with the data in one step. What it replaces is kept under another name: it is
-//! for the operator to remove. A marker inside the restored tree tells, after a crash, on which side of the
+//! for the operator to remove. A marker inside the restored tree shows, after a crash, on which side of the
 //! exchange we were, so that the data that was replaced is never taken for a failed attempt.
 
 use super::backup::building::{Building, Source, bring_plain};
@@ -10,10 +10,10 @@ use super::backup::names::Names;
 use super::backup::verify::check_tree;
 use super::backup::{Backup, Content, Work};
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, busy, claim_dir};
-use crate::home::space;
+use crate::home::space::{self, Amount};
 use crate::home::trace::{Effect, note};
 use crate::home::tree::{Item, ItemKind, fingerprint, walk};
 use crate::home::{Home, durable, regular};
@@ -62,18 +62,16 @@ pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
     }
     for ours in [&places.building, &places.side] {
         if fs::symlink_metadata(ours).is_ok() {
-            fs::remove_dir_all(ours).map_err(|e| Error::io("remove", ours, e))?;
+            fs::remove_dir_all(ours).doing("remove", ours)?;
             note(Effect::Remove(ours));
         }
     }
-    let built = build(work, &places, backup);
-    if built.is_err() {
+    build(work, &places, backup).inspect_err(|_| {
         // The next attempt removes what cannot be removed now.
         if fs::remove_dir_all(&places.building).is_ok() {
             note(Effect::Remove(&places.building));
         }
-    }
-    built?;
+    })?;
     durable::promote_large(&places.building, &places.side)?;
     durable::exchange(&places.side, &places.live).map_err(|e| {
         e.hint("the data directory must not be a mount point; restore by hand from the backup")
@@ -120,7 +118,7 @@ impl Places {
     }
 
     fn of(home: &Home) -> Result<Self> {
-        let live = fs::canonicalize(home.data()).map_err(|e| Error::io("resolve", home.data(), e))?;
+        let live = fs::canonicalize(home.data()).doing("resolve", home.data())?;
         let name = live.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
             Error::new(Kind::Config, "the data directory has no siblings").at(live.display())
         })?;
@@ -130,7 +128,6 @@ impl Places {
 }
 
 /// Where data that restores have replaced is, oldest first.
-#[must_use]
 pub fn replaced(home: &Home) -> Vec<PathBuf> {
     Places::of(home).map(|places| places.replaced()).unwrap_or_default()
 }
@@ -141,7 +138,7 @@ pub fn replaced(home: &Home) -> Vec<PathBuf> {
 /// If the operating system refuses.
 pub fn remove_replaced(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
-        fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))?;
+        fs::remove_dir_all(path).doing("remove", path)?;
         note(Effect::Remove(path));
         durable::sync_dir(path.parent().unwrap_or(Path::new("/")))?;
     }
@@ -164,18 +161,10 @@ pub(super) fn sweep(home: &Home, rubbish: &mut Rubbish) -> Vec<PathBuf> {
 /// Refuses what there is too little space for.
 fn check_space(places: &Places, source: &Source) -> Result<()> {
     let beside = places.live.parent().unwrap_or(Path::new("/"));
-    let what = "beside the data to restore it";
-    let (needed, free) = (source.to_copy(None), space::free(beside)?);
-    if free < needed {
-        return Err(space::too_little(what, beside, needed, free));
-    }
-    let (needed, free) = (source.to_make(None), space::free_files(beside)?);
-    if free < needed {
-        return Err(Error::new(Kind::Io, format!("too little space {what}"))
-            .at(beside.display())
-            .because(format!("it needs {needed} inodes, {free} are available")));
-    }
-    Ok(())
+    let needed = Amount { bytes: source.to_copy(None), files: source.to_make(None) };
+    let Some(lacking) = space::lacking(needed, Amount::free(beside)?) else { return Ok(()) };
+    let what = "too little space beside the data to restore it";
+    Err(Error::new(Kind::Io, what).at(beside.display()).because(lacking))
 }
 
 /// The tree of the backup without what stays as it is now.
@@ -203,7 +192,7 @@ fn build(work: &mut Work<'_>, places: &Places, backup: &Backup) -> Result<()> {
     building.fill_whole(&source, work)?;
     let counts = |path: &Path| path != Path::new(MARKER) && !options.left_out.is_key(path);
     check_tree(work, to, &backup.manifest, &counts)?;
-    building.dress_dirs(&source)?;
+    building.copy_dir_attributes(&source)?;
     let stays = |path: &str| options.left_out.is_key(Path::new(path));
     copy_keys(work, places)?;
     // Children first: a directory that may not be written to must be complete by then.
@@ -213,7 +202,7 @@ fn build(work: &mut Work<'_>, places: &Places, backup: &Backup) -> Result<()> {
             set_mode(&path, entry.mode)?;
         }
     }
-    let live = fs::metadata(&places.live).map_err(|e| Error::io("inspect", &places.live, e))?;
+    let live = fs::metadata(&places.live).doing("inspect", &places.live)?;
     set_mode(to, live.permissions().mode() & 0o7777)
 }
 
@@ -228,8 +217,9 @@ fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
         match item.kind {
             ItemKind::Dir => durable::mkdir(&to)?,
             ItemKind::Link => {
-                let text = fs::read_link(&from).map_err(|e| Error::io("read link", &from, e))?;
-                make_link(&text, &to)?;
+                let text = fs::read_link(&from).doing("read link", &from)?;
+                symlink(&text, &to).doing("create link", &to)?;
+                note(Effect::Symlink(&text, &to));
             }
             ItemKind::File | ItemKind::Special => {}
         }
@@ -237,18 +227,12 @@ fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
     bring_plain(work, &places.live, &keys, &places.building)
 }
 
-fn make_link(text: &Path, path: &Path) -> Result<()> {
-    symlink(text, path).map_err(|e| Error::io("create link", path, e))?;
-    note(Effect::Symlink(text, path));
-    Ok(())
-}
-
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    let now = fs::symlink_metadata(path).map_err(|e| Error::io("inspect", path, e))?;
+    let now = fs::symlink_metadata(path).doing("inspect", path)?;
     if now.permissions().mode() & 0o7777 == mode {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::io("chmod", path, e))?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).doing("chmod", path)?;
     note(Effect::Mode(path, mode));
     Ok(())
 }

@@ -4,12 +4,12 @@
 //! kept up to a limit, so that neither a flood nor a silent hang can do harm. Time out, or being
 //! cancelled, ends the whole group: SIGTERM, then SIGKILL. What the program leaves behind in its group is
 //! killed when it has ended, since nothing may work on the data behind the node's back; a process that
-//! is meant to stay has to begin its own session.
+//! is meant to stay must begin its own session.
 
 use super::Cancel;
 use super::cancel::BLIND;
 use crate::children::{self, Owned};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::regular;
 use crate::sys::{Birth, at_birth};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,10 +41,23 @@ pub struct Program<'a> {
     pub env: Vec<(&'static str, OsString)>,
     /// Descriptors that it inherits, beside the standard ones.
     pub fds: Vec<BorrowedFd<'a>>,
-    /// How long it may take.
+    /// The longest time that it may take.
     pub timeout: Duration,
     /// How long its group has between SIGTERM and SIGKILL.
     pub grace: Duration,
+}
+
+impl<'a> Program<'a> {
+    /// A program that inherits nothing but `PATH` and `HOME`.
+    pub fn bare(
+        path: &'a Path,
+        args: &'a [&'a str],
+        dir: &'a Path,
+        timeout: Duration,
+        grace: Duration,
+    ) -> Self {
+        Program { path, args, dir, inherit: false, env: Vec::new(), fds: Vec::new(), timeout, grace }
+    }
 }
 
 /// How a program ended, and what it wrote.
@@ -174,7 +187,7 @@ impl Watched {
                         .because("it hangs in the operating system"));
                 };
                 let sent = self.child.signal_group(signal);
-                sent.map_err(|e| Error::io("signal the group of", program.path, e))?;
+                sent.doing("signal the group of", program.path)?;
                 deadline = Instant::now() + time;
             }
         }
@@ -199,8 +212,8 @@ impl Watched {
     /// The same without poll(2) or pidfd_open(2), for which the machine lacks something.
     fn look(&self, left: Duration, cancel: Option<&Cancel>) -> Result<Ready> {
         thread::sleep(left.min(BLIND));
-        let ended =
-            self.child.has_ended().map_err(|e| Error::new(Kind::Io, "wait for a program").because(e))?;
+        let failed = |e| Error::new(Kind::Io, "wait for a program").because(e);
+        let ended = self.child.has_ended().map_err(failed)?;
         let cancelled = cancel.is_some_and(Cancel::is_cancelled);
         Ok(Ready { ended, output: self.reader.is_some(), cancelled })
     }
@@ -210,16 +223,11 @@ impl Watched {
         let Some(reader) = &mut self.reader else { return false };
         let mut buf = [0; 16 * 1024];
         match reader.read(&mut buf) {
-            Ok(0) => {
-                self.reader = None;
-                false
-            }
-            Ok(n) => {
-                self.capture.add(&buf[..n]);
-                true
-            }
-            Err(e) => e.kind() == io::ErrorKind::Interrupted,
+            Ok(0) => self.reader = None,
+            Ok(n) => self.capture.add(&buf[..n]),
+            Err(e) => return e.kind() == io::ErrorKind::Interrupted,
         }
+        self.reader.is_some()
     }
 
     /// Reads what is in the pipe, but not for ever: another process may have taken its other end along.
@@ -265,7 +273,6 @@ impl Capture {
 
 impl Ran {
     /// The last words of the program as one short line, for an error message.
-    #[must_use]
     pub fn last_words(&self) -> String {
         let last = self.output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no output");
         last.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()

@@ -1,7 +1,7 @@
 //! The smoke test: does a staged binary start at all on this machine?
 //!
-//! `<binary> version` (or what `daemon_smoke_args` says) needs no data and is cheap, and it fails for what a digest cannot show: a missing
-//! library, a processor that lacks an instruction, a build for another chain's launcher. It runs
+//! `<binary> version` (or the arguments in `daemon_smoke_args`) needs no data and is cheap, and it fails for what a digest
+//! cannot show: a missing library, a processor that lacks an instruction, a build for another chain's launcher. It runs
 //! while the old node is still up.
 
 use super::Cancel;
@@ -24,23 +24,13 @@ pub struct Said {
     pub told: Option<String>,
 }
 
-/// Runs the binary with `args` in `dir` and returns what it says of itself.
+/// Runs the binary with `args` in `dir` and returns its report of itself.
 ///
 /// # Errors
 /// If it does not end with code 0 within 10 seconds, or is cancelled.
 pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Said> {
     let words: Vec<&str> = args.split_whitespace().collect();
-    let program = Program {
-        path: binary,
-        args: &words,
-        dir,
-        inherit: false,
-        env: Vec::new(),
-        fds: Vec::new(),
-        timeout: TIMEOUT,
-        grace: GRACE,
-    };
-    let ran = run(&program, cancel)?;
+    let ran = run(&Program::bare(binary, &words, dir, TIMEOUT, GRACE), cancel)?;
     let why = match ran.end {
         End::Exited(0) => {
             let line = ran.output.lines().next().unwrap_or_default().trim().to_owned();

@@ -166,33 +166,6 @@ impl Client {
         Ok(self.header(height)?.map(|header| header.hash))
     }
 
-    /// The header with `hash`, on the chain of the node or beside it; `None` if the node does not have it.
-    ///
-    /// # Errors
-    /// As [`block_number`](Self::block_number); a header with another hash is nonsense.
-    pub fn header_by_hash(&mut self, hash: &Hash) -> Result<Option<Header>, RpcError> {
-        let by = self.headers_by;
-        let (method, params) = match by {
-            HeaderMethod::Header => ("eth_getHeaderByHash", json!([hash])),
-            HeaderMethod::Block => ("eth_getBlockByHash", json!([hash, false])),
-        };
-        let value = match self.connection.call_large(method, params) {
-            Err(err) if err.may_be_unknown_method() && by == HeaderMethod::Header => {
-                self.headers_by = HeaderMethod::Block;
-                return self.header_by_hash(hash);
-            }
-            value => value?,
-        };
-        if value.is_null() {
-            return Ok(None);
-        }
-        let header = Header::from_json(&value).map_err(|fault| fault.of(self.endpoint(), method))?;
-        if header.hash != *hash {
-            return Err(self.nonsense(method, &format!("asked for {hash}, got {}", header.hash)));
-        }
-        Ok(Some(header))
-    }
-
     /// The hash of block 0.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 //! changes some of them from a height on, so no value may be used without its height. Epochs are counted
 //! anew from every transition that sets their length.
 //!
-//! The schedule of epochs is a forecast. The headers decide: an epoch ends where a header carries the next
-//! validators, whatever the configuration has.
+//! The schedule of epochs is a forecast. The headers decide: an epoch ends where a header carries the next validators,
+//! also where the configuration has another height.
 
 use crate::sorted;
 use serde_json::{Map, Value};
@@ -112,8 +112,8 @@ impl Timing {
 
 impl Consensus {
     /// A configuration without transitions.
-    #[must_use]
-    pub fn constant(timing: Timing) -> Self {
+    #[cfg(test)]
+    pub(super) fn constant(timing: Timing) -> Self {
         Consensus { base: timing, transitions: Vec::new() }
     }
 

@@ -1,8 +1,7 @@
 //! Waits until a validator may be stopped: for the height, for its turn, for a network that can spare it.
 //!
-//! The decisions are [`gates::judge`]'s, which is a pure function; here a node is asked for what that
-//! needs, and the calling thread waits in between. The supervisor does not use this: it asks the same
-//! questions from its own loop. It is for programs and scripts that stop validators for other reasons.
+//! [`gates::judge`], a pure function, decides; this asks the node for the facts, and the calling thread waits in between.
+//! It is for commands, and for programs that stop validators for other reasons. The supervisor has its own loop.
 
 use super::client::Client;
 use super::consensus::Timing;
@@ -22,15 +21,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The gate that holds where the node does not report its address.
 const NO_ADDRESS: &str = "the node's own address: serve `istanbul` or `eth`, or set validator_address";
 
-/// Whether a node may be stopped now, and what that was judged by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// The answer, with the reasons.
-    pub verdict: Verdict,
-    /// The node's observation of the network.
-    pub state: ConsensusState,
-}
-
 /// Everything that the stop of a validator depends on, as its node shows it at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlook {
@@ -46,13 +36,13 @@ impl Outlook {
     /// Whether the network could spare the node now, whosever turn it is.
     #[must_use]
     pub fn spare(&self) -> Verdict {
-        judge(&self.seen, None).verdict
+        judge(&self.seen, None)
     }
 
     /// Whether the node may be stopped now, in its turn.
     #[must_use]
     pub fn in_turn(&self) -> Verdict {
-        judge(&self.seen, Some(&self.slot)).verdict
+        judge(&self.seen, Some(&self.slot))
     }
 
     /// The consensus.
@@ -118,7 +108,7 @@ impl Coordinator {
     }
 
     /// Waits until the head is at `height` or beyond, and returns it. `goes_on` is asked at every head,
-    /// and at least once a second; when it says no, the answer is `None`.
+    /// and at least once a second; once it returns false, the result is `None`.
     ///
     /// # Errors
     /// Any [`Fault`](super::Fault) but `Stopped`; it can be called again.
@@ -141,7 +131,7 @@ impl Coordinator {
     }
 
     /// Waits until no gate holds, and returns why it is right to stop now. `goes_on` is asked as for
-    /// [`wait_for_upgrade_height`](Self::wait_for_upgrade_height); when it says no, the answer is `None`.
+    /// [`wait_for_upgrade_height`](Self::wait_for_upgrade_height); once it returns false, the result is `None`.
     ///
     /// # Errors
     /// Any [`Fault`](super::Fault) but `Stopped`; it can be called again.
@@ -151,25 +141,17 @@ impl Coordinator {
     ) -> Result<Option<Reason>, RpcError> {
         loop {
             self.listen();
-            let readiness = self.check_readiness(true)?;
-            if let Verdict::Go(reason) = readiness.verdict {
+            let seen = self.observer.observe()?;
+            let slot = self.slot(seen.window.head().number)?;
+            let verdict = judge(&seen, Some(&slot));
+            if let Verdict::Go(reason) = verdict {
                 return Ok(Some(reason));
             }
-            if !goes_on(&readiness.verdict) {
+            if !goes_on(&verdict) {
                 return Ok(None);
             }
             self.pause();
         }
-    }
-
-    /// Asks once. Without `in_turn` the question is only whether the network could spare the node.
-    ///
-    /// # Errors
-    /// Any [`Fault`](super::Fault) but `Stopped`.
-    pub fn check_readiness(&mut self, in_turn: bool) -> Result<Readiness, RpcError> {
-        let seen = self.observer.observe()?;
-        let slot = if in_turn { Some(self.slot(seen.window.head().number)?) } else { None };
-        Ok(judge(&seen, slot.as_ref()))
     }
 
     /// Asks once for everything that stops depend on. `address` is the node's own, where it does not report that.
@@ -184,10 +166,7 @@ impl Coordinator {
     }
 
     /// The slot of a height, with the validators that share it.
-    ///
-    /// # Errors
-    /// Any [`Fault`](super::Fault) but `Stopped`.
-    pub fn slot(&mut self, height: u64) -> Result<Slot, RpcError> {
+    fn slot(&mut self, height: u64) -> Result<Slot, RpcError> {
         let set = self.observer.client().validators(Slot::first_block(height))?;
         Ok(Slot::of(height, set.unwrap_or_default().into_iter().map(|validator| validator.0)))
     }
@@ -211,12 +190,11 @@ impl Coordinator {
     }
 }
 
-/// Judges what was seen: pure.
-fn judge(seen: &Observation, slot: Option<&Slot>) -> Readiness {
-    let sample = seen.window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref());
-    let verdict = match seen.own {
-        Some(own) => gates::judge(&own.0, slot, &sample, gates::AfterOwn::Preferred),
-        None => Verdict::Hold(vec![Gate::Unknown { missing: NO_ADDRESS.to_owned() }]),
+/// Judges an observation: pure.
+fn judge(seen: &Observation, slot: Option<&Slot>) -> Verdict {
+    let Some(own) = seen.own else {
+        return Verdict::Hold(vec![Gate::Unknown { missing: NO_ADDRESS.to_owned() }]);
     };
-    Readiness { verdict, state: ConsensusState::from(seen) }
+    let sample = seen.window.sample(seen.head_age, &seen.timing, seen.consensus.as_ref());
+    gates::judge(&own.0, slot, &sample, gates::AfterOwn::Preferred)
 }

@@ -1,7 +1,7 @@
 //! The address of a node's JSON-RPC, as operators write it.
 //!
-//! URLs are checked with the parser of the HTTP client, so that what passes here is what it accepts.
-//! Nothing is contacted and no name is looked up.
+//! URLs are checked with the parser of the HTTP client, which therefore accepts every one that passes here. Nothing is
+//! contacted and no name is looked up.
 
 use crate::url::{check, redact};
 use std::fmt;
@@ -45,7 +45,7 @@ impl Endpoint {
     /// Whether the node can send notifications over it, such as new heads.
     #[must_use]
     pub fn can_subscribe(&self) -> bool {
-        !matches!(self, Endpoint::Http(_))
+        matches!(self, Endpoint::Ipc(_))
     }
 }
 

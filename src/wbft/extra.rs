@@ -1,9 +1,8 @@
 //! The contents of `extraData` in a WBFT header: round, seals and, at the end of an epoch, the next validators.
 //!
-//! Recorded from go-stablenet (ten fields) and, by source, the same of go-wbft (nine: no gas tip). Seals
-//! name validators by their index in the set that seals the block, or, for the seals of the block
-//! before, in the set of that one. So what `eth` serves of a header tells everything that the
-//! `istanbul` methods tell, wherever those are not served.
+//! Recorded from go-stablenet (ten fields) and, by source, the same of go-wbft (nine: no gas tip). Seals name validators
+//! by their index in the set that seals the block, or, for the seals of the block before, in the set of that block. So
+//! the header that `eth` serves has everything that the `istanbul` methods report, wherever those are not served.
 
 use super::hex::Address;
 use super::rlp::{BadRlp, Item, list};
@@ -78,7 +77,7 @@ impl Extra {
     /// # Errors
     /// If it is not the `extraData` of a WBFT header.
     pub fn decode(bytes: &[u8]) -> Result<Extra, BadExtra> {
-        let items = list(bytes).and_then(|items| items.all(10)).map_err(at("extraData"))?;
+        let items = list(bytes, 10).map_err(at("extraData"))?;
         let (gas_tip, epoch) = match items[..] {
             [.., epoch] if items.len() == 9 => (None, epoch),
             [.., tip, epoch] if items.len() == 10 => (Some(tip.number().map_err(at("gasTip"))?), epoch),
@@ -109,7 +108,7 @@ impl Extra {
         // Padded with zeros to 32 bytes, so the list ends before the field does.
         let packed = self.vanity.first().filter(|first| (0xc0..=0xf7).contains(*first));
         let end = packed.map(|first| usize::from(first - 0xc0) + 1);
-        let parts = end.and_then(|end| list(self.vanity.get(..end)?).ok()?.all(4).ok());
+        let parts = end.and_then(|end| list(self.vanity.get(..end)?, 4).ok());
         let Some([version, client, go, os]) = parts.as_deref() else { return text(&self.vanity) };
         let version = version.small().ok()?;
         let version = format!("{}.{}.{}", version >> 16 & 0xff, version >> 8 & 0xff, version & 0xff);
@@ -120,7 +119,7 @@ impl Extra {
 
 impl Seal {
     fn read(item: Item<'_>) -> Result<Option<Seal>, BadRlp> {
-        match item.list()?.all(2)?[..] {
+        match item.list(2)?[..] {
             [] => Ok(None),
             [bitmap, signature] => {
                 let seal = Seal { bitmap: bitmap.bytes()?.to_vec(), signature: signature.bytes()?.to_vec() };
@@ -152,14 +151,14 @@ impl Seal {
 
 impl EpochInfo {
     fn read(item: Item<'_>) -> Result<Option<EpochInfo>, BadRlp> {
-        let parts = item.list()?.all(4)?;
+        let parts = item.list(4)?;
         let (candidates, validators, keys, stabilizing) = match parts[..] {
             [] => return Ok(None),
             [candidates, validators, keys] => (candidates, validators, keys, None),
             [candidates, validators, keys, flag] => (candidates, validators, keys, Some(flag.small()? != 0)),
             _ => return Err(BadRlp("it has neither three nor four fields")),
         };
-        let candidate = |item: Item<'_>| match item.list()?.all(2)?[..] {
+        let candidate = |item: Item<'_>| match item.list(2)?[..] {
             [address, diligence] => {
                 let address = address.bytes()?.try_into().map_err(|_| BadRlp("an address has 20 bytes"))?;
                 Ok((Address(address), diligence.small()?))
@@ -167,17 +166,17 @@ impl EpochInfo {
             _ => Err(BadRlp("a candidate has an address and a diligence")),
         };
         let candidates: Vec<_> =
-            candidates.list()?.all(MAX_VALIDATORS)?.into_iter().map(candidate).collect::<Result<_, _>>()?;
+            candidates.list(MAX_VALIDATORS)?.into_iter().map(candidate).collect::<Result<_, _>>()?;
         let index = |item: Item<'_>| match usize::try_from(item.small()?) {
             Ok(index) if index < candidates.len() => Ok(index),
             _ => Err(BadRlp("a validator is no candidate")),
         };
         let validators: Vec<usize> =
-            validators.list()?.all(MAX_VALIDATORS)?.into_iter().map(index).collect::<Result<_, _>>()?;
+            validators.list(MAX_VALIDATORS)?.into_iter().map(index).collect::<Result<_, _>>()?;
         if validators.is_empty() || validators.iter().collect::<Set<_>>().len() < validators.len() {
             return Err(BadRlp("no validators, or one of them twice"));
         }
-        let keys = keys.list()?.all(MAX_VALIDATORS)?.into_iter().map(|key| Ok(key.bytes()?.to_vec()));
+        let keys = keys.list(MAX_VALIDATORS)?.into_iter().map(|key| Ok(key.bytes()?.to_vec()));
         let bls_public_keys: Vec<_> = keys.collect::<Result<_, BadRlp>>()?;
         if bls_public_keys.len() != validators.len() {
             return Err(BadRlp("validators and keys differ in number"));
@@ -228,7 +227,7 @@ mod tests {
         })
     }
 
-    /// The output of our decoder, in the words of the independent one.
+    /// The output of our decoder, in the form of the independent one.
     fn told(extra: &Extra) -> Value {
         json!({
             "vanity": hex(&extra.vanity),

@@ -68,12 +68,6 @@ impl RpcError {
     pub(super) fn may_be_unknown_method(&self) -> bool {
         self.is_unknown_method() || matches!(self.fault, Fault::Refused { code: -32602, .. })
     }
-
-    /// Whether the node could not be reached or was too slow: what a node that is starting looks like.
-    #[must_use]
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self.fault, Fault::Unreachable(_) | Fault::Timeout(_))
-    }
 }
 
 impl fmt::Display for RpcError {

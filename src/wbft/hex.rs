@@ -1,8 +1,7 @@
 //! The hexadecimal forms of JSON-RPC: quantities, hashes, addresses and data, read strictly.
 //!
-//! A height that was misread stops a validator at the wrong block, so nothing is guessed: no missing
-//! `0x`, no leading zeros, no decimal digits where hexadecimal ones belong, no overflow. Strictness
-//! goes only as far as the protocol: letters of either case are fine, as nodes mix them freely.
+//! A height that was misread stops a validator at the wrong block, so nothing is guessed: no missing `0x`, no leading
+//! zeros, no decimal digits where hexadecimal ones belong, no overflow. Letters of either case are fine: nodes mix them.
 
 use crate::digest::decode_hex;
 use serde::{Deserialize, Serialize};
@@ -82,7 +81,7 @@ fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// Gives a byte array its text form in both directions, and serde's by way of that.
 macro_rules! fixed {
-    ($name:ident, $len:literal, $why:literal) => {
+    ($name:ident, $why:literal) => {
         impl FromStr for $name {
             type Err = BadHex;
 
@@ -126,8 +125,8 @@ pub struct Hash(pub [u8; 32]);
 
 /// The address of an account, such as a validator: `0x` and 40 digits of either case, shown in lower case.
 ///
-/// Methods of one node disagree on the case; as bytes they compare equal. The order is that of the
-/// bytes, which is the order in which validators take turns.
+/// Methods of one node disagree on the case; as bytes they compare equal. Addresses are ordered by their bytes, which is
+/// the order in which validators take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address(pub [u8; 20]);
@@ -137,8 +136,8 @@ impl Address {
     pub const ZERO: Address = Address([0; 20]);
 }
 
-fixed!(Hash, 32, "is not 32 bytes");
-fixed!(Address, 20, "is not 20 bytes");
+fixed!(Hash, "is not 32 bytes");
+fixed!(Address, "is not 20 bytes");
 
 #[cfg(test)]
 mod tests {

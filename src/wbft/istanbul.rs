@@ -9,7 +9,7 @@ use super::consensus::Consensus;
 use super::extra::Extra;
 use super::fault::{Fault, RpcError};
 use super::header::Header;
-use super::hex::{Address, Hash, parse_quantity, show_quantity};
+use super::hex::{Address, show_quantity};
 use crate::sorted::Set;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,50 +19,6 @@ use std::collections::BTreeMap;
 const MAX_WALK: u64 = 1024;
 /// Headers to ask for at a time.
 const STEP: u64 = 16;
-/// Blocks that one `istanbul_status` may cover; nodes refuse more.
-const MAX_STATUS: u64 = 1024;
-
-/// The validators that committed to a block first, as `istanbul_getCommitSignersFromBlock` reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitSigners {
-    /// The height.
-    pub number: u64,
-    /// The block's hash.
-    pub hash: Hash,
-    /// Its proposer.
-    pub author: Address,
-    /// The first quorum. A validator that is missing here may be healthy all the same.
-    pub committers: Vec<Address>,
-}
-
-/// The answer of `istanbul_status` about a range of blocks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Activity {
-    /// The range, both ends included.
-    pub blocks: (u64, u64),
-    /// In how many `prevCommittedSeal`s each validator is.
-    pub prev_committed: BTreeMap<Address, u64>,
-    /// How many blocks each validator has proposed.
-    pub proposed: BTreeMap<Address, u64>,
-    /// How many blocks each round has decided.
-    pub rounds: BTreeMap<u64, u64>,
-}
-
-/// The answer of `istanbul_getWbftExtraInfo` about a block. [`Extra`] has the same from the header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExtraInfo {
-    /// The round that decided the block.
-    pub round: u64,
-    /// The round that decided the block before.
-    pub prev_round: u64,
-    /// The validators that committed to this block first.
-    pub committed: Vec<Address>,
-    /// The validators that committed to the block before, late votes included.
-    pub prev_committed: Vec<Address>,
-    /// In the last block of an epoch, and in block 0: the validators from the next block on.
-    pub next_validators: Option<Vec<Address>>,
-}
-
 impl Client {
     /// The address with which the node seals, if it seals: from `istanbul_nodeAddress`, then from the node's id,
     /// then from `eth_coinbase`. `None` if none of them is served, or none is set.
@@ -83,150 +39,29 @@ impl Client {
         self.coinbase()
     }
 
-    /// Whether the node's address is in the set. It proves nothing about its health.
-    ///
-    /// # Errors
-    /// Any [`Fault`] but `Stopped`, as every method here; where `istanbul` is not served, `Refused`.
-    pub fn is_validator(&mut self) -> Result<bool, RpcError> {
-        self.ask("istanbul_isValidator", json!([]))
-    }
-
     /// The validators that seal block `height`, in the order of their seal bits; `height` may be one beyond the
-    /// head. `None` if that is still open. Where the node does not serve `istanbul`, they are found by
-    /// [`validators_by_headers`](Self::validators_by_headers).
+    /// head. `None` if that is still open.
     ///
-    /// # Errors
-    /// As there.
-    pub fn validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
-        if let Some(set) = self.told_validators(height)? {
-            return Ok(Some(set));
-        }
-        let before = height.saturating_sub(1);
-        let Some(header) = self.header(before)? else { return Ok(None) };
-        if self.epoch_of(&header)?.is_none()
-            && let Some(set) = self.told_validators(before)?
-        {
-            // No epoch ends with it, so that it was sealed by the same ones.
-            return Ok(Some(set));
-        }
-        self.find_epoch(before).map(Some)
-    }
-
-    /// The validators that seal block `height` by the headers alone: as the last header below it with the next
-    /// validators names them. The headers are read one by one, because the length of an epoch may change with the
-    /// height. `None` if the header before `height` is not there yet.
+    /// Where the node does not serve `istanbul`, the last header below `height` with the next validators names them. The
+    /// headers are read one by one, because the length of an epoch may change with the height.
     ///
     /// # Errors
     /// Any [`Fault`] but `Stopped`. `Unsupported` if that header is more than 1024 blocks back; `Nonsense` if a header
     /// on the way is absent, or if only block 0 names validators where the configuration has an epoch end later.
-    pub fn validators_by_headers(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+    pub fn validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+        if let Some(set) = self.reported_validators(height)? {
+            return Ok(Some(set));
+        }
         // Block 0 names the validators that count as its own.
         let before = height.saturating_sub(1);
-        if self.header(before)?.is_none() {
-            return Ok(None);
+        let Some(header) = self.header(before)? else { return Ok(None) };
+        if self.epoch_of(&header)?.is_none()
+            && let Some(set) = self.reported_validators(before)?
+        {
+            // No epoch ends with it, so the same validators sealed it.
+            return Ok(Some(set));
         }
         self.find_epoch(before).map(Some)
-    }
-
-    /// The validators that committed to block `height` first. Block 0 has no seals and is refused.
-    ///
-    /// # Errors
-    /// As [`is_validator`](Self::is_validator).
-    pub fn commit_signers(&mut self, height: u64) -> Result<CommitSigners, RpcError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            number: u64,
-            hash: Hash,
-            author: Address,
-            committers: Vec<Address>,
-        }
-        let answer: Answer =
-            self.ask("istanbul_getCommitSignersFromBlock", json!([show_quantity(height)]))?;
-        let Answer { number, hash, author, committers } = answer;
-        Ok(CommitSigners { number, hash, author, committers })
-    }
-
-    /// Each validator's part in the blocks `from` to `to`, both included; `to` must not be beyond the head.
-    ///
-    /// # Errors
-    /// As [`is_validator`](Self::is_validator); `Unsupported` for more than 1024 blocks, which nodes refuse.
-    pub fn activity(&mut self, from: u64, to: u64) -> Result<Activity, RpcError> {
-        const METHOD: &str = "istanbul_status";
-        if to.checked_sub(from).is_some_and(|more| more >= MAX_STATUS) {
-            let what = "istanbul_status covers 1024 blocks at most: ask for a part of them at a time";
-            return Err(Fault::Unsupported(what).of(self.endpoint(), METHOD));
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            sealer_activity: Sealers,
-            author: BTreeMap<Address, u64>,
-            block_range: Blocks,
-            round_stats: Rounds,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Sealers {
-            prev_committed: BTreeMap<Address, u64>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Blocks {
-            start_block: u64,
-            end_block: u64,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Rounds {
-            round_distribution: BTreeMap<u64, u64>,
-        }
-        let answer: Answer = self.ask(METHOD, json!([show_quantity(from), show_quantity(to)]))?;
-        Ok(Activity {
-            blocks: (answer.block_range.start_block, answer.block_range.end_block),
-            prev_committed: answer.sealer_activity.prev_committed,
-            proposed: answer.author,
-            rounds: answer.round_stats.round_distribution,
-        })
-    }
-
-    /// The `extraData` of block `height` as the node itself decodes it.
-    ///
-    /// # Errors
-    /// As [`is_validator`](Self::is_validator).
-    pub fn extra_info(&mut self, height: u64) -> Result<ExtraInfo, RpcError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            round: String,
-            prev_round: String,
-            committed_seal: Option<Sealers>,
-            prev_committed_seal: Option<Sealers>,
-            epoch_info: Option<Epoch>,
-        }
-        #[derive(Deserialize)]
-        struct Sealers {
-            sealers: Vec<Address>,
-        }
-        #[derive(Deserialize)]
-        struct Epoch {
-            validators: Vec<Validator>,
-        }
-        #[derive(Deserialize)]
-        struct Validator {
-            addr: Address,
-        }
-        const METHOD: &str = "istanbul_getWbftExtraInfo";
-        let answer: Answer = self.ask(METHOD, json!([show_quantity(height)]))?;
-        let round = |text: &str| parse_quantity(text).map_err(|e| self.nonsense(METHOD, &e.to_string()));
-        let sealers = |seal: Option<Sealers>| seal.map(|s| s.sealers).unwrap_or_default();
-        Ok(ExtraInfo {
-            round: round(&answer.round)?,
-            prev_round: round(&answer.prev_round)?,
-            committed: sealers(answer.committed_seal),
-            prev_committed: sealers(answer.prev_committed_seal),
-            next_validators: answer.epoch_info.map(|e| e.validators.into_iter().map(|v| v.addr).collect()),
-        })
     }
 
     /// The chain's configuration of the consensus. `None` if the node does not report it.
@@ -250,8 +85,8 @@ impl Client {
         Ok(config.filter(|config| config.is_object()).map(forks_in))
     }
 
-    /// The set as the node reports it; `None` if it does not serve that, or does not know the block.
-    fn told_validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
+    /// The set as `istanbul` reports it; `None` where that is not served, or the block is unknown.
+    fn reported_validators(&mut self, height: u64) -> Result<Option<Vec<Address>>, RpcError> {
         const METHOD: &str = "istanbul_getValidators";
         match self.connection().call_large(METHOD, json!([show_quantity(height)])) {
             Err(RpcError { fault: Fault::Refused { .. }, .. }) => Ok(None),
@@ -267,7 +102,7 @@ impl Client {
     }
 
     /// The set named by the last header at or below `height` that names one.
-    fn find_epoch(&mut self, height: u64) -> Result<Vec<Address>, RpcError> {
+    pub(super) fn find_epoch(&mut self, height: u64) -> Result<Vec<Address>, RpcError> {
         const METHOD: &str = "istanbul_getValidators";
         let lowest = height.saturating_sub(MAX_WALK);
         let mut to = height;
@@ -294,8 +129,8 @@ impl Client {
         }
     }
 
-    /// The set of the header `found`, as the last one at or below `height`. The genesis set is taken only where no
-    /// configuration contradicts it: a header that has lost the next validators would silently lead there.
+    /// The set that header `found` names, the last at or below `height` to name one. The genesis set is taken only where
+    /// no configuration contradicts it: a header that has lost the next validators would silently lead there.
     fn checked_epoch(
         &mut self,
         height: u64,
@@ -319,11 +154,6 @@ impl Client {
             Ok(extra) => Ok(extra.epoch.map(|epoch| epoch.next_validators())),
             Err(e) => Err(self.nonsense("extraData", &format!("block {}: {e}", header.number))),
         }
-    }
-
-    fn ask<T: for<'de> Deserialize<'de>>(&mut self, method: &str, params: Value) -> Result<T, RpcError> {
-        let value = self.connection().call_large(method, params)?;
-        self.read(method, value)
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, method: &str, value: Value) -> Result<T, RpcError> {

@@ -1,8 +1,8 @@
-//! Finding the end of a JSON value in a stream, and refusing one that nests too deeply.
+//! Finds the end of a JSON value in a stream, and refuses a value that nests too deeply.
 //!
-//! Nodes end a message on a unix socket with a newline; most do, some do not, and none may make us
-//! wait for one that never comes. Counting brackets finds the end in any case, in one pass over the
-//! bytes as they arrive, and bounds the depth before the parser recurses.
+//! Most nodes end a message on a unix socket with a newline, some do not, and we must not wait for a newline that never
+//! comes. Counting brackets finds the end in any case, in one pass over the bytes as they arrive, and bounds the depth
+//! before the parser recurses.
 
 use super::fault::{Fault, excerpt};
 use serde_json::Value;

@@ -1,20 +1,19 @@
 //! Live rounds and timeouts, from the metrics that a node exposes for Prometheus.
 //!
-//! They are the only source of what happens *between* blocks. By the source of go-wbft the node counts
-//! rounds entered (`consensus/wbft/core/round`), rounds that ran out of time (`…/timeout_round`) and
-//! heights (`…/sequence`), and serves them under `/debug/metrics/prometheus` with underscores for the
-//! slashes. Its relatives say `qbft` or `istanbul/qbft` for `wbft`, so a counter is known by how its
-//! name begins and ends. A node that does not count them exposes nothing here, and nothing is reported.
+//! Nothing else shows what happens *between* blocks. By the source of go-wbft the node counts rounds entered
+//! (`consensus/wbft/core/round`), rounds that ran out of time (`…/timeout_round`) and heights (`…/sequence`), and serves
+//! them under `/debug/metrics/prometheus` with underscores for the slashes. Related nodes have `qbft` or `istanbul/qbft`
+//! for `wbft`, so only the beginning and the end of a name count. A node without these counters reports none.
 //!
 //! The format: <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use super::fault::Fault;
+use super::http::{agent, fault};
 use serde::Serialize;
 use std::time::Duration;
-use ureq::Agent;
 
 /// The largest page of metrics. A geth-like node's is about 100 KiB.
-const MAX_PAGE: u64 = 2 << 20;
+const MAX_PAGE: usize = 2 << 20;
 
 /// Counters since the start of the node. What happened is the difference of two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -28,8 +27,7 @@ pub struct RoundMetrics {
 }
 
 impl RoundMetrics {
-    /// Reads a page in the text format. What is not understood is skipped: the page has hundreds of
-    /// other metrics, in whatever form a node likes.
+    /// Reads a page in the text format. Everything else is skipped: the page has hundreds of other metrics, in any form.
     ///
     /// ```
     /// use wemixvisor::wbft::RoundMetrics;
@@ -64,26 +62,12 @@ impl RoundMetrics {
     /// `Unreachable`, `Timeout`, or `Nonsense` if the answer is no page of metrics.
     pub fn fetch(address: &str, timeout: Duration) -> Result<Self, Fault> {
         let url = page_url(address);
-        let config = Agent::config_builder()
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .accept_encoding("identity")
-            .timeout_global(Some(timeout));
-        let agent = config.build().new_agent();
-        let fault = |err: ureq::Error| match err {
-            ureq::Error::Timeout(_) => Fault::Timeout(timeout),
-            ureq::Error::BodyExceedsLimit(_) => {
-                Fault::Nonsense(format!("a page of more than {MAX_PAGE} bytes"))
-            }
-            other => Fault::Unreachable(other.to_string()),
-        };
-        let mut response = agent.get(&url).call().map_err(fault)?;
+        let fault = |err| fault(err, timeout, MAX_PAGE);
+        let mut response = agent(timeout).get(&url).call().map_err(fault)?;
         if response.status() != 200 {
             return Err(Fault::Nonsense(format!("HTTP status {} from {url}", response.status())));
         }
-        let body = response.body_mut().with_config().limit(MAX_PAGE).read_to_vec().map_err(fault)?;
+        let body = response.body_mut().with_config().limit(MAX_PAGE as u64).read_to_vec().map_err(fault)?;
         Ok(RoundMetrics::parse(&String::from_utf8_lossy(&body)))
     }
 }

@@ -1,7 +1,7 @@
 //! Asks a node repeatedly, at little cost, for the facts by which the consensus can be judged.
 //!
-//! The first observation fetches as many headers as there are validators, each later one only those
-//! that are new. Everything comes from one node: a caller that doubts it must ask another one, too.
+//! The first observation fetches as many headers as there are validators, a later one only the new ones. Everything comes
+//! from one node: a caller that doubts it must ask another as well.
 
 use super::client::{Client, Peer, Syncing};
 use super::consensus::{Consensus, Policy, Timing};
@@ -14,7 +14,7 @@ use crate::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The blocks by which a window of fewer validators is longer than its span: what a probation asks for.
+/// The least length of a window in blocks: a probation looks at so many.
 const LEAST: usize = 20;
 /// The time after which round 0 is given up, for a chain that does not report it.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node's view of the network at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// The last blocks: at least as many as validators, and 20, or all there are.
+    /// The last blocks: at least one for each validator, and 20, or all there are.
     pub window: Window,
     /// How long ago the head was proposed, by our clock; zero if that is yet to come.
     pub head_age: Duration,
@@ -135,11 +135,9 @@ impl Observer {
     }
 
     fn ask_configuration(&mut self) -> Result<(), RpcError> {
-        let Some(info) = served(self.client.node_info())? else {
-            self.admin = Some(false);
-            return Ok(());
-        };
-        self.admin = Some(true);
+        let info = served(self.client.node_info())?;
+        self.admin = Some(info.is_some());
+        let Some(info) = info else { return Ok(()) };
         let consensus = Consensus::from_node_info(&info);
         self.consensus = consensus.map_err(|what| self.client.nonsense("admin_nodeInfo", &what))?;
         Ok(())
@@ -222,7 +220,7 @@ impl<T: Clone + PartialEq> Constant<T> {
     }
 }
 
-/// The answer, where the node is willing to give one.
+/// The answer, or None where the node refuses it.
 fn unless_refused<T>(answer: Result<T, RpcError>) -> Result<Option<T>, RpcError> {
     match answer {
         Err(RpcError { fault: Fault::Refused { .. }, .. }) => Ok(None),

@@ -1,7 +1,6 @@
-//! The rule that gives the proposer of a height: from the list that seals it, the proposer of the block before, and the
-//! round.
+//! The rule for the proposer of a height: by the list that seals it, the proposer of the block before, and the round.
 //!
-//! [`Order`](crate::machine::order::Order) is what follows from it at one head, as plain data for decisions.
+//! [`Order`](crate::machine::order::Order) is its result at one head, as plain data for decisions.
 
 use super::consensus::Policy;
 use super::hex::Address;
@@ -12,23 +11,13 @@ use super::hex::Address;
 /// the list, as after the end of an epoch, counts as its first.
 #[must_use]
 pub fn proposer(list: &[Address], last: Option<Address>, round: u64, policy: Policy) -> Option<Address> {
-    let start = start(list, last.as_ref(), policy == Policy::Sticky)?;
-    let length = u64::try_from(list.len()).ok()?;
+    let length = u64::try_from(list.len()).ok().filter(|length| *length > 0)?;
+    let start = last.map_or(0, |last| {
+        let at = list.iter().position(|validator| *validator == last).unwrap_or(0);
+        at as u64 + u64::from(policy == Policy::RoundRobin)
+    });
     let index = (round % length + start) % length;
     list.get(usize::try_from(index).ok()?).copied()
-}
-
-/// The index of the proposer of round 0 of the next height.
-fn start<T: PartialEq>(list: &[T], last: Option<&T>, sticky: bool) -> Option<u64> {
-    let length = u64::try_from(list.len()).ok().filter(|length| *length > 0)?;
-    let Some(last) = last else { return Some(0) };
-    let at = list.iter().position(|v| v == last).unwrap_or(0);
-    Some((u64::try_from(at).ok()? + u64::from(!sticky)) % length)
-}
-
-/// The address as plain bytes; `None` for the zero address.
-pub(super) fn known(address: Address) -> Option<[u8; 20]> {
-    (address != Address::ZERO).then_some(address.0)
 }
 
 #[cfg(test)]

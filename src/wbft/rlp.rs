@@ -1,31 +1,24 @@
 //! Reading RLP (Ethereum Yellow Paper, appendix B), strictly: one value has one encoding.
 //!
-//! Only what headers need: byte strings, lists and numbers, borrowed from the input. There is no
-//! recursion, so no depth can hurt; whoever wants the inside of a list opens it.
-
-use std::fmt;
+//! Only what headers need: byte strings, lists and numbers, borrowed from the input. There is no recursion, so no depth
+//! can hurt: the inside of a list is read when it is asked for.
 
 /// A value: a byte string, or the encoded items of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Item<'a> {
     Bytes(&'a [u8]),
-    List(Items<'a>),
+    List(&'a [u8]),
 }
-
-/// The items of a list that were not read yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Items<'a>(&'a [u8]);
 
 /// Why bytes are not the RLP that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BadRlp(pub(super) &'static str);
 
-/// Reads bytes that are exactly one list.
-pub(super) fn list(input: &[u8]) -> Result<Items<'_>, BadRlp> {
+/// The items of bytes that are exactly one list; no more than `limit`.
+pub(super) fn list(input: &[u8], limit: usize) -> Result<Vec<Item<'_>>, BadRlp> {
     match split(input)? {
-        (Item::List(items), []) => Ok(items),
-        (Item::List(_), _) => Err(BadRlp("bytes follow the list")),
-        (Item::Bytes(_), _) => Err(BadRlp("a list was expected")),
+        (Item::List(_), [_, ..]) => Err(BadRlp("bytes follow the list")),
+        (item, _) => item.list(limit),
     }
 }
 
@@ -41,7 +34,7 @@ fn split(input: &[u8]) -> Result<(Item<'_>, &[u8]), BadRlp> {
     };
     let (payload, rest) = rest.split_at_checked(length).ok_or(BadRlp("a value is cut short"))?;
     if is_list {
-        return Ok((Item::List(Items(payload)), rest));
+        return Ok((Item::List(payload), rest));
     }
     match payload {
         [byte] if *byte < 0x80 => Err(BadRlp("a small byte has a length")),
@@ -65,22 +58,6 @@ fn number(bytes: &[u8]) -> Result<u128, BadRlp> {
     }
 }
 
-impl<'a> Items<'a> {
-    /// Reads all items; no more than `limit`.
-    pub(super) fn all(mut self, limit: usize) -> Result<Vec<Item<'a>>, BadRlp> {
-        let mut items = Vec::new();
-        while !self.0.is_empty() {
-            if items.len() == limit {
-                return Err(BadRlp("a list is too long"));
-            }
-            let (item, rest) = split(self.0)?;
-            items.push(item);
-            self.0 = rest;
-        }
-        Ok(items)
-    }
-}
-
 impl<'a> Item<'a> {
     pub(super) fn bytes(self) -> Result<&'a [u8], BadRlp> {
         match self {
@@ -89,11 +66,19 @@ impl<'a> Item<'a> {
         }
     }
 
-    pub(super) fn list(self) -> Result<Items<'a>, BadRlp> {
-        match self {
-            Item::List(items) => Ok(items),
-            Item::Bytes(_) => Err(BadRlp("a list was expected")),
+    /// The items of a list; no more than `limit`.
+    pub(super) fn list(self, limit: usize) -> Result<Vec<Item<'a>>, BadRlp> {
+        let Item::List(mut rest) = self else { return Err(BadRlp("a list was expected")) };
+        let mut items = Vec::new();
+        while !rest.is_empty() {
+            if items.len() == limit {
+                return Err(BadRlp("a list is too long"));
+            }
+            let (item, after) = split(rest)?;
+            items.push(item);
+            rest = after;
         }
+        Ok(items)
     }
 
     /// A number of at most 128 bits.
@@ -106,14 +91,6 @@ impl<'a> Item<'a> {
         u64::try_from(self.number()?).map_err(|_| BadRlp("a number is too large"))
     }
 }
-
-impl fmt::Display for BadRlp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for BadRlp {}
 
 #[cfg(test)]
 mod tests {
@@ -136,12 +113,12 @@ mod tests {
 
     #[test]
     fn lists_are_read_to_their_end_and_no_further() {
-        let items = list(&[0xc3, 1, 0xc1, 2]).unwrap().all(5).unwrap();
+        let items = list(&[0xc3, 1, 0xc1, 2], 5).unwrap();
         assert_eq!(items[0].small(), Ok(1));
-        assert_eq!(items[1].list().unwrap().all(1).unwrap()[0].small(), Ok(2));
-        assert!(list(&[0xc1, 1, 2]).is_err(), "something follows");
-        assert!(list(&[0x81, 0x90]).is_err(), "no list");
-        assert!(list(&[0xc2, 1, 2]).unwrap().all(1).is_err(), "too long");
-        assert!(list(&[0xc2, 1, 0x81]).unwrap().all(9).is_err(), "cut short");
+        assert_eq!(items[1].list(1).unwrap()[0].small(), Ok(2));
+        assert!(list(&[0xc1, 1, 2], 9).is_err(), "something follows");
+        assert!(list(&[0x81, 0x90], 9).is_err(), "no list");
+        assert!(list(&[0xc2, 1, 2], 1).is_err(), "too long");
+        assert!(list(&[0xc2, 1, 0x81], 9).is_err(), "cut short");
     }
 }

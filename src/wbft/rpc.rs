@@ -1,12 +1,12 @@
-//! One connection to a node, whatever the transport: calls in, results or faults out.
+//! Calls to one node over any transport.
 //!
-//! A connection is opened when it is needed and given up after any fault, so that nothing of a call
-//! that failed can be mistaken for the answer to a later one. The next call connects anew.
+//! A connection is opened when it is needed and given up after any fault, so that no remains of a failed call are
+//! mistaken for the answer to a later one. The next call connects anew.
 
 use super::endpoint::Endpoint;
 use super::fault::{Fault, RpcError};
 use super::http::Http;
-use super::session::{Reply, Session};
+use super::session::{RpcReply, Session};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ impl Connection {
     /// # Errors
     /// Any [`Fault`] but `Stopped`.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
-        self.call_limited(method, params, self.options.max_body)
+        self.call_one(method, params, self.options.max_body)
     }
 
     /// The same for an answer that may be as long as `max_large_body`.
@@ -88,7 +88,7 @@ impl Connection {
     /// # Errors
     /// As [`call`](Self::call).
     pub fn call_large(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
-        self.call_limited(method, params, self.options.max_large_body)
+        self.call_one(method, params, self.options.max_large_body)
     }
 
     /// Calls `method` with each of `params`, as for [`call_large`](Self::call_large).
@@ -98,40 +98,35 @@ impl Connection {
     /// # Errors
     /// The first fault.
     pub fn call_many(&mut self, method: &str, params: &[Value]) -> Result<Vec<Value>, RpcError> {
-        let limit = self.options.max_large_body;
+        self.call_all(method, params, self.options.max_large_body)
+    }
+
+    fn call_one(&mut self, method: &str, params: Value, limit: usize) -> Result<Value, RpcError> {
+        let result = self.call_all(method, &[params], limit)?.pop();
+        Ok(result.expect("one request has one result"))
+    }
+
+    fn call_all(&mut self, method: &str, params: &[Value], limit: usize) -> Result<Vec<Value>, RpcError> {
         let mut results = Vec::with_capacity(params.len());
         for part in params.chunks(WINDOW) {
-            for reply in self.guarded(method, |link, timeout| link.call_all(method, part, timeout, limit))? {
+            let replies =
+                self.exchange(method, part, limit).map_err(|fault| fault.of(&self.endpoint, method))?;
+            for reply in replies {
                 results.push(reply.map_err(|fault| fault.of(&self.endpoint, method))?);
             }
         }
         Ok(results)
     }
 
-    fn call_limited(&mut self, method: &str, params: Value, limit: usize) -> Result<Value, RpcError> {
-        let reply = self.guarded(method, |link, timeout| {
-            let mut replies = link.call_all(method, std::slice::from_ref(&params), timeout, limit)?;
-            Ok(replies.pop().expect("one request has one reply"))
-        })?;
-        reply.map_err(|fault| fault.of(&self.endpoint, method))
-    }
-
-    /// Does `work` on the link, making one first if there is none; a fault ends the link.
-    fn guarded<T>(
-        &mut self,
-        method: &str,
-        work: impl FnOnce(&mut Link, Duration) -> Result<T, Fault>,
-    ) -> Result<T, RpcError> {
-        let done = || {
-            let mut link = match self.link.take() {
-                Some(link) => link,
-                None => Link::open(&self.endpoint, &self.options)?,
-            };
-            let result = work(&mut link, self.options.timeout)?;
-            self.link = Some(link);
-            Ok(result)
+    /// One reply for each of `params`, in their order. The link is made where there is none, and ends with a fault.
+    fn exchange(&mut self, method: &str, params: &[Value], limit: usize) -> Result<Vec<RpcReply>, Fault> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => Link::open(&self.endpoint, &self.options)?,
         };
-        done().map_err(|fault: Fault| fault.of(&self.endpoint, method))
+        let replies = link.exchange(method, params, self.options.timeout, limit)?;
+        self.link = Some(link);
+        Ok(replies)
     }
 }
 
@@ -144,13 +139,13 @@ impl Link {
     }
 
     /// One reply for each of `params`, in their order.
-    fn call_all(
+    fn exchange(
         &mut self,
         method: &str,
         params: &[Value],
         timeout: Duration,
         limit: usize,
-    ) -> Result<Vec<Reply>, Fault> {
+    ) -> Result<Vec<RpcReply>, Fault> {
         match self {
             Link::Http(http) => params.iter().map(|p| http.call(method, p, limit)).collect(),
             Link::Stream(session) => {

@@ -1,13 +1,12 @@
 //! JSON-RPC over a connection that carries messages both ways: IPC.
 //!
-//! Replies come in any order and notifications come between them, so each reply is matched by its
-//! id, and what is not asked for yet is kept: replies until they are collected, notifications up to a
-//! limit, beyond which the oldest are dropped (of heads only the newest matters).
+//! Replies come in any order and notifications come between them, so each reply is matched by its id. Replies are kept
+//! until they are collected, notifications up to a limit, beyond which the oldest are dropped: of heads only the newest
+//! matters.
 
 use super::fault::{Fault, excerpt};
-use super::ipc::Ipc;
 use super::json;
-use super::socket::Handle;
+use super::socket::{Handle, Socket};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,15 +17,15 @@ use std::time::Instant;
 const MAX_NOTICES: usize = 64;
 
 /// The answer to one request: its result, or the node's own error.
-pub(super) type Reply = Result<Value, Fault>;
+pub(super) type RpcReply = Result<Value, Fault>;
 
 /// The state of the conversation over one connection. After any fault but a refusal it is worthless.
 #[derive(Debug)]
 pub(super) struct Session {
-    wire: Ipc,
+    wire: Socket,
     next_id: u64,
     /// The requests under way, each with its reply once that is here.
-    pending: BTreeMap<u64, Option<Reply>>,
+    pending: BTreeMap<u64, Option<RpcReply>>,
     notices: VecDeque<Value>,
 }
 
@@ -34,7 +33,7 @@ impl Session {
     /// Connects to a node's IPC socket.
     pub(super) fn connect(path: &Path) -> Result<Self, Fault> {
         Ok(Session {
-            wire: Ipc::connect(path)?,
+            wire: Socket::connect(path)?,
             next_id: 1,
             pending: BTreeMap::new(),
             notices: VecDeque::new(),
@@ -54,8 +53,7 @@ impl Session {
     ) -> Result<Option<u64>, Fault> {
         let id = self.next_id;
         self.next_id += 1;
-        let message = request(id, method, params);
-        if !self.wire.send(message.as_bytes(), deadline)? {
+        if !self.wire.send(&request(id, method, params), deadline)? {
             return Ok(None);
         }
         self.pending.insert(id, None);
@@ -63,7 +61,12 @@ impl Session {
     }
 
     /// Waits for the reply to request `id`; `None` if it did not come before the deadline.
-    pub(super) fn reply(&mut self, id: u64, deadline: Instant, limit: usize) -> Result<Option<Reply>, Fault> {
+    pub(super) fn reply(
+        &mut self,
+        id: u64,
+        deadline: Instant,
+        limit: usize,
+    ) -> Result<Option<RpcReply>, Fault> {
         loop {
             if let Some(Some(_)) = self.pending.get(&id) {
                 return Ok(self.pending.remove(&id).flatten());
@@ -112,7 +115,7 @@ pub(super) fn request(id: u64, method: &str, params: &Value) -> String {
 }
 
 /// Takes an answer apart: its id, and its result or error.
-pub(super) fn answer(mut value: Value, raw: &[u8]) -> Result<(u64, Reply), Fault> {
+pub(super) fn answer(mut value: Value, raw: &[u8]) -> Result<(u64, RpcReply), Fault> {
     let bad = |what: &str| Fault::Nonsense(format!("{what}: {}", excerpt(raw)));
     let answer = value.as_object_mut().ok_or_else(|| bad("not an object"))?;
     if answer.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -125,7 +128,7 @@ pub(super) fn answer(mut value: Value, raw: &[u8]) -> Result<(u64, Reply), Fault
             let code =
                 error.get("code").and_then(Value::as_i64).ok_or_else(|| bad("an error without a code"))?;
             let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
-            // The node's words go to logs and status: one line of reasonable length.
+            // The node's text goes to logs and status: one line of reasonable length.
             let message: String = message.chars().filter(|c| !c.is_control()).take(300).collect();
             Ok((id, Err(Fault::Refused { code, message })))
         }

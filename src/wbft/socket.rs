@@ -1,8 +1,11 @@
-//! A connected unix socket whose every operation has a deadline, and which another thread can end.
+//! JSON messages over a unix socket, as geth-like nodes serve them. Every operation has a deadline, and another thread
+//! can end the connection.
 //!
-//! Deadlines are the socket's own receive and send timeouts, so a blocked read costs no wakeup.
+//! Messages go out with a newline and come in with or without one; see [`super::json`]. Deadlines are the socket's own
+//! receive and send timeouts, so a blocked read costs no wakeup.
 
 use super::fault::Fault;
+use super::json::Scan;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -10,15 +13,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The socket and what has been read from it but not taken.
+/// A connection to a node's IPC socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: UnixStream,
-    pub(super) inbox: Vec<u8>,
+    /// The bytes read that belong to no message returned yet.
+    inbox: Vec<u8>,
+    scan: Scan,
 }
 
 impl Socket {
-    /// Connects. Never waits: one whose queue of connections is full is unreachable.
+    /// Connects without waiting: a node whose queue of connections is full is unreachable.
     pub(super) fn connect(path: &Path) -> Result<Self, Fault> {
         let open = || -> io::Result<UnixStream> {
             // A blocking connect would wait without limit for a node that hangs and accepts nothing.
@@ -30,7 +35,7 @@ impl Socket {
             Ok(stream)
         };
         match open() {
-            Ok(stream) => Ok(Socket { stream, inbox: Vec::new() }),
+            Ok(stream) => Ok(Socket { stream, inbox: Vec::new(), scan: Scan::default() }),
             Err(err) if err.kind() == ErrorKind::WouldBlock => {
                 Err(Fault::Unreachable("connect: the node accepts no connections".to_owned()))
             }
@@ -43,8 +48,30 @@ impl Socket {
         self.stream.try_clone().map(Handle)
     }
 
-    /// Appends what comes to the inbox; `false` if nothing does before the deadline.
-    pub(super) fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, Fault> {
+    /// The next message, or `None` if no whole one came before the deadline.
+    pub(super) fn receive(
+        &mut self,
+        deadline: Option<Instant>,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            let end = self.scan.end(&self.inbox)?;
+            if end.unwrap_or(self.inbox.len()) > limit {
+                return Err(Fault::Nonsense(format!("a message of more than {limit} bytes")));
+            }
+            if let Some(end) = end {
+                self.scan = Scan::default();
+                let rest = self.inbox.split_off(end);
+                return Ok(Some(std::mem::replace(&mut self.inbox, rest)));
+            }
+            if !self.fill(deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Appends the bytes that come to the inbox; `false` if none come before the deadline.
+    fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, Fault> {
         let mut buf = [0; 8192];
         loop {
             let Some(left) = left(deadline) else { return Ok(false) };
@@ -60,14 +87,10 @@ impl Socket {
         }
     }
 
-    /// Takes the first `n` bytes of the inbox.
-    pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
-        let rest = self.inbox.split_off(n);
-        std::mem::replace(&mut self.inbox, rest)
-    }
-
-    /// Writes everything before the deadline; `false` if that could not be done.
-    pub(super) fn send(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<bool, Fault> {
+    /// Sends one message; `false` if that took beyond the deadline.
+    pub(super) fn send(&mut self, message: &str, deadline: Instant) -> Result<bool, Fault> {
+        let line = format!("{message}\n");
+        let mut bytes = line.as_bytes();
         while !bytes.is_empty() {
             let Some(left) = left(Some(deadline)) else { return Ok(false) };
             match self.stream.set_write_timeout(left).and_then(|()| self.stream.write(bytes)) {

@@ -1,7 +1,7 @@
-//! The known state of the consensus, in the terms of the field, fit for people and for JSON.
+//! The known state of the consensus, for people and for JSON.
 //!
-//! Nothing is invented. No method reports the round in progress, so `round` is that of the last block,
-//! and `step` says what can be known from outside. One validator has one vote, so power is 1 of N.
+//! No method reports the round in progress, so `round` is that of the last block, and `step` is as much as shows from
+//! outside. One validator has one vote, so power is 1 of N.
 
 use super::client::Syncing;
 use super::hex::{Address, Hash};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The node's part in the consensus, as far as that can be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// The head is decided and the next block is not overdue.
@@ -26,6 +26,7 @@ pub enum Step {
     /// The node is a validator, but its engine is off.
     Silent,
     /// The node cannot be asked.
+    #[default]
     Down,
 }
 
@@ -43,8 +44,9 @@ pub struct Member {
     pub client: Option<String>,
 }
 
-/// The state of the consensus as one node shows it. Heights are block numbers, times are milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The state of the consensus as one node shows it; by default that of a node that cannot be asked. Heights are block
+/// numbers, times are milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ConsensusState {
     /// The height of the head.
     pub height: u64,
@@ -79,16 +81,13 @@ pub struct ConsensusState {
     /// How many may be missing when all others are live.
     pub margin: usize,
     /// How long ago the head was proposed, in milliseconds.
-    #[serde(rename = "head_age_ms")]
-    #[serde(serialize_with = "as_millis")]
+    #[serde(rename = "head_age_ms", serialize_with = "as_millis")]
     pub head_age: Duration,
     /// How far the head was proposed in the future of our clock, in milliseconds.
-    #[serde(rename = "clock_skew_ms")]
-    #[serde(serialize_with = "as_millis")]
+    #[serde(rename = "clock_skew_ms", serialize_with = "as_millis")]
     pub clock_skew: Duration,
     /// The time between blocks, in milliseconds.
-    #[serde(rename = "block_period_ms")]
-    #[serde(serialize_with = "as_millis")]
+    #[serde(rename = "block_period_ms", serialize_with = "as_millis")]
     pub block_period: Duration,
     /// How many of the last max(8, N) blocks each round has decided.
     pub rounds: BTreeMap<u64, usize>,
@@ -156,39 +155,6 @@ impl From<&Observation> for ConsensusState {
             peers: *peers,
             mining: *mining,
             next_proposer: window.next_proposer(timing.policy),
-            live_rounds: None,
-        }
-    }
-}
-
-impl ConsensusState {
-    /// The state of a node that cannot be asked: nothing is known.
-    #[must_use]
-    pub fn down() -> Self {
-        ConsensusState {
-            height: 0,
-            hash: None,
-            round: 0,
-            step: Step::Down,
-            address: None,
-            is_validator: false,
-            validator_index: None,
-            validator_count: 0,
-            validator_power: 0,
-            total_power: 0,
-            is_syncing: false,
-            catching_up: false,
-            validators: Vec::new(),
-            live: 0,
-            quorum: 0,
-            margin: 0,
-            head_age: Duration::ZERO,
-            clock_skew: Duration::ZERO,
-            block_period: Duration::ZERO,
-            rounds: BTreeMap::new(),
-            peers: None,
-            mining: None,
-            next_proposer: None,
             live_rounds: None,
         }
     }

@@ -1,7 +1,7 @@
 //! The last blocks, decoded: their seals and rounds, and the validators of the next one.
 //!
-//! Liveness shows in `prevCommittedSeal` only. A block's own seals stop at the first quorum, and miss a
-//! healthy validator every fourth time; the next block collects the late votes too.
+//! Liveness shows in `prevCommittedSeal` only. A block's own seals stop at the first quorum and lack a healthy validator
+//! every fourth time; the next block has the late votes too.
 
 use super::consensus::{Consensus, Policy, Timing};
 use super::extra::Extra;
@@ -286,7 +286,7 @@ pub(super) fn span(validators: usize) -> usize {
 
 /// The proposer of a block as the proposer rule counts it: block 0 has none.
 fn proposer_of(block: &Decided) -> Option<[u8; 20]> {
-    order::known(block.proposer).filter(|_| block.number > 0)
+    (block.number > 0 && block.proposer != Address::ZERO).then_some(block.proposer.0)
 }
 
 fn decode(header: &Header) -> Result<Extra, Fault> {

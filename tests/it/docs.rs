@@ -290,7 +290,7 @@ fn every_thread_is_in_the_diagram_of_the_crate_documentation() {
             sources.split(call).skip(1).filter_map(|rest| Some(rest.split('"').nth(1)?.to_owned())).collect();
         names
     };
-    let threads: Vec<String> = [named("start_thread("), named(".name(")].concat();
+    let threads: Vec<String> = [named("start_thread("), named("Thread::start("), named(".name(")].concat();
     let threads: Vec<&String> =
         threads.iter().filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')).collect();
     assert!(threads.len() > 15, "{threads:?}");

@@ -17,13 +17,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wemixvisor::Digest;
-use wemixvisor::config::DownloadUrls;
+use wemixvisor::config::{Config, DownloadUrls, HttpUrl, Size, Sources};
 use wemixvisor::home::Home;
 use wemixvisor::home::Target;
 use wemixvisor::inside::Cancel;
 use wemixvisor::inside::Staged;
 use wemixvisor::inside::download::retry::Policy;
-use wemixvisor::inside::download::{Downloader, Fetched, Limits, Options, Order, Rests};
+use wemixvisor::inside::download::{Downloader, Fetched, Limits, Order, RetryAfter};
 use wemixvisor::inside::mkdir;
 use wemixvisor::schedule::{Origin, Upgrade};
 use wemixvisor::{Error, Kind, Result};
@@ -62,9 +62,10 @@ pub(crate) struct Rig {
     pub(crate) home: Home,
     pub(crate) upgrade: Upgrade,
     pub(crate) urls: DownloadUrls,
-    pub(crate) options: Options,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
     pub(crate) cancel: Cancel,
-    pub(crate) rests: Rests,
+    pub(crate) retry_after: RetryAfter,
 }
 
 impl Rig {
@@ -78,31 +79,23 @@ impl Rig {
         upgrade.digest = Some(Digest::sha256(&program()));
         let default = urls.into_iter().map(Into::into).collect();
         let urls = DownloadUrls { default, ..DownloadUrls::default() };
-        let options = Options {
-            ca_file: None,
-            require_https: false,
-            max_size: 1024 * 1024,
-            public_keys: Vec::new(),
-            proxy: None,
-            skip_checksum: false,
-            validator_mode: false,
-            limits: patient(),
-        };
+        let config = Config { download_max_size: Size(1024 * 1024), ..Config::defaults(home.root()) };
         Rig {
             _dir: dir,
             home,
             upgrade,
             urls,
-            options,
+            config,
+            limits: patient(),
             cancel: Cancel::new().unwrap(),
-            rests: Rests::default(),
+            retry_after: RetryAfter::default(),
         }
     }
 
     /// Fetches, and checks that nothing is executable afterwards.
     pub(crate) fn fetch(&self) -> Result<Fetched> {
         let order = Order { home: &self.home, upgrade: &self.upgrade, urls: &self.urls };
-        let downloader = Downloader::new(self.options.clone(), self.rests.clone())?;
+        let downloader = Downloader::new(&self.config, self.limits, self.retry_after.clone())?;
         let fetched = downloader.fetch(&order, &mut |_| {}, &self.cancel);
         assert_eq!(executables(self.home.root()), Vec::<PathBuf>::new());
         assert_eq!(fs::read_dir(self.home.upgrades()).unwrap().count(), 0);
@@ -127,6 +120,12 @@ impl Rig {
         assert_ne!(err.kind(), Kind::Bug);
         err
     }
+}
+
+/// A proxy at a URL, as the operator configures it.
+pub(crate) fn proxy(url: String) -> Option<HttpUrl> {
+    let flags = vec![("--home".to_owned(), "/h".to_owned()), ("--download-proxy".to_owned(), url)];
+    Config::load(&Sources { flags, cwd: "/".into(), ..Sources::default() }).unwrap().config.download_proxy
 }
 
 /// Limits under which a loaded machine fails no good server.

@@ -1,6 +1,9 @@
 //! The part of the command line that is about backups.
 
-use super::{Format, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
+use super::values::positive;
+use super::{
+    Format, format, free, free_if_any, misused, name, opt, opt_free, parsed, subcommand, timeout, unknown,
+};
 use crate::error::Result;
 use crate::force::Force;
 use crate::name::Name;
@@ -12,9 +15,9 @@ use std::time::Duration;
 #[derive(Debug, PartialEq)]
 pub(crate) enum BackupCommand {
     Create { name: Option<Name>, force: Force, format: Format },
-    List { format: Format },
-    Show { name: String, format: Format },
-    Verify { name: String, format: Format },
+    List(Format),
+    Show(String, Format),
+    Verify(String, Format),
     Restore { name: String, force: Force, format: Format },
     Prune(Prune),
 }
@@ -39,16 +42,11 @@ pub(super) fn backup(args: &mut Arguments) -> Result<BackupCommand> {
     let takes_force = ["create", "restore"].contains(&&*sub);
     let (format, force) = (format(args), if takes_force { super::force(args) } else { Force::No });
     Ok(match sub.as_str() {
-        "create" => {
-            let given: Option<OsString> = opt_free(args, word)?;
-            let given = given
-                .map(|text| name(&text.to_string_lossy()).map_err(|e| misused(word, &format!("NAME: {e}"))));
-            BackupCommand::Create { name: given.transpose()?, force, format }
-        }
-        "list" => BackupCommand::List { format },
-        "show" => BackupCommand::Show { name: free(args, word, "NAME", text)?, format },
-        "verify" => BackupCommand::Verify { name: free(args, word, "NAME", text)?, format },
-        "restore" => BackupCommand::Restore { name: free(args, word, "NAME", text)?, force, format },
+        "create" => BackupCommand::Create { name: free_if_any(args, word, "NAME", name)?, force, format },
+        "list" => BackupCommand::List(format),
+        "show" => BackupCommand::Show(free(args, word, "NAME", parsed)?, format),
+        "verify" => BackupCommand::Verify(free(args, word, "NAME", parsed)?, format),
+        "restore" => BackupCommand::Restore { name: free(args, word, "NAME", parsed)?, force, format },
         "prune" => BackupCommand::Prune(prune(args, word, format)?),
         _ => return Err(unknown(word)),
     })
@@ -68,16 +66,8 @@ fn prune(args: &mut Arguments, word: &str, format: Format) -> Result<Prune> {
     Ok(Prune { names, keep, max_age, replaced, dry_run, format })
 }
 
-fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
 fn count(text: &str) -> Result<usize, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|n| digits && *n > 0)
-        .ok_or_else(|| format!("{text:?} is not a number from 1 on"))
+    positive(text, "a number").map(|n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

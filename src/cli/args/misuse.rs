@@ -1,4 +1,4 @@
-//! The message about a command line that is not understood: the fault, the usage, and what was meant perhaps.
+//! The message about a wrong command line: the fault, the usage, and the word that was probably meant.
 
 use super::super::help::{COMMANDS, Usage};
 use crate::config::keys;
@@ -39,7 +39,7 @@ fn synopses_of(word: &str) -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().filter(move |c| c.begins_with(word)).map(|c| c.synopsis)
 }
 
-/// A command that was not used as its synopsis says.
+/// A use of a command that is not in its synopsis.
 pub(super) fn misused(word: &str, what: &str) -> Error {
     let synopses: Vec<&str> = synopses_of(word).collect();
     if synopses.is_empty() {

@@ -96,8 +96,7 @@ impl Flag {
         let switch = match keys::flag(name) {
             Some(key) => key.is_switch(),
             None if name == "--config" => false,
-            // Not the node's: the configuration explains why it is gone.
-            None => keys::Dropped::of_flag(name).filter(|_| name.starts_with("--"))?.is_switch,
+            None => return None,
         };
         Some(Flag { name: name.to_owned(), value, switch })
     }

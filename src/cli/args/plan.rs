@@ -1,12 +1,15 @@
 //! The part of the command line that is about plans.
 
-use super::{Format, entry, format, free, misused, name, opt, opt_free, subcommand, timeout, unknown};
+use super::values::positive;
+use super::{
+    Format, entry, format, free, free_if_any, misused, name, opt, opt_free, parsed, subcommand, timeout,
+    unknown,
+};
 use crate::error::Result;
 use crate::force::Force;
 use crate::name::Name;
 use crate::schedule::Entry;
 use pico_args::Arguments;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,43 +17,17 @@ use std::time::Duration;
 #[derive(Debug, PartialEq)]
 pub(crate) enum PlanCommand {
     Create(Box<NewPlan>),
-    AddUpgrade {
-        plan: Name,
-        entry: Box<Entry>,
-    },
-    RemoveUpgrade {
-        plan: Name,
-        upgrade: Name,
-    },
-    /// Of a plan, or of a file that may become one.
-    Validate {
-        which: PathBuf,
-        format: Format,
-    },
-    Show {
-        plan: Name,
-        format: Format,
-    },
-    List {
-        format: Format,
-    },
-    Execute {
-        plan: Name,
-        force: Force,
-    },
+    AddUpgrade { plan: Name, entry: Box<Entry> },
+    RemoveUpgrade { plan: Name, upgrade: Name },
+    Validate { name_or_file: PathBuf, format: Format },
+    Show(Format, Name),
+    List(Format),
+    Execute { plan: Name, force: Force },
     Pause(Name),
     Resume(Name),
     Remove(Name),
-    /// Of one plan, or of all that were activated.
-    Status {
-        plan: Option<Name>,
-        format: Format,
-        watch: bool,
-    },
-    Wait {
-        plan: Name,
-        timeout: Option<Duration>,
-    },
+    Status { plan: Option<Name>, format: Format, watch: bool },
+    Wait { plan: Name, timeout: Option<Duration> },
 }
 
 /// The parts of a new plan.
@@ -85,11 +62,12 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         },
         "validate" => {
             let format = format(args);
-            let which = opt_free(args, word)?.ok_or_else(|| misused(word, "NAME or FILE is missing"))?;
-            PlanCommand::Validate { which, format }
+            let name_or_file =
+                opt_free(args, word)?.ok_or_else(|| misused(word, "NAME or FILE is missing"))?;
+            PlanCommand::Validate { name_or_file, format }
         }
-        "show" => PlanCommand::Show { format: format(args), plan: free(args, word, "NAME", name)? },
-        "list" => PlanCommand::List { format: format(args) },
+        "show" => PlanCommand::Show(format(args), free(args, word, "NAME", name)?),
+        "list" => PlanCommand::List(format(args)),
         "execute" => {
             PlanCommand::Execute { force: super::force(args), plan: free(args, word, "NAME", name)? }
         }
@@ -98,7 +76,7 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         "remove" => PlanCommand::Remove(free(args, word, "NAME", name)?),
         "status" => {
             let (format, watch) = (format(args), args.contains("--watch"));
-            PlanCommand::Status { plan: some(args, word, "NAME", name)?, format, watch }
+            PlanCommand::Status { plan: free_if_any(args, word, "NAME", name)?, format, watch }
         }
         "wait" => PlanCommand::Wait {
             timeout: opt(args, word, "--timeout", timeout)?,
@@ -109,32 +87,20 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
 }
 
 fn create(args: &mut Arguments, word: &str) -> Result<NewPlan> {
-    let description = opt(args, word, "--description", |s| Ok(s.to_owned()))?;
+    let description = opt(args, word, "--description", parsed)?;
     let chain_id = opt(args, word, "--chain-id", chain_id)?;
-    let from = opt(args, word, "--from", |s| Ok(PathBuf::from(s)))?;
+    let from = opt(args, word, "--from", parsed)?;
     let force = super::force(args);
     let name = free(args, word, "NAME", name)?;
     let mut upgrades = Vec::new();
-    while let Some(entry) = some(args, word, "NAME:HEIGHT", str::parse::<Entry>)? {
+    while let Some(entry) = free_if_any(args, word, "NAME:HEIGHT", str::parse::<Entry>)? {
         upgrades.push(entry);
     }
     Ok(NewPlan { name, description, chain_id, from, upgrades, force })
 }
 
 fn chain_id(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|id| *id > 0).ok_or_else(|| format!("{text:?} is not the id of a chain"))
-}
-
-/// The next free argument, if there is one.
-fn some<T>(
-    args: &mut Arguments,
-    word: &str,
-    what: &str,
-    read: fn(&str) -> Result<T, String>,
-) -> Result<Option<T>> {
-    let Some(text): Option<OsString> = opt_free(args, word)? else { return Ok(None) };
-    let text = text.to_str().ok_or_else(|| misused(word, &format!("{what} is not UTF-8")))?;
-    read(text).map(Some).map_err(|e| misused(word, &format!("{what}: {e}")))
+    positive(text, "the id of a chain")
 }
 
 #[cfg(test)]
@@ -143,6 +109,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::error::Kind;
+    use std::ffi::OsString;
 
     fn read(line: &str) -> Result<PlanCommand> {
         match parse(line.split_whitespace().map(OsString::from).collect())?.command {
@@ -179,7 +146,7 @@ mod tests {
         assert_eq!((plan, entry.name.as_str(), entry.height), (named("p"), "v2", 100));
         assert_eq!((entry.fork_height, entry.deadline_height), (Some(200), Some(150)));
         assert_eq!((entry.digest, entry.data_compat), (Some(Digest::sha256(b"x")), Some(false)));
-        let places: Vec<_> = entry.binaries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let places: Vec<_> = entry.binaries.iter().collect();
         assert_eq!(places, [("any", "https://x/b"), ("linux/amd64", "https://x/a")]);
     }
 

@@ -1,13 +1,14 @@
 //! The part of the command line that is about upgrades.
 
-use super::values::{digest, height, name, place, url};
+use super::values::{height, name, parsed, place, url};
 use super::{Command, binary, format, free, misused, opt, subcommand, unknown};
+use crate::cli::fetch::Wanted;
 use crate::cli::stage::New;
+use crate::cli::upgrade::Consent;
 use crate::error::Result;
 use crate::schedule::{Entry, Finding, Report};
 use pico_args::Arguments;
 use serde_json::Map;
-use std::path::PathBuf;
 
 /// Reads a command about upgrades.
 pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
@@ -15,14 +16,14 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
     let word = format!("upgrade {sub}");
     Ok(match sub.as_str() {
         "schedule" => {
-            let (now, force) = (args.contains("--now"), super::force(args));
+            let consent = Consent { now: super::consent(args, "--now"), force: super::force(args) };
             let entry = entry(args, &word, |args| {
                 let name = free(args, &word, "NAME", name)?;
                 Ok(Entry::new(name, free(args, &word, "HEIGHT", height)?))
             })?;
-            Command::Schedule { entry: Box::new(entry), now, force }
+            Command::Schedule(Box::new(entry), consent)
         }
-        "list" => Command::List { format: format(args) },
+        "list" => Command::List(format(args)),
         "cancel" => Command::Cancel(free(args, &word, "NAME", name)?),
         "hold" => Command::Hold(free(args, &word, "NAME", name)?),
         "release" => Command::Release(free(args, &word, "NAME", name)?),
@@ -30,19 +31,19 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
             // Their values may look like flags of ours.
             let add_args = every(args, &word, "--add-arg")?;
             let drop_args = every(args, &word, "--drop-arg")?;
-            let file = opt(args, &word, "--args", |text| Ok(PathBuf::from(text)))?;
+            let file = opt(args, &word, "--args", parsed)?;
             let force = super::force(args);
             let name = free(args, &word, "NAME", name)?;
             let binary = binary(args, &word)?.ok_or_else(|| misused(&word, "BINARY is missing"))?;
             Command::Add(Box::new(New { name, binary, force, args: file, add_args, drop_args }))
         }
-        "show" => Command::Show { format: format(args), name: free(args, &word, "NAME", name)? },
-        "fetch" => Command::Fetch {
+        "show" => Command::Show(format(args), free(args, &word, "NAME", name)?),
+        "fetch" => Command::Fetch(Wanted {
             url: opt(args, &word, "--url", url)?,
-            digest: opt(args, &word, "--sha256", digest)?,
+            digest: opt(args, &word, "--sha256", parsed)?,
             format: format(args),
             name: free(args, &word, "NAME", name)?,
-        },
+        }),
         "now" => Command::Now(free(args, &word, "NAME", name)?),
         _ => return Err(unknown(&word)),
     })
@@ -51,7 +52,7 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
 /// The values of an option that may be given many times.
 fn every(args: &mut Arguments, word: &str, flag: &'static str) -> Result<Vec<String>> {
     let mut values = Vec::new();
-    while let Some(value) = opt(args, word, flag, |text| Ok(text.to_owned()))? {
+    while let Some(value) = opt(args, word, flag, parsed)? {
         values.push(value);
     }
     Ok(values)
@@ -65,7 +66,7 @@ pub(super) fn entry(
 ) -> Result<Entry> {
     let mut fields = Map::new();
     for (flag, key) in Entry::OPTIONS {
-        let text = opt(args, word, flag, |text| Ok(text.to_owned()))?;
+        let text: Option<String> = opt(args, word, flag, parsed)?;
         fields.extend(text.map(|text| (key.to_owned(), text.into())));
     }
     if args.contains("--data-incompatible") {

@@ -1,25 +1,27 @@
 //! The values of arguments, each read from its text; the error is the reason, in words.
 
-use crate::digest::Digest;
 use crate::machine::{Block, Target};
 use crate::name::Name;
 use crate::time::parse_duration;
 use crate::url::{check, redact};
 use crate::wbft::Hash;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The name of an upgrade, a plan or a backup.
 pub(super) fn name(text: &str) -> Result<Name, String> {
-    text.parse::<Name>().map_err(|e| e.to_string())
+    parsed(text)
+}
+
+/// A value of a type that reads itself.
+pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse::<T>().map_err(|e| e.to_string())
 }
 
 /// A version: the name of an upgrade, or `genesis`.
 pub(super) fn version(text: &str) -> Result<Target, String> {
     text.parse::<Target>().or_else(|_| name(text).map(Target::Upgrade))
-}
-
-pub(super) fn digest(text: &str) -> Result<Digest, String> {
-    text.parse::<Digest>().map_err(|e| e.to_string())
 }
 
 /// Splits `URL` or `OS/ARCH=URL`.
@@ -56,7 +58,8 @@ pub(super) fn blocks(text: &str) -> Result<u64, String> {
     positive(text, "a number of blocks")
 }
 
-fn positive(text: &str, noun: &str) -> Result<u64, String> {
+/// A whole number from 1 on, which is `noun`.
+pub(super) fn positive(text: &str, noun: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|number| digits && *number > 0).ok_or_else(|| {
         let start: String = text.chars().take(40).collect();

@@ -1,7 +1,7 @@
-//! The consensus as people read it: as wide as the terminal, and while it is watched no longer than that.
+//! The consensus as text: as wide as the terminal, and while it is watched no longer than that.
 
 use super::super::forecast::{about, grouped};
-use super::super::terminal;
+use super::super::{show::word, terminal};
 use super::{Node, Seen, no_turns};
 use crate::config::Config;
 use crate::machine::View;
@@ -11,12 +11,16 @@ use crate::sorted;
 use crate::wbft::{ConsensusState, Member};
 use std::time::Duration;
 
-/// A difference between clocks that is worth a line.
+/// The least difference between clocks that is shown.
 const SKEW: Duration = Duration::from_secs(3);
 /// The column at which the labels end and their values begin.
 const INDENT: usize = 12;
 /// The width that a line about a validator takes before the name of its program, besides its address.
 const COLUMNS: usize = 2 + 2 + 4 + 2 + 17 + 2;
+
+/// Colours of a terminal (ECMA-48).
+const GREEN: &str = "32";
+const RED: &str = "31";
 
 /// The screen to draw on.
 pub(super) struct Frame {
@@ -32,12 +36,11 @@ impl Frame {
         Frame { width, rows, colour }
     }
 
-    fn paint(&self, good: bool, text: &str) -> String {
-        let code = if good { "32" } else { "31" };
+    fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A label and what it is about, in as many lines as that takes.
+    /// A label and its text, wrapped.
     fn entry(&self, label: &str, text: &str) -> Vec<String> {
         let room = self.width.saturating_sub(INDENT).max(20);
         let mut lines = vec![String::new()];
@@ -87,20 +90,17 @@ pub(super) fn turns(node: &Node) -> String {
 
 fn summary(node: &Node, frame: &Frame) -> Vec<String> {
     let s = &node.state;
-    let step = serde_json::to_value(s.step).ok();
-    let step = step.as_ref().and_then(|step| step.as_str()).unwrap_or_default();
-    let (age, period) = (s.head_age.as_secs_f64(), s.block_period.as_secs_f64());
-    let head = format!(
-        "{} decided in round {}, {age:.1} s ago, a block every {period:.1} s: {step}",
-        s.height, s.round
-    );
+    let (age, period, step) = (s.head_age.as_secs_f64(), s.block_period.as_secs_f64(), word(&s.step));
+    let decided = format!("{} decided in round {}, {age:.1} s ago", s.height, s.round);
+    let head = format!("{decided}, a block every {period:.1} s: {step}");
     let mut lines = frame.entry("head", &head);
     lines.extend(overdue(node, frame));
     if s.clock_skew > SKEW {
         let skew = format!("our clock is {} behind that of the proposer: check NTP", about(s.clock_skew));
         lines.extend(frame.entry("clock", &skew));
     }
-    let live = frame.paint(s.live >= s.quorum, &format!("{} of {} live", s.live, s.validator_count));
+    let code = if s.live >= s.quorum { GREEN } else { RED };
+    let live = frame.paint(code, &format!("{} of {} live", s.live, s.validator_count));
     lines.push(format!("{:<INDENT$}{live}, quorum {}, margin {}", "validators", s.quorum, s.margin));
     let rounds: Vec<String> =
         s.rounds.iter().map(|(round, blocks)| format!("{blocks} in round {round}")).collect();
@@ -198,7 +198,7 @@ fn members(s: &ConsensusState, frame: &Frame, free: usize) -> Vec<String> {
     let line = |member: &&Member| {
         let address = member.address.to_string();
         let address = if narrow { format!("{}…{}", &address[..8], &address[38..]) } else { address };
-        let mark = frame.paint(member.live, if member.live { "live" } else { "gone" });
+        let mark = if member.live { frame.paint(GREEN, "live") } else { frame.paint(RED, "gone") };
         let seal = member.last_commit.map_or_else(|| "-".to_owned(), |height| height.to_string());
         let client = printable(member.client.as_deref().unwrap_or("-"));
         let room = frame.width.saturating_sub(COLUMNS + address.chars().count());
@@ -249,7 +249,7 @@ mod tests {
             live: validators.iter().filter(|member| member.live).count(),
             live_rounds: Some(RoundMetrics { round_changes: Some(7), timeouts: Some(3), heights: None }),
             validators,
-            ..ConsensusState::down()
+            ..ConsensusState::default()
         };
         let gate = Gate::Quorum { live: 3, validators: 4, needed: 3, without_us: 2 };
         let turn = Gate::Turn { head: 1, group: 1, groups: 4, opens_at: 1000 };

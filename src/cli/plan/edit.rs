@@ -13,7 +13,7 @@ use crate::schedule::Agenda;
 use crate::schedule::{Activation, Context, Entry, Finding, Plan, Report, Severity, read_file, validate};
 use crate::supervisor::{Request, ask};
 
-/// Makes a plan of what is given. It may be empty, but what is in it has to make sense.
+/// Makes a plan. It may be empty, but its upgrades must be valid.
 pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
     let NewPlan { name, description, chain_id, from, upgrades: entries, force } = new;
     let mut plan = match &from {
@@ -28,7 +28,7 @@ pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
     let mut report = validate(&plan, &Context::default());
     report.findings.retain(bad);
     if !report.findings.is_empty() {
-        let what = format!("plan {name} would make no sense");
+        let what = format!("plan {name} is not valid");
         return Err(Error::new(Kind::BadInput, what).because(report));
     }
     let world = World::look(config, home);
@@ -50,7 +50,7 @@ pub(super) fn create(config: &Config, home: &Home, new: NewPlan) -> Result<()> {
     print(&format!("plan {name} is made, with {}; {next}\n", upgrades(plan.upgrades.len())))
 }
 
-/// Puts an upgrade into a plan. What else is wrong with the plan is no reason not to.
+/// Puts an upgrade into a plan. Errors elsewhere in the plan do not prevent that.
 pub(super) fn add(home: &Home, plan: &Name, entry: Entry) -> Result<()> {
     let said = format!("{} at {} is in plan {plan}", entry.name, entry.height);
     let stored = plans(home).edit(plan, |plan| {
@@ -66,10 +66,10 @@ pub(super) fn add(home: &Home, plan: &Name, entry: Entry) -> Result<()> {
         let ours = format!("/upgrades/{index}/");
         let mut report = validate(plan, &Context::default());
         report.findings.retain(|f| f.severity == Severity::Error && f.pointer.starts_with(&ours));
-        match report.findings.is_empty() {
-            true => Ok(()),
-            false => Err(Error::new(Kind::BadInput, format!("{name} cannot be added")).because(report)),
+        if report.findings.is_empty() {
+            return Ok(());
         }
+        Err(Error::new(Kind::BadInput, format!("{name} cannot be added")).because(report))
     })?;
     print(&format!("{said}, which has {}\n", upgrades(stored.plan.upgrades.len())))?;
     tell_of_change(home, plan)
@@ -80,7 +80,7 @@ pub(super) fn take_out(home: &Home, plan: &Name, upgrade: &Name) -> Result<()> {
     let stored = plans(home).edit(plan, |plan| match plan.remove(upgrade) {
         Some(_) => Ok(()),
         None => {
-            let hint = format!("see what is: wemixvisor plan show {}", plan.name);
+            let hint = format!("see its upgrades: wemixvisor plan show {}", plan.name);
             Err(Error::new(Kind::NotFound, format!("{upgrade} is not in plan {}", plan.name)).hint(hint))
         }
     })?;
@@ -88,7 +88,7 @@ pub(super) fn take_out(home: &Home, plan: &Name, upgrade: &Name) -> Result<()> {
     tell_of_change(home, plan)
 }
 
-/// Says what a change means for a plan that is being followed.
+/// Warns that a plan which was followed is not any more, since it has changed.
 fn tell_of_change(home: &Home, plan: &Name) -> Result<()> {
     if Agenda::load(home)?.plan(plan).is_some() {
         tell(format_args!(
@@ -100,23 +100,19 @@ fn tell_of_change(home: &Home, plan: &Name) -> Result<()> {
 }
 
 /// Holds a plan back. When this returns, none of its upgrades begins any more.
-pub(super) fn pause(home: &Home, plan: &Name) -> Result<()> {
+pub(super) fn pause(config: &Config, home: &Home, plan: &Name) -> Result<()> {
     Agenda::edit(home, |agenda| agenda.pause(plan))?;
     put_in_force(home)?;
-    print(&format!("plan {plan} is paused{}\n", under_way_in_words(home, plan)))
+    let stored = plans(home).load(plan);
+    let begun = Situation::look(config, home).ok().zip(stored.ok());
+    let begun = begun.map(|(situation, stored)| under_way_in_words(&situation, &stored.plan));
+    print(&format!("plan {plan} is paused{}\n", begun.unwrap_or_default()))
 }
 
-/// The upgrade that the pause cannot stop any more.
-fn under_way_in_words(home: &Home, plan: &Name) -> String {
-    let progress = match ask(home, &Request::Status).map(|answered| answered.reply) {
-        Ok(crate::supervisor::Reply::Status(status)) => status.view.upgrade,
-        _ => None,
-    };
-    let upgrades = plans(home).load(plan).map(|stored| stored.plan.upgrades).unwrap_or_default();
-    match progress.filter(|p| upgrades.iter().any(|e| e.name == p.name)) {
-        Some(progress) => format!("; {} had begun already, and goes on", progress.name),
-        None => String::new(),
-    }
+/// The upgrade of a plan that cannot be stopped any more.
+fn under_way_in_words(situation: &Situation<'_>, plan: &Plan) -> String {
+    let begun = under_way(situation, plan);
+    begun.map(|upgrade| format!("; {upgrade} had begun already, and goes on")).unwrap_or_default()
 }
 
 /// Lets a paused plan go on.
@@ -130,10 +126,10 @@ pub(super) fn resume(home: &Home, plan: &Name) -> Result<()> {
     print(&format!("plan {plan} goes on\n"))
 }
 
-/// Deletes a plan. One with something to come has to be paused first: a slip must not cost an upgrade.
+/// Deletes a plan. A plan with upgrades to come must be paused first, so that a slip costs no upgrade.
 pub(super) fn remove(config: &Config, home: &Home, plan: &Name) -> Result<()> {
     let mut also = String::new();
-    // Whatever is wrong with it, it can be removed; and one that was executed can be forgotten.
+    // A plan whose file cannot be read can be removed, too.
     if let Ok(stored) = plans(home).load(plan) {
         let situation = Situation::look(config, home)?;
         let status = situation.status(&stored);
@@ -142,9 +138,7 @@ pub(super) fn remove(config: &Config, home: &Home, plan: &Name) -> Result<()> {
             let hint = format!("hold it back first: wemixvisor plan pause {plan}");
             return Err(Error::new(Kind::Failed, what).hint(hint));
         }
-        if let Some(upgrade) = under_way(&situation, &stored.plan) {
-            also = format!("; {upgrade} had begun already, and goes on");
-        }
+        also = under_way_in_words(&situation, &stored.plan);
     }
     let was_active = Agenda::edit(home, |agenda| Ok(agenda.deactivate(plan)))?;
     match plans(home).remove(plan) {
@@ -158,7 +152,7 @@ pub(super) fn remove(config: &Config, home: &Home, plan: &Name) -> Result<()> {
 /// Waits until the supervisor, if one runs, acts upon what is on disk now.
 ///
 /// # Errors
-/// If one runs and does not say so.
+/// If one runs and does not confirm that.
 pub(super) fn put_in_force(home: &Home) -> Result<()> {
     match ask(home, &Request::Refresh { binary: None }) {
         Ok(answered) => accepted(&answered.reply).map(drop).map_err(|e| {

@@ -1,11 +1,11 @@
 //! `plan execute`: a plan is followed from now on, as it is now, and its binaries are prepared.
 //!
-//! With a supervisor running, that prepares them, and this command watches; without one the command
-//! does it by itself. A binary that is missing is no failure: there may be months until it is needed.
+//! A supervisor that runs prepares them, and this command watches it; without one this command prepares them. A missing
+//! binary is no failure: there may be months until it is needed.
 
 use super::situation::World;
 use super::{Situation, next_in_words, plans, upgrades};
-use crate::cli::fetch::{Bar, cancelled_by_signals};
+use crate::cli::fetch::{cancelled_by_signals, with_bar};
 use crate::cli::logger::show_warnings;
 use crate::cli::{print, tell, terminal};
 use crate::config::Config;
@@ -18,8 +18,8 @@ use crate::printable::printable;
 use crate::schedule::Agenda;
 use crate::schedule::{Binary, Entry, Status, Stored, validate};
 use crate::sorted::Set;
-use crate::upgrade::download::{self, Order, Progress, Rests};
-use crate::upgrade::prepare::{Binaries, fetch, prepare};
+use crate::upgrade::download;
+use crate::upgrade::prepare::{Binaries, prepare};
 use crate::upgrade::{Cancel, install};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,27 +30,16 @@ use std::time::Duration;
 const FORCE: &str = "to follow it all the same, add --force";
 /// How often the supervisor is asked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
-/// Of so many upgrades it is told one by one how their binaries are.
-const TOLD: usize = 20;
+/// The number of binaries that are listed one by one where they are not ready.
+const LISTED: usize = 20;
+
+/// Why binaries could not be prepared, by the name of their upgrade.
+type Failures = BTreeMap<Name, Error>;
 
 /// Follows a plan, unless it makes no sense here and now. With `force` it is followed although a fork is too near.
 pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -> Result<()> {
     let stored = plans(home).load(name)?;
-    let world = World::look(config, home);
-    let report = validate(&stored.plan, &world.context(force));
-    if !report.is_valid() {
-        let what = format!("plan {name} cannot be followed");
-        let only_room = validate(&stored.plan, &world.context(Force::Yes)).is_valid();
-        let kind = if only_room { Kind::NotMet } else { Kind::BadInput };
-        let error = Error::new(kind, what).at(plans(home).path(name).display()).because(report);
-        return Err(if only_room { error.hint(FORCE) } else { error });
-    }
-    for finding in &report.findings {
-        tell(format_args!("wemixvisor: {finding}"));
-    }
-    if let Some(unchecked) = world.unchecked(&stored.plan) {
-        tell(format_args!("wemixvisor: {unchecked}"));
-    }
+    check(config, home, &stored, force)?;
     Agenda::edit(home, |agenda| {
         // The slower of two commands must not undo the activation of a newer file.
         plans(home).unchanged(name, &stored.sha256)?;
@@ -60,12 +49,32 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -
     super::edit::put_in_force(home)?;
     let situation = Situation::look(config, home)?;
     let (status, failures) = if situation.running {
-        (watch(config, home, &stored)?, BTreeMap::new())
+        drop(situation);
+        (watch(config, home, &stored)?, Failures::new())
     } else {
-        let failures = prepare_all(config, home, &stored, &situation)?;
+        let failures = prepare_all(config, home, &stored, &situation.status(&stored))?;
         (Situation::look(config, home)?.status(&stored), failures)
     };
     report_binaries(config, home, &stored, &status, failures)
+}
+
+/// Refuses a plan that makes no sense here and now, and says what is doubtful about another one.
+fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<()> {
+    let name = &stored.plan.name;
+    let world = World::look(config, home);
+    let report = validate(&stored.plan, &world.context(force));
+    if !report.is_valid() {
+        let what = format!("plan {name} cannot be followed");
+        let only_room = validate(&stored.plan, &world.context(Force::Yes)).is_valid();
+        let kind = if only_room { Kind::NotMet } else { Kind::BadInput };
+        let error = Error::new(kind, what).at(plans(home).path(name).display()).because(report);
+        return Err(if only_room { error.hint(FORCE) } else { error });
+    }
+    let findings = report.findings.iter().map(ToString::to_string);
+    for warning in findings.chain(world.unchecked(&stored.plan)) {
+        tell(format_args!("wemixvisor: {warning}"));
+    }
+    Ok(())
 }
 
 /// Waits until the supervisor has tried every binary once, and shows what it is doing.
@@ -88,29 +97,22 @@ fn watch(config: &Config, home: &Home, stored: &Stored) -> Result<Status> {
         };
         let more = ours.count();
         let rest = if more == 0 { String::new() } else { format!(", and {more} more to prepare") };
-        match first.binary {
-            Binary::Downloading { percent: Some(percent) } => {
-                line.show(&first.name, &format!("downloading {percent} %{rest}"));
-            }
-            Binary::Downloading { percent: None } => line.show(&first.name, &format!("downloading{rest}")),
-            _ => line.show(&first.name, &format!("being prepared{rest}")),
-        }
+        let progress = match first.binary {
+            Binary::Downloading { percent: Some(percent) } => format!("downloading {percent} %"),
+            Binary::Downloading { percent: None } => "downloading".to_owned(),
+            _ => "being prepared".to_owned(),
+        };
+        line.show(&first.name, &(progress + &rest));
         thread::sleep(LOOK);
     }
 }
 
 /// Prepares every binary of the plan that is needed, in order; returns why some are not ready.
-fn prepare_all(
-    config: &Config,
-    home: &Home,
-    stored: &Stored,
-    situation: &Situation<'_>,
-) -> Result<BTreeMap<Name, Error>> {
+fn prepare_all(config: &Config, home: &Home, stored: &Stored, status: &Status) -> Result<Failures> {
     show_warnings();
     let cancel = cancelled_by_signals()?;
-    let status = situation.status(stored);
     let wanted = status.upgrades.iter().zip(&stored.plan.upgrades).filter(|(u, _)| u.phase.is_to_come());
-    let mut failures = BTreeMap::new();
+    let mut failures = Failures::new();
     for (_, entry) in wanted {
         if let Err(e) = prepare_one(config, home, entry, &cancel) {
             failures.insert(entry.name.clone(), e);
@@ -126,37 +128,28 @@ fn prepare_all(
 }
 
 fn prepare_one(config: &Config, home: &Home, entry: &Entry, cancel: &Cancel) -> Result<()> {
-    let upgrade = entry.upgrade(Origin::Schedule);
+    let upgrade = entry.clone().upgrade(Origin::Schedule);
     let target = Target::Upgrade(entry.name.clone());
     let is_missing = !home.binary(&target).exists();
     if is_missing && config.daemon_allow_download_binaries {
         tell(format_args!("{}: downloading", entry.name));
-        let mut bar = Bar::default();
-        let order = Order { home, upgrade: &upgrade, urls: &config.download_urls };
-        let progress = &mut |progress: Progress<'_>| bar.update(&progress);
-        let fetched = fetch(config, &order, Rests::default(), progress, cancel);
-        bar.end();
-        fetched?;
+        with_bar(config, home, &upgrade, cancel)?;
     }
     prepare(config, home, &Binaries::default(), &upgrade, cancel).map(drop)
 }
 
-/// Says what is followed now, and how each binary is. One that cannot be used is an error.
+/// Shows the plan that is followed now, and the state of each binary. One that cannot be used is an error.
 fn report_binaries(
     config: &Config,
     home: &Home,
     stored: &Stored,
     status: &Status,
-    mut failures: BTreeMap<Name, Error>,
+    mut failures: Failures,
 ) -> Result<()> {
-    let mut text = format!("plan {} is followed: {}", status.name, upgrades(status.total_upgrades));
-    if status.completed > 0 {
-        let _ = write!(text, ", {} done", status.completed);
-    }
-    match next_in_words(status) {
-        Some(next) => _ = writeln!(text, ", next {next}"),
-        None => text.push_str(", nothing to come\n"),
-    }
+    let all = upgrades(status.total_upgrades);
+    let done = if status.completed > 0 { format!(", {} done", status.completed) } else { String::new() };
+    let next = next_in_words(status).map_or("nothing to come".to_owned(), |next| format!("next {next}"));
+    let mut text = format!("plan {} is followed: {all}{done}, {next}\n", status.name);
     let mut worst: Option<Error> = None;
     let (mut ready, mut unready) = (0, Vec::new());
     let ours = status.upgrades.iter().zip(&stored.plan.upgrades);
@@ -171,33 +164,29 @@ fn report_binaries(
             }
         }
     }
-    for (name, how) in unready.iter().take(TOLD) {
+    for (name, how) in unready.iter().take(LISTED) {
         let _ = writeln!(text, "  {name}: {}", printable(how));
     }
-    if unready.len() > TOLD {
-        let _ = writeln!(text, "  and {} more that are not ready", unready.len() - TOLD);
+    if unready.len() > LISTED {
+        let _ = writeln!(text, "  and {} more that are not ready", unready.len() - LISTED);
     }
     if ready > 0 {
         let _ = writeln!(text, "  {ready} ready to be switched to");
     }
     print(&text)?;
-    match worst {
-        None => Ok(()),
-        Some(e) => {
-            let what = format!("plan {} is followed, but a binary cannot be used", status.name);
-            Err(Error::new(e.kind(), what).because(e.to_string()))
-        }
-    }
+    let Some(e) = worst else { return Ok(()) };
+    let what = format!("plan {} is followed, but a binary cannot be used", status.name);
+    Err(Error::new(e.kind(), what).because(e.to_string()))
 }
 
-/// How a binary is, in words where it is not ready.
+/// The state of a binary, in words where it is not ready.
 enum Condition {
     Ready,
     NotYet(String),
     Unusable(String, Error),
 }
 
-/// How the binary of an upgrade is after its preparation, which may have failed.
+/// The state of a binary after its preparation, which may have failed.
 fn condition(
     config: &Config,
     home: &Home,
@@ -205,12 +194,8 @@ fn condition(
     binary: &Binary,
     failure: Option<Error>,
 ) -> Condition {
-    let missing = || {
-        let name = &entry.name;
-        Condition::NotYet(format!(
-            "the binary is missing; stage it with `wemixvisor upgrade add {name} BINARY`"
-        ))
-    };
+    let hint = format!("stage it with `wemixvisor upgrade add {} BINARY`", entry.name);
+    let missing = || Condition::NotYet(format!("the binary is missing; {hint}"));
     match (failure, binary) {
         (Some(e), _) if e.kind() == Kind::NotFound || is_nowhere(config, home, entry) => missing(),
         // Another process is fetching it just now.
@@ -223,15 +208,15 @@ fn condition(
     }
 }
 
-/// Whether the binary is not there, and nothing says where it can be had.
+/// Whether the binary is not there and has no source.
 fn is_nowhere(config: &Config, home: &Home, entry: &Entry) -> bool {
     let is_there = home.binary(&Target::Upgrade(entry.name.clone())).exists();
     let findable = config.daemon_allow_download_binaries
-        && download::has_source(&entry.upgrade(Origin::Schedule), &config.download_urls);
+        && download::has_source(&entry.clone().upgrade(Origin::Schedule), &config.download_urls);
     !is_there && !findable
 }
 
-/// The supervisor's words as an error of the kind that they are about.
+/// The supervisor's words as an error, with the kind that a check of the binary gives.
 fn why(home: &Home, entry: &Entry, detail: &str) -> Error {
     let target = Target::Upgrade(entry.name.clone());
     let kind = match install::verify(home, &target, entry.digest.as_ref()) {

@@ -80,7 +80,7 @@ impl<'a> Roll<'a> {
                 notes.join(", "),
             ]);
         }
-        format!("\n{name} at {}{fork}\n{}", grouped(*height), table(&rows))
+        format!("\n{name} at {}{fork}\n{}", grouped(*height), table(rows))
     }
 
     /// The same for programs.

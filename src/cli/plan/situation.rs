@@ -1,4 +1,4 @@
-//! Everything outside a plan that says how far it is: from the running supervisor, else from the disk.
+//! The facts outside a plan that decide its status: from the running supervisor, otherwise from the disk.
 
 use crate::cli::home::running_status;
 use crate::cli::network;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(in crate::cli) struct Situation<'a> {
     config: &'a Config,
     pub(super) agenda: Agenda,
-    planned: Planned,
+    cancelled: Vec<(Name, u64)>,
     conflicts: Vec<Conflict>,
     pub(super) view: View,
     /// The height of the chain, as far as it is known.
@@ -39,6 +39,11 @@ impl<'a> Situation<'a> {
     /// # Errors
     /// If the supervisor does not answer, or without one the journal cannot be read.
     pub(in crate::cli) fn look(config: &'a Config, home: &Home) -> Result<Self> {
+        Situation::look_at_plans(config, home).map(|(situation, _)| situation)
+    }
+
+    /// The same with what is planned, of which a long plan makes much.
+    fn look_at_plans(config: &'a Config, home: &Home) -> Result<(Self, Planned)> {
         let (view, running) = match running_status(home)? {
             Some(status) => (status.view, true),
             None => {
@@ -48,16 +53,17 @@ impl<'a> Situation<'a> {
         };
         let planned = Planned::read(home);
         let conflicts = planned.schedule(&view.ended).conflicts;
-        Ok(Situation {
+        let situation = Situation {
             head: view.head.as_ref().map(|block| block.height),
             config,
             agenda: Agenda::load(home)?,
-            planned,
+            cancelled: planned.cancelled.clone(),
             conflicts,
             view,
             running,
             staged: install::staged(home)?.into_iter().collect(),
-        })
+        };
+        Ok((situation, planned))
     }
 
     /// The same with the head that the node itself reports, where no supervisor does.
@@ -97,7 +103,12 @@ impl<'a> Situation<'a> {
             let was_used = applied.contains(&entry.name)
                 || under_way.is_some_and(|(name, ..)| *name == entry.name)
                 || self.view.version.target == Target::Upgrade(entry.name.clone());
-            (entry.name.clone(), self.binary(entry, known.get(&entry.name).copied(), was_used))
+            let binary = match self.binary(entry, known.get(&entry.name).copied()) {
+                // It was verified when it was used.
+                Binary::Staged if was_used => Binary::Verified,
+                binary => binary,
+            };
+            (entry.name.clone(), binary)
         };
         let binaries: Vec<_> = stored.plan.upgrades.iter().map(binary).collect();
         let held = self.view.planned.iter().filter(|p| p.binary != BinaryState::Failed);
@@ -108,15 +119,15 @@ impl<'a> Situation<'a> {
             period: head.filter(|_| self.running).map(|_| Duration::from_millis(self.view.period_ms)),
             under_way,
             ended: &self.view.ended,
-            cancelled: &self.planned.cancelled,
+            cancelled: &self.cancelled,
             conflicts: &self.conflicts,
             holds: &holds,
             binaries: &binaries,
         })
     }
 
-    /// How far a binary is; `known` is what the supervisor says of it.
-    fn binary(&self, entry: &Entry, known: Option<&machine::UpgradeView>, was_used: bool) -> Binary {
+    /// The state of a binary; `known` is the supervisor's view of its upgrade.
+    fn binary(&self, entry: &Entry, known: Option<&machine::UpgradeView>) -> Binary {
         let is_staged = self.staged.contains(&entry.name);
         match known {
             Some(machine::UpgradeView { download: Some(download), .. }) => {
@@ -126,7 +137,6 @@ impl<'a> Situation<'a> {
             Some(plan) if plan.binary == BinaryState::Failed && (is_staged || self.can_be_fetched(entry)) => {
                 Binary::Failed { detail: plan.hold.clone().unwrap_or_default() }
             }
-            Some(_) | None if is_staged && was_used => Binary::Verified,
             Some(_) | None if is_staged => Binary::Staged,
             Some(_) | None => Binary::Missing,
         }
@@ -134,11 +144,11 @@ impl<'a> Situation<'a> {
 
     fn can_be_fetched(&self, entry: &Entry) -> bool {
         self.config.daemon_allow_download_binaries
-            && download::has_source(&entry.upgrade(Origin::Schedule), &self.config.download_urls)
+            && download::has_source(&entry.clone().upgrade(Origin::Schedule), &self.config.download_urls)
     }
 }
 
-/// The facts that a plan is judged against, as far as they can be known: each may be missing.
+/// The facts that a plan is checked against. Each may be unknown.
 pub(super) struct World {
     head: Option<u64>,
     chain_id: Option<u64>,
@@ -153,14 +163,12 @@ pub(super) struct World {
 impl World {
     /// Looks around.
     pub(super) fn look(config: &Config, home: &Home) -> World {
-        let (situation, trouble) = match Situation::look(config, home) {
-            Ok(situation) => (Some(situation), None),
-            Err(e) => (None, Some(e)),
+        let (planned, ended, told, trouble) = match Situation::look_at_plans(config, home) {
+            Ok((seen, planned)) => (planned, seen.view.ended, seen.head.filter(|_| seen.running), None),
+            Err(e) => (Planned::default(), Vec::new(), None, Some(e)),
         };
-        let told = situation.as_ref().filter(|s| s.running).and_then(|s| s.head);
         let head = told.or_else(|| network::head_of_node(config, home));
         let chain_id = network::answer(config, home, Client::chain_id);
-        let (planned, ended) = situation.map_or_else(Default::default, |s| (s.planned, s.view.ended));
         let network = config.validator_mode.then(|| network::look(config, home));
         World { head, chain_id, planned, ended, network, trouble }
     }
@@ -178,7 +186,7 @@ impl World {
         !has_ended && !is_cancelled
     }
 
-    /// The same in the form in which the judge takes it. With `force` too little room before a fork is a warning.
+    /// The same as the context of a validation. With `force` too little room before a fork is a warning.
     pub(super) fn context(&self, force: Force) -> Context<'_> {
         let severity = if force.is_given() { Severity::Warning } else { Severity::Error };
         Context {

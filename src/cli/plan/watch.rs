@@ -1,7 +1,8 @@
 //! `plan status --watch`: a table that is redrawn in place; without a terminal, a line for every change.
 
-use super::{Situation, chosen, word};
+use super::{Situation, chosen};
 use crate::cli::args::Format;
+use crate::cli::show::word;
 use crate::cli::{print, print_json_line, tell, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shows how far plans are until nothing is to come, or it is interrupted.
+/// Shows the progress of plans until all upgrades have ended, or it is interrupted.
 pub(super) fn watch(config: &Config, home: &Home, plan: Option<&Name>, format: Format) -> Result<()> {
     let signals = terminal::signals()?;
     let mut view: Box<dyn View> = match (format, io::stdout().is_terminal()) {
@@ -90,7 +91,7 @@ impl Drop for Redrawn<'_> {
     }
 }
 
-/// How many of `free` rows each gets that would like so many: what the small ones leave, the others share.
+/// The share of `free` rows for each plan that wants this many: what small plans leave, the others share.
 fn shares(wanted: &[usize], free: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     sorted::by_key(&mut order, |n| wanted[*n]);
@@ -154,7 +155,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
     };
     let mut changes = Vec::new();
     if before.activation != now.activation {
-        changes.push(format!("plan={} {}", now.name, word(now.activation)));
+        changes.push(format!("plan={} {}", now.name, word(&now.activation)));
     }
     let known: Index<_, _> = before.upgrades.iter().map(|u| (&u.name, u)).collect();
     for upgrade in &now.upgrades {
@@ -162,7 +163,7 @@ fn changes(before: Option<&Status>, now: &Status) -> Vec<String> {
         let place = format!("plan={} upgrade={}", now.name, upgrade.name);
         if before.is_none_or(|b| b.phase != upgrade.phase) {
             let detail = upgrade.detail.as_deref().map(|d| format!(": {}", printable(d)));
-            changes.push(format!("{place} {}{head}{}", word(upgrade.phase), detail.unwrap_or_default()));
+            changes.push(format!("{place} {}{head}{}", word(&upgrade.phase), detail.unwrap_or_default()));
         }
         let state = |binary: &Binary| match binary {
             Binary::Downloading { .. } => "downloading".to_owned(),

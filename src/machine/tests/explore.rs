@@ -9,6 +9,7 @@ use super::laws::require;
 use super::transcript::Story;
 use super::world::{Input, World};
 use super::*;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
@@ -87,11 +88,11 @@ struct Step {
 
 /// Explores a scope; what people are told of must include `expected`, or too little was explored.
 fn explore(scope: &Scope, expected: &[&str]) {
-    let world = scope.world();
+    let mut world = Box::new(scope.world());
     let mut seen = BTreeSet::new();
-    let mut known = HashSet::from([fingerprint(&world, &scope.ration)]);
+    let mut known = HashSet::from([fingerprint(&mut world, &scope.ration)]);
     let mut next = VecDeque::from([(world, scope.ration, None::<Rc<Step>>)]);
-    let mut outcomes = HashMap::new();
+    let mut rests = Rests::default();
     while let Some((world, ration, path)) = next.pop_front() {
         for (input, cost) in possible(&world, scope.heads, scope.faults) {
             let Some(ration) = ration.without(cost) else { continue };
@@ -99,9 +100,10 @@ fn explore(scope: &Scope, expected: &[&str]) {
             let mut result = world.step(&input);
             seen.extend(world.done.iter().filter_map(landmark));
             let path = Some(Rc::new(Step { input, before: path.clone() }));
-            let is_new = known.insert(fingerprint(&world, &ration));
+            world.done.clear();
+            let is_new = known.insert(fingerprint(&mut world, &ration));
             if result.is_ok() && is_new && world.machine.is_none() {
-                result = comes_to_rest(&world, scope, &mut outcomes);
+                result = rests.comes_to_rest(&world, scope);
             }
             let records = matches!(world.pending, Some(Action::Record(_)));
             if result.is_ok() && is_new && records && world.process.is_none() {
@@ -133,18 +135,37 @@ fn landmark(action: &Action) -> Option<String> {
     }
 }
 
-/// I3: if nothing more goes wrong, one binary runs or the operator has to decide, and the same facts on
-/// disk always give the same outcome.
-fn comes_to_rest(world: &World, scope: &Scope, outcomes: &mut HashMap<u64, String>) -> Result<(), String> {
-    let facts = world.facts();
-    let mut world = world.clone();
-    world.end = None;
-    let top = scope.heads.last().expect("there is a head");
-    world.settle(top + 50, |_, _| {})?;
-    let outcome = world.outcome_in_a_word();
-    require(outcome != "nothing runs", "I3: something runs, or the operator has to decide")?;
-    let same = outcomes.entry(facts).or_insert_with(|| outcome.clone());
-    require(*same == outcome, &format!("I3: the same facts give the same outcome, not {same} and {outcome}"))
+/// The worlds in which the supervisor is dead, and how they come to rest.
+#[derive(Default)]
+struct Rests {
+    /// By fingerprint, whatever may still go wrong.
+    of_worlds: HashMap<u64, String>,
+    /// By the facts on disk.
+    of_facts: HashMap<u64, String>,
+}
+
+impl Rests {
+    /// I3: if nothing more goes wrong, one binary runs or the operator has to decide, and the same facts on
+    /// disk always give the same outcome.
+    fn comes_to_rest(&mut self, world: &World, scope: &Scope) -> Result<(), String> {
+        let facts = world.facts();
+        let mut world = world.clone();
+        world.end = None;
+        let outcome = match self.of_worlds.entry(fingerprint(&mut world, &())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let top = scope.heads.last().expect("there is a head");
+                world.settle(top + 50, |_, _| {})?;
+                new.insert(world.outcome_in_a_word())
+            }
+        };
+        require(outcome != "nothing runs", "I3: something runs, or the operator has to decide")?;
+        let same = self.of_facts.entry(facts).or_insert_with(|| outcome.clone());
+        require(
+            same == outcome,
+            &format!("I3: the same facts give the same outcome, not {same} and {outcome}"),
+        )
+    }
 }
 
 impl Scope {

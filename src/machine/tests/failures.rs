@@ -321,13 +321,13 @@ fn a_free_attempt_is_still_an_execution() {
 fn the_new_binary_never_tells_a_head() {
     let mut story = trying(Policy { start_timeout: secs(120), ..policy() }, v2());
     story.all([Input::Tick, Input::Tick]).check(&expect![[r#"
-        (+120.0s) tick: start timeout → warn unproven: no head was told within 120s
+        (+120.0s) tick: start timeout → warn unproven: no head was reported within 120s
                                      → SIGTERM
     "#]]);
     story.then(CLEAN).check(&expect![[r#"
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → error attempt_failed (history): attempt=1 of=3 no head was told within 120s
+        release                      → error attempt_failed (history): attempt=1 of=3 no head was reported within 120s
                                      → record [genesis StoppedClean | v2 Trying attempt=1 asked]
     "#]]);
 }
@@ -339,7 +339,7 @@ fn a_new_binary_that_hangs_for_want_of_something_costs_no_attempt() {
         full                         → info node_stopped: status="exit code 1" after=0ns
                                      → await release
         release                      → warn unclean_stop: status="exit code 1" the head may have gone back
-                                     → warn environment_fault: disk full: no head was told within 120s; costs no attempt
+                                     → warn environment_fault: disk full: no head was reported within 120s; costs no attempt
                                      → record [genesis StoppedUnclean | v2 Trying attempt=1 asked forgiven]
     "#]]);
 }
@@ -350,12 +350,12 @@ fn a_validator_that_is_not_heard_may_have_signed() {
         Policy { start_timeout: secs(120), silent_after_unclean: false, validator: true, ..policy() };
     let mut story = trying(policy, v2());
     story.then(after(125)).then(CLEAN).check(&expect![[r#"
-        (+120.0s) pass               → warn unproven: no head was told within 120s
+        (+120.0s) pass               → warn unproven: no head was reported within 120s
                                      → remove peers
                                      → SIGTERM
         exited, exit code 0          → info node_stopped: status="exit code 0" after=0ns
                                      → await release
-        release                      → error attempt_failed (history): attempt=1 of=3 no head was told within 120s
+        release                      → error attempt_failed (history): attempt=1 of=3 no head was reported within 120s
                                      → record [genesis StoppedClean | v2 Trying attempt=2 forgiven]
     "#]]);
     story.all([Input::Tick, CRASH, Input::Tick]).forget().then(CRASH).check(&expect![[r#"

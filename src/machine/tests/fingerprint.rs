@@ -9,75 +9,82 @@ use std::hash::{Hash, Hasher};
 /// Beyond this, how long ago something was makes no difference in the explored policies.
 const LONG_AGO: Duration = Duration::from_secs(12);
 
-/// A number that two worlds share if nothing can tell them apart but a clock on the wall.
-pub(super) fn fingerprint(world: &World, extra: &impl Hash) -> u64 {
+/// A number that two worlds share if nothing can tell them apart but a clock on the wall. Times and the numbers of the
+/// launches are taken out of the world for the moment in which it is hashed, which is faster than to copy it.
+pub(super) fn fingerprint(world: &mut World, extra: &impl Hash) -> u64 {
     let mut into = Mixer(0);
-    let World {
-        record, head_record, link, head, pending, awaiting, process, job, end, schedule, truth, ..
-    } = world;
-    let launch = record.launch;
-    let unacknowledged = world.unacknowledged.as_ref().map(|r| (uncounted(r), r.launch.wrapping_sub(launch)));
-    (unacknowledged, world.unwritten, world.unsent, world.is_beside).hash(&mut into);
-    let pending = pending.clone().map(uncounted_action);
+    let launch = world.record.launch;
+    if let Some(record) = &mut world.unacknowledged {
+        (record.launch.wrapping_sub(launch), uncounted(record, &mut into)).hash(&mut into);
+    }
+    match &mut world.pending {
+        Some(Action::Record(record)) => {
+            uncounted(record, &mut into);
+        }
+        Some(Action::Spawn { version, mode, .. }) => (1, version, mode).hash(&mut into),
+        other => (2, other).hash(&mut into),
+    }
+    uncounted(&mut world.record, &mut into).hash(&mut into);
+    let World { head_record, link, head, awaiting, process, job, end, schedule, truth, .. } = &*world;
+    (world.unacknowledged.is_some(), world.unwritten, world.unsent, world.is_beside).hash(&mut into);
     let launched = world.launched.map(|launched| launched.wrapping_sub(launch));
-    let record = uncounted(record);
-    (extra, record, launched, head_record, link, head, pending, awaiting, process, job, end, schedule)
-        .hash(&mut into);
-    truth.timeless().hash(&mut into);
-    let since = |at: &Instant| match at.checked_duration_since(world.now) {
+    (extra, launched, head_record, link, head, awaiting, process, job, end, schedule).hash(&mut into);
+    let (epoch, now) = (world.epoch, world.now);
+    let since = |at: &Instant| match at.checked_duration_since(now) {
         Some(ahead) => (ahead, Duration::ZERO),
-        None => (Duration::ZERO, world.now.duration_since(*at).min(LONG_AGO)),
+        None => (Duration::ZERO, now.duration_since(*at).min(LONG_AGO)),
     };
     truth.stopping_since.as_ref().map(since).hash(&mut into);
-    let Some(machine) = &world.machine else { return into.finish() };
-    let (mut state, mut prepared, mut stopped) =
-        (machine.state.clone(), machine.prepared.clone(), [machine.stopped, machine.switched]);
-    let mut departure = machine.departure.clone();
-    let mut times = of_state(&mut state);
+    let taken = (world.truth.stopping_since.take(), world.truth.executed_at.take());
+    world.truth.hash(&mut into);
+    (world.truth.stopping_since, world.truth.executed_at) = taken;
+    let Some(machine) = &mut world.machine else { return into.finish() };
+    (machine.record.launch.wrapping_sub(launch), uncounted(&mut machine.record, &mut into)).hash(&mut into);
+    if let Some(Outgoing { record, then, news }) = &mut machine.outgoing {
+        (uncounted(record, &mut into), then, news).hash(&mut into);
+    }
+    let times: Vec<Instant> = times(machine).into_iter().map(|at| std::mem::replace(at, epoch)).collect();
+    times.iter().map(since).for_each(|since| since.hash(&mut into));
+    let Machine {
+        state, prepared, stopped, switched, departure, schedule, forced, worker, wish, left, ..
+    } = &*machine;
+    (state, prepared, stopped, switched, departure, schedule, forced, worker, wish, left).hash(&mut into);
+    let Machine {
+        restarts, heads, unbound, unstuck, at_once, link, unwritten, behind, put_off, back, ..
+    } = &*machine;
+    (restarts, unbound, unstuck, at_once, link, unwritten, behind, put_off, back).hash(&mut into);
+    (heads.record(), heads.contradiction(), heads.doubt()).hash(&mut into);
+    self::times(machine).into_iter().zip(times).for_each(|(at, time)| *at = time);
+    into.finish()
+}
+
+/// Every time that a machine remembers.
+fn times(machine: &mut Machine) -> Vec<&mut Instant> {
+    let Machine { state, prepared, stopped, switched, departure, .. } = machine;
+    let mut times = of_state(state);
     times.extend(prepared.values_mut().filter_map(|preparation| match preparation {
         Preparation::Failed { retry_at, .. } => Some(retry_at),
         Preparation::Working { .. } | Preparation::Ready(_) => None,
     }));
-    times.extend(stopped.iter_mut().flatten());
-    times.extend([&mut departure.at, &mut departure.networked].into_iter().flatten());
-    for at in times {
-        since(at).hash(&mut into);
-        *at = world.epoch;
-    }
-    let Machine { record, schedule, forced, worker, wish, left, restarts, heads, .. } = machine;
-    let record = uncounted(record);
-    let heads = (heads.record(), heads.contradiction(), heads.doubt());
-    let Machine { unbound, unstuck, at_once, link, unwritten, behind, put_off, outgoing, back, .. } = machine;
-    (link, unwritten, behind, put_off, back, machine.record.launch.wrapping_sub(launch)).hash(&mut into);
-    (state, prepared, stopped, departure, record, schedule, forced, worker, wish, left, restarts)
-        .hash(&mut into);
-    (heads, unbound, unstuck, at_once, outgoing.as_ref().map(without_count)).hash(&mut into);
-    into.finish()
+    let others = [stopped, switched, &mut departure.at, &mut departure.networked];
+    times.extend(others.into_iter().flatten());
+    times
 }
 
-/// A record without the numbers of the launches, of which it matters only which are the same.
-fn uncounted(record: &Record) -> (Record, bool) {
-    let mut record = record.clone();
+/// Hashes a record without the numbers of the launches, of which it matters only which are the same: returns whether it
+/// was the last launch that sealed.
+fn uncounted(record: &mut Record, into: &mut Mixer) -> bool {
+    let launch = std::mem::take(&mut record.launch);
     let sealing = record.upgrade.as_mut().map_or(0, |attempt| std::mem::take(&mut attempt.sealing));
-    let last = sealing == record.launch;
     if let Some(attempt) = &mut record.upgrade {
         attempt.sealing = sealing.min(1);
     }
-    record.launch = 0;
-    (record, last)
-}
-
-fn without_count(outgoing: &Outgoing) -> (Outgoing, bool) {
-    let (record, last) = uncounted(&outgoing.record);
-    (Outgoing { record, ..outgoing.clone() }, last)
-}
-
-fn uncounted_action(action: Action) -> Action {
-    match action {
-        Action::Record(record) => Action::Record(uncounted(&record).0),
-        Action::Spawn { version, mode, .. } => Action::Spawn { version, mode, launch: 0 },
-        other => other,
+    record.hash(into);
+    record.launch = launch;
+    if let Some(attempt) = &mut record.upgrade {
+        attempt.sealing = sealing;
     }
+    sealing == launch
 }
 
 impl World {

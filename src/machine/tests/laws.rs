@@ -50,11 +50,6 @@ struct Trial {
 }
 
 impl Truth {
-    /// Itself but for the times in it, to compare.
-    pub(super) fn timeless(&self) -> Truth {
-        Truth { stopping_since: None, executed_at: None, ..self.clone() }
-    }
-
     pub(super) fn asked(&mut self, request: &Request) {
         match request {
             Request::Stop | Request::Detach => self.asked_to_stop = true,

@@ -43,8 +43,9 @@ fn any_upgrade() -> impl Strategy<Value = Upgrade> {
 }
 
 /// As all sources of plans agree: by height, no name and no height twice.
-fn any_schedule() -> impl Strategy<Value = Vec<Upgrade>> {
-    prop::collection::vec(any_upgrade(), 0..4).prop_map(|all| merge(all, &[], &[]).upgrades)
+fn any_schedule() -> impl Strategy<Value = Vec<Arc<Upgrade>>> {
+    let all = prop::collection::vec(any_upgrade().prop_map(Arc::new), 0..4);
+    all.prop_map(|all| merge(all, &[], &[]).upgrades)
 }
 
 proptest! {
@@ -82,7 +83,7 @@ proptest! {
 }
 
 /// One event of each kind, with numbers as large as a hostile node can make them.
-fn events_of(number: u64, plans: &[Vec<Upgrade>], record: &Record) -> Vec<Event> {
+fn events_of(number: u64, plans: &[Vec<Arc<Upgrade>>], record: &Record) -> Vec<Event> {
     let failure = || Failure::new(Class::Transient, "it failed");
     let ask = |what| Event::Request(Ask { reply_to: Some(number), what });
     let rehearsal = match number % 3 {

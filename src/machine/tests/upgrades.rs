@@ -244,8 +244,9 @@ fn the_trigger_file_counts_whoever_else_plans_the_same_or_something_before() {
     let mut story = Story::running(Policy { watch_height: false, ..policy() }, planned.clone());
     story.forget();
     // As the schedule has it when the file names what the plan has too. The binary is ready already.
-    let told = merge(planned.into_iter().chain([Upgrade { origin: Origin::TriggerFile, ..v2() }]), &[], &[]);
-    story.then(Input::Plan(told.upgrades)).check(&expect![[r#"
+    let all = planned.into_iter().chain([Upgrade { origin: Origin::TriggerFile, ..v2() }]);
+    let told = merge(all.map(Arc::new), &[], &[]).upgrades.into_iter().map(Arc::unwrap_or_clone).collect();
+    story.then(Input::Plan(told)).check(&expect![[r#"
         (+60.0s) schedule v1b@50 v2@100 → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=99

@@ -205,7 +205,7 @@ impl World {
             }
             Input::Plan(upgrades) => {
                 self.schedule.clone_from(upgrades);
-                self.feed(Event::Schedule(upgrades.clone()))?;
+                self.feed(Event::Schedule(upgrades.iter().cloned().map(Arc::new).collect()))?;
             }
             Input::Configure(policy) => {
                 self.policy = policy.clone();
@@ -326,7 +326,7 @@ impl World {
         let launched = self.launched.map(|launch| Launched { launch, alive: process.map(alive) });
         let facts =
             Facts { record: self.record.clone(), link: version(&self.link), head, has_data: false, launched };
-        self.feed(Event::Schedule(self.schedule.clone()))?;
+        self.feed(Event::Schedule(self.schedule.iter().cloned().map(Arc::new).collect()))?;
         self.feed(Event::Boot(facts))
     }
 

@@ -215,7 +215,7 @@ impl Rig {
 
     fn plan(&mut self, upgrade: Upgrade) {
         let (name, target) = (upgrade.name.clone(), Target::Upgrade(upgrade.name.clone()));
-        self.feed(Event::Schedule(vec![upgrade]));
+        self.feed(Event::Schedule(vec![upgrade.into()]));
         let ready = Ready { promised: Some("2.0.0".to_owned()), ..Ready::new(version(target)) };
         self.feed(Event::JobDone(JobEnd::Prepared(name, Ok(ready))));
     }

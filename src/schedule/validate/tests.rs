@@ -183,7 +183,7 @@ fn another_chain_is_an_error() {
 
 #[test]
 fn disagreement_with_what_is_planned_is_an_error_and_agreement_is_not() {
-    let other = |name: &str, height, origin| Upgrade::new(name.parse().unwrap(), height, origin);
+    let other = |name: &str, height, origin| Arc::new(Upgrade::new(name.parse().unwrap(), height, origin));
     let own = Origin::Plan("p".parse().unwrap());
     let planned = [
         other("v2", 200, Origin::TriggerFile),
@@ -196,7 +196,8 @@ fn disagreement_with_what_is_planned_is_an_error_and_agreement_is_not() {
         found(&sound(), &context),
         ["/upgrades/1: v3 at 400 (plan p), v3 at 401 (schedule): they disagree on the height"]
     );
-    let pinned = Upgrade { digest: Some(Digest::sha256(b"x")), ..other("v2", 200, Origin::TriggerFile) };
+    let mut pinned = other("v2", 200, Origin::TriggerFile);
+    Arc::make_mut(&mut pinned).digest = Some(Digest::sha256(b"x"));
     let context = Context { planned: &[pinned], ..Context::default() };
     assert!(found(&sound(), &context)[0].contains("they disagree on the digest"));
     let same_height = [other("x", 400, Origin::Schedule)];
@@ -275,7 +276,7 @@ fn a_fork_must_leave_room_for_the_turns_of_all_validators() {
     let late = Context { head: Some(2100), ..room(Severity::Error) };
     let from_head = "7 validators need 7 × 24 = 168 blocks between head and fork, there are 68";
     assert_eq!(judged(late), [format!("/upgrades/1/fork_height: {from_head}")]);
-    let planned = plan.schedule();
+    let planned = plan.clone().schedule();
     assert_eq!(judged(Context { planned: &planned, ..late }), [""; 0]);
 }
 

@@ -62,11 +62,11 @@ fn node(dir: &std::path::Path, ends: bool) -> (Endpoint, Arc<AtomicU64>, Receive
 }
 
 /// A poller that follows such a node.
-fn follow(endpoint: Endpoint) -> (Poller, Receiver<Told>) {
+fn follow(endpoint: Endpoint) -> (Poller, Receiver<Report>) {
     let (heads, told) = unbounded();
     let options = Options { addresses: vec![endpoint], socket: PathBuf::new(), enabled: true, address: None };
     let poller = Poller::start(options, heads).unwrap();
-    poller.follow(1);
+    poller.order(PollerOrder::Follow(1));
     (poller, told)
 }
 
@@ -78,8 +78,15 @@ fn a_node_is_silent_since_its_subscription_was_lost() {
     let long_ago = Instant::now();
     let subscription = Some(Subscription { number: 1, since: long_ago, stopper });
     let silent = (long_ago, Some(long_ago));
-    let mut node =
-        Node { pid: 1, since: long_ago, silent, failures: 7, has_socket: true, client: None, subscription };
+    let mut node = FollowedNode {
+        pid: 1,
+        since: long_ago,
+        silent,
+        failures: 7,
+        has_socket: true,
+        client: None,
+        subscription,
+    };
     node.lose(2);
     assert_eq!((node.subscription.is_some(), node.silent), (true, silent));
     node.lose(1);
@@ -106,16 +113,16 @@ fn a_subscription_that_tells_nothing_while_the_head_rises_is_made_anew() {
     // The answer to the first question, and to the one after the subscription.
     assert_eq!((next(), next()), (5, 5));
     subscriptions.recv_timeout(PATIENCE).unwrap();
-    poller.order(Order::Quiet(1));
+    poller.order(PollerOrder::Quiet(1));
     assert_eq!(next(), 5);
     assert!(subscriptions.is_empty(), "a chain that stands still is no dead subscription");
     head.store(9, Ordering::SeqCst);
-    poller.order(Order::Quiet(1));
+    poller.order(PollerOrder::Quiet(1));
     assert_eq!(next(), 9);
     subscriptions.recv_timeout(PATIENCE).unwrap();
     // The same two, then the one that is asked for here.
-    poller.order(Order::Quiet(1));
-    poller.order(Order::Confirm);
+    poller.order(PollerOrder::Quiet(1));
+    poller.order(PollerOrder::Confirm);
     assert_eq!([next(), next(), next()], [9, 9, 9]);
     assert!(subscriptions.is_empty(), "the doubt is about one that is not there any more");
 }

@@ -9,7 +9,7 @@ use super::names::{Class, Names};
 use super::ways;
 use super::work::{Gauge, Work};
 use crate::config::BackupMethod;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
@@ -138,10 +138,9 @@ pub(in crate::upgrade) fn bring_plain(
     to: &Path,
 ) -> Result<()> {
     let files: Vec<&Item> = items.iter().filter(|item| item.kind == ItemKind::File).collect();
-    let ways = Ways { reflink: false, hardlink: false, may_share: true };
     let bring = |item: &&Item, gauge: &dyn Gauge| {
         let path = to.join(&item.path);
-        match bring(&mut beneath(from)?, (&item.path, &item.stamp), &path, ways, gauge)? {
+        match bring(&mut beneath(from)?, (&item.path, &item.stamp), &path, Ways::COPY, gauge)? {
             Brought::There(..) => Ok(()),
             Brought::Gone | Brought::Changed => Err(changed(&from.join(&item.path))),
         }
@@ -209,7 +208,7 @@ impl Building {
     }
 
     /// Gives the directories what belongs to their originals, except for the mode. Nothing is brought afterwards.
-    pub(in crate::upgrade) fn dress_dirs(&self, source: &Source) -> Result<()> {
+    pub(in crate::upgrade) fn copy_dir_attributes(&self, source: &Source) -> Result<()> {
         let mut from = beneath(&source.root)?;
         for (path, _) in self.made.iter().rev().filter(|(_, made)| made.kind == ItemKind::Dir) {
             let to = self.root.join(path);
@@ -250,16 +249,13 @@ impl Building {
     fn clear(&mut self, source: &Source) -> Result<()> {
         let wanted: Index<&Path, ItemKind> = source.items.iter().map(|i| (&*i.path, i.kind)).collect();
         let is_wanted = |path: &PathBuf, made: &Made| wanted.get(&**path) == Some(&made.kind);
-        let gone: Vec<PathBuf> = self
-            .made
-            .iter()
-            .filter(|(path, made)| !is_wanted(path, made))
-            .map(|(path, _)| path.clone())
-            .collect();
+        let gone = self.made.iter().filter(|(path, made)| !is_wanted(path, made));
+        let gone: Vec<PathBuf> = gone.map(|(path, _)| path.clone()).collect();
         // The entries of a directory come behind it.
         for path in gone.iter().rev() {
-            let kind = self.made.remove(path).map(|made| made.kind);
-            remove(&self.root.join(path), kind == Some(ItemKind::Dir))?;
+            if let Some(made) = self.made.remove(path) {
+                remove(&self.root.join(path), made.kind)?;
+            }
         }
         Ok(())
     }
@@ -275,7 +271,7 @@ impl Building {
     fn bring_link(&mut self, source: &Source, item: &Item) -> Result<()> {
         let (from, to) = (source.root.join(&item.path), self.root.join(&item.path));
         let mut beneath = beneath(&source.root)?;
-        let (dir, name) = beneath.parent(&item.path).map_err(|e| Error::io("read link", &from, e))?;
+        let (dir, name) = beneath.parent(&item.path).doing("read link", &from)?;
         let text = match readlinkat(dir, name, Vec::new()) {
             Ok(text) => PathBuf::from(OsStr::from_bytes(text.as_bytes())),
             Err(Errno::NOENT) => {
@@ -284,7 +280,7 @@ impl Building {
             }
             Err(e) => return Err(Error::io("read link", &from, e.into())),
         };
-        symlink(&text, &to).map_err(|e| Error::io("create link", &to, e))?;
+        symlink(&text, &to).doing("create link", &to)?;
         note(Effect::Symlink(&text, &to));
         self.note_made(item, Some(text));
         Ok(())
@@ -317,7 +313,7 @@ impl Building {
         self.made.remove(&item.path);
         if known.is_none() {
             // A file that cannot be removed is in the way of its copy, which says so.
-            let _ = remove(&self.root.join(&item.path), false);
+            let _ = remove(&self.root.join(&item.path), ItemKind::File);
         }
         Some(Task { item, ways, known })
     }
@@ -330,24 +326,24 @@ impl Task<'_> {
             if let Some(stamp) = catch_up(from, (&item.path, known), &to, gauge)? {
                 return Ok(Brought::There(Method::Copy, stamp));
             }
-            remove(&to, false)?;
+            remove(&to, ItemKind::File)?;
         }
         bring(from, (&item.path, &item.stamp), &to, self.ways, gauge)
     }
 }
 
 fn beneath(root: &Path) -> Result<Beneath> {
-    Beneath::new(root).map_err(|e| Error::io("open", root, e))
+    Beneath::new(root).doing("open", root)
 }
 
 pub(in crate::upgrade) fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))?;
+    DirBuilder::new().mode(0o700).create(path).doing("create directory", path)?;
     note(Effect::Mkdir(path, 0o700));
     Ok(())
 }
 
-fn remove(path: &Path, is_dir: bool) -> Result<()> {
-    match if is_dir { fs::remove_dir(path) } else { fs::remove_file(path) } {
+fn remove(path: &Path, kind: ItemKind) -> Result<()> {
+    match if kind == ItemKind::Dir { fs::remove_dir(path) } else { fs::remove_file(path) } {
         Ok(()) => note(Effect::Remove(path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io("remove", path, e)),
@@ -366,8 +362,6 @@ fn log_left_out(path: &Path) {
 }
 
 fn utf8(path: &Path) -> Result<String> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| {
-        Error::new(Kind::Failed, "the manifest cannot hold a name that is not UTF-8").at(path.display())
-    })
+    let what = "the manifest cannot hold a name that is not UTF-8";
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::new(Kind::Failed, what).at(path.display()))
 }

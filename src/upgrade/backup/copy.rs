@@ -7,7 +7,7 @@
 //! does not stay in memory, which is the node's.
 
 use super::work::Gauge;
-use crate::error::{Error, Result};
+use crate::error::{Doing as _, Error, Result};
 use crate::home::beneath::Beneath;
 use crate::home::stamp::LastingStamp;
 use crate::home::trace::{Effect, note};
@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read as _};
+use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -53,11 +53,16 @@ pub enum Method {
 pub(super) struct Ways {
     pub(super) reflink: bool,
     pub(super) hardlink: bool,
-    /// Whether a copy may share blocks all the same: copy_file_range(2) makes clones where it can.
+    /// Whether a copy may share blocks: copy_file_range(2) makes clones where it can.
     pub(super) may_share: bool,
 }
 
-/// How it went with one file.
+impl Ways {
+    /// A copy, in the way of the file system.
+    pub(super) const COPY: Ways = Ways { reflink: false, hardlink: false, may_share: true };
+}
+
+/// The outcome for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brought {
     /// It is there, as it was when it had this stamp.
@@ -106,7 +111,7 @@ pub(super) fn bring(
     let method = match original.share((from, path), to, ways)? {
         Some(method) => method,
         None => {
-            original.copy(to, 0, ways.may_share, gauge).inspect_err(|_| remove(to))?;
+            original.copy(to, 0, ways, gauge).inspect_err(|_| remove(to))?;
             Method::Copy
         }
     };
@@ -134,7 +139,7 @@ pub(super) fn catch_up(
     if original.meta.len() < known || !original.ends_like(to, known)? {
         return Ok(None);
     }
-    original.copy(to, known, true, gauge)?;
+    original.copy(to, known, Ways::COPY, gauge)?;
     Ok(original.is_unchanged()?.then_some(LastingStamp::from(&original.meta)))
 }
 
@@ -173,7 +178,7 @@ impl Original {
         match ioctl_ficlone(&copy, &self.source) {
             Ok(()) => {
                 note(Effect::Filled(to, 0, self.meta.len()));
-                self.dress(&copy, to)?;
+                self.copy_attributes(&copy, to)?;
                 Ok(true)
             }
             Err(e) => {
@@ -203,7 +208,7 @@ impl Original {
     }
 
     /// Copies the bytes from an offset on: up to it the file at `to` has them already.
-    fn copy(&self, to: &Path, offset: u64, may_share: bool, gauge: &dyn Gauge) -> Result<()> {
+    fn copy(&self, to: &Path, offset: u64, ways: Ways, gauge: &dyn Gauge) -> Result<()> {
         let written = |e: io::Error| Error::io("write", to, e);
         let copy = if offset == 0 {
             create(to)?
@@ -214,7 +219,8 @@ impl Original {
         if !self.is_sparse() {
             reserve(&copy, offset, end - offset);
         }
-        let mut pipe = Pipe { original: self, copy: &copy, to, in_kernel: may_share, buffer: Vec::new() };
+        let mut pipe = Pipe::new((&self.source, &self.path), (&copy, to));
+        pipe.in_kernel = ways.may_share;
         let (mut at, mut flushed) = (offset, offset);
         while at < end {
             let (from, until) = self.data(at, end)?;
@@ -243,7 +249,7 @@ impl Original {
             copy.set_len(end).map_err(written)?;
         }
         sys::begin_writing(&copy, flushed, at - flushed);
-        self.dress(&copy, to)
+        self.copy_attributes(&copy, to)
     }
 
     fn is_sparse(&self) -> bool {
@@ -258,7 +264,7 @@ impl Original {
         let data = match seek(&self.source, SeekFrom::Data(at)) {
             Ok(data) => data.min(end),
             Err(Errno::NXIO) => return Ok((end, end)),
-            // The file system does not tell.
+            // The file system does not report holes.
             Err(_) => return Ok((at, end)),
         };
         let hole = seek(&self.source, SeekFrom::Hole(data)).map_or(end, |hole| hole.min(end));
@@ -270,7 +276,7 @@ impl Original {
         let at = known.saturating_sub(OVERLAP);
         let length = usize::try_from(known - at).unwrap_or(0);
         let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);
-        let copy = File::open(to).map_err(|e| Error::io("open", to, e))?;
+        let copy = File::open(to).doing("open", to)?;
         let is_as_long = copy.metadata().is_ok_and(|meta| meta.len() == known);
         let read =
             copy.read_exact_at(&mut ours, at).and_then(|()| self.source.read_exact_at(&mut theirs, at));
@@ -278,18 +284,18 @@ impl Original {
     }
 
     fn is_unchanged(&self) -> Result<bool> {
-        let now = self.source.metadata().map_err(|e| Error::io("inspect", &self.path, e))?;
+        let now = self.source.metadata().doing("inspect", &self.path)?;
         Ok(LastingStamp::from(&now).has_content_of(&LastingStamp::from(&self.meta)))
     }
 
     /// Gives the copy what belongs to the original beside its bytes.
-    fn dress(&self, copy: &File, to: &Path) -> Result<()> {
+    fn copy_attributes(&self, copy: &File, to: &Path) -> Result<()> {
         keep_attributes(&self.source, &self.meta, copy, to)?;
         let mode = self.meta.mode() & 0o7777;
-        copy.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("chmod", to, e))?;
+        copy.set_permissions(Permissions::from_mode(mode)).doing("chmod", to)?;
         note(Effect::Mode(to, mode));
         // Last: everything before changes them.
-        keep_times(&self.meta, copy).map_err(|e| Error::io("set the times of", to, e))
+        keep_times(&self.meta, copy).doing("set the times of", to)
     }
 }
 
@@ -297,7 +303,7 @@ impl Original {
 /// out where we are not root.
 pub(super) fn keep_attributes(source: &File, meta: &Metadata, copy: &File, to: &Path) -> Result<()> {
     let failed = |e: Errno| Error::io("set attributes of", to, e.into());
-    let now = copy.metadata().map_err(|e| Error::io("inspect", to, e))?;
+    let now = copy.metadata().doing("inspect", to)?;
     if (now.uid(), now.gid()) != (meta.uid(), meta.gid()) {
         let owner = (Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())));
         match fchown(copy, owner.0, owner.1) {
@@ -333,7 +339,7 @@ pub(super) fn keep_times(meta: &Metadata, copy: &File) -> io::Result<()> {
 fn create(to: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let copy = options.read(true).write(true).create_new(true).mode(0o600).open(to);
-    let copy = copy.map_err(|e| Error::io("write", to, e))?;
+    let copy = copy.doing("write", to)?;
     note(Effect::Create(to, 0o600));
     Ok(copy)
 }
@@ -359,22 +365,26 @@ fn forget(file: &File, length: u64) {
 }
 
 /// Carries bytes from one file to another, in the kernel where that can do it.
-struct Pipe<'a> {
-    original: &'a Original,
-    copy: &'a File,
-    to: &'a Path,
+pub(in crate::upgrade) struct Pipe<'a> {
+    /// Each file with its path, for messages.
+    source: (&'a File, &'a Path),
+    copy: (&'a File, &'a Path),
     in_kernel: bool,
     buffer: Vec<u8>,
 }
 
-impl Pipe<'_> {
+impl<'a> Pipe<'a> {
+    pub(in crate::upgrade) fn new(source: (&'a File, &'a Path), copy: (&'a File, &'a Path)) -> Self {
+        Pipe { source, copy, in_kernel: true, buffer: Vec::new() }
+    }
+
     /// Carries up to `length` bytes. None are left where 0 is returned.
-    fn carry(&mut self, at: u64, length: u64) -> Result<u64> {
+    pub(in crate::upgrade) fn carry(&mut self, at: u64, length: u64) -> Result<u64> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         while self.in_kernel {
             let (mut from, mut to) = (at, at);
-            match copy_file_range(&self.original.source, Some(&mut from), self.copy, Some(&mut to), length) {
-                // Some file systems have nothing to say in the middle of a file.
+            match copy_file_range(self.source.0, Some(&mut from), self.copy.0, Some(&mut to), length) {
+                // Some file systems return this in the middle of a file.
                 Ok(0) => self.in_kernel = false,
                 Ok(moved) => return Ok(moved as u64),
                 Err(Errno::INTR) => {}
@@ -384,21 +394,17 @@ impl Pipe<'_> {
             }
         }
         self.buffer.resize(length.min(BUFFER), 0);
-        let mut source = &self.original.source;
-        seek(source, SeekFrom::Start(at)).map_err(|e| Error::io("read", &self.original.path, e.into()))?;
-        loop {
-            match source.read(&mut self.buffer) {
-                Ok(moved) => {
-                    let written = self.copy.write_all_at(&self.buffer[..moved], at);
-                    return written.map(|()| moved as u64).map_err(|e| Error::io("write", self.to, e));
-                }
+        let read = loop {
+            match self.source.0.read_at(&mut self.buffer, at) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("read", &self.original.path, e)),
+                read => break read.doing("read", self.source.1)?,
             }
-        }
+        };
+        self.copy.0.write_all_at(&self.buffer[..read], at).doing("write", self.copy.1)?;
+        Ok(read as u64)
     }
 
     fn failed(&self, e: Errno) -> Error {
-        Error::io(format!("copy {} to", self.original.path.display()), self.to, e.into())
+        Error::io(format!("copy {} to", self.source.1.display()), self.copy.1, e.into())
     }
 }

@@ -3,7 +3,7 @@
 use super::manifest::{Backup, MadeBy, Manifest, State, list};
 use super::options::Options;
 use super::{PARTIAL, Work};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::lock::Claim;
 use crate::home::trace::{Effect, note};
 use crate::home::{Home, durable};
@@ -12,15 +12,14 @@ use std::fs;
 use std::time::SystemTime;
 
 /// The backups that are too many or too old, oldest first: of those that upgrades have made, all but the newest `keep`,
-/// and those that are older than `max_age`, but never the newest one that is whole. `needed` is that of the upgrade, or
+/// and those that are older than `max_age`, but never the newest whole one. `needed` is that of the upgrade, or
 /// of the way back, that is under way.
-#[must_use]
 pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now: SystemTime) -> Vec<String> {
     let oldest = options.max_age.and_then(|age| now.checked_sub(age)).map(rfc3339);
     let is_whole = |backup: &&Backup| backup.manifest.state() != State::Damaged;
     let newest = backups.iter().rfind(is_whole).or(backups.last()).map(|backup| &*backup.name);
-    let of_upgrades: Vec<&Backup> =
-        backups.iter().filter(|backup| backup.manifest.made_by == MadeBy::Upgrade).collect();
+    let is_of_upgrade = |backup: &&Backup| backup.manifest.made_by == MadeBy::Upgrade;
+    let of_upgrades: Vec<&Backup> = backups.iter().filter(is_of_upgrade).collect();
     let many = of_upgrades.len().saturating_sub(options.keep);
     let is_outdated = |(at, backup): &(usize, &&Backup)| {
         let Manifest { time, .. } = &backup.manifest;
@@ -50,14 +49,14 @@ pub fn prune(work: &Work<'_>, needed: Option<&str>) -> Result<Vec<String>> {
 /// If there is none of this name, or the operating system refuses.
 pub fn remove(home: &Home, name: &str) -> Result<()> {
     let backup = super::load(home, name)?;
-    let (path, hidden) =
-        (home.backups().join(&backup.name), home.backups().join(format!("{PARTIAL}{}", backup.name)));
+    let path = home.backups().join(&backup.name);
+    let hidden = home.backups().join(format!("{PARTIAL}{}", backup.name));
     let _claim = backup.claim(home, Claim::Alone)?;
-    fs::rename(&path, &hidden).map_err(|e| Error::io("remove", &path, e))?;
+    fs::rename(&path, &hidden).doing("remove", &path)?;
     note(Effect::Rename(&path, &hidden));
     durable::sync_dir(home.backups())?;
     // A crash leaves the rest to the next sweep.
-    fs::remove_dir_all(&hidden).map_err(|e| Error::io("remove", &hidden, e))?;
+    fs::remove_dir_all(&hidden).doing("remove", &hidden)?;
     note(Effect::Remove(&hidden));
     Ok(())
 }
@@ -70,8 +69,7 @@ pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Resu
     for name in names {
         super::load(home, name)?;
         if needed == Some(name) {
-            let what =
-                format!("backup {name} is needed by the upgrade, or by the way back, that is under way");
+            let what = format!("backup {name} is needed by the upgrade or rollback under way");
             return Err(Error::new(Kind::NotMet, what).hint("it can be removed when that has ended"));
         }
     }

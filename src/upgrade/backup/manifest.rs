@@ -6,9 +6,10 @@
 use super::copy::Method;
 use super::names::is_key;
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::lock::{Claim, busy, claim_dir};
-use crate::home::{Home, durable, regular};
+use crate::home::regular::{self, found};
+use crate::home::{Home, durable};
 use crate::machine::Block;
 use crate::name::Name;
 use crate::sorted;
@@ -142,15 +143,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const DATA: &str = "data";
 
 impl Manifest {
-    /// The text of the file.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut text = serde_json::to_vec(self).expect("every key of the manifest is a string");
-        text.push(b'\n');
-        text
-    }
-
     /// The files by method.
-    #[must_use]
     pub fn share(&self, by: Method) -> Share {
         let sizes = self.entries.iter().filter_map(|entry| match &entry.content {
             Content::File { size, method, .. } if *method == by => Some(*size),
@@ -160,7 +153,6 @@ impl Manifest {
     }
 
     /// The methods that were used, as one word: `hardlink+copy`.
-    #[must_use]
     pub fn method(&self) -> String {
         let used = Method::ALL.into_iter().filter(|method| self.share(*method).files > 0);
         let used: Vec<String> = used.map(|method| method.to_string()).collect();
@@ -168,7 +160,6 @@ impl Manifest {
     }
 
     /// The knowledge about its bytes.
-    #[must_use]
     pub fn state(&self) -> State {
         let lacks_digest = |e: &Entry| matches!(e.content, Content::File { sha256: None, .. });
         match &self.damaged {
@@ -181,13 +172,11 @@ impl Manifest {
 
 impl Backup {
     /// The directory of the copied tree.
-    #[must_use]
     pub fn data(&self, home: &Home) -> PathBuf {
         home.backups().join(&self.name).join(DATA)
     }
 
     /// How it was made, in one line of `key=value`.
-    #[must_use]
     pub fn how(&self) -> String {
         let Manifest { bytes, took_ms, .. } = self.manifest;
         let copied = self.manifest.share(Method::Copy).bytes;
@@ -195,7 +184,7 @@ impl Backup {
         format!("method={method} mib={} copied_mib={} took={took_ms}ms", mib(bytes), mib(copied))
     }
 
-    /// Claims it, so that no other process removes it or changes its manifest meanwhile: alone, or beside others who only
+    /// Claims it, so that no other process removes it or changes its manifest meanwhile: alone, or beside others that only
     /// read it.
     ///
     /// # Errors
@@ -209,7 +198,7 @@ impl Backup {
     /// Replaces the manifest durably.
     pub(super) fn save(&self, home: &Home) -> Result<()> {
         let path = home.backups().join(&self.name).join(MANIFEST);
-        durable::put(&path, &self.manifest.to_bytes(), 0o600)
+        durable::put(&path, &durable::json_line(&self.manifest), 0o600)
     }
 }
 
@@ -225,15 +214,10 @@ pub fn list(home: &Home) -> Result<Vec<Backup>> {
 /// read.
 pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Backup>> {
     let dir = home.backups();
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("list", dir, e)),
-    };
-    let names =
-        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| !n.starts_with('.'));
-    let mut backups: Vec<_> =
-        names.filter(|name| wanted(name)).filter_map(|name| load(home, &name).ok()).collect();
+    let Some(entries) = found(fs::read_dir(dir)).doing("list", dir)? else { return Ok(Vec::new()) };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = names.filter(|name| !name.starts_with('.') && wanted(name));
+    let mut backups: Vec<_> = names.filter_map(|name| load(home, &name).ok()).collect();
     sorted::by(&mut backups, |a, b| (&a.manifest.time, &a.name).cmp(&(&b.manifest.time, &b.name)));
     Ok(backups)
 }
@@ -249,9 +233,8 @@ pub fn load(home: &Home, name: &str) -> Result<Backup> {
         Ok(text) if plain => text,
         Err(e) if plain && e.kind() != io::ErrorKind::NotFound => return Err(Error::io("read", &path, e)),
         _ => {
-            return Err(Error::new(Kind::NotFound, format!("no backup {name:?}"))
-                .at(home.backups().display())
-                .hint("see `wemixvisor backup list`"));
+            let none = Error::new(Kind::NotFound, format!("no backup {name:?}")).at(home.backups().display());
+            return Err(none.hint("see `wemixvisor backup list`"));
         }
     };
     let bad = || Error::new(Kind::BadInput, "read manifest").at(path.display());
@@ -268,7 +251,6 @@ pub fn load(home: &Home, name: &str) -> Result<Backup> {
 
 impl Entry {
     /// The size of a file; 0 for anything else.
-    #[must_use]
     pub fn size(&self) -> u64 {
         match self.content {
             Content::File { size, .. } => size,

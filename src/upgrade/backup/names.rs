@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Names that are never copied: the keys of a node, and what only the process means that made it.
+/// Names that are never copied: the keys of a node, and a lock, which belongs to a process.
 const KEYS: [&str; 3] = ["nodekey", "keystore", "jwtsecret"];
 const LOCK: &str = "LOCK";
 
@@ -21,13 +21,11 @@ pub struct LeftOut(Vec<String>);
 impl LeftOut {
     /// The keys of a node, and what matches these patterns. A pattern without a slash is one of a name anywhere in the
     /// data; any other is one of a path below the data directory.
-    #[must_use]
     pub fn new(patterns: &[String]) -> Self {
         LeftOut(patterns.iter().map(|pattern| pattern.trim_matches('/').to_owned()).collect())
     }
 
     /// Whether a path below the data directory is a key, or is in a directory of keys.
-    #[must_use]
     pub fn is_key(&self, path: &Path) -> bool {
         is_key(path) || self.0.iter().any(|pattern| is_at(pattern, path))
     }
@@ -39,7 +37,6 @@ impl LeftOut {
 }
 
 /// Whether a path below the data directory is one of the keys that every node has.
-#[must_use]
 pub fn is_key(path: &Path) -> bool {
     path.components().any(|part| KEYS.iter().any(|key| part.as_os_str() == *key))
 }
@@ -53,7 +50,7 @@ fn is_at(pattern: &str, path: &Path) -> bool {
     Path::new(pattern).iter().all(|part| names.next().is_some_and(|name| fits(name, part)))
 }
 
-/// How the node treats a file, as far as its name tells.
+/// How the node treats a file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// It is written once and then only removed.

@@ -28,7 +28,6 @@ pub struct Options {
 
 impl Options {
     /// The options that the operator has configured.
-    #[must_use]
     pub fn new(config: &Config) -> Self {
         Options {
             method: config.daemon_backup_method,
@@ -59,11 +58,6 @@ impl Options {
 impl BackupMethod {
     /// The method by which a backup is restored: blocks are shared where possible, unless the operator wants copies.
     pub(in crate::upgrade) fn for_restore(self) -> BackupMethod {
-        match self {
-            BackupMethod::Copy => BackupMethod::Copy,
-            BackupMethod::Auto | BackupMethod::Reflink | BackupMethod::Hardlink | BackupMethod::None => {
-                BackupMethod::Auto
-            }
-        }
+        if self == BackupMethod::Copy { BackupMethod::Copy } else { BackupMethod::Auto }
     }
 }

@@ -3,8 +3,8 @@
 use super::Backup;
 use super::manifest::{Content, Entry, Manifest, State};
 use super::work::{Gauge, Work};
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Kind, Result};
+use crate::digest::{Algorithm, Digest, Hasher, read_some};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::durable;
 use crate::home::lock::Claim;
@@ -12,7 +12,6 @@ use crate::home::tree::{Item, ItemKind, walk};
 use crate::sorted;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -151,10 +150,10 @@ fn check_shape(root: &Path, manifest: &Manifest, counts: &dyn Fn(&Path) -> bool,
             return Err(damaged(&path, "its kind, size, time or target has changed"));
         }
     }
-    found
-        .keys()
-        .next()
-        .map_or(Ok(()), |extra| Err(damaged(&root.join(extra), "the manifest does not know this")))
+    match found.keys().next() {
+        Some(extra) => Err(damaged(&root.join(extra), "the manifest does not know this")),
+        None => Ok(()),
+    }
 }
 
 /// The digests of these files. For the progress, `whole` has the number of bytes that were read before and the total.
@@ -162,8 +161,8 @@ fn hash_all(work: &mut Work<'_>, root: &Path, entries: &[&Entry], whole: (u64, u
     let total = entries.iter().map(|entry| entry.size()).sum();
     let hash = |entry: &&Entry, gauge: &dyn Gauge| {
         let full = root.join(&entry.path);
-        let mut beneath = Beneath::new(root).map_err(|e| Error::io("open", root, e))?;
-        let (file, _) = beneath.file(Path::new(&entry.path)).map_err(|e| Error::io("open", &full, e))?;
+        let mut beneath = Beneath::new(root).doing("open", root)?;
+        let (file, _) = beneath.file(Path::new(&entry.path)).doing("open", &full)?;
         hash(file, &full, gauge)
     };
     let Work { home, options, background, cancel, .. } = *work;
@@ -173,17 +172,11 @@ fn hash_all(work: &mut Work<'_>, root: &Path, entries: &[&Entry], whole: (u64, u
 
 fn hash(mut file: fs::File, path: &Path, gauge: &dyn Gauge) -> Result<Digest> {
     let (mut hasher, mut chunk) = (Hasher::new(Algorithm::Sha256), vec![0; CHUNK]);
-    loop {
-        match file.read(&mut chunk) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => {
-                hasher.update(&chunk[..n]);
-                gauge.add(n as u64)?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::io("read", path, e)),
-        }
+    while let read @ 1.. = read_some(&mut file, &mut chunk).doing("read", path)? {
+        hasher.update(&chunk[..read]);
+        gauge.add(read as u64)?;
     }
+    Ok(hasher.finish())
 }
 
 fn damaged(path: &Path, why: &str) -> Error {

@@ -34,12 +34,9 @@ pub(super) fn find(
     let whole = files().find(|item| !item.is_empty()).filter(|_| clones);
     let reflink = whole.is_some_and(|item| can_clone(root, &item.path, target));
     if method == BackupMethod::Reflink && whole.is_some() && !reflink {
-        return Err(Error::new(
-            Kind::Config,
-            "files cannot be cloned from the data directory to the backups",
-        )
-        .at(target.display())
-        .hint("set daemon_backup_method to auto, or put both on one file system that can: xfs or btrfs"));
+        let what = "files cannot be cloned from the data directory to the backups";
+        let hint = "set daemon_backup_method to auto, or put both on one file system that can: xfs or btrfs";
+        return Err(Error::new(Kind::Config, what).at(target.display()).hint(hint));
     }
     let immutable = files().find(|item| names.is_immutable(&item.path)).filter(|_| links && !reflink);
     let hardlink = immutable.is_some_and(|item| can_link(root, &item.path, target));
@@ -51,7 +48,8 @@ fn probe(target: &Path) -> PathBuf {
     durable::temp_beside(&target.join("probe"))
 }
 
-fn can_clone(root: &Path, path: &Path, target: &Path) -> bool {
+/// Whether the file at `path` below `root` can be cloned to the directory `target`.
+pub(in crate::upgrade) fn can_clone(root: &Path, path: &Path, target: &Path) -> bool {
     let probe = probe(target);
     let cloned = Beneath::new(root).and_then(|mut beneath| beneath.file(path)).and_then(|(file, _)| {
         let copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?;
@@ -61,7 +59,8 @@ fn can_clone(root: &Path, path: &Path, target: &Path) -> bool {
     cloned.is_ok()
 }
 
-fn can_link(root: &Path, path: &Path, target: &Path) -> bool {
+/// Whether it can get another name there.
+pub(in crate::upgrade) fn can_link(root: &Path, path: &Path, target: &Path) -> bool {
     let probe = probe(target);
     let linked = Beneath::new(root).and_then(|mut beneath| {
         let (dir, name) = beneath.parent(path)?;

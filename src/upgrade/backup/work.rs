@@ -148,7 +148,7 @@ impl Gauge for Alone<'_> {
             self.done.set(self.done.get() + bytes);
             (self.progress.borrow_mut())(self.done.get(), self.total);
         }
-        ended(self.cancel.is_cancelled())
+        if self.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
     fn is_background(&self) -> bool {
@@ -177,7 +177,7 @@ impl Gauge for Crowd<'_> {
             }
             self.cancel.wait(early.min(BEAT));
         }
-        ended(self.must_end())
+        if self.must_end() { Err(cancelled()) } else { Ok(()) }
     }
 
     fn is_background(&self) -> bool {
@@ -191,8 +191,8 @@ impl Crowd<'_> {
     }
 }
 
-fn ended(must_end: bool) -> Result<()> {
-    if must_end { Err(Error::new(Kind::Failed, "cancelled")) } else { Ok(()) }
+fn cancelled() -> Error {
+    Error::new(Kind::Failed, "cancelled")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Taking the one binary out of what was downloaded.
 //!
 //! An archive gives bytes and nothing else: never a path, link, mode or owner. The file that is wanted
-//! must be in it exactly once, at the top or in `bin/`; whatever has no place in a release (links,
+//! must be in it exactly once, at the top or in `bin/`; anything that has no place in a release (links,
 //! devices, names that lead elsewhere, garbage at the end) makes the whole archive suspect and
 //! refused. What comes out is limited, also in proportion to what went in.
 
@@ -9,8 +9,8 @@ use super::failure::cancelled;
 use super::partial::require_space;
 use super::source::Form;
 use super::zip;
-use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Kind, Result};
+use crate::digest::{Algorithm, Digest, Hasher, read_some};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::upgrade::Cancel;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::OFlags;
@@ -58,8 +58,8 @@ impl Packed<'_> {
     /// [`Kind::Failed`] if it was cancelled. Nothing is left at `to` then.
     pub fn extract(self, to: &Path, max_size: u64, cancel: &Cancel) -> Result<(Digest, u64)> {
         let Packed { form, path, daemon } = self;
-        let archive = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        let packed = archive.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+        let archive = File::open(path).doing("open", path)?;
+        let packed = archive.metadata().doing("inspect", path)?.len();
         let limit = max_size.min(FREE.saturating_add(packed.saturating_mul(RATIO)));
         let mut sink = Sink::create(to, limit, cancel)?;
         let input = BufReader::with_capacity(64 * 1024, archive);
@@ -112,8 +112,8 @@ impl<'a> Sink<'a> {
             .mode(0o600)
             .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(path)
-            .map_err(|e| Error::io("create", path, e))?;
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| Error::io("chmod", path, e))?;
+            .doing("create", path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600)).doing("chmod", path)?;
         Ok(Sink { path, file, hasher: Hasher::new(Algorithm::Sha256), size: 0, limit, cancel })
     }
 
@@ -128,13 +128,7 @@ impl<'a> Sink<'a> {
     /// Takes everything that `from` yields.
     pub(super) fn take(&mut self, mut from: impl Read) -> Result<(), Trouble> {
         let mut chunk = vec![0; 64 * 1024];
-        loop {
-            let n = match from.read(&mut chunk) {
-                Ok(0) => return Ok(()),
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e.into()),
-            };
+        while let n @ 1.. = read_some(&mut from, &mut chunk)? {
             self.size += n as u64;
             if self.size > self.limit {
                 return bad(format!("the binary has more than the {} bytes that are allowed", self.limit));
@@ -146,6 +140,7 @@ impl<'a> Sink<'a> {
             self.hasher.update(&chunk[..n]);
             self.file.write_all(&chunk[..n]).map_err(|e| Trouble::Ours(Error::io("write", self.path, e)))?;
         }
+        Ok(())
     }
 
     /// How much has been taken.
@@ -162,7 +157,7 @@ impl<'a> Sink<'a> {
 /// Whether an entry's name is that of the file that is wanted.
 ///
 /// # Errors
-/// If the name leads out of the archive, or anywhere that depends on who reads it.
+/// If the name leads out of the archive, or is read differently by different programs.
 pub(super) fn is_wanted(name: &[u8], daemon: &str) -> Result<bool, Trouble> {
     let shown = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
     let strange = name.is_empty() || name.contains(&0) || name.contains(&b'\\') || name[0] == b'/';
@@ -211,11 +206,9 @@ fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Resul
         return bad("it is cut short");
     }
     let mut chunk = [0; 4096];
-    loop {
-        match rest.read(&mut chunk)? {
-            0 => break,
-            n if chunk[..n].iter().all(|b| *b == 0) => {}
-            _ => return bad("something follows after its end"),
+    while let n @ 1.. = rest.read(&mut chunk)? {
+        if chunk[..n].iter().any(|b| *b != 0) {
+            return bad("something follows after its end");
         }
     }
     if search.found { Ok(()) } else { missing(daemon) }
@@ -255,7 +248,7 @@ impl Search<'_> {
                 let name = self.name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 self.extended = false;
                 let wanted = is_wanted(&name, self.daemon)?;
-                // Archives of old tell a directory by the end of its name alone.
+                // In old archives only the end of its name marks a directory.
                 let is_dir = kind == EntryType::Directory || name.ends_with(b"/");
                 match wanted {
                     _ if is_dir && (wanted || size > 0) => bad("it has a directory in the place of a file"),

@@ -30,7 +30,7 @@ pub(super) fn find(text: &str, algorithm: Algorithm, file_name: &str) -> Result<
         if name.strip_prefix("./").unwrap_or(name) != file_name {
             continue;
         }
-        // Our file's line with something else than a digest is no reason to trust another one.
+        // A line for our file without a digest must not lead to another line.
         let digest =
             digest(hex).ok_or_else(|| format!("its line for {file_name} has no {algorithm} digest"))?;
         if found.is_some_and(|other| other != digest) {

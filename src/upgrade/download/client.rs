@@ -5,12 +5,14 @@
 //! own: shutting that down is how a transfer ends at once, when it is cancelled or too slow, also
 //! in the middle of a TLS record.
 
+use super::Limits;
 use super::failure::{Failure, cancelled, passing, refuse};
-use super::rests::LONGEST;
 use super::retry::{Fault, retry_after};
+use super::retry_after::LONGEST;
 use super::roots::Roots;
+use super::source::Form;
 use super::url::Url;
-use super::{Limits, Options};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
@@ -32,7 +34,7 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol};
 const REDIRECTS: usize = 5;
 const CHUNK: usize = 64 * 1024;
 
-/// Speaks HTTP with the limits of its options.
+/// An HTTP client with the limits of its options.
 pub(super) struct Client {
     limits: Limits,
     require_https: bool,
@@ -60,15 +62,13 @@ enum Ended {
 }
 
 impl Client {
-    pub(super) fn new(options: &Options) -> Result<Self> {
-        let proxy = options.proxy.as_deref().map(|url| {
-            Proxy::new(url).map_err(|e| Error::new(Kind::Config, "read download_proxy").because(e))
-        });
+    pub(super) fn new(config: &Config, limits: Limits) -> Result<Self> {
+        let proxy = config.download_proxy.as_ref().map(|url| Proxy::new(url.as_str())).transpose();
         Ok(Client {
-            limits: options.limits,
-            require_https: options.require_https,
-            ca_file: options.ca_file.clone(),
-            proxy: proxy.transpose()?,
+            limits,
+            require_https: config.daemon_download_require_https,
+            ca_file: config.download_ca_file.clone(),
+            proxy: proxy.map_err(|e| Error::new(Kind::Config, "read download_proxy").because(e))?,
             roots: OnceCell::new(),
         })
     }
@@ -111,7 +111,7 @@ impl Client {
             404 | 410 => return Ok(None),
             _ => return Err(response.unexpected(url)),
         }
-        response.refuse_encoding(url, false)?;
+        response.refuse_encoding(url, Form::Bare)?;
         let mut bytes = Vec::new();
         let large = || refuse(Kind::BadInput, url, format!("larger than {limit} bytes"));
         response.read(cancel, |chunk| {
@@ -216,8 +216,8 @@ impl Client {
         };
         match (failure, &self.proxy) {
             (Failure::Mirror(fault, e), Some(proxy)) => {
-                let way =
-                    format!("it was asked for through download_proxy {}:{}", proxy.host(), proxy.port());
+                let (host, port) = (proxy.host(), proxy.port());
+                let way = format!("it was asked for through download_proxy {host}:{port}");
                 Failure::Mirror(fault, e.hint(way))
             }
             (failure, _) => failure,
@@ -238,23 +238,21 @@ impl Response {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The size that the body will have, where the server says so.
+    /// The size of the body, where the server announces it.
     pub(super) fn announced(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
     }
 
-    /// Refuses a body that was encoded although we accept none. `gzip` is let pass where the file is a
-    /// gzip file itself: some servers label those so, and verification has the last word.
-    pub(super) fn refuse_encoding(&self, url: &Url, is_gzip: bool) -> Result<(), Failure> {
-        match self.header("content-encoding").map(|e| e.trim().to_ascii_lowercase()) {
-            None => Ok(()),
-            Some(e) if e.is_empty() || e == "identity" => Ok(()),
-            Some(e) if is_gzip && (e == "gzip" || e == "x-gzip") => Ok(()),
-            Some(e) => Err(refuse(
-                Kind::Nonsense,
-                url,
-                format!("sent encoded as {e:?} although we accept no encoding"),
-            )),
+    /// Refuses a body that was encoded although we accept none. `gzip` passes where the file itself is a gzip file: some
+    /// servers label those so, and the verification decides.
+    pub(super) fn refuse_encoding(&self, url: &Url, form: Form) -> Result<(), Failure> {
+        let encoding = self.header("content-encoding").unwrap_or_default().trim().to_ascii_lowercase();
+        match (encoding.as_str(), form) {
+            ("" | "identity", _) | ("gzip" | "x-gzip", Form::Gzip | Form::TarGzip) => Ok(()),
+            (other, _) => {
+                let why = format!("sent encoded as {other:?} although we accept no encoding");
+                Err(refuse(Kind::Nonsense, url, why))
+            }
         }
     }
 
@@ -366,7 +364,7 @@ fn watched<T>(
     })
 }
 
-/// Tells the watcher that the work is over, also when that panics.
+/// Signals the watcher that the work is over, also when that panics.
 struct Signal<'a>(&'a OwnedFd);
 
 impl Drop for Signal<'_> {
@@ -379,7 +377,7 @@ impl Drop for Signal<'_> {
 fn watch(agent: &Agent, cancel: &Cancel, done: &OwnedFd, mut pace: Option<Pace<'_>>) -> Option<Ended> {
     loop {
         let mut fds = [PollFd::new(done, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
-        let wait = pace.as_ref().map(Pace::wait);
+        let wait = pace.as_ref().and_then(|pace| Timespec::try_from(pace.step()).ok());
         let ready = poll(&mut fds, wait.as_ref());
         if !fds[0].revents().is_empty() {
             return None;
@@ -388,7 +386,7 @@ fn watch(agent: &Agent, cancel: &Cancel, done: &OwnedFd, mut pace: Option<Pace<'
             (Err(rustix::io::Errno::INTR), _) => continue,
             // The machine has no memory for it.
             (Err(_), _) => {
-                std::thread::sleep(BLIND);
+                thread::sleep(BLIND);
                 continue;
             }
             (Ok(0), Some(pace)) => match pace.keeps_up() {
@@ -421,9 +419,9 @@ impl<'a> Pace<'a> {
         Pace { received, limits, counts, next: 0, is_full: false }
     }
 
-    /// How long a step is.
-    fn wait(&self) -> Timespec {
-        timespec(self.limits.rate_window / Pace::STEPS)
+    /// The length of a step.
+    fn step(&self) -> Duration {
+        self.limits.rate_window / Pace::STEPS
     }
 
     /// Looks at the end of a step whether enough has arrived.
@@ -438,10 +436,6 @@ impl<'a> Pace<'a> {
     }
 }
 
-fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,7 +445,7 @@ mod tests {
     use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
     use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-    /// A name lookup that tells that it has begun, and takes until the other end is dropped.
+    /// A name lookup that reports that it has begun, and takes until the other end is dropped.
     #[derive(Debug)]
     struct Endless(Sender<()>, Mutex<Receiver<()>>);
 

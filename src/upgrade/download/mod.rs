@@ -1,7 +1,7 @@
 //! Fetching an upgrade's binary: from which place, verified by what, and out of which archive.
 //!
 //! ```text
-//! Order ─▶ source: where it may be ─▶ retry, rests: which of these, and when ─▶ truth: what vouches for it
+//! Order ─▶ source: where it may be ─▶ retry, retry_after: which of these, and when ─▶ expected: its digests and signature
 //!       ─▶ transfer: the missing bytes, into a prefix on disk ─▶ archive: the one file ─▶ Fetched
 //! ```
 //!
@@ -15,46 +15,47 @@
 pub mod archive;
 mod checksum;
 mod client;
+mod expected;
 mod failure;
-mod options;
+mod limits;
 mod partial;
 pub mod progress;
-mod rests;
 pub mod retry;
+mod retry_after;
 mod roots;
 mod signature;
 mod source;
 mod transfer;
-mod truth;
 mod url;
 mod zip;
 
-pub use options::{Limits, Options};
+pub use limits::Limits;
 pub use progress::Progress;
-pub use rests::Rests;
+pub use retry_after::RetryAfter;
 pub use source::{Form, Source, candidates, has_source, platform};
 pub use url::Url;
 
-use crate::config::DownloadUrls;
+use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
-use crate::home::{Home, Manifest, Verified, binary, durable};
-use crate::machine::{Target, Upgrade};
+use crate::home::{Home, Manifest, binary, durable};
+use crate::machine::{Places, Target, Upgrade};
+use crate::name::Name;
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::install::{self, Staged};
 use archive::Packed;
 use client::Client;
+use expected::Expected;
 use failure::{Failure, cancelled, refuse};
 use partial::{Claim, Partial};
-use retry::{Fault, Next, Schedule};
+use retry::{Fault, Schedule};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use transfer::Transfer;
-use truth::Truth;
 
 /// Removes the remains of downloads that will not be continued.
 pub(super) fn sweep(home: &Home) {
@@ -63,7 +64,7 @@ pub(super) fn sweep(home: &Home) {
 
 /// The largest document that `info` may lead to.
 const DOCUMENT: u64 = 256 * 1024;
-/// An attempt that got so many bytes further than any before is not counted against its mirror.
+/// An attempt that got this many bytes further than any before is not counted against its mirror.
 const ADVANCE: u64 = 64 * 1024;
 
 /// The binary to fetch, and for which home.
@@ -83,54 +84,42 @@ pub struct Order<'a> {
 pub struct Fetched {
     /// Its path below `downloads/`.
     pub path: PathBuf,
-    /// Its SHA-256.
-    pub sha256: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The URL that the download was completed from, without credentials.
-    pub url: String,
-    /// The SHA-256 of what was downloaded: of the archive, where it is one.
-    pub downloaded: Digest,
-    /// How that was verified.
-    pub verified: Verified,
-    /// The public key that it was signed with, where signatures are required.
-    pub key: Option<String>,
-    /// The digest that the upgrade pins.
-    pub pinned: Option<Digest>,
-    target: Target,
+    /// The facts to keep with it when it is staged. Its source is the URL from which the download was completed.
+    pub manifest: Manifest,
+    name: Name,
     _claim: Claim,
 }
 
 /// Fetches binaries.
 pub struct Downloader {
-    options: Options,
+    config: Config,
+    limits: Limits,
     client: Client,
-    rests: Rests,
+    retry_after: RetryAfter,
 }
 
 impl Downloader {
-    /// A downloader with these options, which leaves alone who has asked for that.
+    /// A downloader with this configuration, which asks no server again before the time for which it was told to wait.
     ///
     /// # Errors
     /// [`Kind::Config`] if they contradict each other, or the proxy is no URL.
-    pub fn new(options: Options, rests: Rests) -> Result<Self> {
-        if options.skip_checksum && options.validator_mode {
+    pub fn new(config: &Config, limits: Limits, retry_after: RetryAfter) -> Result<Self> {
+        if config.unsafe_skip_checksum && config.validator_mode {
             return Err(Error::new(Kind::Config, "unsafe_skip_checksum is refused for a validator")
                 .hint("pin a digest, or put a checksum file beside the binary"));
         }
-        let client = Client::new(&options)?;
-        Ok(Downloader { options, client, rests })
+        let client = Client::new(config, limits)?;
+        Ok(Downloader { config: config.clone(), limits, client, retry_after })
     }
 
-    /// Fetches and verifies the binary of an upgrade. Whether downloads are allowed at all is for the
-    /// caller to know.
+    /// Fetches and verifies the binary of an upgrade. The caller checks whether downloads are allowed at all.
     ///
     /// `progress` is called for every piece that arrives and every attempt that fails, on this thread.
     ///
     /// # Errors
     /// Names every source that was tried and what was wrong with it: [`Kind::Verification`] if one served
     /// something that nothing vouches for, [`Kind::BadInput`] if a verified file has not the one binary for
-    /// this machine in it, [`Kind::Unreachable`] or [`Kind::Nonsense`] else. [`Kind::Busy`] if
+    /// this machine in it, [`Kind::Unreachable`] or [`Kind::Nonsense`] otherwise. [`Kind::Busy`] if
     /// another download of this upgrade is under way; [`Kind::Config`] if there is no source;
     /// [`Kind::Io`] if the disk is full or fails; [`Kind::Failed`] if it was cancelled.
     pub fn fetch(
@@ -145,11 +134,11 @@ impl Downloader {
         let claim = Claim::take(&dir, &order.upgrade.name)?;
         partial::sweep(&dir, SystemTime::now());
         let partial = Partial::open(&dir, &order.upgrade.name)?;
-        let mut known: Vec<Option<Truth>> = sources.iter().map(|_| None).collect();
+        let mut known: Vec<Option<Expected>> = sources.iter().map(|_| None).collect();
         let urls: Vec<&Url> = sources.iter().map(|s| &s.url).collect();
         let mut furthest = partial.len();
         let mut fetch = Fetch { with: self, order, partial, progress, cancel };
-        let found = self.retrying(&urls, cancel, |index| {
+        let (path, manifest) = self.retrying(&urls, cancel, |index| {
             let source = &sources[index];
             let found = fetch.attempt(source, &mut known[index]);
             let received = fetch.partial.len();
@@ -161,7 +150,7 @@ impl Downloader {
             furthest = furthest.max(received);
             (found, advanced)
         })?;
-        Ok(Fetched::new(found, order, claim))
+        Ok(Fetched { path, manifest, name: order.upgrade.name.clone(), _claim: claim })
     }
 
     /// The sources of an upgrade's binary, in the order in which it is tried; the same place is not tried
@@ -178,7 +167,7 @@ impl Downloader {
                     let upgrade = Upgrade { binaries, ..order.upgrade.clone() };
                     places.splice(0..0, candidates(&upgrade, &DownloadUrls::default(), platform));
                 }
-                // It may be a page for people.
+                // The URL may lead to a page for people.
                 Err(e) if !places.is_empty() && !cancel.is_cancelled() => {
                     log::warn!("event=info_ignored name={} {e}", order.upgrade.name);
                 }
@@ -196,9 +185,9 @@ impl Downloader {
         if sources.is_empty() {
             let (os, arch) = platform;
             let what = format!("nothing says where the binary of {} for {os}/{arch} is", order.upgrade.name);
-            let none =
-                Error::new(Kind::Config, what).hint("give it with --url, in the plan, or in download_urls");
-            return Err(faults.into_iter().next().unwrap_or(none));
+            let hint = "give it with --url, in the plan, or in download_urls";
+            let none = || Error::new(Kind::Config, what).hint(hint);
+            return Err(faults.into_iter().next().unwrap_or_else(none));
         }
         for e in faults {
             log::warn!("event=source_ignored name={} {e}", order.upgrade.name);
@@ -207,7 +196,7 @@ impl Downloader {
     }
 
     /// Fetches the document that `info` leads to, and returns the binaries in it.
-    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<BTreeMap<String, String>> {
+    fn document(&self, order: &Order<'_>, url: &str, cancel: &Cancel) -> Result<Places> {
         #[derive(serde::Deserialize)]
         struct Document {
             binaries: BTreeMap<String, String>,
@@ -227,11 +216,11 @@ impl Downloader {
         let document: Document = serde_json::from_slice(&bytes).map_err(|e| {
             Error::new(Kind::BadInput, "info leads to something without binaries").at(&url).because(e)
         })?;
-        Ok(document.binaries)
+        Ok(document.binaries.into_iter().collect())
     }
 
-    /// Tries sources in the order of the schedule until one succeeds. An attempt also tells whether it
-    /// got further than any before.
+    /// Tries sources in the order of the schedule until one succeeds. An attempt also returns whether it got further than
+    /// any before.
     fn retrying<T>(
         &self,
         urls: &[&Url],
@@ -239,34 +228,33 @@ impl Downloader {
         mut attempt: impl FnMut(usize) -> (Result<T, Failure>, bool),
     ) -> Result<T> {
         let start = Instant::now();
-        let mut schedule = Schedule::new(urls.len(), self.options.limits.retry, seed());
+        let mut schedule = Schedule::new(urls.len(), self.limits.retry, seed());
         let mut errors: BTreeMap<usize, Error> = BTreeMap::new();
         for (mirror, url) in urls.iter().enumerate() {
-            let Some(left) = self.rests.left(url, start) else { continue };
-            schedule.failed(mirror, Fault::Passing { retry_after: Some(left) }, false, Duration::ZERO);
+            let Some(left) = self.retry_after.left(url, start) else { continue };
+            schedule.failed(mirror, Fault::Passing { retry_after: Some(left) }, Duration::ZERO);
             let why = format!("that is over in {}", show_duration(Duration::from_secs(left.as_secs() + 1)));
             let what = "the server has asked to be left alone";
             errors.insert(mirror, Error::new(Kind::Unreachable, what).at(url).because(why));
         }
         loop {
-            let Next::Try { mirror, wait } = schedule.next(start.elapsed()) else {
-                return Err(sum_up(errors));
-            };
+            let Some((mirror, wait)) = schedule.next(start.elapsed()) else { return Err(sum_up(errors)) };
             pause(wait, urls[mirror], cancel)?;
             match attempt(mirror) {
                 (Ok(value), _) => return Ok(value),
                 (Err(Failure::Fatal(e)), _) => return Err(e),
                 (Err(Failure::Mirror(fault, e)), advanced) => {
                     if let Fault::Passing { retry_after: Some(asked) } = fault {
-                        self.rests.note(urls[mirror], asked, Instant::now());
+                        self.retry_after.note(urls[mirror], asked, Instant::now());
                     }
                     let now = start.elapsed();
-                    schedule.failed(mirror, fault, advanced, now);
+                    if advanced {
+                        schedule.forgive(mirror);
+                    }
+                    schedule.failed(mirror, fault, now);
                     let next = match schedule.next(now) {
-                        Next::Try { mirror, wait } => {
-                            format!("next={} wait={:.1}s", urls[mirror], wait.as_secs_f64())
-                        }
-                        Next::GiveUp => "next=none".to_owned(),
+                        Some((next, wait)) => format!("next={} wait={:.1}s", urls[next], wait.as_secs_f64()),
+                        None => "next=none".to_owned(),
                     };
                     log::warn!("event=download_failed url={} {next} {e}", urls[mirror]);
                     errors.insert(mirror, e);
@@ -287,19 +275,23 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Completes, verifies and unpacks the file of one source.
-    fn attempt(&mut self, source: &Source, known: &mut Option<Truth>) -> Result<Obtained, Failure> {
-        let (client, options, cancel) = (&self.with.client, &self.with.options, self.cancel);
-        let truth = match known {
-            Some(truth) => truth,
-            None => known.insert(Truth::gather(client, source, self.order, options, cancel)?),
+    fn attempt(
+        &mut self,
+        source: &Source,
+        known: &mut Option<Expected>,
+    ) -> Result<(PathBuf, Manifest), Failure> {
+        let (client, config, cancel) = (&self.with.client, &self.with.config, self.cancel);
+        let expected = match known {
+            Some(expected) => expected,
+            None => known.insert(Expected::find(client, source, self.order, config, cancel)?),
         };
         let get = |url: &Url, headers: &[(&str, &str)]| client.get(url, headers, cancel);
-        let transfer = Transfer { get: &get, source, max_size: options.max_size, cancel };
+        let transfer = Transfer { get: &get, source, max_size: config.download_max_size.0, cancel };
         let mut fresh = false;
         loop {
-            let arrived = transfer.complete(&mut self.partial, || truth.witness(), self.progress)?;
-            match arrived.witness.judge(truth) {
-                Ok(downloaded) => return self.unpack(source, truth, downloaded),
+            let arrived = transfer.complete(&mut self.partial, || expected.check(), self.progress)?;
+            match arrived.check.verify(expected) {
+                Ok(sha256) => return self.unpack(source, expected, sha256),
                 // One of several answers may have been of another file, or the only one was cut short.
                 Err(why) if arrived.uncertain && !fresh => {
                     log::warn!("event=download_restarted url={} {why}", source.url);
@@ -314,94 +306,60 @@ impl Fetch<'_> {
         }
     }
 
-    /// Takes the binary out of a verified file.
-    fn unpack(&mut self, source: &Source, truth: &Truth, downloaded: Digest) -> Result<Obtained, Failure> {
+    /// Takes the binary out of a verified file with this SHA-256.
+    fn unpack(
+        &mut self,
+        source: &Source,
+        expected: &Expected,
+        sha256: Digest,
+    ) -> Result<(PathBuf, Manifest), Failure> {
         let (path, unpacked) = match source.form {
-            Form::Bare => (self.partial.path().to_owned(), Ok((downloaded, self.partial.len()))),
+            Form::Bare => (self.partial.path().to_owned(), Ok((sha256, self.partial.len()))),
             form => {
-                let to = binary_path(self.order);
+                let to = self.order.home.downloads().join(format!("{}.binary", self.order.upgrade.name));
                 let packed = Packed { form, path: self.partial.path(), daemon: self.order.home.daemon() };
-                let unpacked = packed.extract(&to, self.with.options.max_size, self.cancel);
+                let unpacked = packed.extract(&to, self.with.config.download_max_size.0, self.cancel);
                 (to, unpacked)
             }
         };
         let checked = unpacked.and_then(|unpacked| {
-            let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+            let file = File::open(&path).doing("open", &path)?;
             binary::check_elf(&file, &path).map(|()| unpacked)
         });
         match checked {
-            Ok((sha256, size)) => Ok(Obtained {
-                path,
-                sha256,
-                size,
-                url: source.url.to_string(),
-                downloaded,
-                verified: truth.method(),
-                key: truth.key().map(|key| key.as_str().to_owned()),
-            }),
+            Ok((sha256, size)) => {
+                let manifest = Manifest::new(sha256, size, source.url.to_string(), expected.method());
+                let key = expected.key().map(|key| key.as_str().to_owned());
+                Ok((path, Manifest { key, pinned: self.order.upgrade.digest, ..manifest }))
+            }
             Err(e) if e.kind() == Kind::BadInput => {
                 self.partial.empty()?;
                 let error = Error::new(Kind::BadInput, "what was downloaded is not the node's binary")
                     .at(&source.url)
                     .because(e);
-                // A digest that is pinned leaves other sources no room to do better.
-                match self.order.upgrade.digest {
-                    Some(_) => {
-                        Err(error.hint("correct the digest that the upgrade pins, or the file").into())
-                    }
-                    None => Err(Failure::Mirror(Fault::Lasting, error)),
-                }
+                // With a pinned digest every other source has the same file.
+                Err(match self.order.upgrade.digest {
+                    Some(_) => error.hint("correct the digest that the upgrade pins, or the file").into(),
+                    None => Failure::Mirror(Fault::Lasting, error),
+                })
             }
             Err(e) => Err(e.into()),
         }
     }
 }
 
-/// A verified binary, as an attempt finds it.
-struct Obtained {
-    path: PathBuf,
-    sha256: Digest,
-    size: u64,
-    url: String,
-    downloaded: Digest,
-    verified: Verified,
-    key: Option<String>,
-}
-
 impl Fetched {
-    fn new(found: Obtained, order: &Order<'_>, claim: Claim) -> Self {
-        let Obtained { path, sha256, size, url, downloaded, verified, key } = found;
-        let target = Target::Upgrade(order.upgrade.name.clone());
-        let pinned = order.upgrade.digest;
-        Fetched { path, sha256, size, url, downloaded, verified, key, pinned, target, _claim: claim }
-    }
-
-    /// The facts to keep with the binary when it is staged.
-    #[must_use]
-    pub fn manifest(&self) -> Manifest {
-        let mut manifest = Manifest::new(self.sha256, self.size, self.url.clone(), self.verified);
-        manifest.key.clone_from(&self.key);
-        manifest.pinned = self.pinned;
-        manifest
-    }
-
     /// Stages the binary, and removes what is left of the download.
     ///
     /// # Errors
     /// As [`install::place`]; the download is kept then, and need not be fetched again.
     pub fn stage(self, home: &Home, force: Force) -> Result<Staged> {
-        let staged = install::place(home, &self.target, &self.path, &self.manifest(), force)?;
+        let target = Target::Upgrade(self.name.clone());
+        let staged = install::place(home, &target, &self.path, &self.manifest, force)?;
         durable::remove(&self.path)?;
-        if let Target::Upgrade(name) = &self.target {
-            Partial::remove(&home.downloads(), name)?;
-        }
+        Partial::remove(&home.downloads(), &self.name)?;
         Ok(staged)
     }
-}
-
-/// The path for the binary out of an archive.
-fn binary_path(order: &Order<'_>) -> PathBuf {
-    order.home.downloads().join(format!("{}.binary", order.upgrade.name))
 }
 
 /// One error for all sources, of the kind that is most in need of a person.
@@ -430,7 +388,7 @@ fn pause(wait: Duration, url: &Url, cancel: &Cancel) -> Result<()> {
     Err(cancelled(url))
 }
 
-/// Something else in every process, so that a fleet does not retry in step.
+/// A number that differs in every process, so that a fleet does not retry in step.
 fn seed() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::from(since.subsec_nanos()) << 32 ^ since.as_secs() ^ u64::from(std::process::id())

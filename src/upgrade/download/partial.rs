@@ -5,8 +5,8 @@
 //! behind, a note never vouches for bytes of another body. A prefix is only ever a saving of time; what is
 //! put together from it is verified like everything else.
 
-use crate::error::{Error, Kind, Result};
-use crate::home::lock::try_lock;
+use crate::error::{Doing as _, Error, Kind, Result};
+use crate::home::lock::{try_lock, within};
 use crate::home::space;
 use crate::home::stamp::is_same_file;
 use crate::home::{durable, regular};
@@ -17,13 +17,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// How often a claim is tried, and how soon again: a child that another thread is starting has a copy of one
-/// that was just released, until its exec.
-const TRIES: u32 = 20;
-const AGAIN: Duration = Duration::from_millis(5);
+/// How long a claim is tried: a child that another thread is starting has a copy of one that was just released, until its
+/// exec.
+const NEWBORN: Duration = Duration::from_millis(100);
 
 /// The note: of which body the prefix is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,23 +57,18 @@ impl Claim {
     /// # Errors
     /// [`Kind::Busy`] if another process or thread has it.
     pub(super) fn take(dir: &Path, name: &Name) -> Result<Self> {
-        let path = Claim::path(dir, name);
-        for _ in 0..TRIES {
-            match Claim::try_take(dir, name)? {
-                Some(claim) => return Ok(claim),
-                None => thread::sleep(AGAIN),
-            }
-        }
-        Err(Error::new(Kind::Busy, format!("another download of {name} is under way")).at(path.display()))
+        let claim = within(NEWBORN, || Claim::try_take(dir, name))?;
+        claim.ok_or_else(|| {
+            let what = format!("another download of {name} is under way");
+            Error::new(Kind::Busy, what).at(Claim::path(dir, name).display())
+        })
     }
-}
 
-impl Claim {
     fn path(dir: &Path, name: &Name) -> PathBuf {
         dir.join(format!("{name}.lock"))
     }
 
-    /// The same without patience; `None` if another has it.
+    /// Claims it at once; `None` if another process or thread has it.
     fn try_take(dir: &Path, name: &Name) -> Result<Option<Self>> {
         let path = Claim::path(dir, name);
         loop {
@@ -119,7 +112,7 @@ impl Partial {
     pub(super) fn open(dir: &Path, name: &Name) -> Result<Self> {
         let (path, note_path) = Partial::paths(dir, name);
         let file = open(&path)?;
-        let len = file.metadata().map_err(|e| Error::io("inspect", &path, e))?.len();
+        let len = file.metadata().doing("inspect", &path)?.len();
         let note = Note::load(&note_path);
         let mut partial = Partial { path, note_path, file, len, note };
         let beyond = partial.note.as_ref().is_none_or(|note| note.total.is_some_and(|total| len > total));
@@ -182,7 +175,7 @@ impl Partial {
     /// If the operating system refuses.
     pub(super) fn empty(&mut self) -> Result<()> {
         if self.len > 0 {
-            self.file.set_len(0).map_err(|e| Error::io("truncate", &self.path, e))?;
+            self.file.set_len(0).doing("truncate", &self.path)?;
             self.len = 0;
             self.sync()?;
         }
@@ -197,7 +190,7 @@ impl Partial {
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         // A size that was announced had room when the download began, and others have written since.
         self.require_space(bytes.len() as u64)?;
-        self.file.write_all_at(bytes, self.len).map_err(|e| Error::io("write", &self.path, e))?;
+        self.file.write_all_at(bytes, self.len).doing("write", &self.path)?;
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -207,11 +200,10 @@ impl Partial {
     /// # Errors
     /// If the note cannot be written.
     pub(super) fn complete(&mut self) -> Result<()> {
-        match self.note.clone() {
-            Some(note) if note.total != Some(self.len) => {
-                self.write_note(Note { total: Some(self.len), ..note })
-            }
-            _ => Ok(()),
+        let total = Some(self.len);
+        match self.note.clone().filter(|note| note.total != total) {
+            Some(note) => self.write_note(Note { total, ..note }),
+            None => Ok(()),
         }
     }
 
@@ -220,7 +212,7 @@ impl Partial {
     /// # Errors
     /// If syncing fails.
     pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(|e| Error::io("sync", &self.path, e))
+        self.file.sync_all().doing("sync", &self.path)
     }
 
     /// Hands the prefix on in pieces.
@@ -233,14 +225,14 @@ impl Partial {
         while at < self.len {
             let most = usize::try_from(self.len - at).unwrap_or(usize::MAX).min(chunk.len());
             let read = self.file.read_exact_at(&mut chunk[..most], at);
-            read.map_err(|e| Error::io("read", &self.path, e))?;
+            read.doing("read", &self.path)?;
             take(&chunk[..most]);
             at += most as u64;
         }
         Ok(())
     }
 
-    /// Checks that so many bytes more have room.
+    /// Checks that there is space for this many more bytes.
     ///
     /// # Errors
     /// [`Kind::Io`] if they have not.
@@ -281,27 +273,26 @@ pub(super) fn sweep(dir: &Path, now: SystemTime) {
 }
 
 fn sweep_forgotten(dir: &Path, now: SystemTime) {
+    let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let is_old = |modified| now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN);
         let file = entry.file_name();
         let name = file.to_str().and_then(|file| {
             let suffixes = [".partial", ".partial.json", ".binary"];
             suffixes.iter().find_map(|suffix| file.strip_suffix(suffix))?.parse::<Name>().ok()
         });
-        let Some(name) = name.filter(|_| entry.metadata().and_then(|m| m.modified()).is_ok_and(is_old))
-        else {
-            continue;
-        };
-        if let Ok(Some(_claim)) = Claim::try_take(dir, &name) {
+        let Some(name) = name else { continue };
+        if entry.metadata().and_then(|meta| meta.modified()).is_ok_and(is_old)
+            && let Ok(Some(_claim)) = Claim::try_take(dir, &name)
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// A download leaves so much of the disk free: the node may write to the same one, and ends when it is full.
+/// Space that a download must leave free: the node may write to the same disk, and ends when it is full.
 const RESERVE: u64 = 32 * 1024 * 1024;
 
-/// Checks that the file system of an open file has room for so many bytes more.
+/// Checks that the file system of an open file has space for this many more bytes.
 ///
 /// # Errors
 /// [`Kind::Io`] if it has not.
@@ -319,7 +310,7 @@ fn has_room(bytes: u64, free: u64) -> bool {
     bytes.checked_add(RESERVE).is_some_and(|needed| needed <= free)
 }
 
-/// Opens a file of ours for reading and writing, and never anything else that stands there.
+/// Opens a file of ours for reading and writing, and never anything else at that path.
 fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -329,7 +320,7 @@ fn open(path: &Path) -> Result<File> {
             .hint("move away what is there"),
         _ => Error::io("open", path, e),
     })?;
-    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| Error::io("chmod", path, e))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).doing("chmod", path)?;
     Ok(file)
 }
 

@@ -1,6 +1,6 @@
 //! How far a download is, at what rate, and when it will be done, in words for people.
 //!
-//! Pure: the caller says what time it is, and where and how often the words are shown.
+//! Pure: the caller passes the time, and decides where and how often the words are shown.
 
 use super::url::Url;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub struct Meter {
     shown: Option<Duration>,
 }
 
-/// The rate is measured over at least so long, and older measurements fade.
+/// The shortest time over which the rate is measured, and the weight of older measurements.
 const SAMPLE: Duration = Duration::from_millis(500);
 const FADE: f64 = 0.7;
 
@@ -66,13 +66,11 @@ impl Meter {
     }
 
     /// Bytes per second, as far as they were measured.
-    #[must_use]
     pub fn rate(&self) -> Option<u64> {
         self.rate.map(|rate| rate as u64)
     }
 
     /// How long it will take at this rate.
-    #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let left = self.total?.saturating_sub(self.received) as f64;
         let seconds = left / self.rate.filter(|rate| *rate >= 1.0)?;
@@ -80,7 +78,6 @@ impl Meter {
     }
 
     /// One line without an end, for a log: `12.0 MiB of 96.0 MiB (12 %), 4.0 MiB/s, 21s left`.
-    #[must_use]
     pub fn line(&self) -> String {
         let mut line = self.position();
         if let Some(rate) = self.rate() {
@@ -92,15 +89,13 @@ impl Meter {
         line
     }
 
-    /// The same when nothing has arrived for some time, because the server stalls or is to be asked again
+    /// The same when nothing has arrived for some time, because the server stalls or is asked again
     /// later: `12.0 MiB of 96.0 MiB (12 %), nothing for 7s`.
-    #[must_use]
     pub fn line_when_quiet(&self, quiet: Duration) -> String {
         format!("{}, nothing for {}", self.position(), show_duration(Duration::from_secs(quiet.as_secs())))
     }
 
-    /// The same when the last attempt has failed and there is to be another one.
-    #[must_use]
+    /// The same when the last attempt has failed and another one follows.
     pub fn line_in_trouble(&self, trouble: &str) -> String {
         format!("{}, to be tried again: {trouble}", self.position())
     }
@@ -114,8 +109,7 @@ impl Meter {
         }
     }
 
-    /// The [line](Meter::line) with a bar before it, for a terminal of so many columns.
-    #[must_use]
+    /// The [line](Meter::line) with a bar before it, for a terminal of this many columns.
     pub fn bar(&self, columns: usize) -> String {
         let line = self.line();
         let room = columns.saturating_sub(line.len() + 4).min(40);
@@ -137,7 +131,6 @@ impl Meter {
 }
 
 /// A number of bytes with three or four digits and a binary unit.
-#[must_use]
 pub fn show_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {

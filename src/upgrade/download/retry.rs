@@ -1,9 +1,8 @@
-//! When to try which mirror again: a pure value that time and failures are told to.
+//! When to try which mirror again: a pure value that is fed times and failures.
 //!
-//! Every mirror remembers its own failures. After a failure the next mirror that is ready takes
-//! over at once; only when none is ready does anybody wait. An attempt that got further than any
-//! before it clears its mirror's record, so that a large file over a bad line arrives in the end, while
-//! mirrors that only ever fail are given up.
+//! Each mirror has its own count of failures. After a failure the next mirror that is ready takes over at once; there is a
+//! wait only when none is ready. An attempt that got further than any before it clears its mirror's count, so that a
+//! large file over a bad line arrives in the end, while mirrors that only ever fail are given up.
 
 use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,20 +43,6 @@ pub enum Fault {
     Lasting,
 }
 
-/// The next step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Try this mirror after this wait.
-    Try {
-        /// The index of the mirror.
-        mirror: usize,
-        /// How long to wait before.
-        wait: Duration,
-    },
-    /// No mirror is left.
-    GiveUp,
-}
-
 /// The state of all mirrors of one download.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -74,42 +59,39 @@ struct Mirror {
 }
 
 impl Schedule {
-    /// A schedule for so many mirrors, all of them ready. Equal seeds give equal schedules.
-    #[must_use]
+    /// A schedule for this many mirrors, all of them ready. Equal seeds give equal schedules.
     pub fn new(mirrors: usize, policy: Policy, seed: u64) -> Self {
         Schedule { policy, seed, mirrors: vec![Mirror::default(); mirrors] }
     }
 
-    /// The step at `now`, a time since the start of the download.
-    #[must_use]
-    pub fn next(&self, now: Duration) -> Next {
+    /// The mirror to try next, and the wait before, at `now`, a time since the start of the download; None if all are out.
+    pub fn next(&self, now: Duration) -> Option<(usize, Duration)> {
         let left = self.mirrors.iter().enumerate().filter(|(_, m)| !m.out);
-        match left.min_by_key(|(index, m)| (m.ready_at.max(now), m.failures, *index)) {
-            Some((mirror, m)) => Next::Try { mirror, wait: m.ready_at.saturating_sub(now) },
-            None => Next::GiveUp,
-        }
+        let (mirror, m) = left.min_by_key(|(index, m)| (m.ready_at.max(now), m.failures, *index))?;
+        Some((mirror, m.ready_at.saturating_sub(now)))
     }
 
-    /// Records that an attempt at a mirror failed at `now`; `advanced` if it got further than any before.
-    pub fn failed(&mut self, mirror: usize, fault: Fault, advanced: bool, now: Duration) {
+    /// Forgets the failures of a mirror, since an attempt at it got further than any before.
+    pub fn forgive(&mut self, mirror: usize) {
+        self.mirrors[mirror].failures = 0;
+    }
+
+    /// Records that an attempt at a mirror failed at `now`.
+    pub fn failed(&mut self, mirror: usize, fault: Fault, now: Duration) {
         let policy = self.policy;
         let state = &mut self.mirrors[mirror];
-        state.failures = if advanced { 1 } else { state.failures + 1 };
-        let Fault::Passing { retry_after } = fault else {
-            state.out = true;
-            return;
+        state.failures += 1;
+        let asked = match fault {
+            Fault::Passing { retry_after } => retry_after.unwrap_or_default(),
+            Fault::Lasting => Duration::MAX,
         };
-        let asked = retry_after.unwrap_or_default();
         if state.failures >= policy.attempts || asked > policy.longest_asked {
             state.out = true;
             return;
         }
         let doubled = policy.first_wait.saturating_mul(1 << (state.failures - 1).min(20));
-        let wait = jitter(
-            doubled.min(policy.longest_wait),
-            self.seed ^ ((mirror as u64) << 32) ^ u64::from(state.failures),
-        );
-        state.ready_at = now + wait.max(asked);
+        let seed = self.seed ^ ((mirror as u64) << 32) ^ u64::from(state.failures);
+        state.ready_at = now + jitter(doubled.min(policy.longest_wait), seed).max(asked);
     }
 }
 
@@ -124,11 +106,10 @@ fn jitter(wait: Duration, seed: u64) -> Duration {
 }
 
 /// How long a `Retry-After` header asks to wait: seconds, or a date (RFC 9110 section 10.2.3).
-#[must_use]
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // A number beyond u64 asks for longer than anybody waits.
+        // A number beyond u64 asks for a longer wait than any that is granted.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = http_date(value)?;
@@ -148,13 +129,8 @@ fn http_date(text: &str) -> Option<Duration> {
     let mut clock = parts.next()?.split(':').map(number);
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
     let ends = (parts.next(), parts.next(), clock.next()) == (Some("GMT"), None, None);
-    if !ends
-        || !(1970..=9999).contains(&year)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
+    let is_date = (1970..=9999).contains(&year) && (1..=31).contains(&day);
+    if !ends || !is_date || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     // Counting years from March puts the leap day at the end of a year.
@@ -178,9 +154,9 @@ mod tests {
     fn run(mirrors: usize, fault: impl Fn(usize, usize) -> Fault) -> (Vec<usize>, Vec<Duration>) {
         let mut schedule = Schedule::new(mirrors, Policy::default(), 7);
         let (mut now, mut order, mut waits) = (Duration::ZERO, Vec::new(), Vec::new());
-        while let Next::Try { mirror, wait } = schedule.next(now) {
+        while let Some((mirror, wait)) = schedule.next(now) {
             now += wait;
-            schedule.failed(mirror, fault(mirror, order.len()), false, now);
+            schedule.failed(mirror, fault(mirror, order.len()), now);
             order.push(mirror);
             waits.push(wait);
             assert!(order.len() < 1000);
@@ -204,8 +180,8 @@ mod tests {
         let policy = Policy { attempts: 100, ..Policy::default() };
         let mut schedule = Schedule::new(1, policy, 1);
         for _ in 0..99 {
-            schedule.failed(0, PASSING, false, Duration::ZERO);
-            let Next::Try { wait, .. } = schedule.next(Duration::ZERO) else { panic!() };
+            schedule.failed(0, PASSING, Duration::ZERO);
+            let (_, wait) = schedule.next(Duration::ZERO).unwrap();
             assert!(wait <= policy.longest_wait * 6 / 5);
         }
     }
@@ -240,14 +216,15 @@ mod tests {
     fn getting_further_clears_the_record() {
         let mut schedule = Schedule::new(1, Policy::default(), 3);
         for _ in 0..100 {
-            schedule.failed(0, PASSING, true, Duration::ZERO);
-            let Next::Try { wait, .. } = schedule.next(Duration::ZERO) else { panic!() };
+            schedule.forgive(0);
+            schedule.failed(0, PASSING, Duration::ZERO);
+            let (_, wait) = schedule.next(Duration::ZERO).unwrap();
             assert!(wait <= SECOND * 6 / 5);
         }
         for _ in 0..5 {
-            schedule.failed(0, PASSING, false, Duration::ZERO);
+            schedule.failed(0, PASSING, Duration::ZERO);
         }
-        assert_eq!(schedule.next(Duration::ZERO), Next::GiveUp);
+        assert_eq!(schedule.next(Duration::ZERO), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which certificate authorities a download trusts, and how to say so.
+//! The certificate authorities that a download trusts, and how they are chosen.
 //!
 //! In order: `download_ca_file`, the file that `SSL_CERT_FILE` names, the bundle of the system, and
 //! the roots of Mozilla that are built in. Exactly one of them counts. Minimal machines have no

@@ -9,7 +9,6 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::machine::Upgrade;
 use crate::name::Name;
-use std::collections::BTreeMap;
 
 /// One place of a binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +35,6 @@ pub enum Form {
 }
 
 /// The platform that binaries are looked for, as Go names it: `("linux", "amd64")`.
-#[must_use]
 pub fn platform() -> (&'static str, &'static str) {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -51,26 +49,16 @@ pub fn platform() -> (&'static str, &'static str) {
 /// The places of an upgrade in the order in which they are tried: what the plan names for this
 /// platform, then `download_urls` of its name, then its defaults. One that cannot be read, because it is
 /// not a URL or carries a checksum that is none, stands in the way of no other.
-#[must_use]
 pub fn candidates(upgrade: &Upgrade, urls: &DownloadUrls, (os, arch): (&str, &str)) -> Vec<Result<Source>> {
-    let planned = for_platform(&upgrade.binaries, (os, arch));
+    let planned = upgrade.binaries.get(&format!("{os}/{arch}")).or_else(|| upgrade.binaries.get("any"));
     let configured = urls.by_name.get(&upgrade.name).into_iter().flatten().chain(&urls.default);
-    let templates = planned.into_iter().chain(configured);
+    let templates = planned.into_iter().chain(configured.map(String::as_str));
     templates.map(|template| Source::parse(&fill(template, &upgrade.name, os, arch))).collect()
 }
 
-/// Whether anything says where the binary of an upgrade can be had for this machine.
-#[must_use]
+/// Whether there is any source for the binary of an upgrade for this machine.
 pub fn has_source(upgrade: &Upgrade, urls: &DownloadUrls) -> bool {
     document(upgrade).is_some() || !candidates(upgrade, urls, platform()).is_empty()
-}
-
-/// The entry of a map of binaries for a platform: its own entry, else that for `any`.
-pub(super) fn for_platform<'a>(
-    binaries: &'a BTreeMap<String, String>,
-    (os, arch): (&str, &str),
-) -> Option<&'a String> {
-    binaries.get(&format!("{os}/{arch}")).or_else(|| binaries.get("any"))
 }
 
 /// The URL of a document with binaries that `info` consists of, if it does.
@@ -124,7 +112,7 @@ mod tests {
 
     fn upgrade(binaries: &[(&str, &str)]) -> Upgrade {
         let mut upgrade = Upgrade::new("v2".parse().unwrap(), 1, Origin::TriggerFile);
-        upgrade.binaries = binaries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        upgrade.binaries = binaries.iter().copied().collect();
         upgrade
     }
 
@@ -195,7 +183,7 @@ mod tests {
             assert_eq!(document(&upgrade).is_some(), is, "{info}");
         }
         upgrade.info = Some("https://a".to_owned());
-        upgrade.binaries.insert("any".to_owned(), "https://b".to_owned());
+        upgrade.binaries = [("any", "https://b")].into_iter().collect();
         assert_eq!(document(&upgrade), None);
     }
 }

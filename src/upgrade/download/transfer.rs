@@ -7,10 +7,10 @@
 
 use super::Progress;
 use super::client::Response;
+use super::expected::Check;
 use super::failure::{Failure, passing, refuse};
 use super::partial::{Note, Partial};
-use super::source::{Form, Source};
-use super::truth::Witness;
+use super::source::Source;
 use super::url::Url;
 use crate::error::Kind;
 use crate::upgrade::Cancel;
@@ -26,10 +26,10 @@ enum Body {
     Useless,
 }
 
-/// A file that is whole as far as the server has told.
+/// A file that is whole, by what the server announced.
 pub(super) struct Arrived<'a> {
-    /// Has seen all of it.
-    pub(super) witness: Witness<'a>,
+    /// The hashes and the signature check over all of it.
+    pub(super) check: Check<'a>,
     /// Whether it is put together from several answers, or its size had not been announced.
     pub(super) uncertain: bool,
 }
@@ -46,29 +46,29 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Fetches what is missing from the prefix. Each `witness` sees one body from its first byte.
+    /// Fetches what is missing from the prefix. Each `check` sees one body from its first byte.
     ///
     /// # Errors
     /// Why it is not whole; what has arrived is kept and durable.
     pub(super) fn complete<'w>(
         &self,
         partial: &mut Partial,
-        witness: impl Fn() -> Witness<'w>,
+        check: impl Fn() -> Check<'w>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Arrived<'w>, Failure> {
         let url = &self.source.url;
         if !partial.can_go_on() || partial.len() > self.max_size {
             partial.empty()?;
         }
-        let mut seen = witness();
-        partial.replay(|chunk| seen.see(chunk))?;
+        let mut seen = check();
+        partial.replay(|chunk| seen.update(chunk))?;
         if partial.is_whole() {
-            return Ok(Arrived { witness: seen, uncertain: true });
+            return Ok(Arrived { check: seen, uncertain: true });
         }
         let (mut response, resumed, total) = self.answer(partial)?;
         if !resumed {
             partial.begin(Note::new(url.to_string(), strong_etag(&response), total))?;
-            seen = witness();
+            seen = check();
         }
         partial.require_space(total.unwrap_or_default().saturating_sub(partial.len()))?;
         progress(Progress { url, received: partial.len(), total, trouble: None });
@@ -78,7 +78,7 @@ impl Transfer<'_> {
                 return Err(refuse(Kind::BadInput, url, format!("more than {limit} bytes")));
             }
             partial.append(chunk)?;
-            seen.see(chunk);
+            seen.update(chunk);
             progress(Progress { url, received: partial.len(), total, trouble: None });
             Ok(())
         });
@@ -91,7 +91,7 @@ impl Transfer<'_> {
             }
             _ => {
                 partial.complete()?;
-                Ok(Arrived { witness: seen, uncertain: resumed || total.is_none() })
+                Ok(Arrived { check: seen, uncertain: resumed || total.is_none() })
             }
         }
     }
@@ -135,7 +135,7 @@ impl Transfer<'_> {
         };
         let body = judge(&response, prefix.as_ref(), url)?;
         if body != Body::Useless {
-            response.refuse_encoding(url, matches!(self.source.form, Form::Gzip | Form::TarGzip))?;
+            response.refuse_encoding(url, self.source.form)?;
         }
         Ok((response, body))
     }
@@ -161,9 +161,7 @@ fn judge(response: &Response, prefix: Option<&Prefix<'_>>, url: &Url) -> Result<
                 && response.announced().is_none_or(|announced| announced == length);
             Ok(if is_rest && is_same { Body::Rest { total } } else { Body::Useless })
         }
-        (206, None) => {
-            Err(refuse(Kind::Nonsense, url, "a part of the file came although the whole was asked for"))
-        }
+        (206, None) => Err(refuse(Kind::Nonsense, url, "only a part of the file was sent")),
         (416, Some(_)) => Ok(Body::Useless),
         _ => Err(response.unexpected(url)),
     }
@@ -178,7 +176,7 @@ fn parse_range(value: &str) -> Option<(u64, u64, u64)> {
     (first <= last && last < total).then_some((first, last, total))
 }
 
-/// The entity tag of an answer, if it is one that stands for the very bytes.
+/// The entity tag of an answer, if it is a strong one, which stands for the very bytes.
 fn strong_etag(response: &Response) -> Option<String> {
     let etag = response.header("etag")?.trim();
     let inner = etag.strip_prefix('"')?.strip_suffix('"')?;

@@ -20,26 +20,22 @@ pub struct Url {
 
 impl Url {
     /// The URL as it is requested, with its credentials.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Whether the connection is encrypted.
-    #[must_use]
     pub fn is_https(&self) -> bool {
         self.text.starts_with("https:")
     }
 
     /// The last segment of the path, decoded: what the file is called. May be empty.
-    #[must_use]
     pub fn file_name(&self) -> String {
         let path = &self.text[self.path..self.query];
         decode(path.rsplit('/').next().unwrap_or_default())
     }
 
     /// The URL of a file beside this one, whose name has `suffix` at its end. The query stays.
-    #[must_use]
     pub fn beside(&self, suffix: &str) -> Self {
         let mut url = self.clone();
         url.text.insert_str(self.query, suffix);
@@ -48,7 +44,6 @@ impl Url {
     }
 
     /// Takes the values of a parameter out of the query, decoded.
-    #[must_use]
     pub fn take_parameter(&self, name: &str) -> (Self, Vec<String>) {
         let mut values = Vec::new();
         let rest: Vec<&str> = self.text[self.query..]

@@ -334,7 +334,7 @@ fn a_record_that_could_not_be_written_is_put_back_by_the_next_settling() {
     assert_eq!(journal.write(&under_way(2, Phase::Stopping)).unwrap_err().kind(), Kind::Io);
     journal.settle().unwrap_err();
     // It reached the disk all the same.
-    writable.write(1, 2, &encode(&under_way(2, Phase::Stopping))).unwrap();
+    writable.write(1, 2, &json_line(&under_way(2, Phase::Stopping))).unwrap();
     journal.slots = writable;
     journal.settle().unwrap();
     assert_eq!(read(&home), record(1));
@@ -364,7 +364,7 @@ fn nothing_readable_halts_and_says_what_to_do() {
 #[test]
 fn two_different_records_of_one_number_prove_nothing() {
     let (_dir, home, journal) = at_rest();
-    journal.slots.write(1, 1, &encode(&record(2))).unwrap();
+    journal.slots.write(1, 1, &json_line(&record(2))).unwrap();
     let err = Journal::open(&home).unwrap_err();
     assert!(err.kind() == Kind::Halted && err.to_string().contains("sequence number 1"), "{err}");
 }
@@ -396,22 +396,6 @@ fn a_newer_format_halts_instead_of_being_passed_over() {
         let err = Journal::open(&home).unwrap_err();
         assert_eq!(err.kind(), Kind::Halted);
         assert!(err.to_string().contains("another version"), "{err}");
-    }
-}
-
-#[test]
-fn a_journal_of_an_older_build_is_named_and_not_replaced() {
-    let (_dir, home) = home();
-    fs::write(&home.old_journals()[1], "{}").unwrap();
-    assert!(Journal::exists(&home).unwrap());
-    Journal::create(&home, &record(1)).unwrap_err();
-    fs::write(&home.old_journals()[0], "{}").unwrap();
-    for err in [Journal::open(&home).unwrap_err(), Journal::read(&home).unwrap_err()] {
-        assert_eq!(err.kind(), Kind::Halted);
-        let text = err.to_string();
-        for part in ["older build", "journal.json", "init --import"] {
-            assert!(text.contains(part), "{text}");
-        }
     }
 }
 

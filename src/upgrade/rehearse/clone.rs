@@ -2,29 +2,32 @@
 //! themselves while the running node works on them.
 //!
 //! A clone of data in use is what a power cut would have left, and the node opens it like that: its head is older. Sorted
-//! tables of Pebble are shared as hard links, since Pebble writes to no table again and replaces one that is in its way by
-//! removing it. Nothing else is: goleveldb and RocksDB truncate a file that has the name of a new table, and geth cuts its
+//! tables of Pebble are shared as hard links, since Pebble writes to no table again and removes a table before it reuses its
+//! name. Nothing else is: goleveldb and RocksDB truncate a file that has the name of a new table, and geth cuts its
 //! ancient data at the end when it takes its head back, which would reach the running node's files through a link. All
 //! else is cloned by the file system where that can be done (FICLONE), and copied otherwise. Tables that appear while the
 //! rest is copied are fetched afterwards. Files that vanish or grow meanwhile are no obstacle. Keys stay out.
 
 use super::limits;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::regular;
 use crate::home::tree::{Item, ItemKind, walk};
 use crate::sorted::Set;
 use crate::upgrade::Cancel;
+use crate::upgrade::backup::building::make_dir;
+use crate::upgrade::backup::copy::Pipe;
 use crate::upgrade::backup::is_key;
-use rustix::fs::{copy_file_range, ioctl_ficlone};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use crate::upgrade::backup::ways::{can_clone, can_link};
+use rustix::fs::ioctl_ficlone;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// The bytes that are copied between two looks at what is left.
-const CHUNK: usize = 8 << 20;
+const CHUNK: u64 = 8 << 20;
 
-/// A clone that was made.
+/// A finished clone.
 #[derive(Debug, Default)]
 pub(super) struct Clone {
     /// The bytes in it.
@@ -44,7 +47,7 @@ pub(super) struct Order<'a> {
     /// The memory that the running node has in use.
     pub(super) resident: u64,
     pub(super) cancel: &'a Cancel,
-    /// Is told the bytes done, and in all.
+    /// Receives the bytes done, and all bytes.
     pub(super) progress: &'a mut dyn FnMut(u64, u64),
 }
 
@@ -57,8 +60,9 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
     let items = items(order.from)?;
     let tables = Tables::of(order.from, &items);
     let (shared, own): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| tables.has(item));
-    let clones = own.iter().max_by_key(|item| item.len()).is_none_or(|item| can_clone(&order, item));
-    let links = shared.first().is_none_or(|item| can_link(&order, item));
+    let clones = own.iter().max_by_key(|item| item.len());
+    let clones = clones.is_none_or(|item| can_clone(order.from, &item.path, order.to));
+    let links = shared.first().is_none_or(|item| can_link(order.from, &item.path, order.to));
     let bytes =
         |items: &[&Item]| items.iter().filter(|i| i.kind == ItemKind::File).map(|i| i.len()).sum::<u64>();
     let (all, some) = (bytes(&shared) + bytes(&own), bytes(&own));
@@ -66,25 +70,17 @@ pub(super) fn make(mut order: Order<'_>) -> Result<Clone> {
     let made = own.len() + if links { 0 } else { shared.len() };
     limits::check(order.to, (copied, made as u64), order.resident)?;
 
-    let mut clone = Clone::default();
-    let mut maker = Maker { order: &mut order, clone: &mut clone, all };
-    for item in items.iter().filter(|item| item.kind == ItemKind::Dir) {
-        maker.bring(item, false)?;
-    }
-    for item in shared {
-        maker.bring(item, true)?;
-    }
-    for item in own.iter().filter(|item| item.kind != ItemKind::Dir) {
-        maker.bring(item, false)?;
-    }
+    let from = order.from;
+    let mut maker = Maker { order: &mut order, tables: &tables, clone: Clone::default(), all };
+    let (dirs, others): (Vec<&Item>, Vec<&Item>) =
+        own.into_iter().partition(|item| item.kind == ItemKind::Dir);
+    dirs.into_iter().chain(shared).chain(others).try_for_each(|item| maker.bring(item))?;
     // Files that were written to meanwhile may name tables that were not there before.
     let there: Set<&Path> = items.iter().map(|item| &*item.path).collect();
-    for item in
-        self::items(maker.order.from)?.iter().filter(|item| !there.contains(&*item.path) && tables.has(item))
-    {
-        maker.bring(item, true)?;
-    }
-    Ok(clone)
+    let now = self::items(from)?;
+    let new = now.iter().filter(|item| !there.contains(&*item.path) && tables.has(item));
+    new.into_iter().try_for_each(|item| maker.bring(item))?;
+    Ok(maker.clone)
 }
 
 /// The part of the data that is cloned.
@@ -101,20 +97,14 @@ fn items(from: &Path) -> Result<Vec<Item>> {
 /// Refuses a link through which a shadow would work on the data of the running node.
 fn check_link(from: &Path, link: &Path) -> Result<()> {
     let path = from.join(link);
-    let text = match fs::read_link(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        read => read.map_err(|e| Error::io("read link", &path, e))?,
-    };
+    let text = regular::found(fs::read_link(&path)).doing("read link", &path)?;
+    let Some(text) = text else { return Ok(()) };
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(from));
     if inside && text.is_relative() {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::NotMet,
-        "the data directory has a link that leads out of it, where a shadow must not write",
-    )
-    .at(path.display())
-    .because(format!("it leads to {}", text.display())))
+    let what = "the data directory has a link that leads out of it, where a shadow must not write";
+    Err(Error::new(Kind::NotMet, what).at(path.display()).because(format!("it leads to {}", text.display())))
 }
 
 /// The directories in which Pebble keeps its tables.
@@ -140,38 +130,40 @@ impl Tables {
 
 struct Maker<'o, 'a> {
     order: &'o mut Order<'a>,
-    clone: &'o mut Clone,
+    tables: &'o Tables,
+    clone: Clone,
+    /// The bytes of the data.
     all: u64,
 }
 
 impl Maker<'_, '_> {
-    fn bring(&mut self, item: &Item, may_link: bool) -> Result<()> {
+    fn bring(&mut self, item: &Item) -> Result<()> {
         let (from, to) = (self.order.from.join(&item.path), self.order.to.join(&item.path));
         match item.kind {
             ItemKind::Dir => make_dir(&to)?,
-            ItemKind::Link => match fs::read_link(&from) {
-                Ok(text) => symlink(&text, &to).map_err(|e| Error::io("create link", &to, e))?,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("read link", &from, e)),
-            },
-            ItemKind::File => self.file(&item.path, (&from, &to), may_link)?,
+            ItemKind::Link => {
+                if let Some(text) = regular::found(fs::read_link(&from)).doing("read link", &from)? {
+                    symlink(&text, &to).doing("create link", &to)?;
+                }
+            }
+            ItemKind::File => self.file(item, &from, &to)?,
             ItemKind::Special => {}
         }
         (self.order.progress)(self.clone.bytes, self.all);
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, (from, to): (&Path, &Path), may_link: bool) -> Result<()> {
+    fn file(&mut self, item: &Item, from: &Path, to: &Path) -> Result<()> {
         let (source, meta) = match regular::open_no_link(from) {
             // It went away, or became another kind of file.
             Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidInput => {
                 return Ok(());
             }
-            opened => opened.map_err(|e| Error::io("open", from, e))?,
+            opened => opened.doing("open", from)?,
         };
-        if may_link && link(from, to, meta.ino()) {
+        if self.tables.has(item) && link(from, to, meta.ino()) {
             self.clone.bytes += meta.len();
-            self.clone.linked.push(path.to_owned());
+            self.clone.linked.push(item.path.clone());
             return Ok(());
         }
         let copy = create(to)?;
@@ -179,11 +171,11 @@ impl Maker<'_, '_> {
             self.clone.bytes += meta.len();
             return Ok(());
         }
-        self.copy((&source, from), (&copy, to), meta.len())
+        self.copy(Pipe::new((&source, from), (&copy, to)), meta.len())
     }
 
-    /// Copies what was there when the file was opened: one that grows has no end.
-    fn copy(&mut self, source: (&File, &Path), copy: (&File, &Path), len: u64) -> Result<()> {
+    /// Copies what was there when the file was opened: a file that grows has no end.
+    fn copy(&mut self, mut pipe: Pipe<'_>, len: u64) -> Result<()> {
         let mut at = 0;
         while at < len {
             if self.order.cancel.is_cancelled() {
@@ -192,8 +184,7 @@ impl Maker<'_, '_> {
             if let Some(what) = limits::scarce(self.order.to) {
                 return Err(Error::new(Kind::NotMet, "the rehearsal was given up").because(what));
             }
-            let left = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
-            let moved = carry(source, copy, at, left)?;
+            let moved = pipe.carry(at, CHUNK.min(len - at))?;
             if moved == 0 {
                 return Ok(());
             }
@@ -204,21 +195,6 @@ impl Maker<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// Carries up to `length` bytes from one file to another, in the kernel where that can do it.
-fn carry(source: (&File, &Path), copy: (&File, &Path), at: u64, length: usize) -> Result<u64> {
-    let (mut from, mut to) = (at, at);
-    match copy_file_range(source.0, Some(&mut from), copy.0, Some(&mut to), length) {
-        Ok(moved) if moved > 0 => return Ok(moved as u64),
-        // Some file systems have nothing to say in the middle of a file, and others cannot do it.
-        Ok(_) | Err(_) => {}
-    }
-    use std::os::unix::fs::FileExt as _;
-    let mut buffer = vec![0; length.min(1 << 20)];
-    let read = source.0.read_at(&mut buffer, at).map_err(|e| Error::io("read", source.1, e))?;
-    copy.0.write_all_at(&buffer[..read], at).map_err(|e| Error::io("write", copy.1, e))?;
-    Ok(read as u64)
 }
 
 /// Makes another name of a file, if it is still the one that was opened.
@@ -232,29 +208,7 @@ fn link(from: &Path, to: &Path, inode: u64) -> bool {
 
 fn create(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(path).map_err(|e| Error::io("write", path, e))
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|e| Error::io("create directory", path, e))
-}
-
-/// Whether the file system clones this file to the place of the clone.
-fn can_clone(order: &Order<'_>, item: &Item) -> bool {
-    let probe = order.to.join(".probe");
-    let cloned = regular::open_no_link(&order.from.join(&item.path))
-        .ok()
-        .zip(create(&probe).ok())
-        .is_some_and(|((source, _), copy)| ioctl_ficlone(&copy, &source).is_ok());
-    let _ = fs::remove_file(&probe);
-    cloned
-}
-
-fn can_link(order: &Order<'_>, item: &Item) -> bool {
-    let probe = order.to.join(".probe");
-    let linked = fs::hard_link(order.from.join(&item.path), &probe).is_ok();
-    let _ = fs::remove_file(&probe);
-    linked
+    options.write(true).create_new(true).mode(0o600).open(path).doing("write", path)
 }
 
 /// The bytes that a tree takes on the disk.

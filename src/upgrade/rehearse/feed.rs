@@ -6,11 +6,11 @@
 //! already, executed or not: a clone of data in use has such above its head. `debug_setHead` removes them.
 
 use super::{Progress, live};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::upgrade::Cancel;
 use crate::wbft::{Client, Endpoint, Fault, Hash, Options, RpcError, parse_data, show_quantity};
 use serde_json::json;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) enum Fed {
     /// All blocks that were wanted have been executed, and the shadow is at the head.
     All,
-    /// The same, but the chain rises as fast as the shadow executes: so many blocks were left.
+    /// The same, but the chain rises as fast as the shadow executes: this many blocks were left.
     Behind(u64),
     /// One of the nodes does not serve what it takes.
     NotServed(String),
@@ -46,9 +46,21 @@ pub(super) enum Fed {
     Refused(String),
 }
 
+/// Why no more blocks can be fed.
+enum Halt {
+    Fed(Fed),
+    Error(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Error(error)
+    }
+}
+
 /// The result of feeding so far.
 #[derive(Debug, Default)]
-pub(super) struct Meal {
+pub(super) struct Executed {
     /// The blocks that were executed.
     pub(super) blocks: u64,
     /// Its head, which is a block of the running node.
@@ -65,7 +77,7 @@ pub(super) struct Feed<'a> {
     importer: Client,
     file: &'a Path,
     cancel: &'a Cancel,
-    pub(super) meal: Meal,
+    pub(super) executed: Executed,
     chunk: u64,
 }
 
@@ -73,7 +85,7 @@ impl<'a> Feed<'a> {
     pub(super) fn new(live: Client, shadow: &Endpoint, file: &'a Path, cancel: &'a Cancel) -> Self {
         let importer = Client::new(shadow, Options { timeout: IMPORT, ..Options::default() });
         let shadow = Client::new(shadow, live::options());
-        Feed { live, shadow, importer, file, cancel, meal: Meal::default(), chunk: FIRST }
+        Feed { live, shadow, importer, file, cancel, executed: Executed::default(), chunk: FIRST }
     }
 
     /// The clients of the running node and of the shadow.
@@ -84,16 +96,14 @@ impl<'a> Feed<'a> {
     /// Compares the head of the shadow with the same block of the running node; a difference in words.
     pub(super) fn compare(&mut self) -> Result<Result<(u64, Hash), String>> {
         let head = self.shadow.head()?;
-        let there = self.live.block_hash(head.number).map_err(not_met)?;
-        Ok(match there {
-            Some(hash) if hash == head.hash => {
-                self.meal.head = Some((head.number, head.hash));
-                Ok((head.number, head.hash))
+        let (number, ours) = (head.number, head.hash);
+        Ok(match self.live.block_hash(number).map_err(not_met)? {
+            Some(hash) if hash == ours => {
+                self.executed.head = Some((number, ours));
+                Ok((number, ours))
             }
-            Some(hash) => {
-                Err(format!("block {} is {} and on the running node {hash}", head.number, head.hash))
-            }
-            None => Err(format!("block {} is not on the running node", head.number)),
+            Some(hash) => Err(format!("block {number} is {ours} and on the running node {hash}")),
+            None => Err(format!("block {number} is not on the running node")),
         })
     }
 
@@ -113,31 +123,32 @@ impl<'a> Feed<'a> {
             let head = self.live.block_number().map_err(not_met)?;
             let to = head.min(at + self.chunk);
             if to > at {
-                match self.step(at, to)? {
+                match self.step(at, to) {
                     Ok(reached) => at = reached,
-                    Err(end) => return Ok(end),
+                    Err(Halt::Fed(end)) => return Ok(end),
+                    Err(Halt::Error(e)) => return Err(e),
                 }
                 last = Instant::now();
             }
             let behind = head.saturating_sub(at);
-            progress(Progress::Feed { blocks: self.meal.blocks, wanted, behind });
+            progress(Progress::Feed { blocks: self.executed.blocks, wanted, behind });
             if behind < nearest.0 {
                 nearest = (behind, Instant::now());
             }
             if behind > 0 {
-                if self.meal.blocks >= wanted && nearest.1.elapsed() > NEARER {
+                if self.executed.blocks >= wanted && nearest.1.elapsed() > NEARER {
                     return Ok(Fed::Behind(behind));
                 }
                 continue;
             }
-            self.meal.caught_up.get_or_insert((began.elapsed(), self.meal.blocks));
-            if self.meal.blocks >= wanted {
+            self.executed.caught_up.get_or_insert((began.elapsed(), self.executed.blocks));
+            if self.executed.blocks >= wanted {
                 return Ok(Fed::All);
             }
             if last.elapsed() > STILL {
                 let what = format!("the chain stands still at block {at}");
                 return Err(Error::new(Kind::NotMet, what)
-                    .because(format!("{} of {wanted} blocks were executed", self.meal.blocks))
+                    .because(format!("{} of {wanted} blocks were executed", self.executed.blocks))
                     .hint("rehearse again when it moves, or with fewer --blocks"));
             }
             self.cancel.wait(LOOK);
@@ -145,84 +156,66 @@ impl<'a> Feed<'a> {
     }
 
     /// Feeds the blocks above `at` up to `to`, or fewer if they are large; the height that was reached.
-    fn step(&mut self, at: u64, to: u64) -> Result<Result<u64, Fed>> {
+    fn step(&mut self, at: u64, to: u64) -> Result<u64, Halt> {
         let begun = Instant::now();
-        let to = match self.write(at, to) {
-            Err(e) if is_unserved(&e) => return Ok(Err(Fed::NotServed(said("the running node", &e)))),
-            written => written.map_err(not_met)??,
-        };
+        let to = self.write(at, to)?;
+        let first = at + 1;
         for again in [false, true] {
-            match self.import() {
-                Ok(()) => {}
-                Err(e) if is_unserved(&e) => return Ok(Err(Fed::NotServed(said("the new binary", &e)))),
-                Err(RpcError { fault: Fault::Refused { message, .. }, .. }) => {
-                    return Ok(Err(Fed::Refused(format!(
-                        "of blocks {} to {to} one is refused: {message}",
-                        at + 1
-                    ))));
-                }
-                Err(e) => return Err(e.into()),
-            }
-            let head = self.shadow.block_number()?;
+            self.importer.connection().call("admin_importChain", json!([self.file])).map_err(
+                |e| match e {
+                    e if is_unserved(&e) => Halt::Fed(Fed::NotServed(not_served("the new binary", &e))),
+                    RpcError { fault: Fault::Refused { message, .. }, .. } => Halt::Fed(Fed::Refused(
+                        format!("of blocks {first} to {to} one is refused: {message}"),
+                    )),
+                    e => Halt::Error(e.into()),
+                },
+            )?;
+            let head = self.shadow.block_number().map_err(Error::from)?;
             if head >= to {
                 break;
             }
             if again {
-                let why = format!("blocks {} to {to} were imported, and its head is {head}", at + 1);
-                return Ok(Err(Fed::Refused(why)));
+                let why = format!("blocks {first} to {to} were imported, and its head is {head}");
+                return Err(Halt::Fed(Fed::Refused(why)));
             }
-            self.shadow.connection().call("debug_setHead", json!([show_quantity(at)]))?;
+            let back = self.shadow.connection().call("debug_setHead", json!([show_quantity(at)]));
+            back.map_err(Error::from)?;
         }
-        self.meal.blocks += to - at;
+        self.executed.blocks += to - at;
         let took = begun.elapsed().max(Duration::from_millis(1));
         let pace = u64::try_from(u128::from(to - at) * PACE.as_millis() / took.as_millis()).unwrap_or(MOST);
         self.chunk = pace.clamp(1, MOST);
-        Ok(match self.compare()? {
-            Ok((height, _)) => Ok(height),
-            Err(why) => Err(Fed::Refused(why)),
-        })
+        self.compare()?.map(|(height, _)| height).map_err(|why| Halt::Fed(Fed::Refused(why)))
     }
 
     /// Writes the blocks above `at` to the file; the height of the last one.
-    fn write(&mut self, at: u64, to: u64) -> Result<Result<u64>, RpcError> {
-        let failed = |e| Error::io("write", self.file, e);
-        let mut file = match create(self.file) {
-            Ok(file) => file,
-            Err(e) => return Ok(Err(failed(e))),
-        };
+    fn write(&mut self, at: u64, to: u64) -> Result<u64, Halt> {
+        // Not over the last file, which the shadow may have open.
+        let _ = fs::remove_file(self.file);
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file);
+        let mut file = created.doing("write", self.file)?;
         let (mut written, mut reached) = (0, at);
         while reached < to && written < LARGE {
             let until = to.min(reached + ASKED);
             let params: Vec<_> = (reached + 1..=until).map(|height| json!([show_quantity(height)])).collect();
-            for value in self.live.connection().call_many("debug_getRawBlock", &params)? {
-                let bytes =
-                    value.as_str().and_then(|text| parse_data(text).ok()).filter(|bytes| !bytes.is_empty());
-                let Some(bytes) = bytes else {
-                    let what = Error::new(
-                        Kind::Nonsense,
-                        "debug_getRawBlock of the running node: no bytes of a block",
-                    );
-                    return Ok(Err(what));
-                };
-                if let Err(e) = file.write_all(&bytes) {
-                    return Ok(Err(failed(e)));
+            let values = self.live.connection().call_many("debug_getRawBlock", &params);
+            let values = values.map_err(|e| match is_unserved(&e) {
+                true => Halt::Fed(Fed::NotServed(not_served("the running node", &e))),
+                false => Halt::Error(not_met(e)),
+            })?;
+            for value in values {
+                let bytes = value.as_str().and_then(|text| parse_data(text).ok()).unwrap_or_default();
+                if bytes.is_empty() {
+                    let what = "debug_getRawBlock of the running node: no bytes of a block";
+                    return Err(Error::new(Kind::Nonsense, what).into());
                 }
+                file.write_all(&bytes).doing("write", self.file)?;
                 written += bytes.len() as u64;
             }
             reached = until;
         }
-        Ok(Ok(reached))
+        Ok(reached)
     }
-
-    fn import(&mut self) -> Result<(), RpcError> {
-        self.importer.connection().call("admin_importChain", json!([self.file])).map(drop)
-    }
-}
-
-fn create(path: &Path) -> std::io::Result<File> {
-    // Not over the last one, which the shadow may have open.
-    let _ = fs::remove_file(path);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Whether a node does not have a method. Some answer that with a bad parameter.
@@ -230,8 +223,8 @@ fn is_unserved(e: &RpcError) -> bool {
     matches!(e.fault, Fault::Refused { code: -32601 | -32602, .. })
 }
 
-fn said(who: &str, e: &RpcError) -> String {
-    format!("{who} does not serve {} over {}", e.method, e.endpoint.transport())
+fn not_served(node: &str, e: &RpcError) -> String {
+    format!("{node} does not serve {} over {}", e.method, e.endpoint.transport())
 }
 
 /// The failure of the running node is not the new binary's.

@@ -10,39 +10,28 @@ use crate::flags::flag;
 use crate::home::regular;
 use crate::sorted::Set;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Families of flags that open ports: each name itself, and what follows it after a dot.
-const FAMILIES: [&str; 5] = ["http", "ws", "graphql", "metrics", "pprof"];
-/// Flags that are taken out and take a value.
-const VALUES: [&str; 27] = [
+/// Families of flags that open ports or write elsewhere: each name itself, and what follows it after a dot.
+const FAMILIES: [&str; 8] = ["http", "ws", "graphql", "metrics", "pprof", "authrpc", "discovery", "log"];
+/// Other flags that are taken out and take a value.
+const VALUES: [&str; 15] = [
     "datadir",
     "nodekey",
     "nodekeyhex",
     "maxpeers",
     "port",
-    "discovery.port",
-    "discovery.dns",
     "nat",
     "bootnodes",
     "ipcpath",
-    "authrpc.addr",
-    "authrpc.port",
-    "authrpc.jwtsecret",
     "ethstats",
     "unlock",
     "password",
     "keystore",
     "verbosity",
     "vmodule",
-    "log.vmodule",
-    "log.file",
-    "log.format",
-    "log.maxsize",
-    "log.maxbackups",
-    "log.maxage",
     "block-time",
-    "log.backtrace",
 ];
 /// Flags that are taken out and stand alone.
 const SWITCHES: [&str; 18] = [
@@ -118,14 +107,11 @@ pub(super) fn launch(
             }
             continue;
         }
-        let value = value.map(OsStr::new);
         let read = value.or_else(|| rest.as_slice().first().map(OsString::as_os_str));
         refuse_elsewhere(name, read.unwrap_or_default(), cwd, places)?;
         kept.push(match value {
             Some(value) => {
-                let mut word =
-                    OsString::from(arg.to_str().and_then(|a| a.split_once('=')).map_or("", |(flag, _)| flag));
-                word.push("=");
+                let mut word = OsStr::from_bytes(&arg.as_bytes()[..arg.len() - value.len()]).to_owned();
                 word.push(moved(value, places));
                 word
             }
@@ -172,7 +158,7 @@ fn added(places: &Places) -> Vec<(&'static str, Option<OsString>)> {
     ]
 }
 
-/// The flags that a program lists in its help: those at the beginning of a line, without what is said of them.
+/// The flags that a program lists in its help: those at the beginning of a line, without their descriptions.
 pub(super) fn listed(help: &str) -> Option<Set<String>> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let flags = lines.map(|line| line.split_once("  ").map_or(line, |(flags, _)| flags));
@@ -194,10 +180,8 @@ fn is_taken_out(name: &str) -> bool {
 fn is_hidden(name: &OsStr) -> bool {
     let Some((_, rest)) = name.to_str().and_then(|name| name.split_once('_')) else { return false };
     let as_variable = |flag: &str| flag.replace(['.', '-'], "_").to_uppercase();
-    let of_family =
-        |family: &str| rest.strip_prefix(&as_variable(family)).is_some_and(|rest| rest.starts_with('_'));
-    VALUES.iter().chain(&SWITCHES).any(|flag| as_variable(flag) == rest)
-        || FAMILIES.iter().any(|f| of_family(f))
+    let of_family = |family: &&str| rest.starts_with(&format!("{}_", as_variable(family)));
+    VALUES.iter().chain(&SWITCHES).any(|flag| as_variable(flag) == rest) || FAMILIES.iter().any(of_family)
 }
 
 fn variable_of_elsewhere(name: &OsStr) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! Space and memory: enough of both before a rehearsal begins, and an end of it before the running node lacks either.
 
 use crate::error::{Error, Kind, Result};
-use crate::home::space;
+use crate::home::space::{self, Amount};
 use std::fs;
 use std::path::Path;
 
@@ -27,48 +27,36 @@ struct Memory {
 /// # Errors
 /// [`Kind::NotMet`] with the numbers.
 pub(super) fn check(place: &Path, (bytes, files): (u64, u64), resident: u64) -> Result<()> {
-    let free = space::free(place)?;
-    let need = bytes.saturating_add(SPACE + WRITES);
-    if free < need {
-        return Err(lacking("space", need, free).at(place.display()).hint(
-            "make room, or set daemon_data_backup_dir to the file system of the data, where most files need no copy",
-        ));
+    let with_reserve =
+        Amount { bytes: bytes.saturating_add(SPACE + WRITES), files: files.saturating_add(2 * FILES) };
+    if let Some(lacking) = space::lacking(with_reserve, Amount::free(place)?) {
+        let hint = "make room, or set daemon_data_backup_dir to the file system of the data, where most files need no copy";
+        let what = "too little space for a rehearsal";
+        return Err(Error::new(Kind::NotMet, what).at(place.display()).because(lacking).hint(hint));
     }
-    let (free, need) = (space::free_files(place)?, files.saturating_add(2 * FILES));
-    if free < need {
-        return Err(Error::new(Kind::NotMet, "too little space for a rehearsal")
-            .at(place.display())
-            .because(format!("it needs {need} inodes, {free} are available")));
+    let Some(memory) = memory() else { return Ok(()) };
+    let need = resident.saturating_add(floor(memory));
+    if memory.available < need {
+        let numbers =
+            format!("it needs {} MiB, {} MiB are available", need.div_ceil(MIB), memory.available / MIB);
+        return Err(Error::new(Kind::NotMet, "too little memory for a rehearsal")
+            .because(numbers)
+            .hint("rehearse on a machine with more memory, or lower the node's --cache"));
     }
-    match memory() {
-        Some(memory) if memory.available < resident.saturating_add(floor(memory)) => {
-            Err(lacking("memory", resident.saturating_add(floor(memory)), memory.available)
-                .hint("rehearse on a machine with more memory, or lower the node's --cache"))
-        }
-        Some(_) | None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The resource that has become scarce, in words; None while there is enough.
 pub(super) fn scarce(place: &Path) -> Option<String> {
-    let free = space::free(place).unwrap_or(u64::MAX);
-    if free < SPACE {
-        return Some(format!(
-            "{} MiB of space are left, and {} MiB are the running node's",
-            free / MIB,
-            SPACE / MIB
-        ));
-    }
-    let free = space::free_files(place).unwrap_or(u64::MAX);
-    if free < FILES {
-        return Some(format!("{free} inodes are left, and {FILES} are the running node's"));
-    }
-    let memory = memory().filter(|memory| memory.available < floor(*memory))?;
-    Some(format!(
-        "{} MiB of memory are left, and {} MiB are the running node's",
-        memory.available / MIB,
-        floor(memory) / MIB
-    ))
+    let left = |left: u64, unit: &str, floor: u64| {
+        (left < floor).then(|| format!("{left} {unit} are left, and {floor} are the running node's"))
+    };
+    let free = Amount::free(place).unwrap_or(Amount { bytes: u64::MAX, files: u64::MAX });
+    let space = left(free.bytes / MIB, "MiB of space", SPACE / MIB);
+    let files = || left(free.files, "inodes", FILES);
+    let memory =
+        || memory().and_then(|memory| left(memory.available / MIB, "MiB of memory", floor(memory) / MIB));
+    space.or_else(files).or_else(memory)
 }
 
 /// A line of `/proc/meminfo` or `/proc/PID/status`, in bytes.
@@ -78,16 +66,11 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     Some(kib.saturating_mul(1024))
 }
 
-fn lacking(what: &str, need: u64, there: u64) -> Error {
-    let numbers = format!("it needs {} MiB, {} MiB are available", need.div_ceil(MIB), there / MIB);
-    Error::new(Kind::NotMet, format!("too little {what} for a rehearsal")).because(numbers)
-}
-
 fn floor(memory: Memory) -> u64 {
     (memory.total / MEMORY.0).min(MEMORY.1)
 }
 
-/// `None` where the kernel does not tell.
+/// `None` where the kernel does not report it.
 fn memory() -> Option<Memory> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     Some(Memory { total: field(&text, "MemTotal:")?, available: field(&text, "MemAvailable:")? })

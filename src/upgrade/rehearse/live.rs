@@ -1,8 +1,8 @@
 //! The node that runs, as a rehearsal sees it: its process, its command line and its data, all of which are only read.
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::flags::flag;
+use crate::error::{Doing as _, Error, Kind, Result};
+use crate::flags::value_of;
 use crate::home::launch::{self, Process};
 use crate::home::{Home, glob};
 use crate::wbft::{Client, Endpoint, Options};
@@ -46,11 +46,11 @@ impl Live {
         let proc = PathBuf::from(format!("/proc/{}", process.pid.as_raw_pid()));
         let args = process.args();
         let cwd = proc.join("cwd");
-        let cwd = fs::read_link(&cwd).map_err(|e| Error::io("read link", &cwd, e))?;
+        let cwd = fs::read_link(&cwd).doing("read link", &cwd)?;
         let environment = proc.join("environ");
-        let environment = fs::read(&environment).map_err(|e| Error::io("read", &environment, e))?;
+        let environment = fs::read(&environment).doing("read", &environment)?;
         let named = data_dir(config, &args, &cwd);
-        let data = fs::canonicalize(&named).map_err(|e| Error::io("resolve", &named, e))?;
+        let data = fs::canonicalize(&named).doing("resolve", &named)?;
         let sockets = glob::expand(&data.join(&config.daemon_node_ipc)).into_iter().map(Endpoint::Ipc);
         let endpoints = sockets.chain(config.daemon_rpc_address.iter().cloned()).collect();
         Ok(Live { process, args, environment: variables(&environment), cwd, named, data, endpoints })
@@ -96,16 +96,8 @@ pub(super) fn options() -> Options {
 
 /// A relative path is one below the working directory of the node, not ours.
 fn data_dir(config: &Config, args: &[OsString], cwd: &Path) -> PathBuf {
-    let mut named = None;
-    let mut args_left = args.iter();
-    while let Some(arg) = args_left.next() {
-        match flag(arg) {
-            Some(("datadir", Some(value))) => named = Some(OsStr::new(value)),
-            Some(("datadir", None)) => named = args_left.next().map(OsString::as_os_str),
-            _ => {}
-        }
-    }
-    let relative = named.map(Path::new).filter(|path| path.is_relative() && !path.starts_with("~"));
+    let named = value_of(args, "datadir").map(Path::new);
+    let relative = named.filter(|path| path.is_relative() && !path.starts_with("~"));
     match relative {
         Some(path) if config.daemon_data_dir.is_none() => cwd.join(path),
         _ => config.data_dir(args),

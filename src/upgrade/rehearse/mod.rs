@@ -7,7 +7,7 @@
 //!
 //! The running node's data and locks are only read. There is one rehearsal of a home at a time, and whatever one leaves
 //! behind when it is killed is removed by the next one and by the next supervisor. A rehearsal that cannot be held (too
-//! little space, no node, the chain stands still) says nothing of the binary: it is an error and no report.
+//! little space, no node, the chain stands still) proves nothing about the binary: it is an error and no report.
 
 mod clone;
 mod feed;
@@ -24,7 +24,7 @@ use super::node_args::Changes;
 use super::run::{End, Program, run as run_program};
 use super::{Cancel, backup};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::durable::Rubbish;
 use crate::home::lock::{Claim, lock_within};
 use crate::home::stamp::Stamp;
@@ -135,9 +135,8 @@ pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Pro
     let live = Live::find(order.config, order.home)?;
     let kept = order.home.backups().join(format!("rehearsal-{}", order.name));
     if order.keep && fs::symlink_metadata(&kept).is_ok() {
-        return Err(Error::new(Kind::Failed, "the clone of an earlier rehearsal is there")
-            .at(kept.display())
-            .hint("remove it first"));
+        let there = Error::new(Kind::Failed, "the clone of an earlier rehearsal is there");
+        return Err(there.at(kept.display()).hint("remove it first"));
     }
     let dir = order.home.rehearsal_dir();
     durable::mkdir(&dir)?;
@@ -145,17 +144,17 @@ pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Pro
     let mut stage = Stage { order, live, binary, lock, dir: dir.clone(), report, cancel };
     let held = stage.hold(progress);
     if order.keep && dir.join(DATA).exists() {
-        fs::rename(&dir, &kept).map_err(|e| Error::io("rename to", &kept, e))?;
+        fs::rename(&dir, &kept).doing("rename to", &kept)?;
     }
     remove_leftovers(order.home)?;
     held?;
     let mut report = stage.report;
     report.passed = report.reasons.is_empty();
     if order.keep {
-        report.notes.push(format!(
-            "the clone is kept in {}, in no list: remove it when it is not needed",
-            kept.display()
-        ));
+        let place = kept.display();
+        report
+            .notes
+            .push(format!("the clone is kept in {place}, in no list: remove it when it is not needed"));
     }
     report.save(order.home)?;
     Ok(report)
@@ -177,7 +176,7 @@ pub(super) fn sweep(home: &Home, rubbish: &mut Rubbish) {
 /// The lock of a rehearsal, which the shadow inherits. One whose rehearsal was killed dies with it, and is waited for.
 fn lock(home: &Home) -> Result<File> {
     let path = home.rehearsal_lock();
-    let file = regular::open_own(&path).map_err(|e| Error::io("open lock", &path, e))?;
+    let file = regular::open_own(&path).doing("open lock", &path)?;
     if lock_within(DYING, &file, &path)? {
         return Ok(file);
     }
@@ -187,8 +186,8 @@ fn lock(home: &Home) -> Result<File> {
 fn remove_leftovers(home: &Home) -> Result<()> {
     let dir = home.rehearsal_dir();
     match fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &dir, e)),
-        Ok(()) | Err(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.doing("remove", &dir),
     }
 }
 
@@ -210,18 +209,15 @@ impl Stage<'_> {
         let places = self.places()?;
         let known = self.flags()?;
         if known.as_ref().is_some_and(|known| !known.contains("ipcpath")) && !self.live.has_socket() {
-            return Err(Error::new(
-                Kind::NotMet,
-                "this node opens no IPC socket, over which a shadow is asked",
-            )
-            .hint("run it with one in its data directory"));
+            let what = "this node opens no IPC socket, over which a shadow is asked";
+            return Err(Error::new(Kind::NotMet, what).hint("run it with one in its data directory"));
         }
         let args = self.args()?;
         let Live { environment, cwd, .. } = &self.live;
         let launch = isolation::launch(&args, environment, cwd, &places, known.as_ref())?;
         let shared = self.clone(&places, progress)?;
         let before = clone::allocated(&places.data);
-        let outcome = self.play(&places, &launch, progress);
+        let outcome = self.run_shadow(&places, &launch, progress);
         let after = clone::allocated(&places.data);
         self.report.growth =
             i64::try_from(after).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
@@ -237,9 +233,8 @@ impl Stage<'_> {
         let new = Changes::of(home, &Target::Upgrade(self.order.name.clone()))?;
         if old != new && !old.drop.is_empty() {
             let dropped = old.drop.join(" ");
-            self.report
-                .notes
-                .push(format!("it was not given {dropped}, which the version that runs does not get"));
+            let note = format!("it was not given {dropped}, which the version that runs does not get");
+            self.report.notes.push(note);
         }
         Ok(new.apply(old.without_added(&self.live.args)))
     }
@@ -293,22 +288,19 @@ impl Stage<'_> {
 
     /// The flags that the binary lists in its help.
     fn flags(&self) -> Result<Option<Set<String>>> {
-        let program = Program {
-            path: &self.binary.path,
-            args: &["--help"],
-            dir: &self.dir,
-            inherit: false,
-            env: Vec::new(),
-            fds: Vec::new(),
-            timeout: HELP,
-            grace: Duration::from_secs(1),
-        };
+        let grace = Duration::from_secs(1);
+        let program = Program::bare(&self.binary.path, &["--help"], &self.dir, HELP, grace);
         let ran = run_program(&program, self.cancel)?;
         Ok(if ran.end == End::Exited(0) { isolation::listed(&ran.output) } else { None })
     }
 
     /// Runs the shadow from its start to its end.
-    fn play(&mut self, places: &Places, launch: &Launch, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn run_shadow(
+        &mut self,
+        places: &Places,
+        launch: &Launch,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
         let inherited =
             self.lock.try_clone().map_err(|e| Error::new(Kind::Io, "duplicate a lock").because(e))?;
         let log = self.dir.join("log");
@@ -318,7 +310,7 @@ impl Stage<'_> {
             let (shadow, why, done) = (&shadow, &why, &ended.1);
             let (dir, cancel) = (self.order.home.rehearsal_dir(), self.cancel);
             scope.spawn(move || shadow.watch(&dir, cancel, done, why));
-            let outcome = self.perform(shadow, places, progress);
+            let outcome = self.examine(shadow, places, progress);
             drop(ended.0);
             outcome
         });
@@ -347,18 +339,15 @@ impl Stage<'_> {
             // An error of the running node, the machine or the operator is no verdict on the binary.
             Err(e) if matches!(e.kind(), Kind::NotMet | Kind::Io | Kind::Permission) => Err(e),
             Err(e) => {
-                let reason = match has_ended {
-                    true => format!("it ended with {}: {}", describe(status), shadow.last_words()),
-                    false => e.to_string(),
-                };
-                self.report.reasons.push(reason);
+                let ended = || format!("it ended with {}: {}", describe(status), shadow.last_words());
+                self.report.reasons.push(if has_ended { ended() } else { e.to_string() });
                 Ok(())
             }
         }
     }
 
     /// All that a shadow is put through. An error ends it; what speaks against the binary goes to the report.
-    fn perform(
+    fn examine(
         &mut self,
         shadow: &Shadow,
         places: &Places,
@@ -371,9 +360,8 @@ impl Stage<'_> {
         self.report.times.start_ms = Some(millis(begun.elapsed()));
         if begun.elapsed() > limit {
             let took = begun.elapsed().as_secs();
-            let reason =
-                format!("its first start took {took} s, more than daemon_start_timeout allows: raise that");
-            self.report.reasons.push(reason);
+            let allowed = "more than daemon_start_timeout allows: raise that";
+            self.report.reasons.push(format!("its first start took {took} s, {allowed}"));
         }
         let file = self.dir.join("blocks.rlp");
         let mut feed = Feed::new(self.live.client()?, &endpoint, &file, self.cancel);
@@ -382,13 +370,12 @@ impl Stage<'_> {
             Ok((height, hash)) => {
                 self.report.began_at = Some(height);
                 (self.report.ended_at, self.report.hash) = (Some(height), Some(hash.to_string()));
-                interview(&mut self.report, &mut feed, self.order.fork)?;
+                ask_identity(&mut self.report, &mut feed, self.order.fork)?;
                 match feed.run(self.order.blocks, progress)? {
                     Fed::All => Ok(true),
                     Fed::Behind(blocks) => {
-                        let note =
-                            format!("it was {blocks} blocks behind at the end: the chain was as fast as it");
-                        self.report.notes.push(note);
+                        let behind = format!("it was {blocks} blocks behind at the end");
+                        self.report.notes.push(format!("{behind}: the chain was as fast as it"));
                         Ok(true)
                     }
                     Fed::NotServed(what) => {
@@ -399,7 +386,7 @@ impl Stage<'_> {
                 }
             }
         };
-        self.note_meal(&feed);
+        self.note_executed(&feed);
         match fed {
             Ok(fed) => self.report.fed = fed,
             Err(why) => self.report.reasons.push(why),
@@ -413,13 +400,13 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn note_meal(&mut self, feed: &Feed<'_>) {
+    fn note_executed(&mut self, feed: &Feed<'_>) {
         let report = &mut self.report;
-        report.blocks = feed.meal.blocks;
-        if let Some((height, hash)) = &feed.meal.head {
+        report.blocks = feed.executed.blocks;
+        if let Some((height, hash)) = &feed.executed.head {
             (report.ended_at, report.hash) = (Some(*height), Some(hash.to_string()));
         }
-        if let Some((time, blocks)) = feed.meal.caught_up {
+        if let Some((time, blocks)) = feed.executed.caught_up {
             (report.times.catch_up_ms, report.times.catch_up_blocks) = (Some(millis(time)), blocks);
         }
     }
@@ -447,16 +434,15 @@ impl Stage<'_> {
 }
 
 /// Asks the shadow what an operator would: which chain, which version, which forks, which modules.
-fn interview(report: &mut Report, feed: &mut Feed<'_>, fork: Option<u64>) -> Result<()> {
+fn ask_identity(report: &mut Report, feed: &mut Feed<'_>, fork: Option<u64>) -> Result<()> {
     let (live, shadow) = feed.both();
     let chain = |client: &mut Client| Ok::<_, Error>((client.chain_id()?, client.genesis_hash()?));
     let ours =
         chain(live).map_err(|e| Error::new(Kind::NotMet, "the running node does not answer").because(e))?;
     let theirs = chain(shadow)?;
     if ours != theirs {
-        report
-            .reasons
-            .push(format!("it is on another chain: {} {}, not {} {}", theirs.0, theirs.1, ours.0, ours.1));
+        let (theirs, ours) = (format!("{} {}", theirs.0, theirs.1), format!("{} {}", ours.0, ours.1));
+        report.reasons.push(format!("it is on another chain: {theirs}, not {ours}"));
     }
     report.client_version = Some(shadow.client_version()?);
     report.forks = shadow.forks().ok().flatten().map(heights);
@@ -465,7 +451,7 @@ fn interview(report: &mut Report, feed: &mut Feed<'_>, fork: Option<u64>) -> Res
             report.reasons.push(format!("it does not know the fork at {fork}"));
         }
         (Some(fork), None) => {
-            report.notes.push(format!("it does not tell whether it knows the fork at {fork}"))
+            report.notes.push(format!("whether it knows the fork at {fork} is not reported"))
         }
         (Some(_) | None, _) => {}
     }
@@ -496,16 +482,11 @@ impl Shared {
     /// Whether the shadow has written to none of them, as it never does. A damaged one is not a matter of the rehearsal
     /// alone.
     fn check(&self, data: &Path) -> Result<()> {
-        let changed = self.0.iter().find(|(path, was)| {
-            let now = written(path);
-            now.is_some() && now != *was
-        });
-        match changed {
-            None => Ok(()),
-            Some((path, _)) => Err(Error::new(Kind::Bug, "a file that a rehearsal shared was written to")
-                .at(path.display())
-                .hint(format!("the data in {} may be damaged: restore a backup", data.display()))),
-        }
+        let is_changed = |(path, was): &&(PathBuf, _)| written(path).is_some_and(|now| Some(now) != *was);
+        let Some((path, _)) = self.0.iter().find(is_changed) else { return Ok(()) };
+        Err(Error::new(Kind::Bug, "a file that a rehearsal shared was written to")
+            .at(path.display())
+            .hint(format!("the data in {} may be damaged: restore a backup", data.display())))
     }
 }
 
@@ -519,9 +500,7 @@ fn written(path: &Path) -> Option<(u64, SystemTime)> {
 fn throw_away_key() -> Result<String> {
     let path = Path::new("/dev/urandom");
     let mut key = [0; 32];
-    File::open(path)
-        .and_then(|mut file| file.read_exact(&mut key))
-        .map_err(|e| Error::io("read", path, e))?;
+    File::open(path).and_then(|mut file| file.read_exact(&mut key)).doing("read", path)?;
     key[0] = key[0] & 0x7f | 1;
     Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,12 +1,11 @@
 //! `rehearsal.json` beside the manifest of a staged binary: what its rehearsal has shown, and of which bytes.
 
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Rehearsal;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
-use std::io;
 
 const VERSION: u32 = 1;
 const LIMIT: u64 = 1 << 20;
@@ -20,13 +19,13 @@ pub struct Report {
     pub upgrade: Name,
     /// The digest of the binary that was rehearsed.
     pub sha256: Digest,
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub time: String,
     /// Whether the binary passed.
     pub passed: bool,
     /// The reasons for which it did not.
     pub reasons: Vec<String>,
-    /// Whether the operator lets the upgrade happen all the same.
+    /// Whether the operator lets the upgrade happen although it failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
     /// Further notes for the operator.
@@ -51,7 +50,7 @@ pub struct Report {
     pub hash: Option<String>,
     /// Its own name.
     pub client_version: Option<String>,
-    /// The heights of the forks that it knows, where it tells.
+    /// The heights of the forks that it knows, where it reports them.
     pub forks: Option<Vec<u64>>,
     /// The times.
     #[serde(flatten)]
@@ -115,10 +114,8 @@ impl Report {
     /// [`Kind::BadInput`] if it is none of ours.
     pub fn load(home: &Home, upgrade: &Name) -> Result<Option<Self>> {
         let path = home.rehearsal(upgrade);
-        let bytes = match regular::read(&path, LIMIT) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|e| Error::io("read", &path, e))?,
-        };
+        let bytes = regular::found(regular::read(&path, LIMIT)).doing("read", &path)?;
+        let Some(bytes) = bytes else { return Ok(None) };
         let bad = || Error::new(Kind::BadInput, "read the report of a rehearsal").at(path.display());
         let report: Report = serde_json::from_slice(&bytes).map_err(|e| bad().because(e))?;
         match report.version {
@@ -128,7 +125,6 @@ impl Report {
     }
 
     /// The report of an upgrade, if it is about the binary with this digest.
-    #[must_use]
     pub fn of(home: &Home, upgrade: &Name, sha256: &Digest) -> Option<Self> {
         let report = Report::load(home, upgrade).unwrap_or_else(|e| {
             log::warn!("event=rehearsal_unreadable name={upgrade} {e}");
@@ -138,7 +134,6 @@ impl Report {
     }
 
     /// Its consequence for the upgrade, and whether the operator has accepted a failure.
-    #[must_use]
     pub fn verdict(&self) -> (Rehearsal, bool) {
         match (self.passed, self.accepted) {
             (true, _) => (Rehearsal::Passed, false),

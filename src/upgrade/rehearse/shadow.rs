@@ -6,7 +6,7 @@
 use super::isolation::Launch;
 use super::limits;
 use crate::children::{self, Owned};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::regular;
 use crate::home::stamp::Stamp;
 use crate::printable::printable;
@@ -39,7 +39,7 @@ pub(super) struct Shadow {
     pub(super) begun: Instant,
 }
 
-/// The file to execute: the one that was verified.
+/// The verified file, which is executed.
 pub(super) struct Binary {
     pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
@@ -55,7 +55,7 @@ impl Shadow {
         lock: OwnedFd,
     ) -> Result<Shadow> {
         let failed = |e: io::Error| Error::io("execute", &binary.path, e);
-        let out = File::create(log).map_err(|e| Error::io("create", log, e))?;
+        let out = File::create(log).doing("create", log)?;
         let mut command = Command::new(&binary.path);
         command.args(&launch.args).env_clear().envs(launch.environment.iter().cloned()).current_dir(cwd);
         command.stdin(Stdio::null()).stdout(out.try_clone().map_err(failed)?).stderr(out);
@@ -70,7 +70,7 @@ impl Shadow {
         let child = children::spawn(&mut command).map_err(failed)?;
         let mut shadow = Shadow { child, log: log.to_owned(), begun };
         let exe = format!("/proc/{}/exe", shadow.child.pid().as_raw_pid());
-        // One that has ended already executes nothing, which is told by its end.
+        // A process that has ended already has no such file; its end is reported as such.
         if fs::metadata(exe).is_ok_and(|meta| Stamp::from(&meta) != binary.stamp) {
             shadow.end_at_once();
             return Err(Error::new(Kind::Verification, "the binary was exchanged when it was executed")

@@ -1,5 +1,7 @@
 //! The recorded chain served by a node of our own, with and without `istanbul`, up to any height.
 
+mod coordinator;
+
 use super::*;
 use crate::machine::gates::{self, Gate, Reason, Verdict};
 use crate::wbft::{
@@ -210,8 +212,8 @@ fn an_epoch_too_far_back_is_an_error_and_not_a_guess() {
 fn a_header_that_is_absent_or_has_lost_the_next_validators_is_an_error() {
     let expected = chain()[31].1.clone();
     let node = Node::start(241, false);
-    assert_eq!(node.client().validators_by_headers(35).unwrap(), Some(expected));
-    assert_eq!(node.client().validators_by_headers(243).unwrap(), None);
+    assert_eq!(node.client().find_epoch(34).unwrap(), expected);
+    assert_eq!(node.client().validators(243).unwrap(), None);
     // Above it stands an answer, which must not be that of an epoch before.
     let node = Node::start(241, false).with(|blocks| blocks[30] = Value::Null);
     assert!(
@@ -223,11 +225,11 @@ fn a_header_that_is_absent_or_has_lost_the_next_validators_is_an_error() {
             let none = blocks[9]["block"]["extraData"].clone();
             blocks[10]["block"]["extraData"] = none;
         });
-        node.client().validators_by_headers(15)
+        node.client().find_epoch(14)
     };
     assert!(matches!(fault(lost(true)), Fault::Nonsense(what) if what.starts_with("block 10 ends an epoch")));
     // Without a configuration nothing contradicts the headers, all of which are there.
-    assert_eq!(lost(false).unwrap(), Some(chain()[1].1.clone()));
+    assert_eq!(lost(false).unwrap(), chain()[1].1);
 }
 
 #[test]
@@ -427,7 +429,7 @@ fn json_has_the_names_that_scripts_rely_on() {
     assert_eq!((&json["step"], &json["head_age_ms"]), (&json!("commit"), &json!(1000)));
     assert_eq!(json["rounds"], json!({ "0": 5, "1": 3 }));
     assert_eq!(json["validators"][0]["live"], true);
-    assert_eq!(serde_json::to_value(ConsensusState::down()).unwrap()["step"], "down");
+    assert_eq!(serde_json::to_value(ConsensusState::default()).unwrap()["step"], "down");
 }
 
 #[test]
@@ -544,64 +546,6 @@ fn a_head_of_the_future_is_a_clock_that_is_wrong_and_not_one_that_is_fresh() {
 fn the_period_is_that_of_undisturbed_blocks() {
     assert_eq!(window(130, 30).period(), Some(Duration::from_secs(1)));
     assert_eq!(window(1, 1).period(), None);
-}
-
-#[test]
-fn the_height_is_awaited_head_by_head() {
-    let node = Node::start(100, true);
-    let mut coordinator = Coordinator::new(node.client());
-    let mut heads = Vec::new();
-    let reached = coordinator.wait_for_upgrade_height(104, |head| {
-        heads.push(head);
-        node.set_head(head + 2);
-        true
-    });
-    assert_eq!((reached.unwrap(), heads.as_slice()), (Some(104), [100, 102].as_slice()));
-    assert_eq!(coordinator.wait_for_upgrade_height(200, |_| false).unwrap(), None);
-    // Late is not an error.
-    assert_eq!(coordinator.wait_for_upgrade_height(3, |_| panic!("reached")).unwrap(), Some(104));
-}
-
-#[test]
-fn the_turn_is_awaited_until_the_network_can_spare_us() {
-    // Blocks that are yet to come are fresh. Of four validators ours, the second by address, has slot 1: 24 to 35.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let node = Node::start(20, true).with(|blocks| {
-        for (height, block) in blocks.iter_mut().enumerate() {
-            block["block"]["timestamp"] = json!(show_quantity(now + height as u64 - 20));
-        }
-    });
-    let mut coordinator = Coordinator::new(node.client());
-    let (mut head, mut held) = (20, Vec::new());
-    let reason = coordinator.wait_for_turn(|verdict| {
-        if let Verdict::Hold(gates) = verdict {
-            held.push((head, gates[0].name()));
-        }
-        head += 1;
-        node.set_head(head);
-        true
-    });
-    assert_eq!(reason.unwrap(), Some(Reason::Open));
-    assert!((24..36).contains(&head), "{head}");
-    assert_eq!(&held[..4], [(20, "turn"), (21, "turn"), (22, "turn"), (23, "turn")]);
-    assert!(held[4..].iter().all(|(_, gate)| *gate == "proposal"), "{held:?}");
-}
-
-#[test]
-fn readiness_comes_with_the_state_it_was_judged_by() {
-    let node = Node::start(120, true);
-    let ready = Coordinator::new(node.client()).check_readiness(false).unwrap();
-    assert_eq!((ready.state.live, ready.state.quorum), (3, 3));
-    match ready.verdict {
-        Verdict::Hold(gates) => {
-            assert!(gates.iter().any(|g| matches!(g, Gate::Quorum { without_us: 2, .. })))
-        }
-        go => panic!("{go:?}"),
-    }
-    // A node whose address is not known may be needed.
-    let node = Node::start(98, false);
-    let ready = Coordinator::new(node.client()).check_readiness(false).unwrap();
-    assert!(matches!(ready.verdict, Verdict::Hold(gates) if matches!(gates[0], Gate::Unknown { .. })));
 }
 
 #[test]

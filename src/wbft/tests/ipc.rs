@@ -140,7 +140,7 @@ fn a_node_that_is_not_there_is_unreachable_in_each_recorded_way() {
     let mut node = Connection::new(&Endpoint::Ipc(path.clone()), PATIENT);
     let unreachable = |node: &mut Connection, why: &str| {
         let err = node.call("eth_blockNumber", json!([])).unwrap_err();
-        assert!(err.is_unreachable() && err.to_string().contains(why), "{err}");
+        assert!(is_unreachable(&err) && err.to_string().contains(why), "{err}");
     };
     unreachable(&mut node, "No such file");
     let listener = UnixListener::bind(&path).unwrap();
@@ -153,7 +153,7 @@ fn a_node_that_is_not_there_is_unreachable_in_each_recorded_way() {
     // A child that another test has just forked has it until its exec.
     loop {
         let err = node.call("eth_blockNumber", json!([])).unwrap_err();
-        assert!(err.is_unreachable(), "{err}");
+        assert!(is_unreachable(&err), "{err}");
         if err.to_string().contains("refused") {
             break;
         }

@@ -91,6 +91,11 @@ fn fault<T: std::fmt::Debug>(result: Result<T, RpcError>) -> Fault {
     result.unwrap_err().fault
 }
 
+/// Whether the node could not be reached or was too slow.
+fn is_unreachable(err: &RpcError) -> bool {
+    matches!(err.fault, Fault::Unreachable(_) | Fault::Timeout(_))
+}
+
 /// Waits until the peer closes its end.
 fn drain(mut stream: impl Read) {
     let _ = std::io::copy(&mut stream, &mut std::io::sink());

@@ -18,8 +18,8 @@ fn cancelled(
         script(asked, conn, &tell)
     });
     let mut rig = Rig::new([server.url("/node")]);
-    rig.options.limits.retry.first_wait = std::time::Duration::from_secs(3600);
-    rig.options.limits.retry.longest_wait = std::time::Duration::from_secs(3600);
+    rig.limits.retry.first_wait = std::time::Duration::from_secs(3600);
+    rig.limits.retry.longest_wait = std::time::Duration::from_secs(3600);
     let cancel = rig.cancel.clone();
     let canceller = thread::spawn(move || {
         told.recv().unwrap();
@@ -85,7 +85,8 @@ fn what_has_arrived_is_continued_later() {
         wemixvisor::inside::download::Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls },
     );
     let downloader =
-        wemixvisor::inside::download::Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap();
+        wemixvisor::inside::download::Downloader::new(&rig.config, rig.limits, rig.retry_after.clone())
+            .unwrap();
     let stop_at_half = &mut |progress: wemixvisor::inside::download::Progress<'_>| {
         if progress.received == 20_000 {
             cancel.cancel();

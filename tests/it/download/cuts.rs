@@ -32,7 +32,7 @@ fn cut_again_and_again_in_one_download() {
     let content = Content::new(program());
     let server = Server::start(move |asked, conn| content.serve_until(asked, conn, 997 * (asked.nth + 1)));
     let mut rig = Rig::new([server.url("/node")]);
-    rig.options.limits.retry.attempts = 1000;
+    rig.limits.retry.attempts = 1000;
     rig.install(&program());
     assert_eq!(server.count("/node"), program().len().div_ceil(997));
 }

@@ -78,9 +78,9 @@ fn run(behaviours: Vec<Behaviour>) {
         let content = Content::new(program());
         let server = Server::start(move |asked, conn| serve(asked, conn, &content));
         let mut rig = Rig::new([server.url("/node")]);
-        rig.options.limits = limits();
+        rig.limits = limits();
         if matches!(end, Fails(..)) {
-            rig.options.limits.retry.attempts = 3;
+            rig.limits.retry.attempts = 3;
         }
         match end {
             Right(requests) => {

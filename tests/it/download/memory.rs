@@ -18,17 +18,21 @@ fn child() {
     for order in orders.lines() {
         let (url, digest) = order.split_once(' ').unwrap();
         let mut rig = Rig::new([url]);
-        rig.options.max_size = 1 << 30;
-        rig.options.limits.retry.attempts = 2;
-        rig.options.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/ca.pem").into());
+        rig.config.download_max_size = wemixvisor::config::Size(1 << 30);
+        rig.limits.retry.attempts = 2;
+        rig.config.download_ca_file =
+            Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/ca.pem").into());
         rig.upgrade.digest = digest.parse().ok();
         let order = Order { home: &rig.home, upgrade: &rig.upgrade, urls: &rig.urls };
-        let fetched = Downloader::new(rig.options.clone(), rig.rests.clone()).unwrap().fetch(
+        let fetched = Downloader::new(&rig.config, rig.limits, rig.retry_after.clone()).unwrap().fetch(
             &order,
             &mut |_| {},
             &rig.cancel,
         );
-        println!("{url}: {}", fetched.map_or_else(|e| e.to_string(), |f| format!("{} bytes", f.size)));
+        println!(
+            "{url}: {}",
+            fetched.map_or_else(|e| e.to_string(), |f| format!("{} bytes", f.manifest.size))
+        );
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());

@@ -5,7 +5,7 @@ use crate::rig::server::{Content, Server};
 use std::sync::Arc;
 use wemixvisor::Digest;
 use wemixvisor::Kind;
-use wemixvisor::inside::download::Rests;
+use wemixvisor::inside::download::RetryAfter;
 
 fn good(content: &Content) -> Server {
     let content = content.clone();
@@ -99,7 +99,7 @@ fn a_server_that_asks_for_a_long_wait_is_left_alone_by_the_next_fetch_too() {
     assert!(text.contains("left alone") && text.contains("over in "), "{text}");
     assert_eq!((busy.count("/node"), gone.count("/node")), (1, 2));
     // Another process knows nothing of it.
-    rig.rests = Rests::default();
+    rig.retry_after = RetryAfter::default();
     rig.install(&program());
 }
 
@@ -126,7 +126,7 @@ fn what_has_arrived_outlives_a_process() {
     let content = Content::new(program());
     let dying = cutting(&content, 50_000);
     let mut rig = Rig::new([dying.url("/node")]);
-    rig.options.limits.retry.attempts = 1;
+    rig.limits.retry.attempts = 1;
     assert_eq!(rig.refuse().kind(), Kind::Unreachable);
     let fine = good(&content);
     rig.urls.default = vec![fine.url("/node")];
@@ -139,7 +139,7 @@ fn a_part_of_a_download_that_was_changed_is_not_trusted() {
     let content = Content::new(program());
     let dying = cutting(&content, 50_000);
     let mut rig = Rig::new([dying.url("/node")]);
-    rig.options.limits.retry.attempts = 1;
+    rig.limits.retry.attempts = 1;
     rig.refuse();
     let path = rig.home.downloads().join("v2.partial");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -158,7 +158,7 @@ fn a_file_that_is_larger_than_the_disk_is_not_begun() {
         conn.stall()
     });
     let mut rig = Rig::new([server.url("/node"), server.url("/again")]);
-    rig.options.max_size = u64::MAX;
+    rig.config.download_max_size = wemixvisor::config::Size(u64::MAX);
     let err = rig.refuse();
     assert_eq!(err.os().unwrap().kind(), std::io::ErrorKind::StorageFull);
     assert_eq!(server.asked().len(), 1, "no other mirror makes room on the disk");

@@ -27,8 +27,8 @@ fn good() -> Server {
 
 fn rig(url: String) -> Rig {
     let mut rig = Rig::new([url]);
-    rig.options.ca_file = authority();
-    rig.options.require_https = true;
+    rig.config.download_ca_file = authority();
+    rig.config.daemon_download_require_https = true;
     rig
 }
 
@@ -45,7 +45,7 @@ fn an_unknown_authority_is_refused_and_the_trusted_ones_are_named() {
     let mut rig = rig(server.url("/node"));
     // Some other certificate.
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/elsewhere.pem");
-    rig.options.ca_file = Some(other.into());
+    rig.config.download_ca_file = Some(other.into());
     let err = rig.refuse();
     assert_eq!(err.kind(), Kind::Unreachable);
     let text = err.to_string();
@@ -70,7 +70,7 @@ fn https_never_becomes_http() {
     let target = plain.url("/node");
     let secure = Server::tls(GOOD, move |_, conn| conn.answer("302 Found", &[("Location", &target)], b""));
     let mut rig = rig(secure.url("/node"));
-    rig.options.require_https = false;
+    rig.config.daemon_download_require_https = false;
     let err = rig.refuse();
     assert_eq!(err.kind(), Kind::Nonsense);
     assert!(err.to_string().contains("https"), "{err}");
@@ -90,7 +90,7 @@ fn http_may_become_https_unless_https_is_required() {
     let mut rig = rig(first.url("/node"));
     assert_eq!(rig.refuse().kind(), Kind::Config);
     assert_eq!(first.asked().len(), 0);
-    rig.options.require_https = false;
+    rig.config.daemon_download_require_https = false;
     rig.install(&program());
 }
 
@@ -113,7 +113,7 @@ fn a_server_that_does_not_answer_the_greeting_is_not_waited_for() {
     // It accepts connections by its backlog, and never looks at them.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut rig = rig(format!("https://{}/node", listener.local_addr().unwrap()));
-    rig.options.limits.connect = Duration::from_millis(250);
+    rig.limits.connect = Duration::from_millis(250);
     let err = rig.refuse();
     assert_eq!(err.kind(), Kind::Unreachable);
     assert!(err.to_string().contains("no answer in time"), "{err}");
@@ -135,8 +135,8 @@ fn a_record_that_trickles_in_is_too_slow() {
         }
     });
     let mut rig = rig(server.url("/node"));
-    rig.options.limits = slow_to_go_on();
-    rig.options.proxy = Some(slow.url(""));
+    rig.limits = slow_to_go_on();
+    rig.config.download_proxy = super::proxy(slow.url(""));
     rig.install(&program());
     assert!(slow.asked().len() > 1);
 }
@@ -151,8 +151,8 @@ fn a_proxy_is_used_where_one_is_configured() {
             conn.tunnel(to)
         });
         let mut rig = rig(server.url("/node"));
-        rig.options.require_https = false;
-        rig.options.proxy = Some(proxy.url(""));
+        rig.config.daemon_download_require_https = false;
+        rig.config.download_proxy = super::proxy(proxy.url(""));
         rig.install(&program());
         assert_eq!((proxy.asked().len(), server.count("/node")), (1, 1));
     }
@@ -163,7 +163,7 @@ fn a_proxy_that_refuses_is_named() {
     let server = good();
     let proxy = Server::start(|_, conn| conn.answer("407 Proxy Authentication Required", &[], b""));
     let mut rig = rig(server.url("/node"));
-    rig.options.proxy = Some(proxy.url(""));
+    rig.config.download_proxy = super::proxy(proxy.url(""));
     let err = rig.refuse();
     let text = err.to_string();
     assert!(text.contains("CONNECT") && text.contains(&format!("download_proxy {}", proxy.addr())), "{text}");
@@ -183,7 +183,7 @@ fn credentials_go_to_their_server_alone() {
     });
     let staged = {
         let mut rig = Rig::new([server.url("/node?token=sec%40ret").replace("//", "//user:sec%40ret@")]);
-        rig.options.limits.retry.attempts = 1;
+        rig.limits.retry.attempts = 1;
         rig.install(&program())
     };
     assert_eq!(elsewhere.asked().len(), 1);

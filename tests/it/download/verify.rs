@@ -8,7 +8,7 @@ use std::path::Path;
 use wemixvisor::Kind;
 use wemixvisor::config::{Config, PublicKey, Sources};
 use wemixvisor::home::Verified;
-use wemixvisor::inside::download::{Downloader, Rests};
+use wemixvisor::inside::download::{Downloader, RetryAfter};
 use wemixvisor::{Algorithm, Digest};
 
 /// Serves files by path, and nothing else.
@@ -135,7 +135,7 @@ fn a_checksum_file_that_says_otherwise_is_final() {
     let server = serve(&[("/node", &program()), ("/node.sha256", other.as_bytes())]);
     let mut rig = rig(&server);
     assert_eq!(rig.refuse().kind(), Kind::Verification);
-    rig.options.skip_checksum = true;
+    rig.config.unsafe_skip_checksum = true;
     assert_eq!(rig.refuse().kind(), Kind::Verification, "an explicit mismatch is never skipped");
 }
 
@@ -165,7 +165,7 @@ fn a_checksum_file_in_trouble_is_asked_for_again_rather_than_done_without() {
         _ => conn.answer("200 OK", &[], hex().as_bytes()),
     });
     let mut rig = rig(&server);
-    rig.options.skip_checksum = true;
+    rig.config.unsafe_skip_checksum = true;
     assert_eq!(rig.install(&program()).manifest().verified, Verified::ChecksumFile);
     assert_eq!(server.count("/node.sha256"), 3);
 }
@@ -174,10 +174,13 @@ fn a_checksum_file_in_trouble_is_asked_for_again_rather_than_done_without() {
 fn checks_can_be_switched_off_but_not_for_a_validator() {
     let server = serve(&[("/node", &program())]);
     let mut rig = rig(&server);
-    rig.options.skip_checksum = true;
-    rig.options.validator_mode = true;
-    assert_eq!(Downloader::new(rig.options.clone(), Rests::default()).err().unwrap().kind(), Kind::Config);
-    rig.options.validator_mode = false;
+    rig.config.unsafe_skip_checksum = true;
+    rig.config.validator_mode = true;
+    assert_eq!(
+        Downloader::new(&rig.config, rig.limits, RetryAfter::default()).err().unwrap().kind(),
+        Kind::Config
+    );
+    rig.config.validator_mode = false;
     assert_eq!(rig.install(&program()).manifest().verified, Verified::Unchecked);
 }
 
@@ -188,7 +191,7 @@ fn a_signature_by_one_of_our_keys_for_this_upgrade() {
         let signature = key.sign(&program(), comment);
         let server = serve(&[("/node", &program()), ("/node.minisig", signature.as_bytes())]);
         let mut rig = rig(&server);
-        rig.options.public_keys = vec![other.clone(), public.clone()];
+        rig.config.download_public_keys = vec![other.clone(), public.clone()];
         let staged = rig.install(&program());
         assert_eq!(staged.manifest().verified, Verified::Signature);
         assert_eq!(staged.manifest().key.as_deref(), Some(public.as_str()));
@@ -220,10 +223,10 @@ fn every_other_signature_is_refused() {
         let files: Vec<_> = files.iter().map(|(p, b)| (*p, b.as_slice())).collect();
         let server = serve(&files);
         let mut rig = rig(&server);
-        rig.options.public_keys = vec![public.clone()];
+        rig.config.download_public_keys = vec![public.clone()];
         // Nothing that is weaker stands in for it.
         rig.upgrade.digest = Some(Digest::sha256(&program()));
-        rig.options.skip_checksum = true;
+        rig.config.unsafe_skip_checksum = true;
         let err = rig.refuse();
         assert_eq!(err.kind(), Kind::Verification, "{says}");
         assert!(err.to_string().contains(says), "{says}: {err}");
@@ -236,7 +239,7 @@ fn a_signature_does_not_overrule_a_pinned_digest() {
     let signature = key.sign(&program(), "v2");
     let server = serve(&[("/node", &program()), ("/node.minisig", signature.as_bytes())]);
     let mut rig = rig(&server);
-    rig.options.public_keys = vec![public];
+    rig.config.download_public_keys = vec![public];
     rig.upgrade.digest = Some(Digest::sha256(b"other"));
     assert_eq!(rig.refuse().kind(), Kind::Verification);
 }
@@ -252,7 +255,7 @@ fn a_signature_holds_over_a_file_that_came_in_pieces() {
         _ => conn.answer("404 Not Found", &[], b""),
     });
     let mut rig = rig(&server);
-    rig.options.public_keys = vec![public];
+    rig.config.download_public_keys = vec![public];
     rig.install(&program());
     assert_eq!((server.count("/node"), server.count("/node.minisig")), (3, 1));
 }
@@ -310,7 +313,7 @@ fn a_place_that_cannot_be_read_stands_in_the_way_of_no_other() {
 fn the_same_place_is_tried_once() {
     let server = serve(&[]);
     let mut rig = Rig::new([server.url("/{name}"), server.url("/{version}"), server.url("/v2")]);
-    rig.upgrade.binaries = [("any".to_owned(), server.url("/v2"))].into();
+    rig.upgrade.binaries = [("any", server.url("/v2"))].into_iter().collect();
     assert_eq!(rig.refuse().kind(), Kind::Unreachable);
     assert_eq!(server.count("/v2"), 1);
 }

@@ -26,13 +26,15 @@ pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// The same for what takes longer even on an idle machine.
 #[track_caller]
 pub(crate) fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
+    let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(3));
+        let waited = began.elapsed();
+        assert!(waited < patience, "waited in vain for {what}");
+        // To look costs the process that is asked as well: what takes longer is looked for less often.
+        std::thread::sleep((waited / 16).clamp(Duration::from_millis(3), Duration::from_millis(15)));
     }
 }
 

@@ -7,7 +7,7 @@ use super::sim::{PATIENCE, Traces, stamp, until};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -446,13 +446,19 @@ impl Visor<'_> {
         let is_it =
             |line: &&str| line.contains(" wemixvisor ") && words.iter().all(|word| line.contains(word));
         let deadline = std::time::Instant::now() + PATIENCE;
+        let mut read = self.begin;
         loop {
-            if let Some(line) = self.log().lines().find(is_it) {
+            let ended = self.child.try_wait().unwrap();
+            let log = fs::File::open(self.rig.log()).unwrap();
+            let mut more = vec![0; usize::try_from(log.metadata().unwrap().len()).unwrap() - read];
+            log.read_exact_at(&mut more, read as u64).unwrap();
+            // The rest of the last line is still to come.
+            more.truncate(more.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+            if let Some(line) = String::from_utf8_lossy(&more).lines().find(is_it) {
                 return line.to_owned();
             }
-            let ended = self.child.try_wait().unwrap();
-            // Its last lines may have come after we looked.
-            if let (Some(status), None) = (ended, self.log().lines().find(is_it)) {
+            read += more.len();
+            if let Some(status) = ended {
                 panic!("it ended ({status}) without {words:?}");
             }
             assert!(std::time::Instant::now() < deadline, "waited in vain for {words:?}");

@@ -421,7 +421,7 @@ impl Sim {
         let launched = self.homes[i].launched.map(|launch| Launched { launch, alive });
         let facts =
             Facts { record, link, head: self.homes[i].head_record.clone(), has_data: false, launched };
-        self.feed(i, Event::Schedule(plan));
+        self.feed(i, Event::Schedule(plan.into_iter().map(Arc::new).collect()));
         self.feed(i, Event::Boot(facts));
     }
 

@@ -121,7 +121,7 @@ fn status_says_what_it_waits_for_and_an_order_that_comes_too_late_is_dropped() {
 fn the_binary_that_runs_is_not_upgraded_to_unless_the_operator_insists() {
     for insisted in [false, true] {
         let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
-        rig.feed(Event::Schedule(vec![Upgrade::new(name("v2"), H, Origin::Schedule)]));
+        rig.feed(Event::Schedule(vec![Upgrade::new(name("v2"), H, Origin::Schedule).into()]));
         let version = Version { target: v2(), ..version(Target::Genesis) };
         let ready = Ready { insisted, ..Ready::new(version) };
         rig.feed(Event::JobDone(JobEnd::Prepared(name("v2"), Ok(ready))));

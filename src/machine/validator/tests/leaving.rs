@@ -225,7 +225,7 @@ fn an_upgrade_that_is_not_ready_holds_no_other_one_up() {
     rig.follow(91);
     let (v2, v3) =
         (Upgrade::new(name("v2"), 96, Origin::Schedule), Upgrade::new(name("v3"), 98, Origin::Schedule));
-    rig.feed(Event::Schedule(vec![v2, v3]));
+    rig.feed(Event::Schedule(vec![v2.into(), v3.into()]));
     rig.feed(Event::JobDone(JobEnd::Prepared(
         name("v2"),
         Err(Failure::new(Class::Permanent, "no such file")),

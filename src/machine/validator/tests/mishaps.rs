@@ -308,10 +308,8 @@ fn a_stuck_restart_costs_no_attempt() {
 #[test]
 fn a_planned_fork_that_the_binary_has_followed_holds_no_start() {
     let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
-    rig.feed(Event::Schedule(vec![Upgrade {
-        fork_height: Some(110),
-        ..Upgrade::new(name("v2"), H, Origin::Schedule)
-    }]));
+    let v2 = Upgrade { fork_height: Some(110), ..Upgrade::new(name("v2"), H, Origin::Schedule) };
+    rig.feed(Event::Schedule(vec![v2.into()]));
     let failure = Failure::new(Class::Permanent, "no binary is staged".to_owned());
     rig.feed(Event::JobDone(JobEnd::Prepared(name("v2"), Err(failure))));
     for height in 91..=310 {
@@ -339,7 +337,7 @@ fn a_planned_fork_that_another_binary_has_followed_holds_the_start() {
             Record { node: NodeMark::StoppedClean, chain: Some(chain()), ..Record::new(current.clone()) };
         rig.machine = Machine::new(Policy { validator: true, ..Policy::default() }, 0, record.clone());
         let planned = Upgrade { fork_height: Some(H), ..Upgrade::new(name("v1"), H - 5, Origin::Schedule) };
-        rig.feed(Event::Schedule(vec![planned]));
+        rig.feed(Event::Schedule(vec![planned.into()]));
         rig.feed(Event::Boot(Facts {
             record,
             link: current,

@@ -271,7 +271,7 @@ fn it_does_not_sign_below_the_record_or_where_one_is_unseen_or_a_sync_runs() {
     };
     assert!(still(200, |_| {}).0 > 0);
     for (height, change, why) in [
-        (150, (|_| {}) as fn(&mut Survey), "the head is 150 and has to be 200"),
+        (150, (|_| {}) as fn(&mut Survey), "the head is 150 and must be 200"),
         (200, |s| s.connected = Some(vec![[2; 20], [3; 20]]), "not seen for 2 min: 0x0404"),
         (200, |s| s.syncing = true, "synchronises"),
         (200, |s| s.connected = None, "serve `admin`"),
@@ -551,7 +551,7 @@ fn data_of_an_unknown_end_come_back_beyond_the_first_head_of_the_home_or_where_a
     let mut rig = taken_over(152);
     assert_eq!((rig.modes(), rig.machine.heads.height()), (vec![Mode::Silent], Some(152)));
     assert_eq!(rig.signs(), 0, "the chain has not gone on yet");
-    assert!(rig.silent().contains("has to be 153"), "{}", rig.silent());
+    assert!(rig.silent().contains("must be 153"), "{}", rig.silent());
     for height in 153..=156 {
         fresh(&mut rig, height);
     }

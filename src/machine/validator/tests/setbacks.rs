@@ -8,7 +8,7 @@ fn stops_for_what_is_killed(seconds: u64) -> usize {
     let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
     let names = ["v2", "v3"];
     let planned = |at: usize| Upgrade::new(name(names[at]), H - 5 + at as u64, Origin::Schedule);
-    rig.feed(Event::Schedule(vec![planned(0), planned(1)]));
+    rig.feed(Event::Schedule(vec![planned(0).into(), planned(1).into()]));
     let (mut height, mut stops) = (91, 0);
     for _ in 0..seconds {
         for of in names {

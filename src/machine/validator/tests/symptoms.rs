@@ -58,7 +58,7 @@ fn a_node_that_stands_while_the_network_goes_on_is_frozen_and_at_a_fork_that_is_
         let mut rig = Rig::new(Policy::default(), NodeMark::Never, 90);
         // Its binary is not there.
         let upgrade = Upgrade { fork_height: fork, ..Upgrade::new(name("v2"), H, Origin::Schedule) };
-        rig.feed(Event::Schedule(vec![upgrade]));
+        rig.feed(Event::Schedule(vec![upgrade.into()]));
         rig.follow(91);
         rig.head(H);
         for _ in 0..5 {

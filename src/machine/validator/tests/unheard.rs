@@ -1,6 +1,7 @@
 //! The mark of a head record beyond which a node that signs may have gone on unheard.
 
 use super::*;
+use crate::machine::heads::Beyond;
 
 /// The head record after `what` has happened to a validator that signs.
 fn record_after(what: impl Fn(&mut Rig)) -> HeadRecord {
@@ -140,17 +141,17 @@ fn the_mark_ends_with_the_link_of_the_head_while_the_node_ends() {
     rig.follow(92);
     rig.ask(Request::Stop);
     assert_eq!(rig.stops(), 1);
-    let keep = |rig: &mut Rig, unheard| {
-        rig.machine.heads.note_unheard(unheard);
+    let keep = |rig: &mut Rig, beyond| {
+        rig.machine.heads.note_beyond(beyond);
         rig.kept = rig.machine.heads.record().cloned();
     };
-    keep(&mut rig, true);
+    keep(&mut rig, Beyond::Unheard);
     rig.head(94);
     assert!(!rig.kept.as_ref().unwrap().unheard && rig.kept.as_ref().unwrap().block.height == 94);
     // That it reports nothing any more is its end.
     rig.tick(60);
     assert!(!rig.kept.as_ref().unwrap().unheard);
-    keep(&mut rig, true);
+    keep(&mut rig, Beyond::Unheard);
     rig.tick(60);
     assert!(rig.kept.as_ref().unwrap().unheard);
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::digest::Digest;
+use crate::upgrade::download::expected::Expected;
 use crate::upgrade::download::retry::Fault;
-use crate::upgrade::download::truth::Truth;
 use std::cell::Cell;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -31,7 +31,7 @@ struct Rig {
     dir: tempfile::TempDir,
     source: Source,
     cancel: Cancel,
-    truth: Truth,
+    expected: Expected,
 }
 
 impl Rig {
@@ -40,8 +40,8 @@ impl Rig {
         let memory = tempfile::tempdir_in("/dev/shm");
         let dir = memory.unwrap_or_else(|_| tempfile::tempdir().unwrap());
         let source = Source::parse("http://made.up/node").unwrap();
-        let truth = Truth::of_digest(Digest::sha256(&file()));
-        Rig { dir, source, cancel: Cancel::new().unwrap(), truth }
+        let expected = Expected::of_digest(Digest::sha256(&file()));
+        Rig { dir, source, cancel: Cancel::new().unwrap(), expected }
     }
 
     fn partial(&self) -> Partial {
@@ -52,8 +52,8 @@ impl Rig {
     fn attempt(&self, get: impl Fn(&[(&str, &str)]) -> Response) -> Result<Digest, Failure> {
         let get = |_: &Url, headers: &[(&str, &str)]| Ok(get(headers));
         let transfer = Transfer { get: &get, source: &self.source, max_size: 1 << 20, cancel: &self.cancel };
-        let arrived = transfer.complete(&mut self.partial(), || self.truth.witness(), &mut |_| {})?;
-        Ok(arrived.witness.judge(&self.truth).unwrap_or(Digest::Sha256([0; 32])))
+        let arrived = transfer.complete(&mut self.partial(), || self.expected.check(), &mut |_| {})?;
+        Ok(arrived.check.verify(&self.expected).unwrap_or(Digest::Sha256([0; 32])))
     }
 
     fn content(&self) -> Vec<u8> {

@@ -1,10 +1,11 @@
-//! The proof that vouches for a download, and whether the bytes that arrived are those it vouches for.
+//! The expected digests and signature of a download, and the check of the bytes against them.
 //!
-//! The strongest there is counts: a signature where keys are configured, else the digest that is
-//! pinned or in the URL, else a checksum file beside the file. What is weaker is not asked for, but
-//! whatever is known must match. It is known before the first byte is fetched, so that one pass over the
-//! bytes is enough.
+//! The strongest there is counts: a signature where keys are configured, otherwise the digest that is
+//! pinned or in the URL, otherwise a checksum file beside the file. A weaker proof is not fetched, but
+//! everything that is known must match. All is known before the first byte of the file is fetched, so that one pass over
+//! the bytes is enough.
 
+use super::Order;
 use super::checksum;
 use super::client::Client;
 use super::failure::{Failure, refuse};
@@ -12,8 +13,7 @@ use super::retry::Fault;
 use super::signature::Signed;
 use super::source::Source;
 use super::url::Url;
-use super::{Options, Order};
-use crate::config::PublicKey;
+use crate::config::{Config, PublicKey};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::home::Verified;
@@ -23,53 +23,53 @@ use minisign_verify::StreamVerifier;
 /// More than any signature or list of checksums needs.
 const LIMIT: u64 = 1024 * 1024;
 
-/// Everything that is known of a file before it arrives.
-pub(super) struct Truth {
+/// The digests and the signature that a file must match, known before it arrives.
+pub(super) struct Expected {
     signed: Option<Signed>,
     digests: Vec<(Digest, &'static str)>,
     method: Verified,
 }
 
-/// The bytes so far, as seen by everything that will judge them.
-pub(super) struct Witness<'a> {
+/// The hashes and the signature check over the bytes so far.
+pub(super) struct Check<'a> {
     sha256: Hasher,
     sha512: Option<Hasher>,
     signature: Option<StreamVerifier<'a>>,
 }
 
-impl Truth {
-    /// Finds out what vouches for the file at `source`.
+impl Expected {
+    /// Finds the signature, digest or checksum file for the file at `source`.
     ///
     /// # Errors
     /// [`Kind::Verification`] if nothing does and that is not allowed, or if something is contradictory.
-    pub(super) fn gather(
+    pub(super) fn find(
         client: &Client,
         source: &Source,
         order: &Order<'_>,
-        options: &Options,
+        config: &Config,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
         let url = &source.url;
         let pinned = order.upgrade.digest.map(|d| (d, "the digest that the upgrade pins"));
         let in_url = source.digest.map(|d| (d, "the digest in the URL"));
         let digests: Vec<_> = pinned.into_iter().chain(in_url).collect();
-        if !options.public_keys.is_empty() {
-            let signed = Some(find_signature(client, url, order, &options.public_keys, cancel)?);
-            return Ok(Truth { signed, digests, method: Verified::Signature });
+        if !config.download_public_keys.is_empty() {
+            let signed = Some(find_signature(client, url, order, &config.download_public_keys, cancel)?);
+            return Ok(Expected { signed, digests, method: Verified::Signature });
         }
         if !digests.is_empty() {
-            return Ok(Truth { signed: None, digests, method: Verified::Digest });
+            return Ok(Expected { signed: None, digests, method: Verified::Digest });
         }
         if let Some(digest) = find_checksum(client, url, cancel)? {
             let digests = vec![(digest, "the checksum file")];
-            return Ok(Truth { signed: None, digests, method: Verified::ChecksumFile });
+            return Ok(Expected { signed: None, digests, method: Verified::ChecksumFile });
         }
-        if options.skip_checksum {
+        if config.unsafe_skip_checksum {
             log::warn!(
                 "event=download_unverified name={} url={url} nothing vouches for it and unsafe_skip_checksum is set",
                 order.upgrade.name
             );
-            return Ok(Truth { signed: None, digests, method: Verified::Unchecked });
+            return Ok(Expected { signed: None, digests, method: Verified::Unchecked });
         }
         let error = Error::new(Kind::Verification, "nothing vouches for the file").at(url).hint(
             "pin its sha256 in the plan or with --sha256, or put a .sha256 file beside it on the server",
@@ -77,16 +77,16 @@ impl Truth {
         Err(Failure::Mirror(Fault::Lasting, error))
     }
 
-    /// A digest that stands firm.
+    /// A known digest.
     #[cfg(test)]
     pub(super) fn of_digest(digest: Digest) -> Self {
-        Truth { signed: None, digests: vec![(digest, "a test's digest")], method: Verified::Digest }
+        Expected { signed: None, digests: vec![(digest, "a test's digest")], method: Verified::Digest }
     }
 
-    /// Begins to look at the file, before its first byte.
-    pub(super) fn witness(&self) -> Witness<'_> {
+    /// The check of the file, before its first byte.
+    pub(super) fn check(&self) -> Check<'_> {
         let needs_512 = self.digests.iter().any(|(d, _)| d.algorithm() == Algorithm::Sha512);
-        Witness {
+        Check {
             sha256: Hasher::new(Algorithm::Sha256),
             sha512: needs_512.then(|| Hasher::new(Algorithm::Sha512)),
             signature: self.signed.as_ref().map(Signed::verifier),
@@ -104,9 +104,9 @@ impl Truth {
     }
 }
 
-impl Witness<'_> {
-    /// Looks at the next bytes.
-    pub(super) fn see(&mut self, bytes: &[u8]) {
+impl Check<'_> {
+    /// Adds the next bytes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         if let Some(sha512) = &mut self.sha512 {
             sha512.update(bytes);
@@ -116,20 +116,20 @@ impl Witness<'_> {
         }
     }
 
-    /// Judges the whole file, and returns its SHA-256.
+    /// Verifies the whole file, and returns its SHA-256.
     ///
     /// # Errors
-    /// The proof that it does not match, in words.
-    pub(super) fn judge(self, truth: &Truth) -> Result<Digest, String> {
+    /// The mismatch, in words.
+    pub(super) fn verify(self, expected: &Expected) -> Result<Digest, String> {
         let sha256 = self.sha256.finish();
         let sha512 = self.sha512.map(Hasher::finish);
-        for (expected, whose) in &truth.digests {
-            let found = match expected.algorithm() {
+        for (wanted, origin) in &expected.digests {
+            let found = match wanted.algorithm() {
                 Algorithm::Sha256 => sha256,
                 Algorithm::Sha512 => sha512.expect("it is computed when a digest needs it"),
             };
-            if found != *expected {
-                return Err(format!("it is {found}, but {whose} is {expected}"));
+            if found != *wanted {
+                return Err(format!("it is {found}, but {origin} is {wanted}"));
             }
         }
         if let Some(mut signature) = self.signature {

@@ -1,8 +1,8 @@
-//! The post-upgrade hook: what an operator wants done when an upgrade has proved itself.
+//! The post-upgrade hook: the operator's program for an upgrade that has proved itself.
 //!
-//! Nothing waits for it and nothing depends on it: a failure is reported and that is all. It runs at most
-//! once, beside the node, in a thread of its own. When the supervisor ends, so does the hook. A hook of a later upgrade
-//! waits for the end of it and of what it has started.
+//! Nothing waits for it and nothing depends on it: a failure is only reported. It runs at most once, beside the node, in a
+//! thread of its own. When the supervisor ends, so does the hook. The hook of a later upgrade waits for its end, and for
+//! that of all processes that it has started.
 
 use super::worker::Context;
 use crate::machine::{Attempt, HookEnd};
@@ -14,15 +14,15 @@ use std::thread::{self, JoinHandle};
 
 /// The hooks that run.
 #[derive(Debug)]
-pub(super) struct Afterwards {
+pub(super) struct PostHooks {
     running: Vec<(Cancel, JoinHandle<()>)>,
     ended: Sender<()>,
 }
 
-impl Afterwards {
+impl PostHooks {
     /// No hook yet; the end of each goes to `ended`.
-    pub(super) fn new(ended: Sender<()>) -> Afterwards {
-        Afterwards { running: Vec::new(), ended }
+    pub(super) fn new(ended: Sender<()>) -> PostHooks {
+        PostHooks { running: Vec::new(), ended }
     }
 
     /// Runs the post-upgrade hook of an upgrade. Where there is none it has ended at once.
