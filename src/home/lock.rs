@@ -280,7 +280,7 @@ pub fn claim_dir(path: &Path, claim: Claim) -> Result<Option<File>> {
 
 /// A child that another thread has just forked holds our locks as well, until its exec: on a loaded machine that takes its
 /// time.
-const NEWBORN: Duration = Duration::from_secs(3);
+pub(crate) const NEWBORN: Duration = Duration::from_secs(3);
 
 /// The error where another process works on a directory.
 pub(crate) fn busy(path: &Path) -> Error {

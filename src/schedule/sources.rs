@@ -78,7 +78,7 @@ pub(crate) fn disagree(conflict: &str) -> Error {
 /// Reads again and again, and remembers what the trigger file said while it is being rewritten, and what the
 /// operator had decided should that file be damaged.
 ///
-/// What was understood of a plan is kept as well, by the digest of its file: to hash a long plan takes a fraction of the time
+/// A plan as it was read is kept as well, by the digest of its file: to hash a long plan takes a fraction of the time
 /// and none of the memory.
 #[derive(Debug)]
 pub(crate) struct Reader {

@@ -90,7 +90,7 @@ fn a_node_without_rpc_is_no_error() {
     let rig = Rig::with(&[("rpc", "off")]);
     let mut visor = rig.run();
     visor.wait_status("its silence", |s| s["rpc_trouble"].as_str()?.contains("*.ipc").then_some(()));
-    assert!(rig.ok(&["status"]).contains("rpc         the node tells no head: there is no socket"));
+    assert!(rig.ok(&["status"]).contains("rpc         the node reports no head: there is no socket"));
     assert_eq!((visor.status()["state"].clone(), rig.traces().starts().len()), (json!("running"), 1));
     assert_eq!(visor.count(&["ERROR"]), 0);
     assert_eq!(visor.stop(), 0);

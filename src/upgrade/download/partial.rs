@@ -6,7 +6,7 @@
 //! put together from it is verified like everything else.
 
 use crate::error::{Doing as _, Error, Kind, Result};
-use crate::home::lock::{try_lock, within};
+use crate::home::lock::{NEWBORN, try_lock, within};
 use crate::home::space;
 use crate::home::stamp::is_same_file;
 use crate::home::{durable, regular};
@@ -18,10 +18,6 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-/// How long a claim is tried: a child that another thread is starting has a copy of one that was just released, until its
-/// exec.
-const NEWBORN: Duration = Duration::from_millis(100);
 
 /// The note: of which body the prefix is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
