@@ -2,14 +2,14 @@
 
 use super::logger::show_warnings;
 use super::{print, tell};
-use crate::config::{Config, Sources, keys};
+use crate::config::{Config, Key, Sources, keys};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
 use crate::supervisor::{self, Reply, Request, Status, ask, ask_once};
 use crate::upgrade::import;
 use crate::upgrade::init::{Line, Report, init as lay_out};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Lays out a home, with the binary as its first version, or checks one.
@@ -19,18 +19,18 @@ pub(super) fn init(config: &Config, home: &Home, binary: Option<&Path>) -> Resul
         let only = Error::new(Kind::NotFound, "there is only a home of Cosmovisor here");
         return Err(only.at(foreign.display()).hint(hint));
     }
-    show(&lay_out(home, binary, &template(config))?)
+    show(&lay_out(home, binary, &Config::template(&given(config)))?)
 }
 
 /// Adopts a home of another supervisor.
-pub(super) fn import(config: &Config, home: &Home) -> Result<u8> {
-    show(&import::import(home, &template(config))?)
+pub(super) fn import(config: &Config, home: &Home, sources: &Sources) -> Result<u8> {
+    show(&import::import(home, import::Gathered::read(home, &given(config), &sources.env))?)
 }
 
-/// The text of a new configuration. It keeps the name of the binary, so that later commands need not be given it.
-fn template(config: &Config) -> String {
+/// The settings of a new configuration: the name of the binary, so that later commands need not be given it.
+fn given(config: &Config) -> [(&'static Key, Value); 1] {
     let name = keys::named("daemon_name").expect("the table has it");
-    Config::template(&[(name, json!(config.daemon_name.as_str()))])
+    [(name, json!(config.daemon_name.as_str()))]
 }
 
 /// Shows the lines of a report; the exit code is that of the first problem.

@@ -35,6 +35,7 @@ use crate::home::Home;
 use crate::printable::{PrintableJson, printable_lines};
 use crate::supervisor::CAN_RESUME;
 use crate::sys;
+use crate::upgrade::import;
 use crate::upgrade::journal::Journal;
 use args::{Command, Format, Invocation};
 use std::ffi::OsString;
@@ -78,7 +79,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
     done(match command {
         Command::Run(args) => return run::run(loaded, sources, home, args),
         Command::Init(binary) => return home::init(config, &home, binary.as_deref()),
-        Command::Import => return home::import(config, &home),
+        Command::Import => return home::import(config, &home, &sources),
         Command::Status(wanted) => return status::status(config, &home, &wanted),
         Command::Rehearse(wanted) => return rehearse::run(config, &home, &wanted),
         Command::Consensus { format, watch: true } => return consensus::watch(config, &home, format),
@@ -131,9 +132,11 @@ fn is_laid_out(home: &Home) -> Result<()> {
     if fs::symlink_metadata(home.current()).is_ok() || Journal::exists(home)? {
         return Ok(());
     }
-    Err(Error::new(Kind::Config, "no home is laid out here")
-        .at(home.root().display())
-        .hint("lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is"))
+    let hint = match import::unadopted(home) {
+        Some(_) => "adopt the one of Cosmovisor with `wemixvisor init --import`",
+        None => "lay it out with `wemixvisor init BINARY`, or set DAEMON_HOME to where it is",
+    };
+    Err(Error::new(Kind::Config, "no home is laid out here").at(home.root().display()).hint(hint))
 }
 
 fn done(result: Result<()>) -> Result<u8> {

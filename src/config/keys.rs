@@ -227,6 +227,17 @@ impl Key {
         format!("--{}", self.name.replace('_', "-"))
     }
 
+    /// Reads a value for the key, and returns it as `config show` shows it; a relative path is taken from the home.
+    ///
+    /// # Errors
+    /// The problems with it, in words.
+    pub fn try_value(&self, text: &str, home: &Path) -> Result<Value, String> {
+        let mut config = Config::defaults(home);
+        let faults = (self.set)(&mut config, &Raw::text(text), home).err().unwrap_or_default();
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.what).collect();
+        if faults.is_empty() { Ok((self.get)(&config)) } else { Err(faults.join("; ")) }
+    }
+
     /// Whether the key is true or false, so that its flag may stand without a value.
     pub fn is_switch(&self) -> bool {
         self.kind == bool::KIND

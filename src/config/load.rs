@@ -258,6 +258,7 @@ fn foreign(name: &OsStr) -> Option<Problem> {
         "DAEMON_DOWNLOAD_MUST_HAVE_CHECKSUM" => "a checksum is always required",
         "DAEMON_GRPC_ADDRESS" => "the node is asked at DAEMON_RPC_ADDRESS",
         "DAEMON_RPC_PORT" => "set DAEMON_RPC_ADDRESS to host:port",
+        _ if name.starts_with("COSMOVISOR_") => "it belongs to Cosmovisor; remove it",
         _ if !name.starts_with("DAEMON_") || KEYS.iter().any(|key| key.env() == name) => return None,
         _ => return Some(suggest(warning(), keys::nearest(name, KEYS.iter().map(Key::env)).as_deref())),
     };

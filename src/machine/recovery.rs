@@ -76,13 +76,13 @@ fn resume(progress: &Attempt, link: &Version) -> Recovery {
 fn mismatch(expected: &Version, link: &Version) -> Option<String> {
     if expected.target != link.target {
         return Some(format!(
-            "current points at {} but the journal says {}; point it back, or run `wemixvisor init --import` to accept it",
+            "current points at {} but the journal says {}; point it back; if it is right as it is, move `state` away and run `wemixvisor init --import`",
             link.target, expected.target
         ));
     }
     (expected.sha256 != link.sha256).then(|| {
         format!(
-            "the binary in {}/bin is not the one that was installed ({} instead of {}); put it back, or run `wemixvisor init --import` to accept it",
+            "the binary in {}/bin is not the one that was installed ({} instead of {}); put it back; to run another one, stage it with `wemixvisor upgrade add`",
             link.target, link.sha256, expected.sha256
         )
     })

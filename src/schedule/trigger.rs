@@ -6,6 +6,7 @@
 
 use super::entry::Entry;
 use super::json::{Fields, Json};
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::binary::open_regular;
 use crate::home::regular;
@@ -42,6 +43,14 @@ pub(crate) fn read(path: &Path) -> Result<Option<Upgrade>> {
 /// # Errors
 /// The problems with it, in words.
 fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
+    entry(bytes).map(|entry| entry.upgrade(Origin::TriggerFile))
+}
+
+/// Reads one upgrade that is written like a trigger file.
+///
+/// # Errors
+/// The problems with it, in words.
+pub(crate) fn entry(bytes: &[u8]) -> Result<Entry, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("it is empty".to_owned());
     }
@@ -68,8 +77,7 @@ fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
         _ => return Err("info is neither an object nor a string".to_owned()),
     };
     let info = (!text.is_empty()).then(|| ("info".to_owned(), Value::from(text).into()));
-    let entry = Entry::read(fields.into_iter().chain(info).collect()).map_err(|report| report.line())?;
-    Ok(entry.upgrade(Origin::TriggerFile))
+    Entry::read(fields.into_iter().chain(info).collect()).map_err(|report| report.line())
 }
 
 /// Takes the details over that `info` carries: a chain's governance may be able to write nothing else. A detail that stands
@@ -77,7 +85,7 @@ fn parse(bytes: &[u8]) -> Result<Upgrade, String> {
 fn join(fields: &mut Fields, inside: &Fields) -> Result<(), String> {
     let known = |key: &str| Entry::DETAILS.contains(&key);
     let more = inside.iter().filter(|(key, _)| known(key)).map(|(key, json)| (key.to_owned(), json.clone()));
-    for (key, json) in more {
+    for (key, json) in more.chain(checksum(inside)?) {
         match fields.get(&key) {
             Some(same) if same.text() == json.text() => {}
             Some(other) if other.as_str() != "null" => {
@@ -87,6 +95,17 @@ fn join(fields: &mut Fields, inside: &Fields) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The digest that the Go wemixvisor calls a checksum, as a detail of ours.
+fn checksum(inside: &Fields) -> Result<Option<(String, Json)>, String> {
+    let Some(json) = inside.get("checksum").filter(|json| !["null", "\"\""].contains(&json.as_str())) else {
+        return Ok(None);
+    };
+    let text = json.text();
+    let digest: Digest =
+        text.trim().parse().map_err(|_| "checksum is neither SHA-256 nor SHA-512".to_owned())?;
+    Ok(Some((digest.algorithm().to_string(), Value::from(digest.hex()).into())))
 }
 
 /// The fields that hooks get beside those of `info`.
@@ -107,7 +126,6 @@ fn text_of(object: Map<String, Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -137,6 +155,22 @@ mod tests {
         }
         let twice = r#"{"name":"v2","height":100,"fork_height":200,"info":{"fork_height":300}}"#;
         assert!(reason(twice).contains("fork_height is given twice"));
+    }
+
+    #[test]
+    fn a_checksum_of_the_go_wemixvisor_is_the_digest() {
+        let digest = Digest::sha256(b"x");
+        let read = |info: &str| parse(format!(r#"{{"name":"v2","height":1,"info":{{{info}}}}}"#).as_bytes());
+        for text in [digest.hex(), digest.to_string(), digest.hex().to_uppercase()] {
+            let upgrade = read(&format!(r#""checksum":"{text}""#)).unwrap();
+            assert_eq!(upgrade.digest, Some(digest), "{text}");
+            assert!(upgrade.info.unwrap().contains("checksum"), "hooks get it as well");
+        }
+        assert_eq!(read(r#""checksum":"""#).unwrap().digest, None);
+        assert!(read(r#""checksum":"md5:1234""#).unwrap_err().contains("neither SHA-256 nor SHA-512"));
+        let other = Digest::sha256(b"y").hex();
+        let both = format!(r#""checksum":"{}","sha256":"{other}""#, digest.hex());
+        assert!(read(&both).unwrap_err().contains("sha256 is given twice"));
     }
 
     #[test]

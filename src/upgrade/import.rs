@@ -3,7 +3,14 @@
 //! A home of the Go wemixvisor has our layout and is adopted in place: manifests and the journal are added,
 //! binaries stay where they are. A Cosmovisor home is copied from `cosmovisor/` to `wemixvisor/` in one step
 //! and not changed, so its owner can go back. What `current` points at must be whole, or nothing is
-//! adopted; anything else that is broken is reported. The journal is written last: a home without one does not run.
+//! adopted; anything else that is broken is reported. Its settings, its plans and its hook are taken over as far as they
+//! mean something here, and what is not is reported as well ([`Gathered`]). The journal is written last: a home without one does not run.
+
+mod gather;
+mod settings;
+mod toml;
+
+pub use gather::Gathered;
 
 use super::init::{Report, init, lay_out};
 use super::install;
@@ -25,27 +32,27 @@ use std::path::{Component, Path, PathBuf};
 /// The directory of Cosmovisor below its `DAEMON_HOME`.
 const COSMOVISOR: &str = "cosmovisor";
 
-/// Adopts the home, with `config` as the text of its configuration file if it has none. A home that is
+/// Adopts the home, with what was gathered of its settings as its configuration file if it has none. A home that is
 /// adopted already is checked as by [`init`].
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is nothing to adopt; [`Kind::Halted`] if `current` is broken; [`Kind::Busy`] if
 /// a supervisor of ours runs. The home is then unchanged, or can be adopted again.
-pub fn import(home: &Home, config: &str) -> Result<Report> {
+pub fn import(home: &Home, gathered: Gathered) -> Result<Report> {
     let foreign = foreign(home);
     if home.dir().is_dir() {
         if Journal::exists(home)? {
-            return init(home, None, config);
+            return init(home, None, &gathered.config);
         }
         if foreign.is_dir() && is_bare(home) {
             let bare = Error::new(Kind::Failed, "there is a home already, without any version of the node");
             let hint = format!("to adopt {}, remove it first", foreign.display());
             return Err(bare.at(home.dir().display()).hint(hint));
         }
-        return adopt(home, &home.dir(), config);
+        return adopt(home, &home.dir(), gathered);
     }
     if foreign.is_dir() {
-        return copy_and_adopt(home, &foreign, config);
+        return copy_and_adopt(home, &foreign, gathered);
     }
     Err(Error::new(Kind::NotFound, "nothing to import")
         .at(home.root().display())
@@ -68,11 +75,11 @@ fn is_bare(home: &Home) -> bool {
 }
 
 /// Builds the whole home beside its place and moves it there in one step.
-fn copy_and_adopt(home: &Home, foreign: &Path, config: &str) -> Result<Report> {
+fn copy_and_adopt(home: &Home, foreign: &Path, gathered: Gathered) -> Result<Report> {
     let place = durable::temp_beside(&home.dir());
     let copy = Home::new(&place, home.daemon())?.with_data(home.data()).with_backups(home.backups());
     let adopted = copy_versions(foreign, &copy.dir()).and_then(|mut left_out| {
-        let mut report = adopt(&copy, foreign, config)?;
+        let mut report = adopt(&copy, foreign, gathered)?;
         durable::promote(&copy.dir(), &home.dir())?;
         report.lines.append(&mut left_out.lines);
         report.note(format!("{} is left as it was", foreign.display()));
@@ -110,7 +117,7 @@ fn copy_versions(from: &Path, to: &Path) -> Result<Report> {
 }
 
 /// Adopts `home` in place. Its absolute link, if it has one, leads into `origin`.
-fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
+fn adopt(home: &Home, origin: &Path, gathered: Gathered) -> Result<Report> {
     let mut report = Report::default();
     let target = read_foreign_current(home, origin)?;
     binary::open(&binary_in(origin, home, &target)).map_err(|e| match e.os().map(io::Error::kind) {
@@ -121,7 +128,8 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
         _ => broken().because(e),
     })?;
     let _lock = SupervisorLock::acquire(home)?;
-    lay_out(home, config, &mut report)?;
+    let is_new = fs::symlink_metadata(home.config()).is_err();
+    lay_out(home, &gathered.config, &mut report)?;
     let manifest = examine(home, origin, &target)?;
     let manifest = adopt_binary(home, origin, &target, manifest)?;
     report.kept(&format!("{target}/bin/{}", home.daemon()), &manifest.sha256.to_string());
@@ -139,6 +147,14 @@ fn adopt(home: &Home, origin: &Path, config: &str) -> Result<Report> {
     }
     let mut record = Record::new(Version { target: target.clone(), sha256: manifest.sha256 });
     record.ended = applied(home, &target, &names, &mut report);
+    for ended in record.ended.iter_mut().filter(|ended| ended.height == 0) {
+        match gathered.height(&ended.name) {
+            Some(height) => ended.height = height,
+            None => report.note(format!("the height of {} is not on record: it is shown as 0", ended.name)),
+        }
+    }
+    sorted::by_key(&mut record.ended, |ended| ended.height);
+    gathered.write(home, &record.ended, is_new, &mut report)?;
     if fs::read_link(home.current()).is_ok_and(|text| text == Path::new(&target.to_string())) {
         report.kept("current", &target.to_string());
     } else {
@@ -251,7 +267,6 @@ fn applied(home: &Home, current: &Target, names: &[Name], report: &mut Report) -
             });
         }
     }
-    sorted::by_key(&mut ended, |e| e.height);
     if let Some(upgrade) = trigger.filter(|u| !ended.iter().any(|e| e.name == u.name)) {
         report.note(format!(
             "{} asks for upgrade {} at height {}: if that is done already, remove the file before the first run",
@@ -291,7 +306,7 @@ mod tests {
             (record.current.target.to_string(), record.current.sha256),
             (target.to_owned(), Digest::sha256(&elf(payload)))
         );
-        let report = import(home, "").unwrap();
+        let report = import(home, Gathered::default()).unwrap();
         assert!(report.problems().next().is_none() && !report.to_string().contains("made"), "{report}");
     }
 
@@ -300,7 +315,7 @@ mod tests {
         for current in ["genesis", "./genesis/", "BASE/genesis", "BASE/../alias/genesis/"] {
             let (temp, home) = laid_out("wemixvisor", Some(current));
             symlink("wemixvisor", temp.path().join("alias")).unwrap();
-            let report = import(&home, "# text").unwrap();
+            let report = import(&home, Gathered::default()).unwrap();
             assert!(report.problems().next().is_none(), "{report}");
             runs(&home, "genesis", b"one");
             install::verify(&home, &Target::Upgrade("v2".parse().unwrap()), None).unwrap();
@@ -313,7 +328,7 @@ mod tests {
         fs::write(home.trigger(), r#"{"name":"v2","height":7}"#).unwrap();
         fs::write(temp.path().join("cosmovisor/genesis/note"), "kept").unwrap();
         symlink("/etc/passwd", temp.path().join("cosmovisor/genesis/link")).unwrap();
-        let report = import(&home, "").unwrap();
+        let report = import(&home, Gathered::default()).unwrap();
         assert!(report.to_string().contains("genesis/link is not a file"), "{report}");
         runs(&home, "upgrades/v2", b"two");
         let manifest = Manifest::load(&home.manifest(&Target::Genesis)).unwrap().unwrap();
@@ -329,10 +344,10 @@ mod tests {
     #[test]
     fn a_home_that_never_ran_begins_with_genesis_if_that_is_all_there_is() {
         let (_temp, home) = laid_out("wemixvisor", None);
-        let err = import(&home, "").unwrap_err();
+        let err = import(&home, Gathered::default()).unwrap_err();
         assert!(err.kind() == Kind::Halted && err.to_string().contains("ln -s"), "{err}");
         fs::remove_dir_all(home.upgrades()).unwrap();
-        import(&home, "").unwrap();
+        import(&home, Gathered::default()).unwrap();
         runs(&home, "genesis", b"one");
     }
 
@@ -343,7 +358,7 @@ mod tests {
         {
             let (temp, home) = laid_out(dir, Some(current));
             let before = walk(temp.path(), &|_| true).unwrap().len();
-            let err = import(&home, "").unwrap_err();
+            let err = import(&home, Gathered::default()).unwrap_err();
             let place = temp.path().join(dir).display().to_string();
             assert!(err.kind() == Kind::Halted && err.to_string().contains(&place), "{err}");
             assert_eq!(walk(temp.path(), &|_| true).unwrap().len(), before);
@@ -359,12 +374,12 @@ mod tests {
                 fs::rename(&binary, temp.path().join("elsewhere")).unwrap();
                 symlink(temp.path().join("elsewhere"), &binary).unwrap();
             }
-            let said = import(&home, "").unwrap_err().to_string();
+            let said = import(&home, Gathered::default()).unwrap_err().to_string();
             let binary = temp.path().join(dir).join("genesis/bin/node");
             assert!(said.contains(&format!("symbolic link: {}", binary.display())), "{said}");
             fs::remove_file(&binary).unwrap();
             fs::copy(temp.path().join("elsewhere"), &binary).unwrap();
-            let said = import(&home, "").unwrap().to_string();
+            let said = import(&home, Gathered::default()).unwrap().to_string();
             let binary = temp.path().join(dir).join("upgrades/v2/bin/node");
             assert!(said.contains(&format!("symbolic link: {}", binary.display())), "{said}");
         }
@@ -373,7 +388,8 @@ mod tests {
     #[test]
     fn who_has_not_told_the_name_of_the_binary_is_asked_for_it() {
         let (temp, _) = laid_out("cosmovisor", Some("genesis"));
-        let said = import(&Home::new(temp.path(), "wemixd").unwrap(), "").unwrap_err().to_string();
+        let said =
+            import(&Home::new(temp.path(), "wemixd").unwrap(), Gathered::default()).unwrap_err().to_string();
         assert!(said.contains("cosmovisor/genesis/bin/wemixd") && said.contains("set DAEMON_NAME"), "{said}");
     }
 
@@ -382,10 +398,10 @@ mod tests {
         let (_temp, home) = laid_out("cosmovisor", Some("genesis"));
         assert!(unadopted(&home).is_some());
         init(&home, None, "").unwrap();
-        let err = import(&home, "").unwrap_err();
+        let err = import(&home, Gathered::default()).unwrap_err();
         assert!(err.to_string().contains("remove it first") && unadopted(&home).is_none(), "{err}");
         fs::remove_dir_all(home.dir()).unwrap();
-        import(&home, "").unwrap();
+        import(&home, Gathered::default()).unwrap();
         runs(&home, "genesis", b"one");
     }
 
@@ -395,7 +411,7 @@ mod tests {
         fs::write(home.upgrade(&"v2".parse().unwrap()).join("bin/node"), "").unwrap();
         fs::create_dir(home.upgrades().join("a name")).unwrap();
         fs::write(home.trigger(), r#"{"name":"v2","height":7}"#).unwrap();
-        let report = import(&home, "").unwrap().to_string();
+        let report = import(&home, Gathered::default()).unwrap().to_string();
         for part in
             ["upgrades/v2 is not usable", "\"a name\" is not a name", "asks for upgrade v2 at height 7"]
         {
@@ -407,7 +423,7 @@ mod tests {
     #[test]
     fn there_must_be_something_to_import() {
         let temp = tempfile::tempdir().unwrap();
-        let err = import(&Home::new(temp.path(), "node").unwrap(), "").unwrap_err();
+        let err = import(&Home::new(temp.path(), "node").unwrap(), Gathered::default()).unwrap_err();
         assert_eq!(err.kind(), Kind::NotFound);
     }
 }

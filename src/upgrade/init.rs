@@ -31,6 +31,10 @@ pub enum Line {
     Kept(String),
     /// Good to know.
     Note(String),
+    /// This was taken over from another supervisor.
+    Taken(String),
+    /// This was not, and why.
+    Left(String),
     /// This is wrong and was left alone.
     Problem(Error),
 }
@@ -165,7 +169,7 @@ impl Report {
     pub fn problems(&self) -> impl Iterator<Item = &Error> {
         self.lines.iter().filter_map(|line| match line {
             Line::Problem(err) => Some(err),
-            Line::Made(_) | Line::Kept(_) | Line::Note(_) => None,
+            Line::Made(_) | Line::Kept(_) | Line::Note(_) | Line::Taken(_) | Line::Left(_) => None,
         })
     }
 
@@ -197,6 +201,8 @@ impl fmt::Display for Line {
             Line::Made(text) => write!(f, "made  {text}"),
             Line::Kept(text) => write!(f, "kept  {text}"),
             Line::Note(text) => write!(f, "note  {text}"),
+            Line::Taken(text) => write!(f, "taken {text}"),
+            Line::Left(text) => write!(f, "left  {text}"),
             Line::Problem(err) => write!(f, "problem  {err}"),
         }
     }
