@@ -236,7 +236,13 @@ mod tests {
     fn a_plan_is_understood_once_for_as_long_as_its_file_stays() {
         let (_dir, home) = home();
         let (plans, mut plan) = (Plans::new(home.plans()), Plan::new(name("p"), ""));
-        let edit = |change: &dyn Fn(&mut Agenda)| Agenda::edit(&home, |agenda| Ok(change(agenda))).unwrap();
+        let edit = |change: &dyn Fn(&mut Agenda)| {
+            let changed = |agenda: &mut Agenda| {
+                change(agenda);
+                Ok(())
+            };
+            Agenda::edit(&home, changed).unwrap();
+        };
         let activate = |plan: &Plan| {
             let sha256 = plans.save(plan).unwrap();
             edit(&|agenda| agenda.activate(&name("p"), sha256));
