@@ -56,6 +56,8 @@
 //! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
 //! | an exit code | [`exit`], and the [`Kind`] of that number |
 //! | a metric | `cli::metrics`, from what `status` shows |
+//! | something that needs the operator | `machine::health`: status, exit code, service manager and metrics follow |
+//! | news for a service manager | `supervisor::service` |
 //!
 //! The threat model is in [`security`], the faults of the programs before this one in [`predecessors`].
 //!

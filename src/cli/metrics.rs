@@ -2,7 +2,7 @@
 //!
 //! There is no server: a timer can write these numbers to a file, and no port must be guarded.
 
-use crate::machine::{BinaryState, UpgradeView};
+use crate::machine::{BinaryState, NetworkView, UpgradeView};
 use crate::supervisor::Status;
 use std::fmt::Write as _;
 
@@ -21,10 +21,25 @@ pub(super) fn render(status: &Status) -> String {
     );
     let record = view.head_record.as_ref().map(|record| record.height);
     page.value("head_record_height", "The highest head that counts.", record);
+    let age = view.head_age_ms.map(|ms| ms / 1000);
+    page.value("head_age_seconds", "For how long the node has reported no newer head.", age);
     page.value("block_period_milliseconds", "The time between blocks, measured.", Some(view.period_ms));
     page.value("node_failures", "Failures of the node in a row.", Some(view.failures.into()));
     page.value("halted", "Whether the operator has to decide.", Some(view.halted.is_some().into()));
     page.value("silent", "Whether the node does not sign for now.", Some(view.silent.is_some().into()));
+    let needs = view.needs.iter().map(|need| (label("name", &need.name), 1));
+    page.labelled("need", "Something that needs the operator.", needs);
+    let network = |count: fn(&NetworkView) -> Option<usize>| {
+        view.network.as_ref().and_then(count).map(|count| count as u64)
+    };
+    page.value("peers", "The peers of the node.", network(|network| network.peers));
+    page.value(
+        "validators",
+        "The validators of the next block.",
+        network(|network| Some(network.validators)),
+    );
+    page.value("validators_live", "Those that have sealed lately.", network(|network| Some(network.live)));
+    page.value("quorum", "How many of them must seal.", network(|network| Some(network.quorum)));
     let symptoms = view.symptoms.iter().map(|symptom| (label("name", &symptom.name), 1));
     page.labelled("symptom", "Something that is wrong with the node or its network.", symptoms);
     page.value("plan_problems", "Plans that cannot be followed.", Some(status.problems.len() as u64));
@@ -112,6 +127,16 @@ mod tests {
         view.head_record = Some(Block { height: 150, hash: None });
         view.symptoms =
             vec![SymptomView { name: "chain_stands_still".to_owned(), text: "not \"shown\"".to_owned() }];
+        view.head_age_ms = Some(70_400);
+        view.needs = view.symptoms.clone();
+        view.network = Some(NetworkView {
+            peers: Some(6),
+            connected: None,
+            validators: 7,
+            live: 6,
+            quorum: 5,
+            spare: 1,
+        });
         view.planned[0].overdue = true;
         view.planned[0].deadline_height = Some(140);
         view.planned[0].gates = vec!["turn".to_owned()];
@@ -131,6 +156,9 @@ mod tests {
         let page = render(&status);
         for line in [
             "wemixvisor_head_record_height 150\n",
+            "wemixvisor_head_age_seconds 70\n",
+            "wemixvisor_need{name=\"chain_stands_still\"} 1\n",
+            "wemixvisor_validators_live 6\n",
             "wemixvisor_symptom{name=\"chain_stands_still\"} 1\n",
             "wemixvisor_planned_deadline_passed{name=\"v2\"} 1\n",
             "wemixvisor_planned_deadline_height{name=\"v2\"} 140\n",

@@ -16,6 +16,9 @@ use std::time::Instant;
 /// The name, among those of gates, of the hold for an upgrade that cannot be backed up.
 const BACKUP: &str = "backup";
 
+/// The number of upgrades that the line of a status looks at.
+const NEXT: usize = 10;
+
 /// The version of the form of a [`View`] as JSON.
 const SCHEMA: u32 = 1;
 
@@ -314,6 +317,17 @@ impl Machine {
     /// A snapshot.
     #[must_use]
     pub fn view(&self) -> View {
+        self.view_of(usize::MAX)
+    }
+
+    /// The same in one line, cheap enough for every block, whatever is planned.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.view_of(NEXT).line()
+    }
+
+    /// A snapshot with so many of the planned upgrades.
+    fn view_of(&self, planned: usize) -> View {
         let forced = self.forced.iter().filter(|f| !self.schedule.iter().any(|u| u.name == f.name));
         let mut view = View {
             schema: SCHEMA,
@@ -349,7 +363,7 @@ impl Machine {
                 .and_then(|survey| self.census(survey))
                 .map(|census| census.to_string()),
             backup: self.backups.last.clone(),
-            planned: forced.chain(self.open()).map(|u| self.upgrade_view(u)).collect(),
+            planned: forced.chain(self.open()).take(planned).map(|u| self.upgrade_view(u)).collect(),
             ended: self.record.ended.clone(),
         };
         view.needs = self.needs(&view);

@@ -325,7 +325,7 @@ impl Supervisor {
             is_ready: machine.is_ready(),
             is_ending: machine.is_ending(),
             takes_its_time: machine.takes_its_time(),
-            line: machine.view().line(),
+            line: machine.line(),
         });
     }
 

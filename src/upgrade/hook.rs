@@ -104,17 +104,20 @@ impl Hook<'_> {
             When::After => None,
         };
         let retry = when == When::Before && lock.begin(&format!("{} {}", occasion.name, occasion.height))?;
+        let height = occasion.height.to_string();
         let env = vec![
             ("DAEMON_HOME", home.root().into()),
             ("DAEMON_NAME", home.daemon().into()),
             ("UPGRADE_NAME", occasion.name.as_str().into()),
-            ("UPGRADE_HEIGHT", occasion.height.to_string().into()),
+            ("UPGRADE_HEIGHT", height.clone().into()),
             ("UPGRADE_INFO", occasion.info.unwrap_or_default().into()),
             ("UPGRADE_RETRY", u8::from(retry).to_string().into()),
         ];
         let fds = [Some(lock.as_fd()), node.as_ref().map(NodeLock::as_fd)].into_iter().flatten().collect();
+        // As those of Cosmovisor get them.
+        let args = [occasion.name.as_str(), &height];
         let program =
-            Program { path, args: &[], dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
+            Program { path, args: &args, dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
         let ran = run(&program, wait.cancel)?;
         // A successful run is repeated only if we die before the journal has it; the repetition must know.
         let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
@@ -274,11 +277,11 @@ mod tests {
     #[test]
     fn the_hook_is_told_what_happens() {
         let rig = Rig::new(
-            r#"echo "$DAEMON_HOME $DAEMON_NAME $UPGRADE_NAME $UPGRADE_HEIGHT $UPGRADE_INFO $(pwd) $#"; exit 30"#,
+            r#"echo "$DAEMON_HOME $DAEMON_NAME $UPGRADE_NAME $UPGRADE_HEIGHT $UPGRADE_INFO $(pwd) $*"; exit 30"#,
             0o700,
         );
         let root = rig.home.root().display();
-        assert_eq!(rig.call(), HookEnd::Abort(format!("{root} node v2 100 {{\"a\": 1}} {root} 0")));
+        assert_eq!(rig.call(), HookEnd::Abort(format!("{root} node v2 100 {{\"a\": 1}} {root} v2 100")));
     }
 
     #[test]

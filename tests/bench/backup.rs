@@ -65,7 +65,7 @@ impl Mounted {
         let image = mounted.image.display().to_string();
         // It has all its blocks before anything is measured.
         std::io::copy(&mut std::io::repeat(0).take(need(mib) * MIB), &mut File::create(&mounted.image)?)?;
-        let keep = if kind == "xfs" { vec!["-K"] } else { vec!["-E", "nodiscard"] };
+        let keep = if kind == "xfs" { vec!["-K"] } else { vec!["-E", "nodiscard", "-m", "0"] };
         sh(&format!("mkfs.{kind}"), &[&["-q"][..], &keep, &[&image]].concat())?;
         fs::create_dir_all(&mounted.at)?;
         let device = sh("losetup", &["--find", "--show", "--direct-io=on", &image])?;
