@@ -30,11 +30,14 @@ pub(super) fn status(config: &Config, home: &Home, wanted: &Shown) -> Result<u8>
 /// How healthy the node is, the worst first.
 fn judged(status: &Status) -> Exit {
     let view = &status.view;
-    match () {
-        () if view.halted.is_some() => Exit::Halted,
-        () if !status.running => Exit::NoSupervisor,
-        () if !view.needs.is_empty() || !status.problems.is_empty() => Exit::NotMet,
-        () => Exit::Ok,
+    if view.halted.is_some() {
+        Exit::Halted
+    } else if !status.running {
+        Exit::NoSupervisor
+    } else if !view.needs.is_empty() || !status.problems.is_empty() {
+        Exit::NotMet
+    } else {
+        Exit::Ok
     }
 }
 

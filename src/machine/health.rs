@@ -56,15 +56,13 @@ impl Machine {
             need("start_held", why.clone());
         }
         let rests = matches!(&self.state, State::Resting { then, .. } if *then != Rested::Held && *then != Rested::Gap);
-        match (rests, &view.trouble) {
-            (true, trouble) => {
-                let why = trouble.as_deref().unwrap_or("it is started again in a moment");
-                need("node_down", format!("the node is down: {why}"));
-            }
-            (false, _) if view.failures > 0 => {
+        // Without a trouble it rests as it is configured to, before its start.
+        match view.trouble.as_ref().filter(|_| rests) {
+            Some(why) => need("node_down", format!("the node is down: {why}")),
+            None if view.failures > 0 => {
                 need("node_fails", format!("the node has failed {} times in a row", view.failures));
             }
-            (false, _) => {}
+            None => {}
         }
         if let Some((node, now)) = self.node().zip(self.now) {
             let lived = now.saturating_duration_since(node.since);

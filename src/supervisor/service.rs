@@ -4,6 +4,7 @@
 //! The loop itself sends the signs of life, so that a loop that hangs is noticed. A datagram that the manager does not take
 //! at once is sent again with the next event.
 
+use crate::printable::printable;
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::OsStr;
@@ -48,6 +49,8 @@ struct Link {
     /// When more time was asked for last.
     extended: Option<Instant>,
     ready: bool,
+    /// Whether a reload was announced, and its end was not.
+    reloads: bool,
     ending: bool,
     line: String,
 }
@@ -91,7 +94,7 @@ impl Service {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
         if link.ready && link.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}")) {
-            link.ready = false;
+            link.reloads = true;
         }
     }
 }
@@ -99,18 +102,29 @@ impl Service {
 impl Link {
     fn new(socket: UnixDatagram, watchdog: Option<Duration>) -> Link {
         let alive_at = Instant::now();
-        Link { socket, watchdog, alive_at, extended: None, ready: false, ending: false, line: String::new() }
+        Link {
+            socket,
+            watchdog,
+            alive_at,
+            extended: None,
+            ready: false,
+            reloads: false,
+            ending: false,
+            line: String::new(),
+        }
     }
 
     fn tell(&mut self, now: Instant, standing: Standing) {
         let Standing { is_ready, is_ending, takes_its_time, line } = standing;
-        if is_ready && !self.ready && !is_ending {
-            self.ready = self.send("READY=1");
+        // It is announced once, and after each reload, whatever the node does then.
+        if self.reloads || is_ready && !self.ready && !is_ending {
+            let is_taken = self.send("READY=1");
+            (self.ready, self.reloads) = (self.ready || is_taken, self.reloads && !is_taken);
         }
         if is_ending && !self.ending {
             self.ending = self.send("STOPPING=1");
         }
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
+        let line: String = printable(&line).chars().take(LONGEST).collect();
         if line != self.line && self.send(&format!("STATUS={line}")) {
             self.line = line;
         }
@@ -182,7 +196,7 @@ mod tests {
         service.tell(now, || starting);
         assert!(manager.heard().is_empty());
         service.tell(now, || standing("running\nhalted"));
-        assert_eq!(manager.heard(), ["READY=1", "STATUS=running halted"]);
+        assert_eq!(manager.heard(), ["READY=1", "STATUS=running\\nhalted"]);
         // A node that is down for an upgrade was ready all the same.
         service.tell(now, || Standing {
             is_ready: false,
@@ -205,8 +219,10 @@ mod tests {
         let heard = manager.heard();
         let usec = heard[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(usec.parse::<u64>().unwrap() > 0);
+        service.tell(now, || Standing { is_ready: false, ..standing("x") });
+        assert_eq!(manager.heard(), ["READY=1"], "though the node is down for an upgrade");
         service.tell(now, || standing("x"));
-        assert_eq!(manager.heard(), ["READY=1"]);
+        assert!(manager.heard().is_empty());
     }
 
     #[test]

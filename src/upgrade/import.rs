@@ -286,7 +286,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     /// A home with genesis and v2 in `dir`, `current` as given.
-    fn laid_out(dir: &str, current: Option<&str>) -> (tempfile::TempDir, Home) {
+    pub(super) fn laid_out(dir: &str, current: Option<&str>) -> (tempfile::TempDir, Home) {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::new(temp.path(), "node").unwrap();
         let base = temp.path().join(dir);

@@ -5,7 +5,9 @@ use super::rig::visor::{Rig, is_alive, send};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use wemixvisor::inside::journal::Journal;
 
 /// The SIGTERMs and SIGINTs that all nodes have got, in order.
@@ -407,4 +409,53 @@ fn a_process_that_is_not_the_node_of_the_journal_is_left_alone() {
     assert!(is_alive(node) && signals(&rig).is_empty());
     fs::write(&journal, bytes).unwrap();
     assert_eq!(rig.ok(&["stop"]), "stopped\n");
+}
+
+#[test]
+fn a_service_manager_is_told_and_neither_node_nor_hook_gets_its_variables() {
+    let rig = Rig::new();
+    let socket = rig.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let private = [
+        ("NOTIFY_SOCKET", socket.to_str().unwrap()),
+        ("WATCHDOG_USEC", "1000000"),
+        ("LISTEN_FDS", "1"),
+        ("DAEMON_DOWNLOAD_PROXY", "http://me:secret@127.0.0.1:1"),
+    ];
+    let rig = private.iter().fold(rig, |rig, (name, value)| rig.set(name, value));
+    rig.hook("v2", "pre-upgrade", "env >hook");
+    let mut visor = rig.run();
+    // Everything up to the first message that begins so.
+    let hear = |wanted: &str| {
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while !heard.last().is_some_and(|last: &String| last.starts_with(wanted)) {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|e| panic!("no {wanted}: {e}: {heard:?}"));
+            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        heard
+    };
+    let until_ready = hear("READY=1");
+    assert!(until_ready.iter().any(|message| message.starts_with("STATUS=")), "{until_ready:?}");
+    hear("STATUS=running, genesis, head ");
+    hear("WATCHDOG=1");
+    let of_node = fs::read(format!("/proc/{}/environ", visor.node())).unwrap();
+    rig.stage("v2", &[]);
+    rig.ok(&["upgrade", "schedule", "v2", "1", "--now"]);
+    visor.wait_outcome("v2", "applied");
+    let of_hook = fs::read(rig.home().join("hook")).unwrap();
+    for environment in [of_node, of_hook] {
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(environment.contains("PATH="), "{environment}");
+        for (name, _) in private {
+            assert!(!environment.contains(name), "{environment}");
+        }
+    }
+    visor.signal(Signal::HUP);
+    hear("RELOADING=1\nMONOTONIC_USEC=");
+    hear("READY=1");
+    visor.signal(Signal::TERM);
+    hear("STOPPING=1");
+    assert_eq!(visor.end(), 0);
 }

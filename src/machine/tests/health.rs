@@ -25,10 +25,9 @@ fn a_node_that_reports_heads_is_ready_and_needs_nothing() {
 
 #[test]
 fn the_line_names_the_next_upgrade() {
-    let mut story = Story::running(policy(), vec![upgrade("v2", H + 50)]);
+    let story = Story::running(policy(), vec![upgrade("v2", H + 50)]);
     let line = machine(&story).view().line();
     assert_eq!(line, format!("running, genesis, head {}; next v2 at {}, in 51 blocks", H - 1, H + 50));
-    story.prepares = false;
 }
 
 #[test]
@@ -50,6 +49,16 @@ fn a_node_that_is_down_needs_the_operator_until_it_has_run_for_a_while() {
     assert!(view.remaining.unwrap().starts_with("next try in "));
     story.then(Input::Tick).then(after(1)).then(Input::Head(H - 1));
     assert_eq!(names(&story), ["node_fails"]);
+}
+
+#[test]
+fn the_delay_before_a_start_that_is_configured_is_no_cause_for_alarm() {
+    let delay = Policy { restart_delay: Duration::from_secs(30), ..policy() };
+    let mut story = Story::running(delay, vec![v2()]);
+    story.then(Input::Head(H)).then(CLEAN);
+    assert_eq!(names(&story), [""; 0]);
+    let left = machine(&story).view().remaining.unwrap();
+    assert!(left.starts_with("next try in "), "{left}");
 }
 
 #[test]

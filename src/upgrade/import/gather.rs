@@ -111,8 +111,7 @@ impl Gathered {
         for source in self.aside {
             let mut aside = source.clone().into_os_string();
             aside.push(".imported");
-            fs::rename(&source, &aside).map_err(|e| Error::io("rename", &source, e))?;
-            durable::sync_dir(&home.plans())?;
+            durable::promote(&source, Path::new(&aside))?;
         }
         Ok(())
     }
@@ -297,21 +296,13 @@ fn below(home: &Home, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::binary::tests::write_elf;
-    use crate::upgrade::import::import;
+    use crate::upgrade::import::{import, tests};
     use crate::upgrade::journal::Journal;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// A home with genesis and v2 in `dir`, of which v2 is current.
     fn laid_out(dir: &str) -> (tempfile::TempDir, Home) {
-        let temp = tempfile::tempdir().unwrap();
-        let home = Home::new(temp.path(), "node").unwrap();
-        let base = temp.path().join(dir);
-        write_elf(&base.join("genesis/bin/node"), b"one");
-        write_elf(&base.join("upgrades/v2/bin/node"), b"two");
-        fs::create_dir(home.data()).unwrap();
-        symlink("upgrades/v2", base.join("current")).unwrap();
-        (temp, home)
+        tests::laid_out(dir, Some("upgrades/v2"))
     }
 
     fn imported(home: &Home, env: &[(&str, &str)]) -> String {
