@@ -1,7 +1,7 @@
 //! From file, environment and flags to one [`Config`], with every problem of all three.
 //!
-//! A value that a stronger source overrides is checked all the same: it takes effect on the day when the other is gone. Reading the file is the only I/O; whether what the values name exists is
-//! looked at in [`super::check`].
+//! A value that a stronger source overrides is checked all the same: it takes effect on the day when the other is
+//! gone. Reading the file is the only I/O; whether what the values name exists is looked at in [`super::check`].
 
 use super::check;
 use super::keys::{self, Config, KEYS, Key};

@@ -1,7 +1,8 @@
 //! The configuration: file, environment and flags become one validated [`Config`].
 //!
-//! One table ([`KEYS`]) has every key with its type, default, bounds and purpose; everything else follows from it. The file is weaker than the environment, the environment
-//! weaker than flags; unknown keys are errors; and every problem is reported at once with its place.
+//! One table ([`KEYS`]) has every key with its type, default, bounds and purpose; everything else follows from it.
+//! The file is weaker than the environment, the environment weaker than flags; unknown keys are errors; and every
+//! problem is reported at once with its place.
 //!
 //! Architecture invariant: nothing here knows what the values are used for. Nothing is contacted, and
 //! except for the configuration file itself the disk is looked at only by [`Loaded::check_disk`].

@@ -4,7 +4,8 @@
 //! binaries stay where they are. A Cosmovisor home is copied from `cosmovisor/` to `wemixvisor/` in one step
 //! and not changed, so its owner can go back. What `current` points at must be whole, or nothing is
 //! adopted; anything else that is broken is reported. Its settings, its plans and its hook are taken over as far as they
-//! mean something here, and what is not is reported as well ([`Gathered`]). The journal is written last: a home without one does not run.
+//! mean something here, and what is not is reported as well ([`Gathered`]). The journal is written last: a home
+//! without one does not run.
 
 mod gather;
 mod settings;
