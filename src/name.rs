@@ -6,11 +6,12 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// A valid name of an upgrade or a plan.
+/// A valid name of an upgrade or a plan. Copies share their text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl FromStr for Name {
         let starts_well = bytes.first().is_some_and(u8::is_ascii_alphanumeric);
         let goes_on_well = bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b));
         if starts_well && goes_on_well && bytes.len() <= Name::MAX {
-            Ok(Name(text.to_owned()))
+            Ok(Name(text.into()))
         } else {
             Err(BadName(text.chars().take(80).collect()))
         }
@@ -51,13 +52,13 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> String {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 
 impl AsRef<std::path::Path> for Name {
     fn as_ref(&self) -> &std::path::Path {
-        std::path::Path::new(&self.0)
+        std::path::Path::new(self.as_str())
     }
 }
 

@@ -4,6 +4,7 @@ use crate::error::{Doing as _, Result};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Tells a file apart from every other and from itself after a change, while the machine runs.
 ///
@@ -22,6 +23,14 @@ impl Stamp {
     /// If it cannot be examined.
     pub fn of(path: &Path) -> Result<Self> {
         Ok(Stamp::from(&fs::symlink_metadata(path).doing("inspect", path)?))
+    }
+
+    /// Whether the last change is old enough to be told apart from one that follows this look: file systems count time in
+    /// steps of a few milliseconds.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let (seconds, _) = self.file.changed;
+        let changed = u64::try_from(seconds).map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+        changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > Duration::from_secs(2)))
     }
 }
 
@@ -86,6 +95,8 @@ mod tests {
         assert_ne!(Stamp::of(&path).unwrap(), stamp);
         let look = |name| fs::metadata(dir.path().join(name)).unwrap();
         assert!(!is_same_file(&look("f"), &look("old")) && is_same_file(&look("old"), &look("old")));
+        let (stamp, now) = (Stamp::of(&path).unwrap(), SystemTime::now());
+        assert!(!stamp.is_settled(now) && stamp.is_settled(now + Duration::from_secs(4)));
         fs::remove_file(&path).unwrap();
         Stamp::of(&path).unwrap_err();
     }

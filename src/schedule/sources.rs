@@ -4,15 +4,16 @@
 //! sources, and [`Planned::schedule`] unites them.
 
 use super::file::{ActivePlan, Agenda};
-use super::plan::Plan;
 use super::plans::Plans;
 use super::trigger;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
+use crate::home::stamp::Stamp;
 use crate::machine::{Ended, Outcome, Schedule, Upgrade, merge};
 use crate::name::Name;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The result of one reading.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -78,14 +79,23 @@ pub(crate) fn disagree(conflict: &str) -> Error {
 /// Reads again and again, and remembers what the trigger file said while it is being rewritten, and what the
 /// operator had decided should that file be damaged.
 ///
-/// A plan as it was read is kept as well, by the digest of its file: to hash a long plan takes a fraction of the time
-/// and none of the memory.
+/// A plan as it was read is kept as well, and its file is read again only when something about it has changed.
 #[derive(Debug)]
 pub(crate) struct Reader {
     home: Home,
     trigger: Option<Upgrade>,
     agenda: Option<Agenda>,
-    plans: Vec<(Name, Digest, Vec<Arc<Upgrade>>)>,
+    plans: Vec<Known>,
+}
+
+/// A plan that was read.
+#[derive(Debug)]
+struct Known {
+    name: Name,
+    sha256: Digest,
+    upgrades: Vec<Arc<Upgrade>>,
+    /// The stamp of its file before it was read, unless it was changed just before.
+    stamp: Option<Stamp>,
 }
 
 impl Reader {
@@ -113,14 +123,14 @@ impl Reader {
         found.upgrades = agenda.by_hand().into_iter().map(Arc::new).collect();
         let known = std::mem::take(&mut self.plans);
         for active in agenda.plans() {
-            match follow(&Plans::new(self.home.plans()), active, &known) {
-                Ok(upgrades) => {
+            match follow(&Plans::new(self.home.plans()), active, &known, SystemTime::now()) {
+                Ok(plan) => {
                     if active.paused {
-                        found.held.extend(upgrades.iter().map(|u| (u.name.clone(), u.height)));
+                        found.held.extend(plan.upgrades.iter().map(|u| (u.name.clone(), u.height)));
                     } else {
-                        found.upgrades.extend_from_slice(&upgrades);
+                        found.upgrades.extend_from_slice(&plan.upgrades);
                     }
-                    self.plans.push((active.name.clone(), active.sha256, upgrades));
+                    self.plans.push(plan);
                 }
                 // It is reported when the plan is resumed.
                 Err(_) if active.paused => {}
@@ -137,25 +147,29 @@ impl Reader {
     }
 }
 
-/// The upgrades of a plan that was activated, read anew unless they are known.
-fn follow(
-    plans: &Plans,
-    active: &ActivePlan,
-    known: &[(Name, Digest, Vec<Arc<Upgrade>>)],
-) -> Result<Vec<Arc<Upgrade>>> {
-    let is_active = |(name, sha256, _): &&(Name, Digest, _)| (name, sha256) == (&active.name, &active.sha256);
-    match known.iter().find(is_active) {
-        Some((.., upgrades)) => plans.unchanged(&active.name, &active.sha256).map(|_| upgrades.clone()),
-        None => plans.follow(&active.name, &active.sha256).map(Plan::schedule),
-    }
+/// A plan that was activated, read anew unless it is known.
+fn follow(plans: &Plans, active: &ActivePlan, known: &[Known], now: SystemTime) -> Result<Known> {
+    let stamp = Stamp::of(&plans.path(&active.name)).ok().filter(|stamp| stamp.is_settled(now));
+    let upgrades = match known.iter().find(|k| (&k.name, &k.sha256) == (&active.name, &active.sha256)) {
+        Some(known) => {
+            if stamp.is_none() || stamp != known.stamp {
+                plans.unchanged(&active.name, &active.sha256)?;
+            }
+            known.upgrades.clone()
+        }
+        None => plans.follow(&active.name, &active.sha256)?.schedule(),
+    };
+    Ok(Known { name: active.name.clone(), sha256: active.sha256, upgrades, stamp })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Plan;
     use super::super::tests::{home, name};
     use super::*;
     use crate::machine::Origin;
     use std::fs;
+    use std::time::Duration;
 
     #[test]
     fn a_schedule_that_is_damaged_meanwhile_still_says_what_it_said() {
@@ -272,6 +286,26 @@ mod tests {
         activate(&plan);
         let heights: Vec<u64> = reader.read().upgrades.iter().map(|upgrade| upgrade.height).collect();
         assert_eq!(heights, [100, 200]);
+    }
+
+    #[test]
+    fn the_file_of_a_plan_is_read_again_when_anything_about_it_has_changed() {
+        let (_dir, home) = home();
+        let plans = Plans::new(home.plans());
+        plans.create(&Plan::new(name("p"), "")).unwrap();
+        // Only a reader of the file sees that it has another digest.
+        let sha256 = Digest::sha256(b"before");
+        let active = ActivePlan { name: name("p"), sha256, paused: false };
+        let now = SystemTime::now() + Duration::from_secs(4);
+        let stamp = Some(Stamp::of(&plans.path(&name("p"))).unwrap());
+        let mut known = [Known { name: name("p"), sha256, upgrades: Vec::new(), stamp }];
+        assert_eq!(follow(&plans, &active, &known, now).unwrap().stamp, stamp);
+        // A change as young as this one might be followed by another that leaves the same times.
+        follow(&plans, &active, &known, SystemTime::now()).unwrap_err();
+        fs::File::open(plans.path(&name("p"))).unwrap().set_modified(now).unwrap();
+        follow(&plans, &active, &known, now).unwrap_err();
+        known[0].stamp = None;
+        follow(&plans, &active, &known, now).unwrap_err();
     }
 
     #[test]

@@ -87,8 +87,8 @@ fn wanted() -> Outcome<Wanted> {
 fn measure(wanted: &Wanted) -> Outcome<bool> {
     let mut rows = Vec::new();
     let mut out = std::io::stdout();
-    for part in &wanted.parts {
-        let found = part_of(wanted, part)?;
+    for found in wanted.parts.iter().flat_map(|part| pieces(wanted, part)) {
+        let found = found?;
         if !wanted.json {
             found.iter().try_for_each(|row| writeln!(out, "{}", row.line()))?;
         }
@@ -110,16 +110,19 @@ fn measure(wanted: &Wanted) -> Outcome<bool> {
     Ok(missed == 0 || !wanted.check)
 }
 
-fn part_of(wanted: &Wanted, part: &str) -> Outcome<Vec<Row>> {
+/// What a part consists of, measured as it is asked for, so that the results of each are shown when it ends.
+fn pieces<'a>(wanted: &'a Wanted, part: &'a str) -> Box<dyn Iterator<Item = Outcome<Vec<Row>>> + 'a> {
     let setup = &wanted.setup;
-    let on: Vec<&str> = wanted.on.iter().map(String::as_str).collect();
-    match part {
+    if part == "backup" {
+        let places = wanted.on.iter().flat_map(|kind| wanted.sizes.iter().map(move |mib| (kind, *mib)));
+        return Box::new(places.map(|(kind, mib)| backup::all(setup, kind, mib)));
+    }
+    Box::new(std::iter::once_with(move || match part {
         "size" => size::all(&setup.visor),
         "latency" => latency::all(setup),
         "death" => latency::death(setup),
         "memory" => memory::all(setup),
         "download" => download::all(setup),
-        "backup" => backup::all(setup, &wanted.sizes, &on),
         _ => suite::all(),
-    }
+    }))
 }

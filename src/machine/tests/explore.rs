@@ -11,7 +11,6 @@ use super::world::{Input, World};
 use super::*;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::rc::Rc;
 
 /// How much may still go wrong, or be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,26 +79,47 @@ fn small() -> Policy {
     }
 }
 
-/// The way to a world, for the report.
+/// The order in which worlds are visited. It makes no difference to which there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Those that were found last come first: few wait at a time, and their memory is used again.
+    Deep,
+    /// Those that were found first come first: the first story that breaks a law is the shortest.
+    Wide,
+}
+
+/// An input that led to a world nothing like it was known before.
 struct Step {
     input: Input,
-    before: Option<Rc<Step>>,
+    /// The step that led to the world in which it happened, by its number.
+    before: Option<usize>,
 }
 
 /// Explores a scope; what people are told of must include `expected`, or too little was explored.
 fn explore(scope: &Scope, expected: &[&str]) {
+    let seen = visit(scope, Order::Deep);
+    for landmark in expected {
+        assert!(seen.contains(*landmark), "{landmark} was not explored, only {seen:?}");
+    }
+}
+
+/// Visits all worlds of a scope, and returns the landmarks on the way.
+fn visit(scope: &Scope, order: Order) -> BTreeSet<String> {
     let mut world = Box::new(scope.world());
     let mut seen = BTreeSet::new();
     let mut known = HashSet::from([fingerprint(&mut world, &scope.ration)]);
-    let mut next = VecDeque::from([(world, scope.ration, None::<Rc<Step>>)]);
+    let mut steps: Vec<Step> = Vec::new();
+    let mut next = VecDeque::from([(world, scope.ration, None)]);
     let mut rests = Rests::default();
-    while let Some((world, ration, path)) = next.pop_front() {
+    while let Some((world, ration, before)) = match order {
+        Order::Deep => next.pop_back(),
+        Order::Wide => next.pop_front(),
+    } {
         for (input, cost) in possible(&world, scope.heads, scope.faults) {
             let Some(ration) = ration.without(cost) else { continue };
             let mut world = world.clone();
             let mut result = world.step(&input);
             seen.extend(world.done.iter().filter_map(landmark));
-            let path = Some(Rc::new(Step { input, before: path.clone() }));
             world.done.clear();
             let is_new = known.insert(fingerprint(&mut world, &ration));
             if result.is_ok() && is_new && world.machine.is_none() {
@@ -110,17 +130,21 @@ fn explore(scope: &Scope, expected: &[&str]) {
                 let law = "I12: a node runs, though no record can be written";
                 result = world.clone().runs_without_records().and_then(|runs| require(runs, law));
             }
+            if is_new || result.is_err() {
+                steps.push(Step { input, before });
+            }
             if let Err(law) = result {
-                report(scope, &law, path);
+                if order == Order::Deep {
+                    visit(scope, Order::Wide);
+                }
+                report(scope, &law, &steps);
             }
             if is_new {
-                next.push_back((world, ration, path));
+                next.push_back((world, ration, Some(steps.len() - 1)));
             }
         }
     }
-    for landmark in expected {
-        assert!(seen.contains(*landmark), "{landmark} was not explored, only {seen:?}");
-    }
+    seen
 }
 
 /// The progress of an exploration that an action shows.
@@ -177,13 +201,13 @@ impl Scope {
     }
 }
 
-/// Tells the story that breaks the law, and fails.
-fn report(scope: &Scope, law: &str, path: Option<Rc<Step>>) -> ! {
+/// Tells the story that breaks the law with its last step, and fails.
+fn report(scope: &Scope, law: &str, steps: &[Step]) -> ! {
     let mut inputs = Vec::new();
-    let mut step = path.as_deref();
+    let mut step = steps.last();
     while let Some(Step { input, before }) = step {
         inputs.push(input.clone());
-        step = before.as_deref();
+        step = before.map(|number| &steps[number]);
     }
     let mut story = Story::new(scope.policy.clone(), scope.schedule.clone());
     story.world = scope.world();

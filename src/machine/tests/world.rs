@@ -87,7 +87,7 @@ pub(super) struct Process {
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) policy: Policy,
-    pub(super) schedule: Vec<Upgrade>,
+    pub(super) schedule: Vec<Arc<Upgrade>>,
     /// Whether upgrades come with a hook.
     pub(super) hook: bool,
     /// The record that was acknowledged last.
@@ -135,7 +135,7 @@ impl World {
         let now = Instant::now() + Duration::from_secs(1_000_000);
         World {
             policy,
-            schedule,
+            schedule: schedule.into_iter().map(Arc::new).collect(),
             hook: false,
             record: Record { chain: Some(chain()), ..Record::new(version(&Target::Genesis)) },
             unacknowledged: None,
@@ -204,8 +204,8 @@ impl World {
                 self.truth.is_answered(&self.done)?;
             }
             Input::Plan(upgrades) => {
-                self.schedule.clone_from(upgrades);
-                self.feed(Event::Schedule(upgrades.iter().cloned().map(Arc::new).collect()))?;
+                self.schedule = upgrades.iter().cloned().map(Arc::new).collect();
+                self.feed(Event::Schedule(self.schedule.clone()))?;
             }
             Input::Configure(policy) => {
                 self.policy = policy.clone();
@@ -326,7 +326,7 @@ impl World {
         let launched = self.launched.map(|launch| Launched { launch, alive: process.map(alive) });
         let facts =
             Facts { record: self.record.clone(), link: version(&self.link), head, has_data: false, launched };
-        self.feed(Event::Schedule(self.schedule.iter().cloned().map(Arc::new).collect()))?;
+        self.feed(Event::Schedule(self.schedule.clone()))?;
         self.feed(Event::Boot(facts))
     }
 
