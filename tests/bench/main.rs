@@ -110,7 +110,7 @@ fn measure(wanted: &Wanted) -> Outcome<bool> {
     Ok(missed == 0 || !wanted.check)
 }
 
-/// What a part consists of, measured as it is asked for, so that the results of each are shown when it ends.
+/// The pieces of a part, each measured when it is asked for, so that its results are shown when it ends.
 fn pieces<'a>(wanted: &'a Wanted, part: &'a str) -> Box<dyn Iterator<Item = Outcome<Vec<Row>>> + 'a> {
     let setup = &wanted.setup;
     if part == "backup" {
