@@ -13,8 +13,10 @@
 //!    heads   by IPC        │  │ (loop,     │▶│ (pure)  │    ├─▶ locks        until the old node's are free
 //!  surveyor  the network ──┤  │  effects)  │ └─────────┘    ├─▶ post-upgrade the hook behind an upgrade
 //!  ports     node's ports ─┤  └────────────┘                ├─▶ sweeper      removes what a crash has left
-//!  control   requests ─────┘     child, link                └─▶ log          writes to stderr
-//!    control-peer              one for each caller
+//!  control   requests ─────┤     child, link                └─▶ log          writes to stderr
+//!    control-peer          │   one for each caller
+//!  metrics   scrapes ──────┘     metrics-file  writes them
+//!    metrics-peer              one for each client
 //!
 //!  what these have done comes back to the loop as a fact
 //! ```
@@ -55,7 +57,8 @@
 //! | a decision that the operator can configure | a key, `machine::Policy`, and `config::policy` between the two |
 //! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
 //! | an exit code | [`exit`], and the [`Kind`] of that number |
-//! | a metric | `cli::metrics`, from what `status` shows |
+//! | a metric | `supervisor::metrics`, from what `status` shows; a number that only grows, `upgrade::counters`. The man page names it |
+//! | a path of the HTTP server | `supervisor::exporter` |
 //! | something that needs the operator | `machine::health`: status, exit code, service manager and metrics follow |
 //! | news for a service manager | `supervisor::service` |
 //!

@@ -11,7 +11,6 @@ mod forecast;
 mod help;
 mod home;
 mod logger;
-mod metrics;
 mod network;
 mod plan;
 mod rehearse;

@@ -12,6 +12,7 @@ use crate::machine::{
 use crate::printable::printable;
 use crate::schedule::Planned;
 use crate::supervisor::Status;
+use crate::supervisor::metrics::Counters;
 use crate::time::show_duration;
 use crate::upgrade::head;
 use crate::upgrade::journal::Journal;
@@ -50,6 +51,7 @@ pub(super) fn current(config: &Config, home: &Home) -> Result<Status> {
         view,
         rpc_trouble: None,
         problems,
+        counters: Counters::default(),
     })
 }
 
@@ -354,6 +356,7 @@ mod tests {
             view,
             rpc_trouble: None,
             problems: Vec::new(),
+            counters: Counters::default(),
         }
     }
 

@@ -2,14 +2,14 @@
 
 use super::args::{Shown, StatusFormat};
 use super::show::{current, show};
-use super::{metrics, print, print_json, print_json_line, terminal};
+use super::{print, print_json, print_json_line, terminal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::Home;
 use crate::printable::printable;
 use crate::schedule::Agenda;
-use crate::supervisor::Status;
+use crate::supervisor::{Status, metrics};
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 

@@ -37,7 +37,21 @@ pub(super) fn combinations(loaded: &mut Loaded, problems: &mut Problems) {
         problems.add(plain);
     }
 
+    let public = config.metrics_address.filter(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = public.filter(|_| !config.unsafe_metrics_public) {
+        let open = at("metrics_address", &format!("other hosts can reach {address}"));
+        problems.add(open.hint("use 127.0.0.1, or allow it with unsafe_metrics_public"));
+    }
+    if config.metrics_textfile.as_ref().is_some_and(|path| path.extension().is_none_or(|end| end != "prom")) {
+        problems
+            .add(at("metrics_textfile", "only a file whose name ends in .prom is replaced, and collected"));
+    }
+
     let mut warnings = Vec::new();
+    if public.is_some() {
+        let what = "every host that reaches metrics_address sees when this node will stop";
+        warnings.push(at("unsafe_metrics_public", what));
+    }
     if config.validator_mode && config.daemon_stop_timeout_action == StopTimeoutAction::Kill {
         let what = "killing a validator rewinds it by minutes to hours of blocks, and it may vote twice";
         warnings.push(at("daemon_stop_timeout_action", what).hint("wait is the safe choice"));
@@ -264,6 +278,28 @@ mod tests {
         assert_eq!(killer.warnings.len(), 1);
         assert!(load(home, &[validator]).unwrap().warnings.is_empty());
         assert_eq!(load(home, &[("--unsafe-skip-checksum", "true")]).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn metrics_are_for_this_host_and_for_files_of_metrics() {
+        let outcome =
+            |flags: &[(&str, &str)]| load(Path::new("/h"), flags).map(|loaded| loaded.warnings.len());
+        for address in ["127.0.0.1:9464", "127.8.8.8:1", "[::1]:9464", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(outcome(&[("--metrics-address", address)]), Ok(0), "{address}");
+        }
+        for address in ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "[::ffff:10.0.0.1]:1"] {
+            let refused = outcome(&[("--metrics-address", address)]).unwrap_err().to_string();
+            assert!(refused.contains("or allow it with unsafe_metrics_public"), "{refused}");
+            let allowed = [("--metrics-address", address), ("--unsafe-metrics-public", "true")];
+            assert_eq!(outcome(&allowed), Ok(1));
+        }
+        for nonsense in ["localhost:9464", "127.0.0.1", ":9464", "127.0.0.1:99999"] {
+            outcome(&[("--metrics-address", nonsense)]).unwrap_err();
+        }
+        assert_eq!(outcome(&[("--metrics-textfile", "/x/a.prom")]), Ok(0));
+        for other in ["/x/config.yaml", "/x/a", "/x/.prom"] {
+            outcome(&[("--metrics-textfile", other)]).unwrap_err();
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::value::{
 use crate::name::Name;
 use crate::wbft::{Address, Endpoint};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -204,6 +205,18 @@ settings! {
         sign_after_unclean: SignAfterUnclean = "wait";
         /// How long to wait until signing is safe again, before it is left to the operator.
         sign_wait_timeout: Duration = "10m", within "1s" to "24h";
+    }
+    "Metrics" {
+        /// The IP address and port at which /metrics, /healthz and /readyz are served over HTTP, such as 127.0.0.1:9464. Not
+        /// set: nowhere.
+        metrics_address: Option<SocketAddr> = "";
+        /// Whether metrics_address may be one that other hosts can reach. It is a statement of its own, so that an address
+        /// that was mistyped or copied opens nothing. There are neither passwords nor encryption, and the page shows when
+        /// a validator will stop.
+        unsafe_metrics_public: bool = "false";
+        /// A file that is replaced by the metrics every 15 s, for the textfile collector of the node exporter. Its name
+        /// ends in .prom.
+        metrics_textfile: Option<PathBuf> = "";
     }
     "Log" {
         /// The least important messages that are logged.

@@ -7,6 +7,7 @@ use crate::name::Name;
 use crate::time::{parse_duration, show_duration};
 use crate::wbft::{Address, Endpoint};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -233,6 +234,19 @@ impl Setting for Endpoint {
 
     fn show(&self) -> Value {
         json!(self.to_string())
+    }
+}
+
+impl Setting for SocketAddr {
+    const KIND: &'static str = "IP address and port";
+
+    /// No name of a host: another process decides where that leads.
+    fn read(raw: &Raw, _: &Path) -> Read<Self> {
+        raw.parse(|text| text.parse().map_err(|_| format!("{text:?} is not an IP address and a port")))
+    }
+
+    fn show(&self) -> Value {
+        json!(self)
     }
 }
 

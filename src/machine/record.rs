@@ -299,7 +299,7 @@ impl Record {
 
 impl Attempt {
     /// A planned upgrade that begins.
-    pub(super) fn new(upgrade: &Upgrade, from: Version, to: Version, phase: Phase) -> Attempt {
+    pub fn new(upgrade: &Upgrade, from: Version, to: Version, phase: Phase) -> Attempt {
         Attempt {
             name: upgrade.name.clone(),
             height: upgrade.height,

@@ -55,6 +55,12 @@ pub struct View {
     /// Everything that needs the operator, the worst first. The node is healthy where there is nothing.
     #[serde(default)]
     pub needs: Vec<SymptomView>,
+    /// Whether the node is in service as far as its rules let it be.
+    #[serde(default)]
+    pub ready: bool,
+    /// How often the node has been started in this home.
+    #[serde(default)]
+    pub launches: u64,
     /// Failures in a row.
     pub failures: u32,
     /// The last warning or error, while no node runs.
@@ -344,6 +350,8 @@ impl Machine {
             remaining: self.remaining(),
             state_age_ms: None,
             needs: Vec::new(),
+            ready: self.is_ready(),
+            launches: self.record.launch,
             failures: self.restarts.failures(),
             trouble: self.trouble.clone(),
             upgrade: self.record.upgrade.clone(),

@@ -4,7 +4,8 @@
 //! ends, so that the end of file proves that it did. The socket has mode 0600; every process that may open it may do
 //! everything. Nothing is decided here: requests become facts.
 
-use super::start_thread;
+use super::metrics::Counters;
+use super::threads::{serve_each, start_thread};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Back, Block, View};
@@ -18,7 +19,6 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,8 @@ pub struct Status {
     pub rpc_trouble: Option<String>,
     /// The problems of the files that plan upgrades.
     pub problems: Vec<String>,
+    /// The counters of the supervisor.
+    pub counters: Counters,
 }
 
 /// Read in two passes: `flatten` would keep everything in a buffer first, and bring a second reader of each type that does
@@ -127,12 +129,14 @@ impl<'de> Deserialize<'de> for Status {
             #[serde(default)]
             rpc_trouble: Option<String>,
             problems: Vec<String>,
+            #[serde(default)]
+            counters: Counters,
         }
         let text = <&RawValue>::deserialize(from)?.get().as_bytes();
         let view = serde_json::from_slice(text).map_err(D::Error::custom)?;
-        let Beside { running, pid, supervisor_version, home, rpc_trouble, problems } =
+        let Beside { running, pid, supervisor_version, home, rpc_trouble, problems, counters } =
             serde_json::from_slice(text).map_err(D::Error::custom)?;
-        Ok(Status { running, pid, supervisor_version, home, view, rpc_trouble, problems })
+        Ok(Status { running, pid, supervisor_version, home, view, rpc_trouble, problems, counters })
     }
 }
 
@@ -166,30 +170,8 @@ pub(super) fn listen(home: &Home) -> Result<UnixListener> {
 
 /// Starts serving the socket.
 pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
-    let places = Arc::new(());
-    let body = move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else {
-                // Out of descriptors: the client stays queued; do not spin.
-                thread::sleep(AGAIN);
-                continue;
-            };
-            // One for us and one for each connection, given back however that ends.
-            if Arc::strong_count(&places) > CONNECTIONS {
-                continue;
-            }
-            let (calls, place) = (calls.clone(), Arc::clone(&places));
-            let body = move || {
-                // A peer that hangs up or asks nonsense harms only itself.
-                let _ = answer(stream, &calls);
-                drop(place);
-            };
-            if let Err(e) = thread::Builder::new().name("control-peer".to_owned()).spawn(body) {
-                log::warn!("event=no_thread a control connection is dropped: {e}");
-            }
-        }
-    };
-    start_thread("control", body)
+    let answer = move |stream| answer(stream, &calls);
+    start_thread("control", move || serve_each("control-peer", CONNECTIONS, listener.incoming(), answer))
 }
 
 fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
@@ -334,6 +316,7 @@ mod tests {
             view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view(),
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
+            counters: Counters { hook_failures: 1, download_bytes: 2 },
         };
         let reply = Reply::Status(status);
         let line = serde_json::to_vec(&reply).unwrap();

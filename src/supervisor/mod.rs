@@ -22,11 +22,13 @@
 
 mod child;
 mod control;
+mod exporter;
 mod handover;
 mod head_keeper;
 mod last_words;
 mod left;
 mod listeners;
+pub mod metrics;
 mod minder;
 mod node_args;
 mod perform;
@@ -145,6 +147,7 @@ fn supervise(
     );
 
     control::serve(seat.socket()?, channels.calls.0.clone())?;
+    exporter::start(&config, channels.calls.0.clone())?;
     let config = Arc::new(config);
     let mut supervisor = Supervisor {
         context: Context { config: Arc::clone(&config), home: home.clone(), binaries },
@@ -393,6 +396,9 @@ impl Supervisor {
             log_level: old.log_level,
             log_format: old.log_format,
             log_color: old.log_color,
+            metrics_address: old.metrics_address,
+            unsafe_metrics_public: old.unsafe_metrics_public,
+            metrics_textfile: old.metrics_textfile.clone(),
             ..loaded.config.clone()
         };
         for key in loaded.config.differences(&config) {
@@ -503,6 +509,7 @@ impl Supervisor {
             view,
             rpc_trouble: self.rpc_trouble.clone(),
             problems,
+            counters: metrics::Counters::now(),
         }
     }
 }

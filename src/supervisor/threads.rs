@@ -2,8 +2,13 @@
 
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use std::thread::Builder;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, Builder};
 use std::time::Duration;
+
+/// The wait before a connection is taken again that could not be.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Starts a thread that ends by itself or with the process.
 ///
@@ -12,6 +17,36 @@ use std::time::Duration;
 pub(super) fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let started = Builder::new().name(name.to_owned()).spawn(body);
     started.map(drop).map_err(|e| Error::new(Kind::Io, format!("start the thread `{name}`")).because(e))
+}
+
+/// Serves each connection in a thread of this name, `most` at the same time; further ones are closed at once.
+pub(super) fn serve_each<S: Send + 'static>(
+    name: &str,
+    most: usize,
+    incoming: impl Iterator<Item = io::Result<S>>,
+    serve: impl Fn(S) -> io::Result<()> + Clone + Send + 'static,
+) {
+    let places = Arc::new(());
+    for stream in incoming {
+        let Ok(stream) = stream else {
+            // Out of descriptors: the client stays queued; do not spin.
+            thread::sleep(AGAIN);
+            continue;
+        };
+        // One for us and one for each connection, given back however that ends.
+        if Arc::strong_count(&places) > most {
+            continue;
+        }
+        let (serve, place) = (serve.clone(), Arc::clone(&places));
+        let body = move || {
+            // A peer that hangs up or asks nonsense harms only itself.
+            let _ = serve(stream);
+            drop(place);
+        };
+        if let Err(e) = Builder::new().name(name.to_owned()).spawn(body) {
+            log::warn!("event=no_thread a connection is dropped: {e}");
+        }
+    }
 }
 
 /// The handle of a thread that carries out orders. When it is dropped, the thread carries out those that are queued, then

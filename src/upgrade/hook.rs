@@ -8,7 +8,7 @@
 //! it; it inherits only the lock of hooks, for which the next hook waits.
 
 use super::run::{End, Program, Ran, run};
-use super::{Cancel, classify};
+use super::{Cancel, classify, counters};
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::Home;
 use crate::home::lock::{HookLock, NodeLock, holders};
@@ -90,9 +90,11 @@ impl Hook<'_> {
     pub fn call(self, cancel: &Cancel) -> HookEnd {
         // An earlier hook that uses up its time, and the grace, is gone by then.
         let wait = Wait { until: Instant::now() + self.timeout + GRACE, cancel };
-        check(self.path)
+        let end = check(self.path)
             .and_then(|()| self.alone(&wait))
-            .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))))
+            .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))));
+        counters::HOOK_FAILURES.add(u64::from(end != HookEnd::Continue));
+        end
     }
 
     /// Runs it with the locks that belong to it, and waits for the end of what it leaves behind.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 mod cancel;
+pub mod counters;
 pub mod download;
 pub mod head;
 pub mod history;

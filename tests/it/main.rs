@@ -13,6 +13,7 @@ mod fleet;
 mod homes;
 mod hooks;
 mod house;
+mod metrics;
 mod migrate;
 mod plans;
 mod recovery;

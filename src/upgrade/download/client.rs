@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::cancel::BLIND;
+use crate::upgrade::counters::DOWNLOAD_BYTES;
 use crate::url::split_login;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::cell::OnceCell;
@@ -291,6 +292,7 @@ impl Response {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
                     received.fetch_add(n as u64, Ordering::Relaxed);
+                    DOWNLOAD_BYTES.add(n as u64);
                     take(&chunk[..n])?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
