@@ -298,6 +298,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_metric_of_the_dashboard_and_the_alerts_exists() {
+        let page = render(&full());
+        let metrics: Vec<&str> = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let (dashboard, alerts) =
+            (include_str!("../../scripts/grafana.json"), include_str!("../../scripts/alerts.yml"));
+        let tests = include_str!("../../tests/data/alerts_test.yml");
+        let mut named = 0;
+        for text in [dashboard, alerts, tests] {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.starts_with("wemixvisor_")) {
+                assert!(metrics.contains(&word), "there is no metric {word}");
+                named += 1;
+            }
+        }
+        assert!(named > 50, "the queries have moved");
+        for alert in alerts.split("- alert: ").skip(1) {
+            let name = alert.lines().next().unwrap();
+            assert!(tests.contains(&format!("alertname: {name}\n")), "{name} is not tested");
+        }
+    }
+
     /// The lines with values, each of a metric that was described.
     fn values(page: &str) -> String {
         let described: Vec<&str> =
