@@ -59,6 +59,7 @@
 //! | an exit code | [`exit`], and the [`Kind`] of that number |
 //! | a metric | `supervisor::metrics`, from what `status` shows; a number that only grows, `upgrade::counters`. The man page names it |
 //! | a path of the HTTP server | `supervisor::exporter` |
+//! | a figure of a receipt | `machine::receipt`, which takes notes of events and decides nothing; the man page says how to check it |
 //! | something that needs the operator | `machine::health`: status, exit code, service manager and metrics follow |
 //! | news for a service manager | `supervisor::service` |
 //!

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Release(Name),
     Add(Box<New>),
     Show(Format, Name),
+    /// Show what has happened.
+    History(Format),
     Now(Name),
     Rollback(Rollback),
     RollbackCancel,
@@ -69,16 +71,29 @@ pub(crate) enum Command {
     Fetch(fetch::Wanted),
     Plan(PlanCommand),
     Backup(BackupCommand),
-    WaitHeight { height: u64, timeout: Option<Duration> },
-    ResolveRetry { with: Option<Name> },
-    ResolveSign { at: Option<Block> },
+    WaitHeight {
+        height: u64,
+        timeout: Option<Duration>,
+    },
+    ResolveRetry {
+        with: Option<Name>,
+    },
+    ResolveSign {
+        at: Option<Block>,
+    },
     ResolveHead,
     ResolveChain,
     ResolveRollback(Force),
     ConfigShow(Format),
     ConfigCheck(Vec<OsString>),
-    Consensus { format: Format, watch: bool },
-    Check { next: bool, format: Format },
+    Consensus {
+        format: Format,
+        watch: bool,
+    },
+    Check {
+        next: bool,
+        format: Format,
+    },
     Version,
     Help(Option<String>),
 }
@@ -193,6 +208,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "detach" => Command::Detach,
         "reexec" => Command::Reexec,
         "upgrade" => upgrade::upgrade(args)?,
+        "history" => Command::History(format(args)),
         "rehearse" => Command::Rehearse(Wanted {
             keep: args.contains("--keep"),
             force: force(args),

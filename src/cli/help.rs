@@ -60,7 +60,7 @@ pub const COMMANDS: &[Usage] = &[
     ),
     usage(
         "upgrade show NAME [--json]",
-        "show what is known of a version: its binary, its arguments, its plan",
+        "show what is known of a version: its binary, its arguments, its plan, the receipt of its upgrade",
     ),
     usage(
         "upgrade fetch NAME [--url URL] [--sha256 HEX] [--json]",
@@ -125,6 +125,7 @@ pub const COMMANDS: &[Usage] = &[
         "check [--next] [--json]",
         "show whether the network could spare this node now; with --next, when its next turns are",
     ),
+    usage("history [--json]", "show what has happened here, oldest first"),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage(
         "resolve retry [--with NAME]",

@@ -9,6 +9,7 @@ mod consensus;
 mod fetch;
 mod forecast;
 mod help;
+mod history;
 mod home;
 mod logger;
 mod network;
@@ -93,6 +94,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Hold(name) => upgrade::hold(&home, &name),
         Command::Release(name) => upgrade::release(&home, &name),
         Command::Add(new) => stage::add(config, &home, &new),
+        Command::History(format) => history::history(&home, format),
         Command::Show(format, name) => stage::show(config, &home, &name, format),
         Command::Fetch(wanted) => fetch::fetch(config, &home, wanted),
         Command::Now(name) => upgrade::now(config, &home, name),

@@ -2,7 +2,7 @@
 
 use super::args::Format;
 use super::upgrade::refresh;
-use super::{print, print_json, show, tell};
+use super::{history, print, print_json, show, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
@@ -12,7 +12,7 @@ use crate::name::Name;
 use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
-use crate::upgrade::{Cancel, smoke};
+use crate::upgrade::{Cancel, receipts, smoke};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -154,10 +154,12 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
         let what = format!("nothing is known of {name}");
         return Err(Error::new(Kind::NotFound, what).hint("see `wemixvisor upgrade list`"));
     }
+    let receipt = receipts::read(home, name)?;
     if format == Format::Json {
         let args = json!({"add": changes.add, "drop": changes.drop});
         return print_json(&json!({
             "name": name, "binary": manifest, "args": args, "planned": plan, "under_way": under_way, "ended": ended,
+            "receipt": receipt,
         }));
     }
     let mut rows = vec![["version".to_owned(), target.to_string()]];
@@ -181,5 +183,6 @@ pub(super) fn show(config: &Config, home: &Home, name: &Name, format: Format) ->
     let planned = plan.map(|plan| format!("for height {} by {}: {}", plan.height, plan.origin, plan.why));
     planned.into_iter().for_each(|text| row("planned", text));
     ended.into_iter().for_each(|ended| row("ended", format!("{}: {}", ended.outcome, ended.detail)));
+    rows.extend(receipt.iter().flat_map(history::receipt));
     print(&show::table(rows))
 }

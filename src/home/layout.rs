@@ -205,6 +205,11 @@ impl Home {
         self.state().join("schedule.lock")
     }
 
+    /// The receipt of an upgrade that has ended.
+    pub fn receipt(&self, name: &Name) -> PathBuf {
+        self.state().join("receipts").join(format!("{name}.json"))
+    }
+
     /// The append-only history.
     pub fn history(&self) -> PathBuf {
         self.state().join("history.jsonl")

@@ -2,6 +2,7 @@
 
 use super::chain_check::ChainCheck;
 use super::event::{Action, Alive, Level};
+use super::receipt::Notes;
 use super::record::{NodeMark, Phase, Target};
 use super::recovery::Recovery;
 use super::state::{Node, State, Why};
@@ -63,6 +64,7 @@ impl Machine {
 
     /// A stop that was not finished is decided anew; an order of the operator stays one.
     pub(super) fn forget_the_stop(&mut self) {
+        self.notes = Notes::default();
         let Some(attempt) = self.record.upgrade.take().filter(|attempt| attempt.forced) else { return };
         let planned = self.planned(&attempt.name).cloned();
         let origin = super::Origin::Schedule;

@@ -7,6 +7,7 @@
 
 use super::Policy;
 use super::gates::{Sample, Validator};
+use super::receipt::Receipt;
 use super::record::{Attempt, Back, Block, Chain, HeadRecord, Ready, Record, Rehearsal, Target, Version};
 use super::upgrade::Upgrade;
 use crate::digest::Digest;
@@ -470,6 +471,8 @@ pub enum Action {
     /// Run the post-upgrade hook of an upgrade that was applied, if there is one. Nothing depends on its outcome.
     /// → `PostHookEnded`.
     AfterUpgrade(Attempt),
+    /// Keep the receipt of an upgrade that is over.
+    Receipt(Box<Receipt>),
     /// Log a message for people.
     Tell(Notice),
     /// End the supervisor.

@@ -47,7 +47,7 @@
 //! to go back, `back`; the first step after a crash, `recovery`; the way on without a record, `recording`; requests of the
 //! operator, `requests`; starts of the process, `starting`, and its ends, `node`; which upgrade is due, `due`; the steps of
 //! an upgrade, `switch`, and the faults that put it off, `setback`; binaries, `prepare`; backups beside a running node,
-//! `backups`; what people see, `view` and `symptoms`, and what needs them, `health`. Plain data that these share:
+//! `backups`; what is kept of an upgrade, `receipt`; what people see, `view` and `symptoms`, and what needs them, `health`. Plain data that these share:
 //! `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any part of the crate but
@@ -72,6 +72,7 @@ pub mod order;
 mod prepare;
 mod probation;
 pub mod quorum;
+mod receipt;
 mod record;
 mod recording;
 mod recovery;
@@ -99,6 +100,9 @@ pub use event::{
     Action, Ahead, Alive, Ask, BackupMade, Class, Ending, Event, Facts, Failure, Head, HookEnd, Job, JobEnd,
     Launched, Level, Mode, Notice, OwnMark, Recollection, Request, Status, Survey, Tended,
 };
+pub use receipt::Receipt;
+#[cfg(test)]
+pub use receipt::Step;
 pub use record::{
     Attempt, Back, Block, Chain, Ended, HeadRecord, NodeMark, Outcome, Phase, Ready, Record, Rehearsal,
     Switch, Target, Version,
@@ -121,6 +125,7 @@ use crate::sorted::{self, Index};
 use backups::Backups;
 use heads::Heads;
 use leaving::{Departure, LEAVE};
+use receipt::Notes;
 use restart::Restarts;
 use schedule::Past;
 use state::{Node, Outgoing, Preparation, State, Wish, Worker};
@@ -270,6 +275,8 @@ pub struct Machine {
     post_hooks: u32,
     /// The operator's order to go back, until the way back is on record.
     back: Option<Back>,
+    /// Notes about the upgrade under way, for its receipt. Nothing is decided by them.
+    notes: Notes,
     actions: Vec<Action>,
 }
 
@@ -316,6 +323,7 @@ impl Machine {
             unheld: BTreeMap::new(),
             post_hooks: 0,
             back: None,
+            notes: Notes::default(),
             actions: Vec::new(),
         }
     }
@@ -334,6 +342,7 @@ impl Machine {
             self.woke = Some(now);
         }
         self.now = Some(now);
+        self.take_notes(now, &event);
         match event {
             Event::Boot(facts) => self.boot(now, facts),
             Event::Recorded => self.recorded(now),
@@ -367,6 +376,7 @@ impl Machine {
         }
         self.mind_the_head_record(now);
         self.drive(now);
+        self.close_notes(now);
         self.note_trouble();
         std::mem::take(&mut self.actions)
     }

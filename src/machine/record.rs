@@ -176,6 +176,11 @@ pub enum Outcome {
     Aborted,
 }
 
+impl Outcome {
+    /// All of them, in their order.
+    pub const ALL: [Outcome; 4] = [Outcome::Applied, Outcome::Failed, Outcome::RolledBack, Outcome::Aborted];
+}
+
 /// An upgrade that has ended, for better or worse.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {

@@ -316,7 +316,7 @@ mod tests {
             view: Machine::at_rest(Policy::default(), Record::new(current), vec![upgrade.into()]).view(),
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
-            counters: Counters { hook_failures: 1, download_bytes: 2 },
+            counters: Counters { hook_failures: 1, download_bytes: 2, ..Counters::default() },
         };
         let reply = Reply::Status(status);
         let line = serde_json::to_vec(&reply).unwrap();

@@ -5,14 +5,17 @@
 //! scrape to the next, since each text would be a time series of its own.
 
 use super::Status;
-use crate::machine::{BinaryState, NetworkView, UpgradeView};
-use crate::upgrade::counters::{DOWNLOAD_BYTES, HOOK_FAILURES};
+use crate::machine::{BinaryState, NetworkView, Outcome, Receipt, UpgradeView};
+use crate::upgrade::counters::{DOWNLOAD_BYTES, HOOK_FAILURES, UPGRADES};
 use serde::{Deserialize, Serialize};
 use std::fmt::{Display, Write as _};
 
 /// The counters of a supervisor, from 0 at its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
+    /// Upgrades that have ended, by outcome.
+    #[serde(default)]
+    pub upgrades: Vec<(Outcome, u64)>,
     /// Hooks that did not end with 0.
     pub hook_failures: u64,
     /// Bytes that downloads have received.
@@ -22,7 +25,9 @@ pub struct Counters {
 impl Counters {
     /// Those of this process.
     pub(super) fn now() -> Counters {
-        Counters { hook_failures: HOOK_FAILURES.get(), download_bytes: DOWNLOAD_BYTES.get() }
+        let upgrades = Outcome::ALL.into_iter().zip(&UPGRADES).map(|(outcome, count)| (outcome, count.get()));
+        let upgrades = upgrades.collect();
+        Counters { upgrades, hook_failures: HOOK_FAILURES.get(), download_bytes: DOWNLOAD_BYTES.get() }
     }
 }
 
@@ -75,11 +80,16 @@ pub fn render(status: &Status) -> String {
         (format!("{name},{}", label("outcome", &ended.outcome.to_string())), ended.height)
     });
     page.labelled("ended_height", "The height of an upgrade that has ended.", ended);
-    let counters = status.running.then_some(status.counters);
-    let failures = counters.map(|counters| counters.hook_failures);
-    page.counter("hook_failures_total", "Hooks that did not end with 0.", failures);
-    let bytes = counters.map(|counters| counters.download_bytes);
-    page.counter("download_bytes_total", "Bytes that downloads have received.", bytes);
+    view.receipt.iter().for_each(|receipt| steps(&mut page, receipt));
+    if status.running {
+        let Counters { upgrades, hook_failures, download_bytes } = &status.counters;
+        let mut upgrades = upgrades
+            .iter()
+            .map(|(outcome, count)| (label("outcome", &outcome.to_string()), count.to_string()));
+        page.metric("upgrades_total", "counter", "Upgrades that have ended.", &mut upgrades);
+        page.counter("hook_failures_total", "Hooks that did not end with 0.", Some(*hook_failures));
+        page.counter("download_bytes_total", "Bytes that downloads have received.", Some(*download_bytes));
+    }
     page.0
 }
 
@@ -116,6 +126,17 @@ fn planned(page: &mut Page, plans: &[UpgradeView]) {
         plan.gates.iter().map(|gate| (format!("{},{}", named(plan), label("gate", gate)), 1))
     });
     page.labelled("planned_gate", "The gates that hold a planned upgrade back.", gates);
+}
+
+/// The steps of the last upgrade that has ended, as far as they were seen.
+fn steps(page: &mut Page, receipt: &Receipt) {
+    let named = |step: &str| format!("{},{}", label("name", receipt.name.as_str()), label("step", step));
+    let times = receipt.steps.iter().filter_map(|step| Some((named(&step.step), seconds(step.after_ms?))));
+    page.labelled("upgrade_step_seconds", "When a step of the last upgrade was seen, since the stop.", times);
+    let blocks =
+        receipt.steps.iter().filter_map(|step| Some((named(&step.step), step.block.as_ref()?.height)));
+    let last = receipt.last_own_seal.map(|height| (named("last_own_seal"), height));
+    page.labelled("upgrade_step_height", "The block of a step of the last upgrade.", blocks.chain(last));
 }
 
 fn seconds(ms: u64) -> String {
@@ -171,7 +192,7 @@ mod tests {
     use crate::digest::Digest;
     use crate::machine::gates::Window;
     use crate::machine::{
-        Attempt, Block, Download, Machine, NodeView, Origin, Outcome, Phase, Policy, Record, SymptomView,
+        Attempt, Block, Download, Machine, NodeView, Origin, Phase, Policy, Record, Step, SymptomView,
         Target, TurnView, Upgrade, Version,
     };
     use expect_test::expect;
@@ -218,6 +239,35 @@ mod tests {
         plan.gates = vec!["a \"b\"\n\\".to_owned()];
         plan.turn = Some(TurnView { window, opens_in_ms: 18_000 });
         plan.download = Some(Download { percent: Some(7), line: String::new() });
+        let step = |step: &str, after_ms: Option<u64>, block: Option<u64>| Step {
+            step: step.to_owned(),
+            time: None,
+            after_ms,
+            block: block.map(|height| Block { height, hash: None }),
+            ago: None,
+        };
+        view.receipt = Some(Receipt {
+            schema: 1,
+            name: "v1".parse().unwrap(),
+            height: 40,
+            fork_height: None,
+            outcome: Outcome::Applied,
+            detail: String::new(),
+            from: None,
+            to: None,
+            client_before: None,
+            client_after: None,
+            starts: 1,
+            backup: None,
+            hook: None,
+            own: None,
+            last_own_seal: Some(39),
+            steps: vec![
+                step("stop_sent", Some(0), Some(40)),
+                step("backed_up", None, None),
+                step("over", Some(61_002), None),
+            ],
+        });
         Status {
             running: true,
             pid: None,
@@ -226,7 +276,11 @@ mod tests {
             view,
             rpc_trouble: None,
             problems: Vec::new(),
-            counters: Counters { hook_failures: 2, download_bytes: 4096 },
+            counters: Counters {
+                upgrades: vec![(Outcome::Applied, 1), (Outcome::RolledBack, 0)],
+                hook_failures: 2,
+                download_bytes: 4096,
+            },
         }
     }
 
@@ -264,6 +318,12 @@ mod tests {
             wemixvisor_download_ratio{name="v3"} 0.07
             wemixvisor_planned_gate{name="v3",gate="a \"b\"\n\\"} 1
             wemixvisor_ended_height{name="v1",outcome="applied"} 40
+            wemixvisor_upgrade_step_seconds{name="v1",step="stop_sent"} 0.000
+            wemixvisor_upgrade_step_seconds{name="v1",step="over"} 61.002
+            wemixvisor_upgrade_step_height{name="v1",step="stop_sent"} 40
+            wemixvisor_upgrade_step_height{name="v1",step="last_own_seal"} 39
+            wemixvisor_upgrades_total{outcome="applied"} 1
+            wemixvisor_upgrades_total{outcome="rolled-back"} 0
             wemixvisor_hook_failures_total 2
             wemixvisor_download_bytes_total 4096"#]].assert_eq(&values(&render(&full())));
     }

@@ -57,7 +57,7 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::home::durable::Rubbish;
 use crate::home::{launch, space};
-use crate::machine::{self, Activity, Ask, Ending, Event, Facts, Failure, Level, Machine, Notice};
+use crate::machine::{self, Activity, Ask, Ending, Event, Facts, Failure, Level, Machine, Notice, Receipt};
 use crate::name::Name;
 use crate::schedule::Planned;
 use crate::sorted::Set;
@@ -178,6 +178,7 @@ fn supervise(
         release: Release::start(home, channels.released.0.clone())?,
         head_keeper: head_keeper::start(home)?,
         service,
+        receipt: None,
         stage: (Activity::Stopped, Instant::now()),
         end: None,
     };
@@ -257,6 +258,8 @@ struct Supervisor {
     release: Release,
     head_keeper: HeadKeeper,
     service: Service,
+    /// The receipt of the last upgrade that has ended.
+    receipt: Option<Receipt>,
     /// The state that was seen last, and since when.
     stage: (Activity, Instant),
     end: Option<End>,
@@ -497,6 +500,7 @@ impl Supervisor {
     fn status(&self) -> Status {
         let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
+        view.receipt.clone_from(&self.receipt);
         view.state_age_ms = u64::try_from(self.stage.1.elapsed().as_millis()).ok();
         for plan in &mut view.planned {
             plan.download = self.context.binaries.downloads.of(&plan.name);

@@ -9,9 +9,11 @@ use super::worker::Context;
 use super::{End, Supervisor, failure, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
-use crate::machine::{Action, Class, Event, Failure, Job, Mode, Record, Target, Version};
+use crate::machine::{Action, Class, Event, Failure, Job, Mode, Receipt, Record, Target, Version};
+use crate::time::rfc3339;
+use crate::upgrade::counters::UPGRADES;
 use crate::upgrade::node_args::Changes;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 impl Supervisor {
     /// Performs one action. The outcome of a prompt one is returned; that of any other comes later.
@@ -48,6 +50,7 @@ impl Supervisor {
             Action::Strike { name, reply_to } => self.strike(name, reply_to),
             Action::Answer { to, reply } => self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done)),
             Action::AfterUpgrade(progress) => self.post_hooks.begin(self.context.clone(), progress),
+            Action::Receipt(receipt) => self.keep_receipt(*receipt),
             Action::Tell(notice) => self.tell(notice),
             Action::Exit { exit, node, reason } => self.end = Some(End { exit, node, reason }),
         }
@@ -109,6 +112,17 @@ impl Supervisor {
             let options = poller::Options::new(&self.context.config, &self.context.home);
             self.surveyor.order((child.pid(), self.spawned_at, options, order));
         }
+    }
+
+    /// Has the receipt of an upgrade written, with the times of its steps.
+    fn keep_receipt(&mut self, mut receipt: Receipt) {
+        let now = SystemTime::now();
+        for step in &mut receipt.steps {
+            step.time = step.ago.and_then(|ago| now.checked_sub(ago)).map(rfc3339);
+        }
+        UPGRADES[receipt.outcome as usize].add(1);
+        self.recorder.keep(receipt.clone());
+        self.receipt = Some(receipt);
     }
 
     /// Returns only if the program at our path could not be executed.

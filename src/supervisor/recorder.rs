@@ -2,17 +2,18 @@
 //! runs the loop never waits for a disk.
 //!
 //! Records come first, in order, and the outcome of each is reported. The rest is done when no record waits, one piece
-//! at a time: the second copy of a record at rest, lines of history, the schedule.
+//! at a time: the second copy of a record at rest, lines of history, receipts, the schedule.
 
 use super::threads::Thread;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::Record;
+use crate::machine::{Receipt, Record};
 use crate::name::Name;
 use crate::schedule::Agenda;
 use crate::schedule::Planned;
 use crate::upgrade::history::{self, Entry};
 use crate::upgrade::journal::Journal;
+use crate::upgrade::receipts;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub(super) struct Struck {
 enum Task {
     Settle,
     Note(Entry),
+    Keep(Box<Receipt>),
     Strike {
         name: Name,
         heights: Vec<u64>,
@@ -112,6 +114,11 @@ impl Recorder {
         self.thread.order(RecorderOrder::Later(Task::Note(entry)));
     }
 
+    /// Orders a receipt to be kept.
+    pub(super) fn keep(&self, receipt: Receipt) {
+        self.thread.order(RecorderOrder::Later(Task::Keep(Box::new(receipt))));
+    }
+
     /// Orders an upgrade to be struck off the schedule; the outcome is reported.
     pub(super) fn strike(&self, planned: &Planned, name: Name, reply_to: Option<u64>) {
         let heights = planned.heights(&name);
@@ -180,6 +187,11 @@ impl Desk {
             Task::Note(entry) => {
                 if let Err(e) = history::append(&self.home, &entry) {
                     log::warn!("event=history_not_written {e}");
+                }
+            }
+            Task::Keep(receipt) => {
+                if let Err(e) = receipts::keep(&self.home, &receipt) {
+                    log::warn!("event=receipt_not_written {e}");
                 }
             }
             Task::Strike { name, heights, reply_to } => {

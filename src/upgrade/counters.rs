@@ -9,6 +9,9 @@ pub static HOOK_FAILURES: Counter = Counter(AtomicU64::new(0));
 /// Bytes that downloads have received.
 pub static DOWNLOAD_BYTES: Counter = Counter(AtomicU64::new(0));
 
+/// Upgrades that have ended, by [`Outcome`](crate::machine::Outcome).
+pub static UPGRADES: [Counter; 4] = [const { Counter(AtomicU64::new(0)) }; 4];
+
 /// A number that only grows.
 #[derive(Debug)]
 pub struct Counter(AtomicU64);

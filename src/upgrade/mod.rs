@@ -13,6 +13,7 @@ pub mod install;
 pub mod journal;
 pub mod node_args;
 pub mod prepare;
+pub mod receipts;
 pub mod rehearse;
 pub mod restore;
 pub mod run;

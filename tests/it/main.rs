@@ -16,6 +16,7 @@ mod house;
 mod metrics;
 mod migrate;
 mod plans;
+mod receipts;
 mod recovery;
 mod rehearse;
 mod restart;

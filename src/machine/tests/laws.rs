@@ -237,6 +237,11 @@ impl World {
                     "an upgrade is over when its last hook runs",
                 )
             }
+            Action::Receipt(receipt) => {
+                let ended = self.record.ended(&receipt.name);
+                let is_over = ended.is_some_and(|e| e.outcome == receipt.outcome);
+                require(is_over, "a receipt is about an upgrade that is over")
+            }
             Action::Strike { .. } | Action::Answer { .. } | Action::KeepHead(_) | Action::ForgetHead => {
                 Ok(())
             }

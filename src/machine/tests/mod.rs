@@ -18,6 +18,7 @@ mod health;
 mod operator;
 mod plans;
 mod random;
+mod receipts;
 mod recording;
 mod rehearsals;
 mod restarts;

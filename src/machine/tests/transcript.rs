@@ -169,6 +169,7 @@ pub(super) fn is_routine(action: &Action) -> bool {
         | Action::Survey
         | Action::Trace { .. }
         | Action::Recall { .. }
+        | Action::Receipt(_)
         | Action::KeepHead(_) => true,
         Action::Tell(notice) => notice.event == "chain_stands_still",
         _ => false,
@@ -196,6 +197,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Start(Job::Ahead { name, bring: true }) => format!("begin the backup for {name}"),
         Action::Start(Job::Tend { .. }) => "tend backups".to_owned(),
         Action::AfterUpgrade(progress) => format!("after the upgrade to {}", progress.name),
+        Action::Receipt(receipt) => format!("receipt {} {}", receipt.name, receipt.outcome),
         Action::CancelJob => "cancel job".to_owned(),
         Action::Confirm => "confirm".to_owned(),
         Action::Survey => "survey".to_owned(),

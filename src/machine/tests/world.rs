@@ -412,7 +412,8 @@ impl World {
             | Action::Confirm
             | Action::Answer { .. }
             | Action::Tell(_)
-            | Action::AfterUpgrade(_) => {}
+            | Action::AfterUpgrade(_)
+            | Action::Receipt(_) => {}
         }
         Ok(())
     }

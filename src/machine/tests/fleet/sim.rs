@@ -371,7 +371,7 @@ impl Sim {
                 None
             }
             Action::AfterUpgrade(_) => Some(Event::PostHookEnded),
-            Action::Strike { .. } => None,
+            Action::Receipt(_) | Action::Strike { .. } => None,
         }
     }
 

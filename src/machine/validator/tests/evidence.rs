@@ -203,3 +203,53 @@ fn what_the_network_showed_before_the_head_moved_on_does_not_count() {
     assert_eq!(rig.stops(), 0);
     assert!(rig.hold().contains("unknown"), "{}", rig.hold());
 }
+
+/// The last seal of the old binary may be on a block after the one at which it was stopped.
+#[test]
+fn a_receipt_tells_the_seals_of_the_old_binary_from_those_of_the_new_one() {
+    let mut rig = running();
+    rig.head(H);
+    rig.surveyed(Survey { client_version: Some("one".to_owned()), ..marked(H - 1, 1) });
+    rig.surveyed(Survey { client_version: Some("one".to_owned()), ..survey(H, &[]) });
+    rig.feed(Event::Terminated);
+    rig.exits(Status::Code(0));
+    rig.head(H);
+    rig.recalls(H, hash(H));
+    rig.pass(2);
+    rig.exits(Status::Code(0));
+    rig.pass(2);
+    let sealed = |head: u64, heights: std::ops::RangeInclusive<u64>, mark: u64| Survey {
+        own_seals: (0..20).map(|back| heights.contains(&(head - 1 - back))).collect(),
+        own_mark: marked(mark, head - mark).own_mark,
+        client_version: Some("two".to_owned()),
+        ..survey(head, &[])
+    };
+    rig.head(H + 6);
+    rig.recalls(H, hash(H));
+    rig.surveyed(sealed(H + 6, H - 5..=H + 1, H + 1));
+    rig.pass(2);
+    rig.head(H + 9);
+    rig.surveyed(sealed(H + 9, H + 7..=H + 8, H + 8));
+    rig.pass(60);
+    rig.head(H + 40);
+    rig.surveyed(sealed(H + 40, H + 7..=H + 39, H + 39));
+    assert_eq!(rig.outcome(), Some(Outcome::Applied));
+    let receipt = rig.said.iter().find_map(|action| match action {
+        Action::Receipt(receipt) => Some(receipt),
+        _ => None,
+    });
+    let receipt = receipt.unwrap();
+    let height = |step: &str| {
+        receipt.steps.iter().find(|seen| seen.step == step).and_then(|seen| Some(seen.block.as_ref()?.height))
+    };
+    assert_eq!((receipt.last_own_seal, height("first_own_seal")), (Some(H + 1), Some(H + 7)));
+    assert_eq!((height("stop_sent"), height("first_beyond")), (Some(H), Some(H + 6)));
+    assert_eq!(
+        (receipt.client_before.as_deref(), receipt.client_after.as_deref()),
+        (Some("one"), Some("two"))
+    );
+    assert_eq!(
+        (receipt.own.as_deref(), receipt.starts),
+        (Some(format!("0x{}", "01".repeat(20)).as_str()), 2)
+    );
+}
