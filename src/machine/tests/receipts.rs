@@ -103,16 +103,20 @@ fn a_supervisor_that_comes_late_guesses_nothing() {
     .assert_eq(&steps(&receipt));
 }
 
+/// Nor is it taken for the end of an earlier try.
 #[test]
 fn one_that_was_put_off_is_not_over() {
     let mut story = Story::running(policy(), vec![]);
     story.world.hook = true;
-    story.then(Input::Plan(vec![v2()])).blocks(100, 100).then(CLEAN);
+    story.then(Input::Plan(vec![v2()])).blocks(100, 100).then(CLEAN).only(Input::Failed(Class::Permanent));
+    assert_eq!(next(&mut story).outcome, Outcome::Failed);
+    story.blocks(101, 102).then(Input::Ask(Request::UpgradeNow(name("v2")))).then(CLEAN);
     story.only(Input::Failed(Class::Environment));
     while story.world.process.is_none() {
         story.only(if story.world.awaiting { Input::Release } else { Input::Ok });
+        assert!(handed_out(&story).is_empty());
     }
-    story.then(Input::Head(101));
+    story.only(Input::Head(103));
     assert!(handed_out(&story).is_empty());
     assert!(story.take().contains("upgrade_put_off"));
 }
