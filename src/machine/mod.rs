@@ -47,8 +47,8 @@
 //! to go back, `back`; the first step after a crash, `recovery`; the way on without a record, `recording`; requests of the
 //! operator, `requests`; starts of the process, `starting`, and its ends, `node`; which upgrade is due, `due`; the steps of
 //! an upgrade, `switch`, and the faults that put it off, `setback`; binaries, `prepare`; backups beside a running node,
-//! `backups`; what is kept of an upgrade, `receipt`; what people see, `view` and `symptoms`, and what needs them, `health`. Plain data that these share:
-//! `state`, `network`, `returning`, `record`, `event`.
+//! `backups`; what is kept of an upgrade, `receipt`; what people see, `view` and `symptoms`, and what needs them, `health`.
+//! Plain data that these share: `state`, `network`, `returning`, `record`, `event`.
 //!
 //! Architecture invariant: nothing in this directory imports `std::fs`, `std::thread`, `log` or any part of the crate but
 //! [`crate::name`], [`crate::digest`] and [`crate::exit`], which are plain data, and `crate::sorted`, which sorts.
