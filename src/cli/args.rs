@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Release(Name),
     Add(Box<New>),
     Show(Format, Name),
+    /// Show what has happened.
     History(Format),
     Now(Name),
     Rollback(Rollback),
@@ -70,16 +71,29 @@ pub(crate) enum Command {
     Fetch(fetch::Wanted),
     Plan(PlanCommand),
     Backup(BackupCommand),
-    WaitHeight { height: u64, timeout: Option<Duration> },
-    ResolveRetry { with: Option<Name> },
-    ResolveSign { at: Option<Block> },
+    WaitHeight {
+        height: u64,
+        timeout: Option<Duration>,
+    },
+    ResolveRetry {
+        with: Option<Name>,
+    },
+    ResolveSign {
+        at: Option<Block>,
+    },
     ResolveHead,
     ResolveChain,
     ResolveRollback(Force),
     ConfigShow(Format),
     ConfigCheck(Vec<OsString>),
-    Consensus { format: Format, watch: bool },
-    Check { next: bool, format: Format },
+    Consensus {
+        format: Format,
+        watch: bool,
+    },
+    Check {
+        next: bool,
+        format: Format,
+    },
     Version,
     Help(Option<String>),
 }
