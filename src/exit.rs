@@ -17,7 +17,7 @@ pub enum Exit {
     NoSupervisor = 3,
     /// No such upgrade, plan or backup.
     NotFound = 4,
-    /// A condition is not met (`wait-height`, `check`).
+    /// A condition is not met (`wait-height`, `check`, `doctor`).
     NotMet = 5,
     /// An input file is bad (plan, `upgrade-info.json`, manifest).
     BadInput = 65,

@@ -61,6 +61,7 @@
 //! | a path of the HTTP server | `supervisor::exporter` |
 //! | a figure of a receipt | `machine::receipt`, which takes notes of events and decides nothing; the man page says how to check it |
 //! | something that needs the operator | `machine::health`: status, exit code, service manager and metrics follow |
+//! | a thing that must be right before a node is left alone | `cli::doctor`: a function of `judge`, its facts in the gatherer |
 //! | news for a service manager | `supervisor::service` |
 //!
 //! The threat model is in [`security`], the faults of the programs before this one in [`predecessors`].

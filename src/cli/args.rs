@@ -94,6 +94,10 @@ pub(crate) enum Command {
         next: bool,
         format: Format,
     },
+    Doctor {
+        format: Format,
+        args: Vec<OsString>,
+    },
     Version,
     Help(Option<String>),
 }
@@ -163,7 +167,7 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         }
         return Ok(ours.invoke(Command::Run(args)));
     }
-    let node_args = if word == "config" { behind_dashes(&mut rest) } else { Vec::new() };
+    let node_args = if word == "config" || word == "doctor" { behind_dashes(&mut rest) } else { Vec::new() };
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
     let word = in_full(word, &args);
     if args.contains(["-h", "--help"]) {
@@ -172,7 +176,7 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     }
     let mut command = command(word.split(' ').next().unwrap_or_default(), &mut args)?;
     match &mut command {
-        Command::ConfigCheck(args) => *args = node_args,
+        Command::ConfigCheck(args) | Command::Doctor { args, .. } => *args = node_args,
         _ if let Some(extra) = node_args.first() => return Err(superfluous(&word, &extra.to_string_lossy())),
         _ => {}
     }
@@ -219,6 +223,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "plan" => Command::Plan(plan::plan(args)?),
         "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { format: format(args), watch: args.contains("--watch") },
+        "doctor" => Command::Doctor { format: format(args), args: Vec::new() },
         "check" => Command::Check { next: args.contains("--next"), format: format(args) },
         "rollback" if args.contains("--cancel") => Command::RollbackCancel,
         "rollback" => Command::Rollback(Rollback {

@@ -126,6 +126,10 @@ pub const COMMANDS: &[Usage] = &[
         "show whether the network could spare this node now; with --next, when its next turns are",
     ),
     usage("history [--json]", "show what has happened here, oldest first"),
+    usage(
+        "doctor [--json] [--] [NODE ARGS...]",
+        "check home, node and machine, one line each with the cure; 5 where something fails",
+    ),
     usage("wait-height HEIGHT [--timeout DURATION]", "wait until the chain is at a height"),
     usage(
         "resolve retry [--with NAME]",

@@ -6,6 +6,7 @@ mod args;
 mod backup;
 mod bug;
 mod consensus;
+mod doctor;
 mod fetch;
 mod forecast;
 mod help;
@@ -113,6 +114,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Check { next: true, format } => consensus::check_next(config, &home, format),
         Command::Check { next: false, format } => consensus::check(config, &home, format),
         Command::ConfigCheck(args) => config_check(&loaded, &args),
+        Command::Doctor { args, format } => return doctor::doctor(&loaded, home, args, format),
         Command::Version | Command::Help(_) => Ok(()),
     })
 }
@@ -124,8 +126,8 @@ fn home_of(config: &Config) -> Result<Home> {
 }
 
 fn needs_a_home(command: &Command) -> bool {
-    use Command::{ConfigCheck, ConfigShow, Import, Init};
-    !matches!(command, Init(_) | Import | ConfigShow(_) | ConfigCheck(_))
+    use Command::{ConfigCheck, ConfigShow, Doctor, Import, Init};
+    !matches!(command, Init(_) | Import | ConfigShow(_) | ConfigCheck(_) | Doctor { .. })
 }
 
 /// A directory with nothing but a configuration is no home yet.

@@ -1,6 +1,7 @@
 //! `run`: the main job, in the foreground.
 
 use super::args::Command;
+use super::doctor;
 use crate::config::{Loaded, Sources};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -18,6 +19,10 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
         log::warn!("event=config_warning {warning}");
     }
     let home = home.with_data(loaded.config.data_dir(&args));
+    for fault in doctor::before_start(&loaded, &home, &args) {
+        let cure = fault.cure.unwrap_or_default();
+        log::warn!("event=doctor check={} {}; {cure}", fault.check, fault.text);
+    }
     let end = supervisor::run(loaded.config, sources, &home, args)?;
     let code = match (end.exit, end.node) {
         // Never 0: the node was not asked to end.

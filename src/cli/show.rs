@@ -79,14 +79,15 @@ pub(super) fn show(home: &Home, status: &Status, width: usize) -> String {
 const INDENT: usize = 12;
 
 /// A line with its label, folded between words where it is longer than `width`, and fit to be shown.
-fn folded(label: &str, what: &str, width: usize) -> String {
-    let room = width.saturating_sub(INDENT).max(20);
-    let mut text = format!("{label:<INDENT$}");
+pub(super) fn folded(label: &str, what: &str, width: usize) -> String {
+    let indent = INDENT.max(label.len());
+    let room = width.saturating_sub(indent).max(20);
+    let mut text = format!("{label:<indent$}");
     let mut used = 0;
     for (number, word) in printable(what).split(' ').enumerate() {
         let length = word.chars().count();
         if used > 0 && used + 1 + length > room {
-            text += &format!("\n{:INDENT$}", "");
+            text += &format!("\n{:indent$}", "");
             used = 0;
         } else if number > 0 {
             text.push(' ');

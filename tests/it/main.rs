@@ -8,6 +8,7 @@ mod backup;
 mod chain;
 mod control;
 mod docs;
+mod doctor;
 mod download;
 mod fleet;
 mod homes;
