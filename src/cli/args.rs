@@ -51,8 +51,8 @@ pub(crate) enum Command {
     Import,
     Run(Vec<OsString>),
     Status(Shown),
-    Stop,
-    Restart,
+    Stop(Patience),
+    Restart(Patience),
     Detach,
     Reexec,
     Schedule(Box<Entry>, Consent),
@@ -71,6 +71,14 @@ pub(crate) enum Command {
     Fetch(fetch::Wanted),
     Plan(PlanCommand),
     Backup(BackupCommand),
+    WaitUpgrade {
+        name: Name,
+        timeout: Option<Duration>,
+    },
+    Unstage {
+        name: Name,
+        force: Force,
+    },
     WaitHeight {
         height: u64,
         timeout: Option<Duration>,
@@ -91,9 +99,10 @@ pub(crate) enum Command {
         watch: bool,
     },
     Check {
-        next: bool,
+        patience: Patience,
         format: Format,
     },
+    CheckNext(Format),
     Doctor {
         format: Format,
         args: Vec<OsString>,
@@ -119,6 +128,25 @@ pub(crate) struct Shown {
     pub(super) exit_code: bool,
 }
 
+/// Whether a command waits before or after its work, and for how long at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// Until the network can spare the node.
+    pub(super) when_safe: bool,
+    /// Until the node is back.
+    pub(super) wait: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Patience {
+    fn checked(self, word: &str) -> Result<Self> {
+        if self.timeout.is_some() && !self.when_safe && !self.wait {
+            return Err(misused(word, "--timeout is for a command that waits"));
+        }
+        Ok(self)
+    }
+}
+
 /// The form of the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StatusFormat {
@@ -142,6 +170,12 @@ fn shown(args: &mut Arguments, word: &str) -> Result<Shown> {
         return Err(misused(word, "--metrics and --watch exclude each other"));
     }
     Ok(Shown { format, watch, exit_code: args.contains("--exit-code") })
+}
+
+fn patience(args: &mut Arguments, word: &str, comes_back: bool) -> Result<Patience> {
+    let when_safe = args.contains("--when-safe");
+    let wait = comes_back && args.contains("--wait");
+    Patience { when_safe, wait, timeout: opt(args, word, "--timeout", timeout)? }.checked(word)
 }
 
 /// Reads a command line, without the program's own name.
@@ -207,8 +241,8 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             (false, binary) => Command::Init(binary),
         },
         "status" => Command::Status(shown(args, word)?),
-        "stop" => Command::Stop,
-        "restart" => Command::Restart,
+        "stop" => Command::Stop(patience(args, word, false)?),
+        "restart" => Command::Restart(patience(args, word, true)?),
         "detach" => Command::Detach,
         "reexec" => Command::Reexec,
         "upgrade" => upgrade::upgrade(args)?,
@@ -224,7 +258,12 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
         "backup" => Command::Backup(backup::backup(args)?),
         "consensus" => Command::Consensus { format: format(args), watch: args.contains("--watch") },
         "doctor" => Command::Doctor { format: format(args), args: Vec::new() },
-        "check" => Command::Check { next: args.contains("--next"), format: format(args) },
+        "check" if args.contains("--next") => Command::CheckNext(format(args)),
+        "check" => {
+            let (wait, timeout) = (args.contains("--wait"), opt(args, word, "--timeout", timeout)?);
+            let patience = Patience { when_safe: wait, timeout, ..Patience::default() };
+            Command::Check { patience: patience.checked(word)?, format: format(args) }
+        }
         "rollback" if args.contains("--cancel") => Command::RollbackCancel,
         "rollback" => Command::Rollback(Rollback {
             to: opt(args, word, "--to", version)?,
@@ -371,9 +410,25 @@ mod tests {
         for line in ["upgrade schedule v2 9", "plan execute p", "plan create p v2:9"] {
             assert_eq!((forced(line), forced(&format!("{line} --force"))), (Force::No, Force::Yes), "{line}");
         }
-        let check = |next, format| Command::Check { next, format };
-        assert_eq!(read("check").unwrap().command, check(false, Format::Text));
-        assert_eq!(read("check --json --next").unwrap().command, check(true, Format::Json));
+    }
+
+    #[test]
+    fn a_command_waits_as_long_as_it_is_told_to() {
+        let check = |patience, format| Command::Check { patience, format };
+        assert_eq!(read("check").unwrap().command, check(Patience::default(), Format::Text));
+        assert_eq!(read("check --json --next").unwrap().command, Command::CheckNext(Format::Json));
+        let patience = |when_safe, wait, seconds: Option<u64>| Patience {
+            when_safe,
+            wait,
+            timeout: seconds.map(Duration::from_secs),
+        };
+        let waits = patience(true, false, Some(60));
+        assert_eq!(read("check --wait --timeout 1m --json").unwrap().command, check(waits, Format::Json));
+        assert_eq!(read("stop --when-safe --timeout 1m").unwrap().command, Command::Stop(waits));
+        assert_eq!(read("restart --wait").unwrap().command, Command::Restart(patience(false, true, None)));
+        for line in ["stop --wait", "stop --timeout 1m", "check --timeout 1m", "check --when-safe"] {
+            assert_eq!(read(line).unwrap_err().kind(), Kind::Usage, "{line}");
+        }
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 mod picture;
 
-use super::args::Format;
+use super::args::{Format, Patience};
 use super::forecast::{Now, Turn};
-use super::{network, output, print, print_json, print_json_line, show as status, terminal};
+use super::{network, output, print, print_json, print_json_line, show as status, terminal, wait};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -118,8 +118,14 @@ pub(super) fn watch(config: &Config, home: &Home, format: Format) -> Result<u8> 
     }
 }
 
-/// Reports whether this node could be stopped now; the reasons against it are an error.
-pub(super) fn check(config: &Config, home: &Home, format: Format) -> Result<()> {
+/// Reports whether this node could be stopped now, or waits until it can; the reasons against it are an error.
+pub(super) fn check(config: &Config, home: &Home, format: Format, patience: Patience) -> Result<()> {
+    if patience.when_safe
+        && let Err(e) = wait::safe(config, home, patience.timeout, Outlook::spare)
+        && e.kind() != Kind::NotMet
+    {
+        return Err(e);
+    }
     let node = ask_node(config, home)?;
     if format == Format::Json {
         print_json(&json!({"head": node.now.head, "can_be_spared": node.spare, "in_turn": node.in_turn}))?;

@@ -41,8 +41,14 @@ pub const COMMANDS: &[Usage] = &[
         "status [--json] [--metrics] [--watch] [--exit-code]",
         "show what is going on, for people, programs or Prometheus; with --exit-code, 5 where something needs you",
     ),
-    usage("stop", "stop the node and the supervisor, and wait for both"),
-    usage("restart", "stop the node and start it again"),
+    usage(
+        "stop [--when-safe] [--timeout DURATION]",
+        "stop the node and the supervisor, and wait for both; with --when-safe, in its turn",
+    ),
+    usage(
+        "restart [--when-safe] [--wait] [--timeout DURATION]",
+        "stop the node and start it again: with --when-safe in its turn, with --wait until it reports heads again",
+    ),
     usage("detach", "end the supervisor alone, and leave the node to the next one"),
     usage("reexec", "execute the program now at the path of the supervisor in its place; the node goes on"),
     usage(
@@ -50,7 +56,7 @@ pub const COMMANDS: &[Usage] = &[
          [--url URL] [--info TEXT] [--data-incompatible] [--now] [--force]",
         "plan an upgrade at a height, with --now also at a height that has passed",
     ),
-    usage("upgrade list [--json]", "show planned and past upgrades"),
+    usage("upgrade list [--json]", "show planned and past upgrades, and what is staged besides"),
     usage("upgrade cancel NAME", "make sure that an upgrade does not happen"),
     usage("upgrade hold NAME", "keep an upgrade from happening for now; it stays planned"),
     usage("upgrade release NAME", "let an upgrade happen that was on hold"),
@@ -67,6 +73,8 @@ pub const COMMANDS: &[Usage] = &[
         "download, verify and stage the binary of an upgrade",
     ),
     usage("upgrade now NAME", "switch now, whatever the height"),
+    usage("upgrade wait NAME [--timeout DURATION]", "wait until an upgrade has ended"),
+    usage("upgrade remove NAME [--force]", "remove a staged binary that is neither in use nor planned"),
     usage(
         "rollback [--to NAME] [--restore] [--force] [--yes] [--wait]",
         "go back to the version before, or to NAME (or genesis): now, or with the next run; with --restore, on its data",
@@ -90,6 +98,10 @@ pub const COMMANDS: &[Usage] = &[
     usage("plan show NAME [--json]", "show what is in a plan"),
     usage("plan list [--json]", "show all plans"),
     usage("plan execute NAME [--force]", "follow a plan as it is now, and prepare its binaries"),
+    usage(
+        "plan apply FILE [--force]",
+        "make or change the plan in a file and follow it, unless it is in force already",
+    ),
     usage("plan pause NAME", "hold the upgrades of a plan back"),
     usage("plan resume NAME", "let a paused plan go on"),
     usage("plan remove NAME", "delete a plan that is not being followed, or is done"),
@@ -122,8 +134,8 @@ pub const COMMANDS: &[Usage] = &[
         "show the head, the validators and which of them are live, and the gates",
     ),
     usage(
-        "check [--next] [--json]",
-        "show whether the network could spare this node now; with --next, when its next turns are",
+        "check [--next] [--wait] [--timeout DURATION] [--json]",
+        "show whether the network could spare this node now; with --wait, when it can; with --next, when its next turns are",
     ),
     usage("history [--json]", "show what has happened here, oldest first"),
     usage(

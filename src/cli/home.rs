@@ -1,7 +1,8 @@
 //! Commands about the home and the supervisor as a whole: `init`, `stop`, `restart`, `detach`, `reexec`.
 
+use super::args::Patience;
 use super::logger::show_warnings;
-use super::{print, tell};
+use super::{print, tell, wait};
 use crate::config::{Config, Key, Sources, keys};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
@@ -9,6 +10,7 @@ use crate::home::{Home, launch};
 use crate::supervisor::{self, Reply, Request, Status, ask, ask_once};
 use crate::upgrade::import;
 use crate::upgrade::init::{Line, Report, init as lay_out};
+use crate::wbft::Outlook;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -45,7 +47,10 @@ fn show(report: &Report) -> Result<u8> {
 }
 
 /// Asks for the end, and waits for it.
-pub(super) fn stop(config: Config, sources: Sources, home: Home) -> Result<()> {
+pub(super) fn stop(config: Config, sources: Sources, home: Home, patience: Patience) -> Result<()> {
+    if patience.when_safe {
+        wait::safe(&config, &home, patience.timeout, Outlook::in_turn)?;
+    }
     match ask(&home, &Request::Stop) {
         Ok(answered) => {
             tell(accepted(&answered.reply)?);
@@ -125,8 +130,18 @@ pub(super) fn running_status(home: &Home) -> Result<Option<Status>> {
     }
 }
 
-pub(super) fn restart(home: &Home) -> Result<()> {
-    print(&format!("{}\n", accepted(&ask(home, &Request::Restart)?.reply)?))
+/// Has the node stopped and started again: when the network can spare it, and waiting until it is back, where that is wanted.
+pub(super) fn restart(config: &Config, home: &Home, patience: Patience) -> Result<()> {
+    let before = ask_status(home)?.view.node.map(|node| node.pid);
+    if patience.when_safe {
+        wait::safe(config, home, patience.timeout, Outlook::in_turn)?;
+    }
+    let said = accepted(&ask(home, &Request::Restart)?.reply)?;
+    if !patience.wait {
+        return print(&format!("{said}\n"));
+    }
+    tell(said);
+    wait::back(config, home, before, patience.timeout)
 }
 
 /// The supervisor's consent, in words; its refusal is an error.

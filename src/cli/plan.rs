@@ -2,6 +2,7 @@
 //!
 //! They work whether or not a supervisor runs. A supervisor that runs has read every change when the command ends.
 
+mod apply;
 mod edit;
 mod execute;
 mod roll;
@@ -34,6 +35,7 @@ pub(super) fn run(command: PlanCommand, config: &Config, home: &Home) -> Result<
         PlanCommand::Validate { name_or_file, format } => validate(config, home, &name_or_file, format),
         PlanCommand::Show(format, plan) => show(config, home, &plan, format),
         PlanCommand::List(format) => list(config, home, format),
+        PlanCommand::Apply { file, force } => apply::apply(config, home, &file, force),
         PlanCommand::Execute { plan, force } => execute::execute(config, home, &plan, force),
         PlanCommand::Pause(plan) => edit::pause(config, home, &plan),
         PlanCommand::Resume(plan) => edit::resume(home, &plan),

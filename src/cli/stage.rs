@@ -7,8 +7,9 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::{Home, Manifest, binary};
-use crate::machine::{Target, Version};
+use crate::machine::{Target, Version, View};
 use crate::name::Name;
+use crate::schedule::Planned;
 use crate::upgrade::install::{self, Staged};
 use crate::upgrade::journal::Journal;
 use crate::upgrade::node_args::Changes;
@@ -59,6 +60,32 @@ pub(super) fn add(config: &Config, home: &Home, new: &New) -> Result<()> {
         None => String::new(),
     };
     print(&format!("{} {what}{version}: {}{args}\n", new.name, staged.manifest().sha256))
+}
+
+/// Removes a staged binary, with everything that belongs to its version.
+///
+/// # Errors
+/// [`Kind::Failed`] if it is planned; as [`install::remove`].
+pub(super) fn remove(config: &Config, home: &Home, name: &Name, force: Force) -> Result<()> {
+    let view = show::current(config, home)?.view;
+    let is_paused = Planned::read(home).held.iter().any(|(held, _)| held == name);
+    if is_paused || view.planned.iter().any(|plan| plan.name == *name) {
+        let hint = format!("cancel it first: wemixvisor upgrade cancel {name}");
+        return Err(Error::new(Kind::Failed, format!("upgrade {name} is planned")).hint(hint));
+    }
+    install::remove(home, name, force)?;
+    print(&format!("{name} is removed\n"))
+}
+
+/// The staged versions that are neither in use nor planned.
+pub(super) fn unplanned(home: &Home, view: &View) -> Result<Vec<Name>> {
+    let mut names = install::staged(home)?;
+    names.retain(|name| {
+        let is_planned = view.planned.iter().any(|plan| plan.name == *name);
+        let is_under_way = view.upgrade.as_ref().is_some_and(|attempt| attempt.name == *name);
+        !is_planned && !is_under_way && !view.version.target.is(name)
+    });
+    Ok(names)
 }
 
 impl New {

@@ -2,7 +2,7 @@
 
 use super::args::Format;
 use super::home::accepted;
-use super::stage::told_by;
+use super::stage::{told_by, unplanned};
 use super::{network, output, print, show, tell};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -11,6 +11,7 @@ use crate::home::Home;
 use crate::machine::gates::room;
 use crate::machine::{Origin, Target, Upgrade};
 use crate::name::Name;
+use crate::printable::printable;
 use crate::schedule::{Agenda, Entry, Planned, disagree};
 use crate::supervisor::{Request, ask};
 use crate::upgrade::journal::Journal;
@@ -107,8 +108,17 @@ pub(super) fn list(config: &Config, home: &Home, format: Format) -> Result<()> {
         tell(format_args!("wemixvisor: {problem}"));
     }
     let view = &status.view;
-    let value = json!({"planned": view.planned, "under_way": view.upgrade, "ended": view.ended});
-    output(format, &value, || show::upgrades(home, &status))?;
+    let unplanned = unplanned(home, view)?;
+    let value = json!({
+        "planned": view.planned, "under_way": view.upgrade, "ended": view.ended, "unplanned": unplanned,
+    });
+    output(format, &value, || {
+        let told = |name: &Name| told_by(home, &Target::Upgrade(name.clone()));
+        let version = |name| told(name).map(|told| format!(" ({told})")).unwrap_or_default();
+        let names: Vec<String> = unplanned.iter().map(|name| format!("{name}{}", version(name))).collect();
+        let rest = format!("\nstaged, not planned: {}\n", printable(&names.join(", ")));
+        show::upgrades(home, &status) + if names.is_empty() { "" } else { &rest }
+    })?;
     damaged.map_or(Ok(()), Err)
 }
 

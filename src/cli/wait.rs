@@ -1,8 +1,14 @@
-//! `wait-height` and `plan wait`: for scripts that wait for a height or for the end of a plan.
+//! `wait-height`, `plan wait`, `upgrade wait`, and the waits of other commands: for scripts.
 //!
 //! The supervisor is asked first, since it knows where the chain is even while its node is down for an
 //! upgrade. Without one the node itself is asked, and pushes its heads where it can. Times are
 //! kept to about a second.
+
+mod safe;
+mod upgrade;
+
+pub(super) use safe::{back, safe};
+pub(super) use upgrade::upgrade;
 
 use super::plan::{self, Situation};
 use super::{network, print};
@@ -22,7 +28,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How often to ask, at least and at most.
 const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// The interval for a plan, whose state costs more to read.
+/// The interval for plans and upgrades, whose state costs more to read.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// When to give up.

@@ -8,6 +8,7 @@ use super::journal::Journal;
 use crate::digest::{Algorithm, Digest, Hasher, read_some};
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
+use crate::home::durable::Rubbish;
 use crate::home::regular::found;
 use crate::home::trace::{Effect, note};
 use crate::home::{Home, Manifest, Verified, binary, durable};
@@ -200,6 +201,30 @@ pub fn quarantine(home: &Home, name: &Name) -> Result<PathBuf> {
     durable::promote(&from, &to)?;
     durable::remove(&home.manifest(&target))?;
     Ok(to)
+}
+
+/// Removes a staged version: its binary, arguments, hooks and report.
+///
+/// # Errors
+/// [`Kind::NotFound`] if nothing is staged; [`Kind::Failed`] if it is in use, or, unless that is forced, if a rollback leads
+/// back to it; otherwise if the operating system refuses.
+pub fn remove(home: &Home, name: &Name, force: Force) -> Result<()> {
+    let target = Target::Upgrade(name.clone());
+    if !staged(home)?.contains(name) {
+        let what = format!("no binary of {name} is staged");
+        return Err(Error::new(Kind::NotFound, what).hint("see `wemixvisor upgrade list`"));
+    }
+    refuse_in_use(home, &target, None)?;
+    let ended = Journal::read(home)?.record.ended;
+    if !force.is_given() && ended.iter().filter_map(|e| e.switch.as_ref()).any(|s| s.from.target == target) {
+        let what = format!("{name} ran before, and a rollback may lead back to it");
+        return Err(Error::new(Kind::Failed, what).hint("to remove it all the same, add --force"));
+    }
+    let mut rubbish = Rubbish::default();
+    rubbish.take(&home.upgrade(name));
+    durable::sync_dir(&home.upgrades())?;
+    rubbish.remove();
+    Ok(())
 }
 
 /// The upgrades that have a binary in place, verified or not, by name.

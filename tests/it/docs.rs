@@ -167,15 +167,30 @@ fn put(page: &str, place: &str, said: &[Said]) -> String {
     format!("{before}{opening}{new}.\\\" End\n{after}")
 }
 
-/// The text written by hand under each item: from the first `.Pp` to the next item or the end of the list.
+/// The text written by hand under each item: from the first `.Pp` to the next item or the end of the list. Lists in an item
+/// belong to it.
 fn by_hand(items: &str) -> BTreeMap<&str, String> {
-    let items = items.split(".It ").skip(1);
-    let with_prose = items.filter_map(|item| {
-        let (said, hand) = item.split_once("\n.Pp\n")?;
-        let hand = hand.split("\n.El\n").next().unwrap_or(hand);
-        Some((subject(said), format!(".Pp\n{}\n", hand.trim_end())))
-    });
-    with_prose.collect()
+    let mut hand = BTreeMap::new();
+    let (mut depth, mut top, mut item) = (0, None, None);
+    for line in items.lines() {
+        depth -= i32::from(line == ".El");
+        match line.strip_prefix(".It ").filter(|_| *top.get_or_insert(depth) == depth) {
+            Some(head) => item = Some((subject(head), false)),
+            // The end of the list of items, or a heading between two.
+            None if top.is_some_and(|top| depth < top) => (top, item) = (None, None),
+            None => {
+                let is_inside = top.is_some_and(|top| depth > top);
+                if let Some((subject, begun)) = &mut item {
+                    *begun |= line == ".Pp" && !is_inside;
+                    if *begun {
+                        *hand.entry(*subject).or_insert_with(String::new) += &format!("{line}\n");
+                    }
+                }
+            }
+        }
+        depth += i32::from(line.starts_with(".Bl "));
+    }
+    hand
 }
 
 /// The subject of an item: its first line up to what may change, the arguments and facts.

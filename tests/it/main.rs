@@ -25,6 +25,7 @@ mod rig;
 mod rigs;
 mod rollback;
 mod rpc;
+mod scripts;
 mod signals;
 mod simnode;
 mod trigger;

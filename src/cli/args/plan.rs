@@ -23,6 +23,7 @@ pub(crate) enum PlanCommand {
     Show(Format, Name),
     List(Format),
     Execute { plan: Name, force: Force },
+    Apply { file: PathBuf, force: Force },
     Pause(Name),
     Resume(Name),
     Remove(Name),
@@ -70,6 +71,11 @@ pub(super) fn plan(args: &mut Arguments) -> Result<PlanCommand> {
         "list" => PlanCommand::List(format(args)),
         "execute" => {
             PlanCommand::Execute { force: super::force(args), plan: free(args, word, "NAME", name)? }
+        }
+        "apply" => {
+            let force = super::force(args);
+            let file = opt_free(args, word)?.ok_or_else(|| misused(word, "FILE is missing"))?;
+            PlanCommand::Apply { file, force }
         }
         "pause" => PlanCommand::Pause(free(args, word, "NAME", name)?),
         "resume" => PlanCommand::Resume(free(args, word, "NAME", name)?),

@@ -1,6 +1,6 @@
 //! The part of the command line that is about upgrades.
 
-use super::values::{height, name, parsed, place, url};
+use super::values::{height, name, parsed, place, timeout, url};
 use super::{Command, binary, format, free, misused, opt, subcommand, unknown};
 use crate::cli::fetch::Wanted;
 use crate::cli::stage::New;
@@ -44,6 +44,14 @@ pub(super) fn upgrade(args: &mut Arguments) -> Result<Command> {
             format: format(args),
             name: free(args, &word, "NAME", name)?,
         }),
+        "wait" => Command::WaitUpgrade {
+            timeout: opt(args, &word, "--timeout", timeout)?,
+            name: free(args, &word, "NAME", name)?,
+        },
+        "remove" => {
+            let force = super::force(args);
+            Command::Unstage { name: free(args, &word, "NAME", name)?, force }
+        }
         "now" => Command::Now(free(args, &word, "NAME", name)?),
         _ => return Err(unknown(&word)),
     })

@@ -59,7 +59,7 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -
 }
 
 /// Refuses a plan that makes no sense here and now, and says what is doubtful about another one.
-fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<()> {
+pub(super) fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<()> {
     let name = &stored.plan.name;
     let world = World::look(config, home);
     let report = validate(&stored.plan, &world.context(force));
