@@ -55,7 +55,7 @@
 //! | an attribute of an upgrade | `schedule::entry` (as written), `machine::upgrade` (as planned), `machine::record` (as attempted), `machine::view` (as shown) |
 //! | a way to ask the node | `wbft::rpc` for a transport, `wbft::client` for a method |
 //! | a decision that the operator can configure | a key, `machine::Policy`, and `config::policy` between the two |
-//! | a command | `cli::help` (its usage), `cli::args` (its words), a file in `cli` |
+//! | a command | `cli::help` (its usage and options), `cli::args` (its words), a file in `cli` |
 //! | an exit code | [`exit`], and the [`Kind`] of that number |
 //! | a metric | `supervisor::metrics`, from what `status` shows; a number that only grows, `upgrade::counters`. The man page names it |
 //! | a path of the HTTP server | `supervisor::exporter` |
@@ -116,7 +116,7 @@ pub use name::{BadName, Name};
 /// The inside of the program, for the tests that need more of it than a process shows. It is no part of the library.
 #[doc(hidden)]
 pub mod inside {
-    pub use crate::cli::COMMANDS;
+    pub use crate::cli::{COMMANDS, OPTIONS, Opt};
     pub use crate::exit::Exit;
     pub use crate::force::Force;
     pub use crate::home::durable::mkdir;

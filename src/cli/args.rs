@@ -107,6 +107,10 @@ pub(crate) enum Command {
         format: Format,
         args: Vec<OsString>,
     },
+    Completion {
+        shell: String,
+        words: Vec<String>,
+    },
     Version,
     Help(Option<String>),
 }
@@ -201,6 +205,9 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         }
         return Ok(ours.invoke(Command::Run(args)));
     }
+    if word == "completion" && rest.first().is_some_and(|shell| shell == "words") {
+        return words_of_another_line(ours, rest);
+    }
     let node_args = if word == "config" || word == "doctor" { behind_dashes(&mut rest) } else { Vec::new() };
     let mut args = Arguments::from_vec(ours.take_anywhere(rest)?);
     let word = in_full(word, &args);
@@ -218,6 +225,17 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
         None => Ok(ours.invoke(command)),
         Some(extra) => Err(superfluous(&word, &extra.to_string_lossy())),
     }
+}
+
+/// The words of a line that is being typed, the last of which is not complete. Its flags of ours count as ours, since they
+/// say which home is meant.
+fn words_of_another_line(mut ours: Ours, mut rest: Vec<OsString>) -> Result<Invocation> {
+    rest.remove(0);
+    let last = rest.pop();
+    let is_ours = rest.iter().all(|word| word != "--");
+    let words = if is_ours { ours.take_anywhere(rest)? } else { rest };
+    let words = words.into_iter().chain(last).map(|word| word.to_string_lossy().into_owned()).collect();
+    Ok(ours.invoke(Command::Completion { shell: "words".to_owned(), words }))
 }
 
 /// Takes the arguments behind `--`, which are the node's.
@@ -289,6 +307,7 @@ fn command(word: &str, args: &mut Arguments) -> Result<Command> {
             "check" => Command::ConfigCheck(Vec::new()),
             other => return Err(unknown(&format!("config {other}"))),
         },
+        "completion" => Command::Completion { shell: free(args, word, "SHELL", parsed)?, words: Vec::new() },
         "version" | "--version" | "-V" => Command::Version,
         "help" => Command::Help(topic(args)?),
         "--help" | "-h" => Command::Help(None),

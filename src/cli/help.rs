@@ -1,5 +1,9 @@
-//! The commands of the program, as one table: help and usage errors come from it, and a test holds the
+//! The commands of the program, as one table: help, usage errors and completions come from it, and a test holds the
 //! man page against it.
+
+mod options;
+
+pub use options::{OPTIONS, Opt};
 
 use crate::config::KEYS;
 use crate::exit::Exit;
@@ -15,6 +19,46 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Its options, each with the placeholder of its value.
+    pub(super) fn flags(&self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> + use<> {
+        let mut words = self.synopsis.split(' ').map(|word| word.trim_start_matches('[')).peekable();
+        std::iter::from_fn(move || {
+            let word = words.find(|word| word.starts_with("--") && word.trim_end_matches(']').len() > 2)?;
+            let value = words.next_if(|next| !word.ends_with(']') && !next.starts_with("--"));
+            Some((word.trim_end_matches(']'), value.map(|value| value.trim_end_matches(']'))))
+        })
+    }
+
+    /// The placeholders of its other arguments, without the brackets of those that may be left out.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let mut words = self.synopsis.split(' ');
+        std::iter::from_fn(move || {
+            loop {
+                let word = words.next()?;
+                if word.starts_with("[--") && !word.ends_with(']') && word != "[--" {
+                    words.next();
+                } else if word.bytes().any(|b| b.is_ascii_uppercase()) {
+                    return Some(word.trim_matches(['[', ']', '.']));
+                }
+            }
+        })
+    }
+
+    /// Its options as the table explains them.
+    pub fn options(&self) -> Vec<&'static Opt> {
+        let words = self.words();
+        self.flags().filter_map(|(flag, _)| options::find(&words, flag)).collect()
+    }
+
+    /// A line as one would type it.
+    fn example(&self) -> String {
+        let words = self.words();
+        let samples = self.arguments().map(|argument| options::sample(&words, argument));
+        let flag = self.synopsis.strip_prefix(&*words).filter(|rest| rest.starts_with(" --"));
+        let own = flag.unwrap_or_default().to_owned();
+        std::iter::once(words.clone() + &own).chain(samples.map(str::to_owned)).collect::<Vec<_>>().join(" ")
+    }
+
     /// The words before the arguments: they are typed as they are.
     pub(super) fn words(&self) -> String {
         let is_word =
@@ -160,6 +204,10 @@ pub const COMMANDS: &[Usage] = &[
     usage("resolve chain", "let the next run bind this home to another chain"),
     usage("config show [--json]", "show the effective configuration and where each value came from"),
     usage("config check [--] [NODE ARGS...]", "check the configuration, for a node with these arguments"),
+    usage(
+        "completion SHELL [WORD...]",
+        "print the completion script for bash, zsh or fish; for `words`, the words that may come next",
+    ),
     usage("version", "show the version of wemixvisor"),
     usage("help [COMMAND]", "show this help, or that of a command"),
 ];
@@ -169,6 +217,15 @@ pub(super) fn help_about(topic: &str) -> String {
     let mut text = String::new();
     for command in COMMANDS.iter().filter(|c| c.begins_with(topic)) {
         let _ = writeln!(text, "wemixvisor {}\n    {}", command.synopsis, command.about);
+        // Of a whole family the commands are enough.
+        if command.words() == topic {
+            for option in command.options() {
+                let example = if option.example.is_empty() { "" } else { ", as in " };
+                let about = format!("{}{example}{}", option.about, option.example);
+                let _ = writeln!(text, "    {}\n        {about}", option.flag);
+            }
+            let _ = writeln!(text, "    example: wemixvisor {}", command.example());
+        }
     }
     text.push_str("\nflags, keys and exit codes: wemixvisor help; everything: man wemixvisor\n");
     text

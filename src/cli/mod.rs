@@ -5,6 +5,7 @@
 mod args;
 mod backup;
 mod bug;
+mod completion;
 mod consensus;
 mod doctor;
 mod fetch;
@@ -26,8 +27,8 @@ mod terminal;
 mod upgrade;
 mod wait;
 
-pub use help::COMMANDS;
 use help::help;
+pub use help::{COMMANDS, OPTIONS, Opt};
 
 use crate::config::{Config, Loaded, Problems, Sources};
 use crate::error::{Error, Kind, Result};
@@ -68,6 +69,9 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         _ => {}
     }
     let sources = Sources::of_process(config, flags);
+    if let Command::Completion { shell, words } = &command {
+        return done(completion::completion(shell, words, &sources));
+    }
     let loaded = Config::load(&sources)?;
     let home = home_of(&loaded.config)?;
     if needs_a_home(&command) {
@@ -117,7 +121,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<u8> {
         Command::Check { patience, format } => consensus::check(config, &home, format, patience),
         Command::ConfigCheck(args) => config_check(&loaded, &args),
         Command::Doctor { args, format } => return doctor::doctor(&loaded, home, args, format),
-        Command::Version | Command::Help(_) => Ok(()),
+        Command::Completion { .. } | Command::Version | Command::Help(_) => Ok(()),
     })
 }
 

@@ -10,8 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use wemixvisor::config::{KEYS, Key};
-use wemixvisor::inside::COMMANDS;
-use wemixvisor::inside::Exit;
+use wemixvisor::inside::{COMMANDS, Exit, OPTIONS, Opt};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -35,6 +34,7 @@ fn files_below(dir: &str) -> Vec<PathBuf> {
 fn the_man_page_says_what_the_program_says() {
     let mut page = read("man/wemixvisor.1");
     page = put(&page, "commands", &commands());
+    page = put(&page, "options", &options());
     page = put(&page, "keys", &keys());
     page = put(&page, "exit codes", &exit_codes());
     expect_file!["../../man/wemixvisor.1"].assert_eq(&page);
@@ -51,8 +51,32 @@ enum Said {
 fn commands() -> Vec<Said> {
     COMMANDS
         .iter()
-        .map(|c| Said::Item { head: format!("Ic {}", marked_up(c.synopsis)), text: prose(c.about) })
+        .map(|c| Said::Item {
+            head: format!("Ic {}", marked_up(c.synopsis)),
+            text: prose(c.about) + &listed(&c.options()),
+        })
         .collect()
+}
+
+/// The options that mean something of their own here, as a list.
+fn listed(options: &[&Opt]) -> String {
+    let own = options.iter().filter(|option| !option.command.is_empty());
+    let items: String =
+        own.map(|option| format!(".It Fl {}\n{}", &option.flag[1..], explained(option))).collect();
+    if items.is_empty() { items } else { format!(".Bl -tag -width 4n -compact\n{items}.El\n") }
+}
+
+/// The options that mean the same wherever they are.
+fn options() -> Vec<Said> {
+    let common = OPTIONS.iter().filter(|option| option.command.is_empty());
+    common
+        .map(|option| Said::Item { head: format!("Fl {}", &option.flag[1..]), text: explained(option) })
+        .collect()
+}
+
+fn explained(option: &Opt) -> String {
+    let example = if option.example.is_empty() { "" } else { ", as in " };
+    prose(&format!("{}{example}{}", option.about, option.example))
 }
 
 fn keys() -> Vec<Said> {

@@ -6,6 +6,7 @@
 mod archives;
 mod backup;
 mod chain;
+mod completion;
 mod control;
 mod docs;
 mod doctor;
