@@ -62,7 +62,6 @@ pub(crate) enum Command {
     Release(Name),
     Add(Box<New>),
     Show(Format, Name),
-    /// Show what has happened.
     History(Format),
     Now(Name),
     Rollback(Rollback),
@@ -71,46 +70,21 @@ pub(crate) enum Command {
     Fetch(fetch::Wanted),
     Plan(PlanCommand),
     Backup(BackupCommand),
-    WaitUpgrade {
-        name: Name,
-        timeout: Option<Duration>,
-    },
-    Unstage {
-        name: Name,
-        force: Force,
-    },
-    WaitHeight {
-        height: u64,
-        timeout: Option<Duration>,
-    },
-    ResolveRetry {
-        with: Option<Name>,
-    },
-    ResolveSign {
-        at: Option<Block>,
-    },
+    WaitUpgrade { name: Name, timeout: Option<Duration> },
+    Unstage { name: Name, force: Force },
+    WaitHeight { height: u64, timeout: Option<Duration> },
+    ResolveRetry { with: Option<Name> },
+    ResolveSign { at: Option<Block> },
     ResolveHead,
     ResolveChain,
     ResolveRollback(Force),
     ConfigShow(Format),
     ConfigCheck(Vec<OsString>),
-    Consensus {
-        format: Format,
-        watch: bool,
-    },
-    Check {
-        patience: Patience,
-        format: Format,
-    },
+    Consensus { format: Format, watch: bool },
+    Check { patience: Patience, format: Format },
     CheckNext(Format),
-    Doctor {
-        format: Format,
-        args: Vec<OsString>,
-    },
-    Completion {
-        shell: String,
-        words: Vec<String>,
-    },
+    Doctor { format: Format, args: Vec<OsString> },
+    Completion { shell: String, words: Vec<String> },
     Version,
     Help(Option<String>),
 }

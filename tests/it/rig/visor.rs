@@ -261,7 +261,8 @@ impl Rig {
         self.command_of(Path::new(env!("CARGO_BIN_EXE_wemixvisor")), args)
     }
 
-    fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+    /// Another program in the same environment.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).env_clear().env("PATH", "/usr/bin:/bin").current_dir(self.path());
         command.env("DAEMON_HOME", self.home()).env("DAEMON_NAME", "simnode");
