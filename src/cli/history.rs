@@ -4,9 +4,8 @@ use super::args::Format;
 use super::{output, show};
 use crate::error::Result;
 use crate::home::Home;
-use crate::machine::Receipt;
 use crate::upgrade::history;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Shows the history, oldest first: no more than its last mebibyte.
 ///
@@ -23,28 +22,27 @@ pub(super) fn history(home: &Home, format: Format) -> Result<()> {
     })
 }
 
-/// The rows of a receipt, below those of its upgrade.
-pub(super) fn receipt(receipt: &Receipt) -> Vec<[String; 2]> {
+/// The rows of a receipt, below those of its upgrade: the figures that were seen.
+pub(super) fn receipt(receipt: &Value) -> Vec<[String; 2]> {
     let mut rows = Vec::new();
-    let mut row = |label: &str, text: String| rows.push([label.to_owned(), text]);
-    let clients = [("before", &receipt.client_before), ("after", &receipt.client_after)];
-    for (label, client) in clients.iter().filter_map(|(label, client)| Some((label, client.as_ref()?))) {
-        row(label, client.clone());
+    for key in ["client_before", "client_after", "backup", "hook", "last_own_seal"] {
+        let text = match &receipt[key] {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            other => format!("block {other}"),
+        };
+        rows.push([key.replace('_', " "), text]);
     }
-    receipt.backup.iter().for_each(|backup| row("backup", backup.clone()));
-    receipt.hook.iter().for_each(|hook| row("hook", hook.clone()));
-    if let Some(height) = receipt.last_own_seal {
-        row("last own seal", format!("block {height}"));
-    }
-    for step in &receipt.steps {
-        let Some(time) = &step.time else { continue };
-        let after = step.after_ms.map(|ms| format!(", {}.{:03} s after the stop", ms / 1000, ms % 1000));
-        let block = step.block.as_ref().map(|block| {
-            let hash = block.hash.as_ref().map(|hash| format!(" {hash}")).unwrap_or_default();
-            format!(", block {}{hash}", block.height)
-        });
-        let text = format!("{time}{}{}", after.unwrap_or_default(), block.unwrap_or_default());
-        row(&step.step.replace('_', " "), text);
+    for step in receipt["steps"].as_array().into_iter().flatten() {
+        let (Some(name), Some(time)) = (step["step"].as_str(), step["time"].as_str()) else { continue };
+        let mut text = time.to_owned();
+        if let Some(ms) = step["after_ms"].as_u64() {
+            text += &format!(", {}.{:03} s after the stop", ms / 1000, ms % 1000);
+        }
+        if let Some(height) = step["block"]["height"].as_u64() {
+            text += &format!(", block {height} {}", step["block"]["hash"].as_str().unwrap_or_default());
+        }
+        rows.push([name.replace('_', " "), text]);
     }
     rows
 }

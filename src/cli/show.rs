@@ -52,6 +52,7 @@ pub(super) fn current(config: &Config, home: &Home) -> Result<Status> {
         rpc_trouble: None,
         problems,
         counters: Counters::default(),
+        receipt: None,
     })
 }
 
@@ -358,6 +359,7 @@ mod tests {
             rpc_trouble: None,
             problems: Vec::new(),
             counters: Counters::default(),
+            receipt: None,
         }
     }
 

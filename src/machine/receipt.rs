@@ -10,7 +10,7 @@ use super::record::{Attempt, Block, Outcome, Phase, Version};
 use super::state::State;
 use super::view::millis;
 use super::{Machine, Mode, Name};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::time::{Duration, Instant};
 
 /// The version of the form of a [`Receipt`] as JSON.
@@ -39,7 +39,7 @@ const FIRST_OWN_SEAL: usize = 7;
 const OVER: usize = 8;
 
 /// The record of an upgrade that has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Receipt {
     /// The version of its form.
     pub schema: u32,
@@ -76,10 +76,10 @@ pub struct Receipt {
 }
 
 /// A step of an upgrade.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Step {
     /// Its name.
-    pub step: String,
+    pub step: &'static str,
     /// Its time, RFC 3339. The machine does not know it; the supervisor adds it.
     pub time: Option<String>,
     /// Milliseconds since SIGTERM was sent to the old node.
@@ -200,11 +200,11 @@ impl Machine {
         let notes = std::mem::take(&mut self.notes);
         let Some(ended) = self.record.ended(&name).cloned() else { return };
         let stopped = notes.steps[STOP_SENT].as_ref().map(|(at, _)| *at);
-        let step = |(step, seen): (&str, &Option<(Instant, Option<Block>)>)| {
+        let step = |(step, seen): (&'static str, &Option<(Instant, Option<Block>)>)| {
             let (at, block) = seen.clone().unzip();
             let after = at.zip(stopped).map(|(at, stopped)| millis(at.saturating_duration_since(stopped)));
             let ago = at.map(|at| now.saturating_duration_since(at));
-            Step { step: step.to_owned(), time: None, after_ms: after, block: block.flatten(), ago }
+            Step { step, time: None, after_ms: after, block: block.flatten(), ago }
         };
         let (from, to) = ended.switch.map(|switch| (switch.from, switch.to)).unzip();
         let [client_before, client_after] = notes.clients;

@@ -3,7 +3,6 @@
 use super::event::Survey;
 use super::gates::{Gate, Slot, Window, deadline, list};
 use super::health::head_age;
-use super::receipt::Receipt;
 use super::record::{Attempt, Block, Ended, Rehearsal, Target, Version};
 use super::sealing::SIGN;
 use super::starting::RELEASE;
@@ -95,9 +94,6 @@ pub struct View {
     pub planned: Vec<UpgradeView>,
     /// The upgrades that have ended, oldest first.
     pub ended: Vec<Ended>,
-    /// The receipt of the last one that has ended under this supervisor, which adds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<Receipt>,
 }
 
 /// A snapshot of the operator's order to go back.
@@ -377,7 +373,6 @@ impl Machine {
             backup: self.backups.last.clone(),
             planned: forced.chain(self.open()).take(planned).map(|u| self.upgrade_view(u)).collect(),
             ended: self.record.ended.clone(),
-            receipt: None,
         };
         view.needs = self.needs(&view);
         view

@@ -8,7 +8,7 @@ use super::metrics::Counters;
 use super::threads::{serve_each, start_thread};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
-use crate::machine::{Back, Block, View};
+use crate::machine::{Back, Block, Receipt, View};
 use crate::name::Name;
 use crossbeam_channel::{Sender, bounded};
 use serde::de::Error as _;
@@ -113,6 +113,9 @@ pub struct Status {
     pub problems: Vec<String>,
     /// The counters of the supervisor.
     pub counters: Counters,
+    /// The receipt of the last upgrade that has ended under this supervisor; not for other processes, which find the file.
+    #[serde(skip)]
+    pub receipt: Option<Receipt>,
 }
 
 /// Read in two passes: `flatten` would keep everything in a buffer first, and bring a second reader of each type that does
@@ -136,7 +139,17 @@ impl<'de> Deserialize<'de> for Status {
         let view = serde_json::from_slice(text).map_err(D::Error::custom)?;
         let Beside { running, pid, supervisor_version, home, rpc_trouble, problems, counters } =
             serde_json::from_slice(text).map_err(D::Error::custom)?;
-        Ok(Status { running, pid, supervisor_version, home, view, rpc_trouble, problems, counters })
+        Ok(Status {
+            running,
+            pid,
+            supervisor_version,
+            home,
+            view,
+            rpc_trouble,
+            problems,
+            counters,
+            receipt: None,
+        })
     }
 }
 
@@ -317,6 +330,7 @@ mod tests {
             rpc_trouble: Some("none \"there\"".to_owned()),
             problems: vec!["one".to_owned()],
             counters: Counters { hook_failures: 1, download_bytes: 2, ..Counters::default() },
+            receipt: None,
         };
         let reply = Reply::Status(status);
         let line = serde_json::to_vec(&reply).unwrap();

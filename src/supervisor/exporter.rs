@@ -223,6 +223,7 @@ mod tests {
             rpc_trouble: None,
             problems: Vec::new(),
             counters: metrics::Counters::default(),
+            receipt: None,
         }
     }
 

@@ -6,16 +6,19 @@
 
 use super::Status;
 use crate::machine::{BinaryState, NetworkView, Outcome, Receipt, UpgradeView};
-use crate::upgrade::counters::{DOWNLOAD_BYTES, HOOK_FAILURES, UPGRADES};
+use crate::upgrade::counters::{Counter, DOWNLOAD_BYTES, HOOK_FAILURES, UPGRADES};
 use serde::{Deserialize, Serialize};
 use std::fmt::{Display, Write as _};
 
 /// The counters of a supervisor, from 0 at its start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Upgrades that have ended, by outcome.
-    #[serde(default)]
-    pub upgrades: Vec<(Outcome, u64)>,
+    pub applied: u64,
+    pub failed: u64,
+    pub rolled_back: u64,
+    pub aborted: u64,
     /// Hooks that did not end with 0.
     pub hook_failures: u64,
     /// Bytes that downloads have received.
@@ -25,9 +28,9 @@ pub struct Counters {
 impl Counters {
     /// Those of this process.
     pub(super) fn now() -> Counters {
-        let upgrades = Outcome::ALL.into_iter().zip(&UPGRADES).map(|(outcome, count)| (outcome, count.get()));
-        let upgrades = upgrades.collect();
-        Counters { upgrades, hook_failures: HOOK_FAILURES.get(), download_bytes: DOWNLOAD_BYTES.get() }
+        let [applied, failed, rolled_back, aborted] = UPGRADES.each_ref().map(Counter::get);
+        let (hook_failures, download_bytes) = (HOOK_FAILURES.get(), DOWNLOAD_BYTES.get());
+        Counters { applied, failed, rolled_back, aborted, hook_failures, download_bytes }
     }
 }
 
@@ -41,7 +44,7 @@ pub fn render(status: &Status) -> String {
     let version = format!(
         "{},{}",
         label("version", &view.version.target.to_string()),
-        label("sha256", &view.version.sha256.to_string())
+        label("sha256", &view.version.sha256.hex())
     );
     page.labelled("node_info", "The version that runs, or would.", std::iter::once((version, 1)));
     page.value(
@@ -80,15 +83,17 @@ pub fn render(status: &Status) -> String {
         (format!("{name},{}", label("outcome", &ended.outcome.to_string())), ended.height)
     });
     page.labelled("ended_height", "The height of an upgrade that has ended.", ended);
-    view.receipt.iter().for_each(|receipt| steps(&mut page, receipt));
+    status.receipt.iter().for_each(|receipt| steps(&mut page, receipt));
     if status.running {
-        let Counters { upgrades, hook_failures, download_bytes } = &status.counters;
-        let mut upgrades = upgrades
-            .iter()
+        let Counters { applied, failed, rolled_back, aborted, hook_failures, download_bytes } =
+            status.counters;
+        let mut upgrades = Outcome::ALL
+            .into_iter()
+            .zip([applied, failed, rolled_back, aborted])
             .map(|(outcome, count)| (label("outcome", &outcome.to_string()), count.to_string()));
         page.metric("upgrades_total", "counter", "Upgrades that have ended.", &mut upgrades);
-        page.counter("hook_failures_total", "Hooks that did not end with 0.", Some(*hook_failures));
-        page.counter("download_bytes_total", "Bytes that downloads have received.", Some(*download_bytes));
+        page.counter("hook_failures_total", "Hooks that did not end with 0.", Some(hook_failures));
+        page.counter("download_bytes_total", "Bytes that downloads have received.", Some(download_bytes));
     }
     page.0
 }
@@ -131,10 +136,10 @@ fn planned(page: &mut Page, plans: &[UpgradeView]) {
 /// The steps of the last upgrade that has ended, as far as they were seen.
 fn steps(page: &mut Page, receipt: &Receipt) {
     let named = |step: &str| format!("{},{}", label("name", receipt.name.as_str()), label("step", step));
-    let times = receipt.steps.iter().filter_map(|step| Some((named(&step.step), seconds(step.after_ms?))));
+    let times = receipt.steps.iter().filter_map(|step| Some((named(step.step), seconds(step.after_ms?))));
     page.labelled("upgrade_step_seconds", "When a step of the last upgrade was seen, since the stop.", times);
     let blocks =
-        receipt.steps.iter().filter_map(|step| Some((named(&step.step), step.block.as_ref()?.height)));
+        receipt.steps.iter().filter_map(|step| Some((named(step.step), step.block.as_ref()?.height)));
     let last = receipt.last_own_seal.map(|height| (named("last_own_seal"), height));
     page.labelled("upgrade_step_height", "The block of a step of the last upgrade.", blocks.chain(last));
 }
@@ -239,14 +244,14 @@ mod tests {
         plan.gates = vec!["a \"b\"\n\\".to_owned()];
         plan.turn = Some(TurnView { window, opens_in_ms: 18_000 });
         plan.download = Some(Download { percent: Some(7), line: String::new() });
-        let step = |step: &str, after_ms: Option<u64>, block: Option<u64>| Step {
-            step: step.to_owned(),
+        let step = |step: &'static str, after_ms: Option<u64>, block: Option<u64>| Step {
+            step,
             time: None,
             after_ms,
             block: block.map(|height| Block { height, hash: None }),
             ago: None,
         };
-        view.receipt = Some(Receipt {
+        let receipt = Some(Receipt {
             schema: 1,
             name: "v1".parse().unwrap(),
             height: 40,
@@ -276,8 +281,12 @@ mod tests {
             view,
             rpc_trouble: None,
             problems: Vec::new(),
+            receipt,
             counters: Counters {
-                upgrades: vec![(Outcome::Applied, 1), (Outcome::RolledBack, 0)],
+                applied: 1,
+                failed: 0,
+                rolled_back: 3,
+                aborted: 0,
                 hook_failures: 2,
                 download_bytes: 4096,
             },
@@ -289,7 +298,7 @@ mod tests {
         expect![[r#"
             wemixvisor_up 1
             wemixvisor_build_info{version="1.2.3"} 1
-            wemixvisor_node_info{version="genesis",sha256="sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} 1
+            wemixvisor_node_info{version="genesis",sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} 1
             wemixvisor_ready 0
             wemixvisor_node_up 1
             wemixvisor_node_age_seconds 1.500
@@ -323,7 +332,9 @@ mod tests {
             wemixvisor_upgrade_step_height{name="v1",step="stop_sent"} 40
             wemixvisor_upgrade_step_height{name="v1",step="last_own_seal"} 39
             wemixvisor_upgrades_total{outcome="applied"} 1
-            wemixvisor_upgrades_total{outcome="rolled-back"} 0
+            wemixvisor_upgrades_total{outcome="failed"} 0
+            wemixvisor_upgrades_total{outcome="rolled-back"} 3
+            wemixvisor_upgrades_total{outcome="aborted"} 0
             wemixvisor_hook_failures_total 2
             wemixvisor_download_bytes_total 4096"#]].assert_eq(&values(&render(&full())));
     }
@@ -336,7 +347,7 @@ mod tests {
             Status { running: false, supervisor_version: None, problems: vec!["x".into()], view, ..full() };
         expect![[r#"
             wemixvisor_up 0
-            wemixvisor_node_info{version="genesis",sha256="sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} 1
+            wemixvisor_node_info{version="genesis",sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"} 1
             wemixvisor_ready 0
             wemixvisor_node_up 0
             wemixvisor_node_starts_total 0
@@ -344,7 +355,11 @@ mod tests {
             wemixvisor_node_failures 0
             wemixvisor_halted 0
             wemixvisor_silent 0
-            wemixvisor_plan_problems 1"#]].assert_eq(&values(&render(&status)));
+            wemixvisor_plan_problems 1
+            wemixvisor_upgrade_step_seconds{name="v1",step="stop_sent"} 0.000
+            wemixvisor_upgrade_step_seconds{name="v1",step="over"} 61.002
+            wemixvisor_upgrade_step_height{name="v1",step="stop_sent"} 40
+            wemixvisor_upgrade_step_height{name="v1",step="last_own_seal"} 39"#]].assert_eq(&values(&render(&status)));
     }
 
     #[test]

@@ -500,7 +500,6 @@ impl Supervisor {
     fn status(&self) -> Status {
         let problems = self.planned.problems.iter().chain(self.conflicts.iter()).cloned().collect();
         let mut view = self.machine.view();
-        view.receipt.clone_from(&self.receipt);
         view.state_age_ms = u64::try_from(self.stage.1.elapsed().as_millis()).ok();
         for plan in &mut view.planned {
             plan.download = self.context.binaries.downloads.of(&plan.name);
@@ -514,6 +513,7 @@ impl Supervisor {
             rpc_trouble: self.rpc_trouble.clone(),
             problems,
             counters: metrics::Counters::now(),
+            receipt: self.receipt.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Receipt;
 use crate::name::Name;
+use serde_json::Value;
 use std::fs;
 
 /// Far larger than any receipt.
@@ -22,11 +23,11 @@ pub fn keep(home: &Home, receipt: &Receipt) -> Result<()> {
     durable::put(&path, format!("{text}\n").as_bytes(), 0o600)
 }
 
-/// The receipt of an upgrade, if there is one.
+/// The receipt of an upgrade as JSON, if there is one.
 ///
 /// # Errors
-/// If the file cannot be read, or is no receipt.
-pub fn read(home: &Home, name: &Name) -> Result<Option<Receipt>> {
+/// If the file cannot be read, or is no JSON.
+pub fn read(home: &Home, name: &Name) -> Result<Option<Value>> {
     let path = home.receipt(name);
     let Some(text) =
         regular::found(regular::read(&path, LARGEST)).map_err(|e| Error::io("read", &path, e))?
@@ -70,11 +71,11 @@ mod tests {
         let (first, second) = (receipt(Outcome::Failed), receipt(Outcome::Applied));
         assert_eq!(read(&home, &first.name).unwrap(), None);
         keep(&home, &first).unwrap();
-        assert_eq!(read(&home, &first.name).unwrap(), Some(first.clone()));
+        assert_eq!(read(&home, &first.name).unwrap(), Some(serde_json::to_value(&first).unwrap()));
         keep(&home, &second).unwrap();
-        assert_eq!(read(&home, &first.name).unwrap(), Some(second));
+        assert_eq!(read(&home, &first.name).unwrap(), Some(serde_json::to_value(&second).unwrap()));
         let before = fs::read(home.state().join("receipts/v2~.json")).unwrap();
-        assert_eq!(serde_json::from_slice::<Receipt>(&before).unwrap(), first);
+        assert_eq!(serde_json::from_slice::<Value>(&before).unwrap()["outcome"], "failed");
         assert_eq!(fs::read_dir(home.state().join("receipts")).unwrap().count(), 2);
         fs::write(home.receipt(&first.name), "{").unwrap();
         assert_eq!(read(&home, &first.name).unwrap_err().kind(), Kind::BadInput);
