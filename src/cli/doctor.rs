@@ -55,6 +55,8 @@ pub(super) fn doctor(loaded: &Loaded, home: Home, args: Vec<OsString>, format: F
     let process = launch::last(&home).ok().flatten().and_then(|last| last.process);
     let running = process.as_ref().map(launch::Process::args);
     let args = Some(args).filter(|args| !args.is_empty()).or(running);
+    let pid = process.as_ref().map(|process| process.pid.as_raw_pid());
+    let environment = pid.and_then(|pid| fs::read(format!("/proc/{pid}/environ")).ok());
     let home = home.with_data(loaded.config.data_dir(args.as_deref().unwrap_or_default()));
     let status = current(&loaded.config, &home);
     let case = Case {
@@ -62,6 +64,7 @@ pub(super) fn doctor(loaded: &Loaded, home: Home, args: Vec<OsString>, format: F
         config: &loaded.config,
         home: &home,
         args: args.as_deref(),
+        environment,
         status: status.as_ref().ok(),
     };
     let mut findings = case.laid_out(status.as_ref().err());
@@ -80,7 +83,8 @@ pub(super) fn doctor(loaded: &Loaded, home: Home, args: Vec<OsString>, format: F
 
 /// The faults that `run` does not look for itself, each in one line with its cure.
 pub(super) fn before_start(loaded: &Loaded, home: &Home, args: &[OsString]) -> Vec<Finding> {
-    let case = Case { loaded, config: &loaded.config, home, args: Some(args), status: None };
+    let case =
+        Case { loaded, config: &loaded.config, home, args: Some(args), environment: None, status: None };
     let mut findings = case.at_rest();
     findings.retain(|finding| finding.result == Mark::Fail);
     findings
@@ -104,6 +108,8 @@ struct Case<'a> {
     home: &'a Home,
     /// The node's arguments, where they are known.
     args: Option<&'a [OsString]>,
+    /// The environment of the node that runs, as proc(5) shows it.
+    environment: Option<Vec<u8>>,
     status: Option<&'a Status>,
 }
 
@@ -140,7 +146,10 @@ impl Case<'_> {
 
     /// Everything that can be judged without a node that runs, and in milliseconds.
     fn at_rest(&self) -> Vec<Finding> {
-        let paths = seen(OURS.iter().flat_map(|ours| glob::expand(&self.home.root().join(ours))));
+        let ours = OURS.iter().flat_map(|ours| glob::expand(&self.home.root().join(ours)));
+        let named = [self.loaded.file.clone(), self.config.daemon_preupgrade.clone()].into_iter().flatten();
+        let dirs = [self.home.data(), self.home.backups()].map(Path::to_owned);
+        let paths = seen(ours.chain(dirs).chain(named));
         let user = paths.first().map_or(geteuid().as_raw(), |root| root.owner);
         let data = KEYS.iter().flat_map(|key| glob::expand(&self.home.data().join(key)));
         let named = SECRETS.iter().filter_map(|flag| value_of(self.args(), flag)).map(PathBuf::from);
@@ -171,9 +180,15 @@ impl Case<'_> {
         let peers = self.view().and_then(|view| view.network.as_ref()?.peers);
         Node {
             args: self.args(),
-            is_silent: self.view().is_some_and(|view| view.silent.is_some()),
+            is_silent: self.is_silent(),
+            environment: self.environment.as_deref().unwrap_or_default(),
             peers: peers.and_then(|peers| u64::try_from(peers).ok()),
         }
+    }
+
+    /// Whether the supervisor keeps the node from sealing for now.
+    fn is_silent(&self) -> bool {
+        self.view().is_some_and(|view| view.silent.is_some())
     }
 
     fn pid_of_node(&self) -> Option<u32> {
@@ -262,7 +277,8 @@ impl Case<'_> {
         });
         let bound = Journal::read(self.home).ok().and_then(|found| found.record.chain);
         findings.extend(judge::chain(&state, bound.as_ref(), seen.as_ref()));
-        findings.extend(judge::address(self.config, state.address, state.is_validator));
+        let is_off = state.mining == Some(false) && !self.is_silent();
+        findings.extend(judge::address(self.config, state.address, state.is_validator.then_some(!is_off)));
         findings.extend(judge::quorum(&state));
         let mut symptoms = self.view().into_iter().flat_map(|view| &view.symptoms);
         let skew = symptoms.find(|symptom| symptom.name == "clock_skew");

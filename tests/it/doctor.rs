@@ -25,7 +25,8 @@ fn a_home_is_well_until_others_may_write_to_it() {
     let rig = Rig::new();
     let text = rig.ok(&["doctor"]);
     assert!(text.lines().all(|line| ["ok ", "WAR", "   "].contains(&&line[..3])), "{text}");
-    fs::set_permissions(rig.of("plans"), Permissions::from_mode(0o777)).unwrap();
+    rig.hook("v2", "pre-upgrade", "exit 0");
+    fs::set_permissions(rig.of("upgrades/v2/pre-upgrade"), Permissions::from_mode(0o777)).unwrap();
     let (code, report) = examine(&rig);
     assert_eq!((code, result(&report, "modes").as_str()), (Some(5), "fail"), "{report:#}");
     let text = String::from_utf8(rig.output(&["doctor"]).stdout).unwrap();

@@ -121,6 +121,8 @@ pub(super) struct Node<'a> {
     pub(super) args: &'a [OsString],
     /// Whether the supervisor keeps it from sealing for now, and has taken `--mine` away.
     pub(super) is_silent: bool,
+    /// Its environment, in which flags may be as well.
+    pub(super) environment: &'a [u8],
     pub(super) peers: Option<u64>,
 }
 
@@ -128,13 +130,18 @@ impl Node<'_> {
     fn value(&self, name: &str) -> Option<&str> {
         value_of(self.args, name)?.to_str()
     }
+
+    fn mines(&self) -> bool {
+        let mut variables = self.environment.split(|byte| *byte == 0);
+        is_on(self.args, "mine") || variables.any(|variable| variable.ends_with(b"_MINE=true"))
+    }
 }
 
 /// The arguments of the node against the configuration.
 pub(super) fn arguments(node: &Node<'_>, config: &Config) -> Vec<Finding> {
     let mut faults = Vec::new();
-    let (validator, mines) = (config.validator_mode, is_on(node.args, "mine"));
-    if validator && !mines && !node.is_silent {
+    let (validator, mines) = (config.validator_mode, node.mines());
+    if validator && !mines && !node.is_silent && node.value("config").is_none() {
         let text =
             "the node of a validator runs without --mine: it seals only when the supervisor orders it to";
         faults.push(warn(text, "add --mine to the arguments of `run`"));
@@ -218,8 +225,10 @@ pub(super) fn chain(state: &ConsensusState, bound: Option<&Chain>, seen: Option<
     lines("chain", faults, format!("{id}{head}"))
 }
 
-/// The address with which the node seals, and whether the configuration takes it for what it is.
-pub(super) fn address(config: &Config, own: Option<Address>, is_validator: bool) -> Vec<Finding> {
+/// The address with which the node seals, and whether the configuration takes it for what it is. `sealing` is that of a
+/// validator: whether its engine is on, or is off for a reason.
+pub(super) fn address(config: &Config, own: Option<Address>, sealing: Option<bool>) -> Vec<Finding> {
+    let is_validator = sealing.is_some();
     let mut faults = Vec::new();
     match (own, config.validator_address, config.validator_mode) {
         (None, None, true) => faults.push(fail(
@@ -237,6 +246,10 @@ pub(super) fn address(config: &Config, own: Option<Address>, is_validator: bool)
         (_, _, false) if is_validator => faults.push(fail(
             "the node is a validator, and validator_mode is off: upgrades wait for no turn",
             "set validator_mode: true",
+        )),
+        _ if sealing == Some(false) => faults.push(warn(
+            "the node is a validator, and its engine is off",
+            "add --mine to the arguments of `run`; a node that syncs turns it on by itself",
         )),
         _ => {}
     }

@@ -59,16 +59,19 @@ fn arguments_fit_the_configuration_or_not() {
         ("", true, None, WARN),
         ("--mine=false", true, None, WARN),
         ("--mine", false, None, WARN),
+        ("--config node.toml", true, None, OK),
         ("--mine --syncmode snap", true, None, WARN),
         ("--mine --syncmode=full", true, None, OK),
         ("--syncmode snap", false, None, OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, peers };
+        let node = Node { args: &args, is_silent: false, environment: b"", peers };
         assert_eq!(marks(&arguments(&node, &config(validator))), expected, "{line}");
     }
-    let silent = Node { args: &[], is_silent: true, peers: None };
+    let silent = Node { args: &[], is_silent: true, environment: b"", peers: None };
     assert_eq!(marks(&arguments(&silent, &config(true))), OK);
+    let variable = Node { args: &[], is_silent: false, environment: b"A=1\0GETH_MINE=true\0", peers: None };
+    assert_eq!(marks(&arguments(&variable, &config(true))), OK);
     // Without the flags of a fast sync a node with few peers waits.
     let slow = Config { daemon_fast_sync: false, ..config(true) };
     for (line, peers, expected) in [
@@ -78,13 +81,16 @@ fn arguments_fit_the_configuration_or_not() {
         ("--mine --sync.forcecycle 1ms", Some(4), OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, peers };
+        let node = Node { args: &args, is_silent: false, environment: b"", peers };
         assert_eq!(marks(&arguments(&node, &slow)), expected, "{line} {peers:?}");
     }
     let kills = Config { daemon_stop_timeout_action: StopTimeoutAction::Kill, ..config(true) };
     for (line, expected) in [("--mine", WARN), ("--mine --gcmode archive", OK), ("--mine --cache.gc 0", OK)] {
         let args = words(line);
-        assert_eq!(marks(&arguments(&Node { args: &args, is_silent: false, peers: None }, &kills)), expected);
+        assert_eq!(
+            marks(&arguments(&Node { args: &args, is_silent: false, environment: b"", peers: None }, &kills)),
+            expected
+        );
     }
 }
 
@@ -104,7 +110,7 @@ fn orders_come_from_the_owner_of_the_node_alone() {
         ("--authrpc.addr ::1", 0o600, OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, peers: None };
+        let node = Node { args: &args, is_silent: false, environment: b"", peers: None };
         assert_eq!(marks(&interfaces(&node, &[path(mode)])), expected, "{line} {mode:o}");
     }
 }
@@ -130,17 +136,19 @@ fn the_chain_the_address_and_the_clock_are_what_they_should_be() {
 
     let one: Address = "0x0101010101010101010101010101010101010101".parse().unwrap();
     let two: Address = "0x0202020202020202020202020202020202020202".parse().unwrap();
-    for (own, configured, mode, is_validator, expected) in [
-        (Some(one), None, true, true, OK),
-        (Some(one), None, false, false, OK),
-        (Some(one), None, false, true, FAIL),
-        (Some(one), None, true, false, WARN),
-        (Some(one), Some(two), true, true, FAIL),
-        (None, None, true, false, FAIL),
-        (None, Some(two), true, true, OK),
+    let (on, off) = (Some(true), Some(false));
+    for (own, configured, mode, sealing, expected) in [
+        (Some(one), None, true, on, OK),
+        (Some(one), None, true, off, WARN),
+        (Some(one), None, false, None, OK),
+        (Some(one), None, false, on, FAIL),
+        (Some(one), None, true, None, WARN),
+        (Some(one), Some(two), true, on, FAIL),
+        (None, None, true, None, FAIL),
+        (None, Some(two), true, on, OK),
     ] {
         let config = Config { validator_address: configured, ..config(mode) };
-        assert_eq!(marks(&address(&config, own, is_validator)), expected, "{own:?} {configured:?} {mode}");
+        assert_eq!(marks(&address(&config, own, sealing)), expected, "{own:?} {configured:?} {mode}");
     }
 }
 
