@@ -49,7 +49,7 @@ pub const HANDOVER: &str = "WEMIXVISOR_HANDOVER";
 
 /// Variables that are meant for us and not for our children: those by which a service manager speaks to us, the one by which a
 /// supervisor hands over to the next, and those whose values may hold passwords.
-const PRIVATE: [&str; 9] = [
+const PRIVATE: [&str; 10] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
@@ -59,6 +59,7 @@ const PRIVATE: [&str; 9] = [
     HANDOVER,
     "DAEMON_DOWNLOAD_PROXY",
     "DAEMON_DOWNLOAD_URLS",
+    "DAEMON_NOTIFY_COMMAND",
 ];
 
 /// Has a child get our environment without what is meant for us alone.

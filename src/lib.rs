@@ -13,8 +13,8 @@
 //!    heads   by IPC        │  │ (loop,     │▶│ (pure)  │    ├─▶ locks        until the old node's are free
 //!  surveyor  the network ──┤  │  effects)  │ └─────────┘    ├─▶ post-upgrade the hook behind an upgrade
 //!  ports     node's ports ─┤  └────────────┘                ├─▶ sweeper      removes what a crash has left
-//!  control   requests ─────┤     child, link                └─▶ log          writes to stderr
-//!    control-peer          │   one for each caller
+//!  control   requests ─────┤     child, link                ├─▶ notifier     the operator's program for events
+//!    control-peer          │   one for each caller          └─▶ log          writes to stderr
 //!  metrics   scrapes ──────┘     metrics-file  writes them
 //!    metrics-peer              one for each client
 //!
@@ -63,6 +63,7 @@
 //! | something that needs the operator | `machine::health`: status, exit code, service manager and metrics follow |
 //! | a thing that must be right before a node is left alone | `cli::doctor`: a function of `judge`, its facts in the gatherer |
 //! | news for a service manager | `supervisor::service` |
+//! | an event for the operator's program | the table of `supervisor::notifier`, from a `Notice` |
 //!
 //! The threat model is in [`security`], the faults of the programs before this one in [`predecessors`].
 //!

@@ -165,10 +165,14 @@ impl Loaded {
         for unfit in fit::check(&config.daemon_home, &config.data_dir(node_args)) {
             problems.add(Problem::new(unfit.path.display(), unfit.what).hint(unfit.hint));
         }
-        if let Some(path) = &config.daemon_preupgrade
-            && let Some(why) = not_executable(path)
-        {
-            problems.add(at("daemon_preupgrade", format!("{}: {why}", path.display())));
+        for (name, path) in [
+            ("daemon_preupgrade", config.daemon_preupgrade.as_deref()),
+            ("daemon_postupgrade", config.daemon_postupgrade.as_deref()),
+            ("notify_command", config.notify_command.program()),
+        ] {
+            if let Some((path, why)) = path.and_then(|path| Some((path, not_executable(path)?))) {
+                problems.add(at(name, format!("{}: {why}", path.display())));
+            }
         }
         if let Some(path) = &config.download_ca_file {
             match regular::read(path, MAX_PEM) {

@@ -7,7 +7,7 @@
 use super::download::{DownloadUrls, PublicKey};
 use super::http_url::HttpUrl;
 use super::value::{
-    BackupMethod, Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Rehearse, Setting,
+    Argv, BackupMethod, Fault, HeightSource, LogColor, LogFormat, LogLevel, Raw, Read, Rehearse, Setting,
     SignAfterUnclean, Size, StopTimeoutAction,
 };
 use crate::name::Name;
@@ -174,6 +174,15 @@ settings! {
         daemon_preupgrade_max_retries: u32 = "0", within "0" to "100";
         /// How long a pre-upgrade may take, with everything that it starts.
         daemon_preupgrade_timeout: Duration = "5m", within "1s" to "24h";
+        /// A program to run when an upgrade is applied, where that brings no post-upgrade of its own.
+        daemon_postupgrade: Option<PathBuf> = "";
+    }
+    "Notifications" {
+        /// The program that is run for each event, with its arguments: the path first, then one item each. It gets the event
+        /// as JSON on its standard input.
+        notify_command: Argv = "";
+        /// How long it may take, and how long it may hold up the end of wemixvisor.
+        notify_timeout: Duration = "30s", within "1s" to "10m";
     }
     "Downloads" {
         /// Whether binaries that are not there are fetched.

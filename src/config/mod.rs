@@ -47,6 +47,6 @@ pub use load::{Loaded, Origin, Sources};
 pub use problem::{Problem, Problems};
 pub use show::Row;
 pub use value::{
-    BackupMethod, HeightSource, LogColor, LogFormat, LogLevel, Rehearse, SignAfterUnclean, Size,
+    Argv, BackupMethod, HeightSource, LogColor, LogFormat, LogLevel, Rehearse, SignAfterUnclean, Size,
     StopTimeoutAction,
 };

@@ -5,6 +5,7 @@
 
 use crate::name::Name;
 use crate::time::{parse_duration, show_duration};
+use crate::url::redact;
 use crate::wbft::{Address, Endpoint};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -56,6 +57,17 @@ pub(super) trait Setting: Sized {
     /// The place of the value among others of its type, for types that a key may bound.
     fn rank(&self) -> Option<u128> {
         None
+    }
+}
+
+/// A program and its arguments; empty where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Argv(pub Vec<String>);
+
+impl Argv {
+    /// The path of the program, if there is one.
+    pub fn program(&self) -> Option<&Path> {
+        self.0.first().map(Path::new)
     }
 }
 
@@ -345,6 +357,27 @@ list!(
     String = "list of patterns",
     super::download::PublicKey = "list of keys"
 );
+
+impl Setting for Argv {
+    const KIND: &'static str = "program and arguments";
+
+    fn read(raw: &Raw, base: &Path) -> Read<Self> {
+        let items = raw.items()?;
+        let mut argv = read_each(&items, |item| Ok(item.as_text()?.to_owned()))?;
+        if let Some((first, item)) = argv.first_mut().zip(items.first()) {
+            *first = PathBuf::read(item, base)?.to_string_lossy().into_owned();
+        }
+        match argv.iter().any(|arg| arg.contains('\0')) {
+            true => raw.fault("a NUL byte cannot be part of an argument"),
+            false => Ok(Argv(argv)),
+        }
+    }
+
+    fn show(&self) -> Value {
+        let shown = |arg: &String| if arg.contains("://") { redact(arg) } else { arg.clone() };
+        self.0.iter().map(shown).map(Value::String).collect()
+    }
+}
 
 /// A type that is one of a few words.
 macro_rules! choice {

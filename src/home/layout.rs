@@ -190,6 +190,11 @@ impl Home {
         self.state().join("journal")
     }
 
+    /// `state/upgrading`: it is there while an upgrade is under way.
+    pub fn upgrading(&self) -> PathBuf {
+        self.state().join("upgrading")
+    }
+
     /// `state/head`: the head record.
     pub fn head(&self) -> PathBuf {
         self.state().join("head")

@@ -70,7 +70,8 @@ impl Machine {
     }
 
     /// The binary that runs, or runs next.
-    pub(super) fn version(&self) -> &Version {
+    #[must_use]
+    pub fn version(&self) -> &Version {
         match &self.record.upgrade {
             Some(progress) if progress.phase == Phase::Trying => &progress.to,
             _ => &self.record.current,

@@ -113,16 +113,8 @@ fn can_resume(path: &Path, args: &[OsString]) -> std::result::Result<(), String>
     let version = journal::VERSION.to_string();
     let ours: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let asked = [CAN_RESUME, &version].into_iter().chain(ours.iter().map(AsRef::as_ref)).collect::<Vec<_>>();
-    let program = Program {
-        path,
-        args: &asked,
-        dir: Path::new("."),
-        inherit: true,
-        env: Vec::new(),
-        fds: Vec::new(),
-        timeout: PATIENCE,
-        grace: Duration::from_secs(1),
-    };
+    let bare = Program::bare(path, &asked, Path::new("."), PATIENCE, Duration::from_secs(1));
+    let program = Program { inherit: true, ..bare };
     let cancel = Cancel::new().map_err(|e| e.to_string())?;
     let ran = run::run(&program, &cancel).map_err(|e| e.to_string())?;
     if ran.end == End::Exited(0) { Ok(()) } else { Err(ran.last_words()) }

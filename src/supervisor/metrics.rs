@@ -6,7 +6,9 @@
 
 use super::Status;
 use crate::machine::{BinaryState, NetworkView, Outcome, Receipt, UpgradeView};
-use crate::upgrade::counters::{Counter, DOWNLOAD_BYTES, HOOK_FAILURES, UPGRADES};
+use crate::upgrade::counters::{
+    Counter, DOWNLOAD_BYTES, HOOK_FAILURES, NOTIFY_DROPPED, NOTIFY_FAILURES, UPGRADES,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt::{Display, Write as _};
 
@@ -23,14 +25,28 @@ pub struct Counters {
     pub hook_failures: u64,
     /// Bytes that downloads have received.
     pub download_bytes: u64,
+    /// Events that were too many to be told.
+    #[serde(default)]
+    pub notify_dropped: u64,
+    /// Events for which the operator's program has failed.
+    #[serde(default)]
+    pub notify_failures: u64,
 }
 
 impl Counters {
     /// Those of this process.
     pub(super) fn now() -> Counters {
         let [applied, failed, rolled_back, aborted] = UPGRADES.each_ref().map(Counter::get);
-        let (hook_failures, download_bytes) = (HOOK_FAILURES.get(), DOWNLOAD_BYTES.get());
-        Counters { applied, failed, rolled_back, aborted, hook_failures, download_bytes }
+        Counters {
+            applied,
+            failed,
+            rolled_back,
+            aborted,
+            hook_failures: HOOK_FAILURES.get(),
+            download_bytes: DOWNLOAD_BYTES.get(),
+            notify_dropped: NOTIFY_DROPPED.get(),
+            notify_failures: NOTIFY_FAILURES.get(),
+        }
     }
 }
 
@@ -68,6 +84,8 @@ pub fn render(status: &Status) -> String {
     page.value("block_period_seconds", "The time between blocks, measured.", Some(seconds(view.period_ms)));
     page.value("node_failures", "Failures of the node in a row.", Some(view.failures));
     page.value("halted", "Whether the operator has to decide.", Some(u64::from(view.halted.is_some())));
+    let upgrading = view.upgrade.is_some() && view.halted.is_none();
+    page.value("upgrading", "Whether an upgrade is under way.", Some(u64::from(upgrading)));
     page.value("silent", "Whether the node does not sign for now.", Some(u64::from(view.silent.is_some())));
     let needs = view.needs.iter().map(|need| (label("name", &need.name), 1));
     page.labelled("need", "Something that needs the operator.", needs);
@@ -85,8 +103,8 @@ pub fn render(status: &Status) -> String {
     page.labelled("ended_height", "The height of an upgrade that has ended.", ended);
     status.receipt.iter().for_each(|receipt| steps(&mut page, receipt));
     if status.running {
-        let Counters { applied, failed, rolled_back, aborted, hook_failures, download_bytes } =
-            status.counters;
+        let Counters { applied, failed, rolled_back, aborted, .. } = status.counters;
+        let Counters { hook_failures, download_bytes, notify_dropped, notify_failures, .. } = status.counters;
         let mut upgrades = Outcome::ALL
             .into_iter()
             .zip([applied, failed, rolled_back, aborted])
@@ -94,6 +112,9 @@ pub fn render(status: &Status) -> String {
         page.metric("upgrades_total", "counter", "Upgrades that have ended.", &mut upgrades);
         page.counter("hook_failures_total", "Hooks that did not end with 0.", Some(hook_failures));
         page.counter("download_bytes_total", "Bytes that downloads have received.", Some(download_bytes));
+        page.counter("notify_dropped_total", "Events that were too many to be told.", Some(notify_dropped));
+        let help = "Events of which notify_command failed.";
+        page.counter("notify_failures_total", help, Some(notify_failures));
     }
     page.0
 }
@@ -289,6 +310,8 @@ mod tests {
                 aborted: 0,
                 hook_failures: 2,
                 download_bytes: 4096,
+                notify_dropped: 3,
+                notify_failures: 1,
             },
         }
     }
@@ -309,6 +332,7 @@ mod tests {
             wemixvisor_block_period_seconds 1.000
             wemixvisor_node_failures 0
             wemixvisor_halted 0
+            wemixvisor_upgrading 1
             wemixvisor_silent 0
             wemixvisor_need{name="chain_stands_still"} 1
             wemixvisor_peers 6
@@ -336,7 +360,9 @@ mod tests {
             wemixvisor_upgrades_total{outcome="rolled-back"} 3
             wemixvisor_upgrades_total{outcome="aborted"} 0
             wemixvisor_hook_failures_total 2
-            wemixvisor_download_bytes_total 4096"#]].assert_eq(&values(&render(&full())));
+            wemixvisor_download_bytes_total 4096
+            wemixvisor_notify_dropped_total 3
+            wemixvisor_notify_failures_total 1"#]].assert_eq(&values(&render(&full())));
     }
 
     #[test]

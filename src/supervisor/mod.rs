@@ -31,6 +31,7 @@ mod listeners;
 pub mod metrics;
 mod minder;
 mod node_args;
+mod notifier;
 mod perform;
 mod plans;
 mod poller;
@@ -69,6 +70,7 @@ use handover::Seat;
 use head_keeper::HeadKeeper;
 use left::Left;
 use minder::Minder;
+use notifier::{News, Notifier};
 use poller::{Poller, PollerOrder};
 use ports::Ports;
 use post_hook::PostHooks;
@@ -171,6 +173,7 @@ fn supervise(
         scheduled: String::new(),
         rpc_trouble: None,
         post_hooks: PostHooks::new(channels.hooks.0.clone()),
+        notifier: Notifier::start()?,
         refreshing: Vec::new(),
         callers: BTreeMap::new(),
         next_caller: 0,
@@ -246,6 +249,7 @@ struct Supervisor {
     scheduled: String,
     /// Hooks of upgrades that were applied.
     post_hooks: PostHooks,
+    notifier: Notifier,
     /// Why the node reports no head, while it does not.
     rpc_trouble: Option<String>,
     /// The callers that wait until the files on disk are in force, and for which binary.
@@ -253,7 +257,8 @@ struct Supervisor {
     /// The callers that wait for an answer, by number.
     callers: BTreeMap<u64, Sender<Reply>>,
     next_caller: u64,
-    /// History that is written when the machine is done with its turn: never between stop and start.
+    /// Notices that go into the history and to the operator's program when the machine is done with its turn: never between
+    /// stop and start.
     notices: Vec<Notice>,
     release: Release,
     head_keeper: HeadKeeper,
@@ -276,6 +281,7 @@ impl Supervisor {
             if let Some(end) = self.end.take() {
                 self.post_hooks.end();
                 self.worker.end();
+                self.notifier.end(self.context.config.notify_timeout);
                 return end;
             }
             let wake = self.machine.deadline().map(|(when, _)| when);
@@ -321,7 +327,7 @@ impl Supervisor {
         if activity != self.stage.0 {
             self.stage = (activity, Instant::now());
         }
-        self.write_history();
+        self.pass_on_notices();
     }
 
     /// Tells the service manager where we are, if there is one.
@@ -481,19 +487,23 @@ impl Supervisor {
             Level::Info => log::Level::Info,
         };
         log::log!(level, "event={} {}", notice.event, notice.text);
-        if notice.history {
-            self.notices.push(notice);
-        }
+        self.notices.push(notice);
     }
 
-    fn write_history(&mut self) {
-        if self.notices.is_empty() {
-            return;
-        }
-        let upgrade = self.machine.record().upgrade.as_ref().map(|p| p.name.clone());
-        let height = self.machine.head();
+    fn pass_on_notices(&mut self) {
+        let record = self.machine.record();
+        let (upgrade, height) = (record.upgrade.as_ref().map(|p| &p.name), self.machine.head());
+        let ended = record.ended.last().map(|ended| ended.outcome);
         for notice in self.notices.drain(..) {
-            self.recorder.note(history::Entry::new(notice.event, upgrade.as_ref(), height, notice.text));
+            if notice.history {
+                self.recorder.note(history::Entry::new(notice.event, upgrade, height, notice.text.clone()));
+            }
+            let Some(event) = notifier::event_of(notice.event, ended) else { continue };
+            // Most of them name their upgrade first.
+            let named = notice.text.strip_prefix("name=").and_then(|text| text.split(' ').next());
+            let upgrade = named.map(str::to_owned).or_else(|| upgrade.map(ToString::to_string));
+            let version = self.machine.version().target.to_string();
+            self.notifier.tell(&self.context, News { event, notice, version, height, upgrade });
         }
     }
 

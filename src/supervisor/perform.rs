@@ -9,7 +9,9 @@ use super::worker::Context;
 use super::{End, Supervisor, failure, recorded};
 use crate::error::{Error, Kind, Result};
 use crate::home::durable;
-use crate::machine::{Action, Class, Event, Failure, Job, Mode, Receipt, Record, Target, Version};
+use crate::machine::{
+    Action, Class, Event, Failure, Job, Level, Mode, Notice, Receipt, Record, Target, Version,
+};
 use crate::time::rfc3339;
 use crate::upgrade::counters::UPGRADES;
 use crate::upgrade::node_args::Changes;
@@ -78,14 +80,14 @@ impl Supervisor {
         checked.map_or_else(|e| Event::InspectFailed(failure(&e)), |_| Event::Inspected)
     }
 
-    fn terminated(&self) -> Event {
+    fn terminated(&mut self) -> Event {
         match self.signal_child("SIGTERM", Child::terminate) {
             Ok(()) => Event::Terminated,
             Err(e) => Event::NotTerminated(Failure::new(Class::Environment, e.to_string())),
         }
     }
 
-    fn kill(&self) {
+    fn kill(&mut self) {
         // A failure is logged; the end of the node is waited for in any case.
         let _ = self.signal_child("SIGKILL", Child::kill);
     }
@@ -181,13 +183,18 @@ impl Supervisor {
     }
 
     /// Sends the node a signal and logs the outcome.
-    fn signal_child(&self, name: &str, send: impl Fn(&Child) -> std::io::Result<()>) -> std::io::Result<()> {
+    fn signal_child(
+        &mut self,
+        name: &str,
+        send: impl Fn(&Child) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
-        let sent = send(child);
-        match &sent {
-            Ok(()) => log::info!("event=signal_sent signal={name} pid={}", child.pid()),
-            Err(e) => log::error!("event=signal_not_sent signal={name} pid={} {e}", child.pid()),
-        }
+        let (sent, whose) = (send(child), format!("signal={name} pid={}", child.pid()));
+        let (level, event, text) = match &sent {
+            Ok(()) => (Level::Info, "signal_sent", whose),
+            Err(e) => (Level::Error, "signal_not_sent", format!("{whose} {e}")),
+        };
+        self.tell(Notice { level, event, text, history: false });
         sent
     }
 }

@@ -29,7 +29,8 @@ impl PostHooks {
     pub(super) fn begin(&mut self, context: Context, progress: Attempt) {
         // Reports the end in every case, also where the thread cannot be started.
         let end = End(self.ended.clone());
-        let Some(program) = hook::post_upgrade(&context.home, &progress.name) else { return };
+        let configured = context.config.daemon_postupgrade.as_deref();
+        let Some(program) = hook::post_upgrade(&context.home, &progress.name, configured) else { return };
         self.running.retain(|(_, thread)| !thread.is_finished());
         let begun = Cancel::new().and_then(|cancel| {
             let token = cancel.clone();

@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub static HOOK_FAILURES: Counter = Counter(AtomicU64::new(0));
 /// Bytes that downloads have received.
 pub static DOWNLOAD_BYTES: Counter = Counter(AtomicU64::new(0));
+/// Events that were too many to be told.
+pub static NOTIFY_DROPPED: Counter = Counter(AtomicU64::new(0));
+/// Events for which the operator's program has failed.
+pub static NOTIFY_FAILURES: Counter = Counter(AtomicU64::new(0));
 
 /// Upgrades that have ended, by [`Outcome`](crate::machine::Outcome).
 pub static UPGRADES: [Counter; 4] = [const { Counter(AtomicU64::new(0)) }; 4];

@@ -57,15 +57,18 @@ pub enum When {
 
 /// The pre-upgrade hook that belongs to an upgrade: its own, otherwise the configured one.
 pub fn pre_upgrade(home: &Home, name: &Name, configured: Option<&Path>) -> Option<PathBuf> {
-    let own = home.pre_upgrade(name);
+    own_or(home.pre_upgrade(name), configured)
+}
+
+/// The post-upgrade hook that belongs to an upgrade, likewise.
+pub fn post_upgrade(home: &Home, name: &Name, configured: Option<&Path>) -> Option<PathBuf> {
+    own_or(home.post_upgrade(name), configured)
+}
+
+fn own_or(own: PathBuf, configured: Option<&Path>) -> Option<PathBuf> {
     // Something that is there but cannot run fails later, instead of being passed over here.
     let is_there = fs::symlink_metadata(&own).is_ok();
     is_there.then_some(own).or_else(|| configured.map(Path::to_owned))
-}
-
-/// The post-upgrade hook of an upgrade.
-pub fn post_upgrade(home: &Home, name: &Name) -> Option<PathBuf> {
-    Some(home.post_upgrade(name)).filter(|path| fs::symlink_metadata(path).is_ok())
 }
 
 /// A hook to run.
@@ -119,7 +122,7 @@ impl Hook<'_> {
         // As those of Cosmovisor get them.
         let args = [occasion.name.as_str(), &height];
         let program =
-            Program { path, args: &args, dir: home.root(), inherit: true, env, fds, timeout, grace: GRACE };
+            Program { env, fds, inherit: true, ..Program::bare(path, &args, home.root(), timeout, GRACE) };
         let ran = run(&program, wait.cancel)?;
         // A successful run is repeated only if we die before the journal has it; the repetition must know.
         let is_over = !matches!(ran.end, End::TimedOut | End::Cancelled | End::Exited(0));
@@ -212,7 +215,7 @@ fn show(output: &str, whose: &str) {
 }
 
 /// A hook runs with our rights, so no other user may be able to change it.
-fn check(hook: &Path) -> Result<()> {
+pub fn check(hook: &Path) -> Result<()> {
     let meta = fs::metadata(hook).doing("inspect hook", hook)?;
     let bad = |why: &str, hint: &str| Err(Error::new(Kind::BadInput, why).at(hook.display()).hint(hint));
     match meta.mode() {
@@ -415,7 +418,8 @@ mod tests {
         let other = "v3".parse().unwrap();
         assert_eq!(pre_upgrade(&rig.home, &other, Some(configured)).as_deref(), Some(configured));
         assert_eq!(pre_upgrade(&rig.home, &other, None), None);
-        assert_eq!(post_upgrade(&rig.home, &rig.name), None);
+        assert_eq!(post_upgrade(&rig.home, &rig.name, None), None);
+        assert_eq!(post_upgrade(&rig.home, &rig.name, Some(configured)).as_deref(), Some(configured));
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //! | records an upgrade under way | The damaged slot may hold a later phase: halted, with what is known. |
 //! | is damaged, too | Halted. |
 //!
+//! The file `state/upgrading` shows to other programs whether an upgrade is under way. It is never read here.
+//!
 //! A failure of the operating system at open or read is neither: it proves nothing, and is reported as what it is.
 
 use crate::error::{Doing as _, Error, Kind, Result};
@@ -26,8 +28,10 @@ use crate::home::Home;
 use crate::home::durable::json_line;
 use crate::home::regular::found;
 use crate::home::slots::{Access, Entry, Format, Slot, Slots};
+use crate::home::trace::{self, Effect};
 use crate::machine::{Attempt, Phase, Record};
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +47,7 @@ pub struct Journal {
     rest: Option<Vec<u8>>,
     /// Whether the other slot is known to hold the same record.
     settled: bool,
+    sign: Sign,
 }
 
 /// A journal as it was found.
@@ -117,7 +122,8 @@ impl Journal {
             synced => synced,
         };
         let rest = record.upgrade.is_none().then(|| json_line(&record));
-        let mut journal = Journal { slots, newest, seq: newest.1, rest, settled };
+        let sign = Sign::new(home.upgrading(), is_upgrading(&record));
+        let mut journal = Journal { slots, newest, seq: newest.1, rest, settled, sign };
         let allocated = journal.slots.allocate();
         let repaired = journal.settle().and(allocated).and(synced);
         let warning = match (damage, repaired) {
@@ -154,7 +160,11 @@ impl Journal {
         // Counted and unsettled even if the write fails: the record may be on disk all the same.
         self.seq += 1;
         self.settled = false;
-        self.slots.write(other, self.seq, &payload)?;
+        let (was, is) = (self.sign.is_shown, is_upgrading(record));
+        self.sign.show(was || is);
+        let written = self.slots.write(other, self.seq, &payload);
+        self.sign.show(if written.is_ok() { is } else { was });
+        written?;
         self.newest = (other, self.seq);
         self.rest = record.upgrade.is_none().then_some(payload);
         Ok(())
@@ -191,6 +201,44 @@ impl Journal {
         }
         Err(Error::new(Kind::Failed, "the journal has no room for this record")
             .because(format!("it has {length} bytes, with {} upgrades that have ended", record.ended.len())))
+    }
+}
+
+/// Whether an upgrade is under way and does not wait for the operator.
+fn is_upgrading(record: &Record) -> bool {
+    record.upgrade.is_some() && record.halted.is_none()
+}
+
+/// The file that is there from just before the first record of an upgrade until just after the one that ends it. It is empty,
+/// so that it takes no block, and not synced: whoever opens the journal puts it right.
+#[derive(Debug)]
+struct Sign {
+    path: PathBuf,
+    is_shown: bool,
+}
+
+impl Sign {
+    /// The file, put right.
+    fn new(path: PathBuf, is_shown: bool) -> Sign {
+        let mut sign = Sign { path, is_shown: !is_shown };
+        sign.show(is_shown);
+        sign
+    }
+
+    fn show(&mut self, is_shown: bool) {
+        if is_shown == self.is_shown {
+            return;
+        }
+        let done = match is_shown {
+            true => fs::write(&self.path, "").map(|()| trace::note(Effect::Create(&self.path, 0o644))),
+            false => found(fs::remove_file(&self.path)).map(|removed| {
+                removed.into_iter().for_each(|()| trace::note(Effect::Remove(&self.path)));
+            }),
+        };
+        match done {
+            Ok(()) => self.is_shown = is_shown,
+            Err(e) => log::warn!("event=upgrading_not_shown {}: {e}", self.path.display()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Running a short-lived program (a hook, `<binary> version`) so that it cannot hold us up.
 //!
-//! There is no shell. The program gets an empty stdin and its own process group, and its output is
+//! There is no shell. The program gets an empty stdin, or a short text, and its own process group, and its output is
 //! kept up to a limit, so that neither a flood nor a silent hang can do harm. Time out, or being
 //! cancelled, ends the whole group: SIGTERM, then SIGKILL. What the program leaves behind in its group is
 //! killed when it has ended, since nothing may work on the data behind the node's back; a process that
@@ -13,12 +13,13 @@ use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::regular;
 use crate::sys::{Birth, at_birth};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, PipeReader, Read as _};
+use std::fs::File;
+use std::io::{self, PipeReader, Read as _, Seek as _, Write as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -37,6 +38,8 @@ pub struct Program<'a> {
     pub dir: &'a Path,
     /// Whether it sees our own environment, or only `PATH` and `HOME` of it.
     pub inherit: bool,
+    /// The text on its standard input, if there is one.
+    pub input: Option<&'a str>,
     /// Variables to add.
     pub env: Vec<(&'static str, OsString)>,
     /// Descriptors that it inherits, beside the standard ones.
@@ -56,7 +59,8 @@ impl<'a> Program<'a> {
         timeout: Duration,
         grace: Duration,
     ) -> Self {
-        Program { path, args, dir, inherit: false, env: Vec::new(), fds: Vec::new(), timeout, grace }
+        let (env, fds) = (Vec::new(), Vec::new());
+        Program { path, args, dir, inherit: false, input: None, env, fds, timeout, grace }
     }
 }
 
@@ -119,11 +123,20 @@ fn spawn(program: &Program<'_>) -> io::Result<(PipeReader, Owned)> {
         command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     }
     command.envs(program.env.iter().map(|(name, value)| (name, value)));
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    command.stdin(input(program.input)?).stdout(writer.try_clone()?).stderr(writer);
     let inherit = program.fds.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
     at_birth(&mut command, Birth { parent_death: Some(Signal::KILL), inherit, ..Birth::default() });
     // Dropping the command closes our copies of the writing end and of what is inherited.
     Ok((reader, children::spawn(&mut command)?))
+}
+
+/// A file in memory, so that no reader is waited for.
+fn input(text: Option<&str>) -> io::Result<Stdio> {
+    let Some(text) = text else { return Ok(Stdio::null()) };
+    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Refuses what only a shell could make sense of: execvp(3), which `Command` uses, hands such a file to one.

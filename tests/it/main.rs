@@ -17,6 +17,7 @@ mod hooks;
 mod house;
 mod metrics;
 mod migrate;
+mod notify;
 mod operator;
 mod plans;
 mod receipts;

@@ -412,8 +412,37 @@ fn a_write_takes_no_block_of_the_disk() {
         journal.write(&under_way(height, Phase::Trying)).unwrap();
         assert_eq!(place(), before);
     }
-    let names: Vec<_> = fs::read_dir(home.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names, ["journal"]);
+    let mut names: Vec<_> = fs::read_dir(home.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["journal", "upgrading"]);
+    assert_eq!(fs::metadata(home.upgrading()).unwrap().blocks(), 0);
+}
+
+#[test]
+fn the_file_for_other_programs_is_there_exactly_while_an_upgrade_is_under_way() {
+    let (_dir, home, mut journal) = at_rest();
+    let is_there = || home.upgrading().exists();
+    assert!(!is_there());
+    journal.write(&under_way(2, Phase::Stopping)).unwrap();
+    assert!(is_there());
+    // A power cut may take it, or leave it behind.
+    drop(journal);
+    fs::remove_file(home.upgrading()).unwrap();
+    let mut journal = Journal::open(&home).unwrap().journal;
+    assert!(is_there());
+    let halted = Record { halted: Some("a decision".to_owned()), ..under_way(3, Phase::Trying) };
+    journal.write(&halted).unwrap();
+    assert!(!is_there(), "alarms are due");
+    journal.write(&under_way(4, Phase::Trying)).unwrap();
+    assert!(is_there());
+    journal.write_settled(&record(5)).unwrap();
+    assert!(!is_there());
+    fs::write(home.upgrading(), "").unwrap();
+    journal = Journal::open(&home).unwrap().journal;
+    assert!(!is_there());
+    // An upgrade that cannot be recorded does not begin.
+    journal.write(&Record { upgrade: under_way(6, Phase::Stopping).upgrade, ..crowded(9000) }).unwrap_err();
+    assert!(!is_there());
 }
 
 /// A record with this many upgrades that ended, with the longest names, heights and reasons.

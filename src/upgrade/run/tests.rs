@@ -10,7 +10,7 @@ const LONG: Duration = Duration::from_secs(600);
 
 fn sh<'a>(args: &'a [&'a str]) -> Program<'a> {
     let (path, dir) = (Path::new("/bin/sh"), Path::new("/"));
-    Program { path, args, dir, inherit: false, env: Vec::new(), fds: Vec::new(), timeout: LONG, grace: LONG }
+    Program::bare(path, args, dir, LONG, LONG)
 }
 
 fn script(text: &str) -> Ran {
@@ -38,6 +38,10 @@ fn exit_codes_signals_and_output_come_back() {
 #[test]
 fn stdin_is_empty_and_the_environment_is_what_was_asked_for() {
     assert_eq!(script("cat; echo end").output, "end\n");
+    // More than a pipe holds.
+    let long = "a line\n".repeat(20_000);
+    let counts = Program { input: Some(&long), ..sh(&["-c", "wc -l"]) };
+    assert_eq!(run(&counts, &Cancel::new().unwrap()).unwrap().output.trim(), "20000");
     let env = vec![("UPGRADE_NAME", OsString::from("v2"))];
     let program = Program {
         env,

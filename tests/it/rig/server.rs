@@ -22,6 +22,8 @@ pub(crate) struct Asked {
     /// How many requests for this path came before.
     pub(crate) nth: usize,
     headers: Vec<(String, String)>,
+    /// The bytes behind the headers, where these say how many.
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
@@ -155,7 +157,14 @@ impl Conn {
         let mut word = || first.next().unwrap_or_default().to_owned();
         let (method, path) = (word(), word());
         let headers = lines.filter_map(|l| l.split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned())));
-        Ok(Asked { method, path, nth: 0, headers: headers.collect() })
+        let mut asked = Asked { method, path, nth: 0, headers: headers.collect(), body: Vec::new() };
+        let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        asked.body.resize(length, 0);
+        match &mut self.stream {
+            Stream::Plain(s) => s.read_exact(&mut asked.body)?,
+            Stream::Tls(s) => s.read_exact(&mut asked.body)?,
+        }
+        Ok(asked)
     }
 
     /// Ends a TLS connection as the protocol wants it, so that its end is not taken for a cut.
