@@ -5,10 +5,22 @@
 
 use std::io::{self, Write};
 
+/// The longest text of another program that is shown, in characters.
+const FOREIGN: usize = 200;
+
 /// The text in one line, with an escape for every character that acts on a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
     if text.contains(acts) { text.chars().map(shown).collect() } else { text.to_owned() }
+}
+
+/// A text that another program has sent, which may be of any length: its beginning, in one line.
+pub(crate) fn foreign(text: &str) -> String {
+    let shown = printable(&text.trim().chars().take(FOREIGN + 1).collect::<String>());
+    match shown.char_indices().nth(FOREIGN) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
+    }
 }
 
 /// The same for a text of several lines, which stay.
@@ -60,6 +72,16 @@ mod tests {
         let hostile = "a\u{1b}[2J\u{9b}2J\r\n\u{202e}b\u{2069}\u{2028}\u{7f}\0 é 漢";
         assert_eq!(printable(hostile), r"a\u{1b}[2J\u{9b}2J\r\n\u{202e}b\u{2069}\u{2028}\u{7f}\u{0} é 漢");
         assert_eq!(printable_lines("a\u{1b}\nb\u{9b}\n"), "a\\u{1b}\nb\\u{9b}\n");
+    }
+
+    #[test]
+    fn a_text_of_another_program_has_an_end() {
+        assert_eq!(foreign("a\u{1b}[2J é"), "a\\u{1b}[2J é");
+        assert_eq!(foreign(&"é".repeat(FOREIGN)), "é".repeat(FOREIGN));
+        for hostile in ["é".repeat(60_000), "\u{1b}".repeat(60_000)] {
+            let shown = foreign(&hostile);
+            assert!(shown.chars().count() == FOREIGN + 1 && shown.ends_with('…'), "{shown}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The parser is the one of the HTTP client, so that what passes here is what it will accept.
 
+use crate::printable::foreign;
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine as _};
 use ureq::http::Uri;
 
@@ -27,22 +28,39 @@ pub(crate) fn check(url: &str, schemes: &[&str]) -> Result<(), String> {
     let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
     match after_host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_err() => {
-            Err(format!("the port {port:?} is not a number up to 65535"))
+            // It is not shown: without a host behind it, it is a password.
+            Err("its port is not a number up to 65535".to_owned())
         }
         _ => Ok(()),
     }
 }
 
-/// The URL without user, password and query, fit for a log. A user alone may be a token, and a query may hold
-/// one, or the signature of a redirect.
+/// The URL without user, password and query, short enough for a log and in characters that act on no terminal. A user alone
+/// may be a token, and a query may hold one, or the signature of a redirect.
+///
+/// A text that was mistyped is no URL yet, so everything before an `@` goes, wherever that stands, and everything after a
+/// `?`. Of a text with a `?` before an `@` nothing is left: either may belong to a password.
 pub(crate) fn redact(url: &str) -> String {
-    let (scheme, authority, tail) = parts(url);
-    let (login, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| ("***@", host));
-    let (path, query) = match tail.split_once('?') {
-        Some((path, query)) if !query.is_empty() => (path, "?***"),
-        _ => (tail, ""),
+    let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let scheme = url.find("://").filter(|at| is_scheme(&url[..*at])).map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(scheme);
+    let (login, rest) = match (rest.rfind('@'), rest.find('?')) {
+        (Some(at), Some(mark)) if mark < at => ("***", ""),
+        (Some(at), _) => ("***@", &rest[at + 1..]),
+        (None, _) => ("", rest),
     };
-    format!("{scheme}{login}{host}{path}{query}")
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) if !query.is_empty() => (path, "?***"),
+        _ => (rest, ""),
+    };
+    // Of a URL whose host is missing: a user, and a password where a port should be.
+    let authority = path.split(['/', '#']).next().unwrap_or_default();
+    let port =
+        authority.rsplit(']').next().and_then(|rest| rest.rsplit_once(':')).map_or("", |(_, port)| port);
+    if !scheme.is_empty() && port.bytes().any(|b| !b.is_ascii_digit()) {
+        return format!("{scheme}***");
+    }
+    foreign(&format!("{scheme}{login}{path}{query}"))
 }
 
 /// The URL without credentials, and these as the `Authorization` header has them (RFC 7617): what is
@@ -109,12 +127,28 @@ mod tests {
 
     #[test]
     fn credentials_are_cut_out() {
-        assert_eq!(redact("https://u:p@a/x@y"), "https://***@a/x@y");
-        assert_eq!(redact("https://token@a?x=/@"), "https://***@a?***");
+        assert_eq!(redact("https://u:p@a/x"), "https://***@a/x");
+        assert_eq!(redact("https://token@a?x=/"), "https://***@a?***");
         assert_eq!(redact("https://a/x?sig=secret"), "https://a/x?***");
         assert_eq!(redact("https://a/x"), "https://a/x");
         assert_eq!(redact("https://a/x?"), "https://a/x?");
         assert_eq!(redact("u:p@a:1"), "***@a:1");
+        // As they are mistyped: a mark or a slash in the password, a scheme that is none.
+        for secret in [
+            "https://me:se/cret@a/x",
+            "https://me:se?cret@a/x",
+            "https://me:se#cret@a/x",
+            "https:/me:se@cret@a/x",
+            "https:me:secret@a/x",
+            "me:se://cret@a/x",
+            "https//me:secret@a/x",
+            "http://a/x?sig=se@cret",
+            "http://me:secret",
+        ] {
+            let shown = redact(secret);
+            assert!(shown.contains("***") && !shown.contains("se") && !shown.contains("cret"), "{shown}");
+        }
+        assert_eq!(redact(&format!("http://a/\x1b{}", "x".repeat(60_000))).chars().count(), 201);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::config::{Config, Key, Sources, keys};
 use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::home::{Home, launch};
+use crate::printable::printable_lines;
 use crate::supervisor::{self, Reply, Request, Status, ask, ask_once};
 use crate::upgrade::import;
 use crate::upgrade::init::{Line, Report, init as lay_out};
@@ -152,7 +153,7 @@ pub(super) fn accepted(reply: &Reply) -> Result<String> {
 /// The supervisor's consent, in words; its refusal is an error of this kind.
 pub(super) fn accepted_or(reply: &Reply, refusal: Kind) -> Result<String> {
     match reply {
-        Reply::Done(said) => Ok(said.clone()),
+        Reply::Done(said) => Ok(printable_lines(said)),
         Reply::Refused(why) => Err(Error::new(refusal, why.clone())),
         Reply::NotFound(_) | Reply::Status(_) | Reply::Head { .. } => Err(unasked(reply)),
     }

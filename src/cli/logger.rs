@@ -2,7 +2,8 @@
 //!
 //! Lines are written by a thread of their own: a terminal on which output was stopped, or a service
 //! manager that does not read, must not keep an upgrade or a stop waiting. When too many lines wait
-//! the next are dropped and counted. A command that does something once shows its warnings by itself.
+//! the next are dropped and counted. Of one event no more than a burst of lines is written; the others are counted in
+//! one line, but for errors. A command that does something once shows its warnings by itself.
 
 use super::terminal::no_color;
 use crate::config::{Config, LogColor, LogFormat};
@@ -12,19 +13,25 @@ use crate::time::rfc3339;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Record};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Lines that may wait to be written.
 const WAITING: usize = 1024;
+/// The lines of one event that are written within a window of time.
+const BURST: u64 = 200;
+const WINDOW: Duration = Duration::from_secs(10);
 /// The time for the last lines to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The way to the thread that writes, once it has started.
 static LINES: OnceLock<Sender<Line>> = OnceLock::new();
+
+static LIMITER: Mutex<Limiter> = Mutex::new(Limiter(BTreeMap::new()));
 
 /// The log as long as it may be written to. Dropped, it gives the last lines their time.
 #[must_use]
@@ -49,7 +56,14 @@ pub(super) fn start(config: &Config) -> Result<Log> {
     };
     let log_format = config.log_format;
     let format = move |out: &mut env_logger::fmt::Formatter, record: &Record<'_>| {
-        write(log_format, out, record, is_coloured.then(|| colour_of(record.level())))
+        let colour = is_coloured.then(|| colour_of(record.level()));
+        let limiter = || LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+        for (event, count) in limiter().ended(Instant::now()) {
+            let text = format_args!("event=log_lines_left_out of={event} count={count} there were too many");
+            write(log_format, out, &Record::builder().level(Level::Warn).args(text).build(), colour)?;
+        }
+        let is_written = limiter().lets_pass(Instant::now(), record);
+        if is_written { write(log_format, out, record, colour) } else { Ok(()) }
     };
     // Libraries are quiet: what matters of them is reported by our own code.
     let mut builder = env_logger::Builder::new();
@@ -76,6 +90,10 @@ pub(super) fn has_started() -> bool {
 /// Gives the lines that wait to be written their time.
 pub(super) fn flush() {
     let Some(lines) = LINES.get() else { return };
+    let left_out = LIMITER.lock().unwrap_or_else(PoisonError::into_inner).end();
+    for (event, count) in left_out {
+        log::warn!("event=log_lines_left_out of={event} count={count} there were too many");
+    }
     let (done, written) = bounded(1);
     if lines.send_timeout(Line::Done(done), LAST_WORDS).is_ok() {
         // A reader that takes longer does without the last lines.
@@ -114,6 +132,41 @@ pub(super) fn show_warnings() {
     // It fails where there is a logger already, which shows them.
     if log::set_logger(&Warnings).is_ok() {
         log::set_max_level(LevelFilter::Warn);
+    }
+}
+
+/// How many lines of each event were logged since its window began.
+struct Limiter(BTreeMap<String, (Instant, u64)>);
+
+impl Limiter {
+    /// Whether a line is one of the first of its event, or an error, or was asked for by a level that shows everything.
+    fn lets_pass(&mut self, now: Instant, record: &Record<'_>) -> bool {
+        let message = record.args().to_string();
+        let event = message.strip_prefix("event=").and_then(|rest| rest.split(' ').next());
+        let Some(event) = event.filter(|_| matches!(record.level(), Level::Warn | Level::Info)) else {
+            return true;
+        };
+        let (_, lines) = self.0.entry(event.to_owned()).or_insert((now, 0));
+        *lines += 1;
+        *lines <= BURST
+    }
+
+    /// Forgets the windows that have ended; returns the events of which lines were left out, and how many.
+    fn ended(&mut self, now: Instant) -> Vec<(String, u64)> {
+        let mut left_out = Vec::new();
+        self.0.retain(|event, (begun, lines)| {
+            let lasts = now < *begun + WINDOW;
+            if !lasts && *lines > BURST {
+                left_out.push((event.clone(), *lines - BURST));
+            }
+            lasts
+        });
+        left_out
+    }
+
+    /// The same for all windows.
+    fn end(&mut self) -> Vec<(String, u64)> {
+        self.ended(Instant::now() + WINDOW)
     }
 }
 
@@ -200,6 +253,26 @@ fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_one_event_is_counted_and_errors_are_never_left_out() {
+        let mut limiter = Limiter(BTreeMap::new());
+        let begun = Instant::now();
+        let mut passed = |level, event: &str, count: u64| {
+            let args = format!("event={event} x");
+            let args = format_args!("{args}");
+            let record = Record::builder().level(level).args(args).build();
+            (0..count).filter(|_| limiter.lets_pass(begun, &record)).count() as u64
+        };
+        assert_eq!(passed(Level::Warn, "flood", BURST + 70), BURST);
+        assert_eq!(passed(Level::Info, "other", BURST), BURST);
+        for level in [Level::Error, Level::Debug] {
+            assert_eq!(passed(level, "flood", 2 * BURST), 2 * BURST);
+        }
+        assert_eq!(limiter.ended(begun + WINDOW / 2), []);
+        assert_eq!(limiter.ended(begun + WINDOW), [("flood".to_owned(), 70)]);
+        assert_eq!(limiter.end(), []);
+    }
 
     #[test]
     fn no_line_acts_on_a_terminal_or_looks_like_two() {

@@ -321,6 +321,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_mistyped_url_of_any_key_shows_its_password() {
+        for name in [
+            "daemon_rpc_address",
+            "daemon_node_metrics_address",
+            "download_urls",
+            "download_proxy",
+            "notify_command",
+        ] {
+            let key = named(name).unwrap();
+            for text in [
+                "http://me:Se/cret@a:1",
+                "http://me:Se?cret@a:1/x",
+                "http://me:Secret",
+                "htp://me:Secret@a:1",
+                "http://me:Secret@a:x",
+                "http://me:Se#cret@a:1",
+                "http://a:1/x?token=Secret",
+                "http://me:Secret@[::1",
+            ] {
+                // The first of these is the path of a program.
+                let list = format!("{}{text}", if name == "notify_command" { "/x," } else { "" });
+                let shown = match key.try_value(&list, Path::new("/h")) {
+                    Ok(value) => value.to_string(),
+                    Err(why) => why,
+                };
+                assert!(!shown.contains("Se") && !shown.contains("cret"), "{name}: {text}: {shown}");
+            }
+        }
+    }
+
+    #[test]
     fn every_default_is_read_and_shown_as_it_is_written() {
         let config = Config::defaults(Path::new("/h"));
         for key in KEYS {

@@ -8,12 +8,11 @@ use super::keys::{self, Config, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
-use crate::home::regular;
+use crate::home::{regular, trust};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Larger than any configuration; it bounds what a wrong path can make us read.
@@ -174,9 +173,8 @@ impl Loader {
 
     fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let (file, meta) = regular::open(path)?;
-        if meta.permissions().mode() & 0o022 != 0 {
-            let open = Problem::new(path.display(), "others than its owner may write this file");
-            self.warnings.push(open.hint("it decides what is executed: chmod go-w it"));
+        if let Some((what, hint)) = trust::fault(&meta, path.parent().unwrap_or(path)) {
+            self.problems.add(Problem::new(path.display(), what).hint(hint));
         }
         regular::read_open(&file, MAX_FILE)
     }

@@ -15,6 +15,15 @@ use std::path::Path;
 const MACHINES: [(u16, &str); 6] =
     [(3, "x86"), (40, "arm"), (62, "x86_64"), (183, "aarch64"), (243, "riscv64"), (258, "loongarch64")];
 
+/// How packed files begin.
+const PACKED: [(&[u8], &str); 5] = [
+    (b"\xfd7zX", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+];
+
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
@@ -65,6 +74,10 @@ pub fn check_elf(file: &File, path: &Path) -> Result<()> {
     if magic.starts_with(b"#!") {
         return Err(bad(path, "is a script, not a program")
             .hint("scripts cannot be verified as a node's binary; name the program"));
+    }
+    if let Some(packed) = PACKED.iter().find(|(start, _)| magic.starts_with(start)).map(|(_, name)| name) {
+        return Err(bad(path, &format!("is packed by {packed}, not a program"))
+            .hint("unpack it; a download may be packed as .gz, .tar.gz or .zip, by the name in its URL"));
     }
     if magic != *b"\x7fELF" {
         return Err(bad(path, "is not a Linux program (no ELF header)"));
@@ -176,6 +189,8 @@ pub(crate) mod tests {
         assert!(refused(b"", 0o755).contains("empty"));
         assert!(refused(b"#!/bin/sh\n", 0o755).contains("script"));
         assert!(refused(b"MZ\0\0", 0o755).contains("not a Linux program"));
+        assert!(refused(b"\xfd7zXZ\0\0", 0o755).contains("is packed by xz, not a program"));
+        assert!(refused(b"\x28\xb5\x2f\xfd\x24", 0o755).contains("is packed by zstd"));
         assert!(refused(b"\x7f", 0o755).contains("not a Linux program"));
         assert!(refused(&elf(b""), 0o644).contains("not executable"));
         assert!(refused(&elf(b"")[..40], 0o755).contains("cut short"));

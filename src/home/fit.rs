@@ -3,7 +3,7 @@
 //! Otherwise such a fault shows at the first start or the first record only, and then at every attempt. So `run` and
 //! `config check` look for it before anything begins. Nothing is changed.
 
-use super::Home;
+use super::{Home, trust};
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 use rustix::process::geteuid;
 use std::fs;
@@ -39,7 +39,15 @@ pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
             || ["state", "lock", "downloads", "upgrades"].iter().any(|ours| name == *ours)
     });
     found.extend([dir.clone()].into_iter().chain(ours).find_map(|path| of_owner(&path)));
+    let dirs = ["", "genesis", "upgrades", "plans", "downloads", "state"].map(|name| dir.join(name));
+    found.extend(dirs.into_iter().filter_map(|path| of_trust(root, path)));
     found
+}
+
+/// A directory of the home that another user may write: that user decides what is executed.
+fn of_trust(root: &Path, path: PathBuf) -> Option<Unfit> {
+    let (what, hint) = trust::fault(&fs::metadata(&path).ok()?, root)?;
+    Some(Unfit { path, what, hint: hint.to_owned() })
 }
 
 fn of_mount(path: &Path, forbidden: StatVfsMountFlags) -> Option<Unfit> {

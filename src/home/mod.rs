@@ -16,6 +16,7 @@ pub(crate) mod space;
 pub(crate) mod stamp;
 pub(crate) mod trace;
 pub(crate) mod tree;
+pub(crate) mod trust;
 
 pub use crate::machine::{Target, Version};
 pub use layout::{Current, Home};

@@ -8,13 +8,11 @@ use super::report::Report;
 use super::validate::{Context, validate_json};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Kind, Result};
-use crate::home::durable;
-use crate::home::regular;
+use crate::home::{durable, regular, trust};
 use crate::name::Name;
 use crate::sorted;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Larger than a plan of 10,000 upgrades with everything said about each.
@@ -261,23 +259,14 @@ fn slurp(file: &File, path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// Refuses a file that a user other than we or root could have written.
+/// Refuses a file that another user could have written.
 fn guard(path: &Path, meta: &fs::Metadata) -> Result<()> {
-    let refuse = |what: String, hint: &str| {
-        Err(Error::new(Kind::Permission, "read plan").at(path.display()).because(what).hint(hint))
-    };
-    let us = rustix::process::geteuid().as_raw();
-    if meta.uid() != us && meta.uid() != 0 {
-        return refuse(
-            format!("it belongs to user {}, not to {us}", meta.uid()),
-            "look at it, then chown it",
-        );
+    match trust::fault(meta, path.parent().unwrap_or(path)) {
+        Some((what, hint)) => {
+            Err(Error::new(Kind::Permission, "read plan").at(path.display()).because(what).hint(hint))
+        }
+        None => Ok(()),
     }
-    if meta.mode() & 0o022 != 0 {
-        let what = format!("others than its owner may write it (mode {:03o})", meta.mode() & 0o777);
-        return refuse(what, "look at it, then chmod go-w it");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

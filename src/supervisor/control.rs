@@ -5,7 +5,7 @@
 //! everything. Nothing is decided here: requests become facts.
 
 use super::metrics::Counters;
-use super::threads::{serve_each, start_thread};
+use super::threads::{Timed, serve_each, start_thread};
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::machine::{Back, Block, Receipt, View};
@@ -14,11 +14,14 @@ use crossbeam_channel::{Sender, bounded};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,11 +159,12 @@ impl<'de> Deserialize<'de> for Status {
 /// A request, and the sender for its answer.
 pub(super) type Call = (Request, Sender<Reply>);
 
-/// Connections served at the same time; further ones are closed at once, and the caller tries again.
+/// Connections served at the same time. Of further ones each takes the place of the one that has been asking for longest, or
+/// it is closed at once, and the caller tries again.
 const CONNECTIONS: usize = 16;
 /// After this time.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How long a connection may take to ask, and the supervisor to answer.
+/// How long a connection may take in all to ask, as long again to take the answer, and the supervisor to give it.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_LINE: u64 = 1024 * 1024;
 /// Larger than the status of plans with tens of thousands of upgrades, each with its history.
@@ -183,18 +187,52 @@ pub(super) fn listen(home: &Home) -> Result<UnixListener> {
 
 /// Starts serving the socket.
 pub(super) fn serve(listener: UnixListener, calls: Sender<Call>) -> Result<()> {
-    let answer = move |stream| answer(stream, &calls);
-    start_thread("control", move || serve_each("control-peer", CONNECTIONS, listener.incoming(), answer))
+    let asking = Asking::default();
+    let (hangs_up, answers) = (asking.clone(), move |stream| {
+        let stream = Arc::new(stream);
+        asking.begin(&stream);
+        answer(&stream, &calls, &asking)
+    });
+    let body = move || {
+        serve_each("control-peer", CONNECTIONS, listener.incoming(), || hangs_up.end_oldest(), answers);
+    };
+    start_thread("control", body)
 }
 
-fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+/// The connections that have not asked yet, oldest first.
+#[derive(Clone, Default)]
+struct Asking(Arc<Mutex<VecDeque<Arc<UnixStream>>>>);
+
+impl Asking {
+    fn begin(&self, stream: &Arc<UnixStream>) {
+        self.lock().push_back(Arc::clone(stream));
+    }
+
+    fn end(&self, stream: &Arc<UnixStream>) {
+        self.lock().retain(|one| !Arc::ptr_eq(one, stream));
+    }
+
+    /// Hangs up on the oldest. Returns whether there was one.
+    fn end_oldest(&self) -> bool {
+        let oldest = self.lock().pop_front();
+        // Its thread sees the end of the stream.
+        oldest.is_some_and(|stream| stream.shutdown(Shutdown::Both).is_ok())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<UnixStream>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answer(stream: &Arc<UnixStream>, calls: &Sender<Call>, asking: &Asking) -> io::Result<()> {
     let mut line = Vec::new();
-    BufReader::new(&stream).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    let asked = Timed::new(&**stream, PATIENCE);
+    let read = BufReader::new(asked).take(LONGEST_LINE).read_until(b'\n', &mut line);
+    asking.end(stream);
+    read?;
     let request: Request = match serde_json::from_slice(&line) {
         Ok(request) => request,
-        Err(e) => return write_line(&stream, &Reply::Refused(format!("no such request: {e}"))),
+        Err(e) => return write_line(stream, &Reply::Refused(format!("no such request: {e}"))),
     };
     let until_the_end = matches!(request, Request::Stop | Request::Detach);
     let (reply_to, reply) = bounded(1);
@@ -203,17 +241,17 @@ fn answer(stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     }
     let reply =
         reply.recv_timeout(PATIENCE).unwrap_or_else(|_| Reply::Refused("the supervisor is busy".to_owned()));
-    write_line(&stream, &reply)?;
+    write_line(stream, &reply)?;
     if until_the_end {
         stream.set_read_timeout(None)?;
         // Ends when the peer hangs up; our own end closes the stream.
-        let _ = (&stream).read(&mut [0])?;
+        let _ = (&**stream).read(&mut [0])?;
     }
     Ok(())
 }
 
 fn write_line(stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut out = BufWriter::new(stream);
+    let mut out = BufWriter::new(Timed::new(stream, PATIENCE));
     serde_json::to_writer(&mut out, reply)?;
     out.write_all(b"\n")?;
     out.flush()
@@ -380,6 +418,50 @@ mod tests {
             assert_eq!(ask(&home, &Request::Restart).unwrap().reply, Reply::Done(String::new()));
         }
         supervisor.join().unwrap();
+    }
+
+    #[test]
+    fn callers_that_do_not_ask_keep_no_other_waiting() {
+        let (_dir, home) = home();
+        let (calls, called) = unbounded();
+        serve(listen(&home).unwrap(), calls).unwrap();
+        let slow: Vec<UnixStream> =
+            (0..3 * CONNECTIONS).map(|_| UnixStream::connect(home.control()).unwrap()).collect();
+        let supervisor = thread::spawn(move || {
+            for (_, reply_to) in called.iter().take(CONNECTIONS) {
+                reply_to.send(Reply::Done(String::new())).unwrap();
+            }
+        });
+        let begun = Instant::now();
+        for _ in 0..CONNECTIONS {
+            assert_eq!(ask(&home, &Request::Restart).unwrap().reply, Reply::Done(String::new()));
+        }
+        assert!(begun.elapsed() < PATIENCE, "they have waited for {:?}", begun.elapsed());
+        supervisor.join().unwrap();
+        drop(slow);
+    }
+
+    #[test]
+    fn a_caller_that_asks_or_listens_a_byte_at_a_time_has_its_time_and_no_more() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let drip = thread::spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = (&theirs).write_all(b" ");
+                let _ = (&theirs).read(&mut [0; 1]);
+            }
+        });
+        let time = Duration::from_millis(50);
+        let mut line = Vec::new();
+        let read = BufReader::with_capacity(1, Timed::new(&ours, time)).read_until(b'\n', &mut line);
+        assert!(read.is_err() && !line.is_empty());
+        let written = Timed::new(&ours, time).write_all(&vec![b'x'; 64 << 20]);
+        assert!(written.is_err());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(ours);
+        drip.join().unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 use super::control::{Call, Reply, Request, Status};
 use super::metrics;
-use super::threads::{serve_each, start_thread};
+use super::threads::{Timed, serve_each, start_thread};
 use crate::config::Config;
 use crate::error::Result;
 use crate::printable::printable;
@@ -52,7 +52,8 @@ pub(super) fn start(config: &Config, calls: Sender<Call>) -> Result<()> {
     if let Some(address) = config.metrics_address {
         start_thread("metrics", move || {
             let listener = bind(address);
-            serve_each("metrics-peer", CLIENTS, listener.incoming(), move |stream| answer(&stream, &source));
+            let answers = move |stream| answer(&stream, &source);
+            serve_each("metrics-peer", CLIENTS, listener.incoming(), || false, answers);
         })?;
     }
     Ok(())
@@ -120,39 +121,8 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// A connection that must be done by a moment, however slowly its peer reads and writes.
-struct Timed<'a> {
-    stream: &'a TcpStream,
-    until: Instant,
-}
-
-impl Timed<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
-    }
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        self.stream.read(buf)
-    }
-}
-
-impl Write for Timed<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        self.stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn answer(stream: &TcpStream, source: &Source) -> io::Result<()> {
-    let mut stream = Timed { stream, until: Instant::now() + PATIENCE };
+    let mut stream = Timed::new(stream, PATIENCE);
     let request = request(&mut stream)?;
     let (code, body) = respond(&request, || source.status());
     let length = body.len();
@@ -298,7 +268,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = listener.accept().unwrap().0;
         client.write_all(b"G").unwrap();
-        let mut timed = Timed { stream: &stream, until: Instant::now() + Duration::from_millis(20) };
+        let mut timed = Timed::new(&stream, Duration::from_millis(20));
         let end = request(&mut timed).unwrap_err().kind();
         assert!(matches!(end, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{end}");
         client.write_all(b"G").unwrap();

@@ -380,6 +380,7 @@ mod tests {
             wemixvisor_block_period_seconds 1.000
             wemixvisor_node_failures 0
             wemixvisor_halted 0
+            wemixvisor_upgrading 0
             wemixvisor_silent 0
             wemixvisor_plan_problems 1
             wemixvisor_upgrade_step_seconds{name="v1",step="stop_sent"} 0.000

@@ -161,7 +161,7 @@ impl Notifier {
 fn notify(context: &Context, json: &str, cancel: &Cancel) -> std::result::Result<(), String> {
     let Context { config, home, .. } = context;
     let Some(path) = config.notify_command.program() else { return Ok(()) };
-    hook::check(path).map_err(|e| e.to_string())?;
+    hook::check(home, path).map_err(|e| e.to_string())?;
     let args: Vec<&str> = config.notify_command.0[1..].iter().map(String::as_str).collect();
     let program = Program {
         inherit: true,

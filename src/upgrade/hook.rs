@@ -10,10 +10,11 @@
 use super::run::{End, Program, Ran, run};
 use super::{Cancel, classify, counters};
 use crate::error::{Doing as _, Error, Kind, Result};
-use crate::home::Home;
 use crate::home::lock::{HookLock, NodeLock, holders};
+use crate::home::{Home, trust};
 use crate::machine::{Attempt, Class, Failure, HookEnd};
 use crate::name::Name;
+use crate::printable::foreign;
 use log::{info, warn};
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -93,7 +94,7 @@ impl Hook<'_> {
     pub fn call(self, cancel: &Cancel) -> HookEnd {
         // An earlier hook that uses up its time, and the grace, is gone by then.
         let wait = Wait { until: Instant::now() + self.timeout + GRACE, cancel };
-        let end = check(self.path)
+        let end = check(self.home, self.path)
             .and_then(|()| self.alone(&wait))
             .unwrap_or_else(|err| HookEnd::Failed(classify(&err, Some(cancel))));
         counters::HOOK_FAILURES.add(u64::from(end != HookEnd::Continue));
@@ -207,7 +208,7 @@ fn show(output: &str, whose: &str) {
     let (begin, end) = (SHOWN / 2, lines.len().saturating_sub(SHOWN / 2));
     for (number, line) in lines.iter().enumerate() {
         if number < begin || number >= end {
-            info!("event=hook_output {whose} {}", line.trim_end());
+            info!("event=hook_output {whose} {}", foreign(line.trim_end()));
         } else if number == begin {
             info!("event=hook_output {whose} [{} lines left out]", end - begin);
         }
@@ -215,14 +216,21 @@ fn show(output: &str, whose: &str) {
 }
 
 /// A hook runs with our rights, so no other user may be able to change it.
-pub fn check(hook: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Kind::BadInput`] with the fault.
+pub fn check(home: &Home, hook: &Path) -> Result<()> {
     let meta = fs::metadata(hook).doing("inspect hook", hook)?;
     let bad = |why: &str, hint: &str| Err(Error::new(Kind::BadInput, why).at(hook.display()).hint(hint));
-    match meta.mode() {
-        _ if !meta.is_file() => bad("the hook is not a file", "replace it"),
-        mode if mode & 0o111 == 0 => bad("the hook is not executable", "chmod 0700 it, or remove it"),
-        mode if mode & 0o002 != 0 => bad("every user can change the hook", "chmod o-w it"),
-        _ => Ok(()),
+    if !meta.is_file() {
+        return bad("the hook is not a file", "replace it");
+    }
+    if meta.mode() & 0o111 == 0 {
+        return bad("the hook is not executable", "chmod 0700 it, or remove it");
+    }
+    match trust::fault(&meta, &home.dir()) {
+        Some((what, hint)) => bad(&format!("the hook is not safe: {what}"), hint),
+        None => Ok(()),
     }
 }
 
@@ -400,7 +408,7 @@ mod tests {
     #[test]
     fn a_hook_that_cannot_or_must_not_run_is_not_passed_over() {
         Rig::new("exit 0", 0o600).fails_with("not executable");
-        Rig::new("exit 0", 0o702).fails_with("every user can change");
+        Rig::new("exit 0", 0o702).fails_with("others than its owner may write it");
         let rig = Rig::new("", 0o700);
         fs::remove_file(rig.home.pre_upgrade(&rig.name)).unwrap();
         std::os::unix::fs::symlink("gone", rig.home.pre_upgrade(&rig.name)).unwrap();

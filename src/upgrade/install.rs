@@ -11,7 +11,7 @@ use crate::force::Force;
 use crate::home::durable::Rubbish;
 use crate::home::regular::found;
 use crate::home::trace::{Effect, note};
-use crate::home::{Home, Manifest, Verified, binary, durable};
+use crate::home::{Home, Manifest, Verified, binary, durable, trust};
 use crate::machine::Target;
 use crate::name::Name;
 use crate::sorted;
@@ -48,6 +48,7 @@ impl Staged {
 /// is staged and that is not forced, or the version is in use.
 pub fn add(home: &Home, target: &Target, source: &Path, force: Force) -> Result<Staged> {
     let from = binary::open(source)?;
+    trust::check_inside(home, &home.target(target))?;
     let to = home.binary(target);
     let named = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned()).display().to_string();
     let describe = |sha256, size| Manifest::new(sha256, size, named.as_str(), Verified::Operator);
@@ -88,6 +89,7 @@ pub fn place(home: &Home, target: &Target, file: &Path, manifest: &Manifest, for
     }
     opened.set_permissions(Permissions::from_mode(0o555)).doing("chmod", file)?;
     note(Effect::Mode(file, 0o555));
+    trust::check_inside(home, &home.target(target))?;
     let to = home.binary(target);
     durable::mkdir(&directory_of(&to))?;
     let occupied = fs::symlink_metadata(&to).is_ok();
@@ -141,6 +143,7 @@ pub fn verify(home: &Home, target: &Target, pinned: Option<&Digest>) -> Result<M
     if fs::symlink_metadata(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return Err(Error::new(Kind::NotFound, "no binary is staged").at(path.display()).hint(hint(target)));
     }
+    trust::check_inside(home, &home.target(target))?;
     drop(binary::open(&path)?);
     let manifest_path = home.manifest(target);
     match (Manifest::load(&manifest_path)?, pinned) {

@@ -70,7 +70,10 @@ pub fn prepare(
     log::info!("event=smoke_tested name={} said={:?} version={told:?}", upgrade.name, said.line);
     install::describe(home, &target, said.told.as_deref(), Force::No)?;
     Changes::of(home, &target)?;
-    let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref()).is_some();
+    let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref());
+    // Found now, it costs the upgrade nothing.
+    hook.iter().try_for_each(|hook| hook::check(home, hook))?;
+    let hook = hook.is_some();
     let insisted = Manifest::load(&home.manifest(&target))?.is_some_and(|manifest| manifest.insisted);
     let report = Report::of(home, &upgrade.name, &version.sha256);
     let (rehearsal, accepted) = report.map_or((Rehearsal::None, false), |report| report.verdict());

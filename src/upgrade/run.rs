@@ -11,6 +11,7 @@ use super::cancel::BLIND;
 use crate::children::{self, Owned};
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::regular;
+use crate::printable::foreign;
 use crate::sys::{Birth, at_birth};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
@@ -288,7 +289,7 @@ impl Ran {
     /// The last words of the program as one short line, for an error message.
     pub fn last_words(&self) -> String {
         let last = self.output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no output");
-        last.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+        foreign(last)
     }
 }
 

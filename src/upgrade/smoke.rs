@@ -7,6 +7,7 @@
 use super::Cancel;
 use super::run::{End, Program, run};
 use crate::error::{Error, Kind, Result};
+use crate::printable::foreign;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub fn test(binary: &Path, args: &str, dir: &Path, cancel: &Cancel) -> Result<Sa
     let ran = run(&Program::bare(binary, &words, dir, TIMEOUT, GRACE), cancel)?;
     let why = match ran.end {
         End::Exited(0) => {
-            let line = ran.output.lines().next().unwrap_or_default().trim().to_owned();
+            let line = foreign(ran.output.lines().next().unwrap_or_default().trim());
             let version = version_in(&ran.output).map(ToOwned::to_owned);
             let told = told_in(&ran.output).map(ToOwned::to_owned).or_else(|| version.clone());
             return Ok(Said { line, version, told });

@@ -6,6 +6,7 @@ use super::header::Header;
 use super::heads::Heads;
 use super::hex::{Address, Hash, parse_quantity, show_quantity};
 use super::rpc::{Connection, Options};
+use crate::printable::foreign;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -244,7 +245,7 @@ impl Client {
     pub fn client_version(&mut self) -> Result<String, RpcError> {
         const METHOD: &str = "web3_clientVersion";
         match self.connection.call(METHOD, json!([]))? {
-            Value::String(version) => Ok(version),
+            Value::String(version) => Ok(foreign(&version)),
             _ => Err(self.nonsense(METHOD, "not a text")),
         }
     }
@@ -358,7 +359,7 @@ fn peer(value: &Value) -> Option<Peer> {
     Some(Peer {
         id: text(&value["id"])?,
         enode: text(&value["enode"]).unwrap_or_default(),
-        name: text(&value["name"]).unwrap_or_default(),
+        name: foreign(value["name"].as_str().unwrap_or_default()),
         remote: text(&value["network"]["remoteAddress"]).unwrap_or_default(),
         inbound: value["network"]["inbound"].as_bool().unwrap_or_default(),
     })

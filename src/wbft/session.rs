@@ -7,6 +7,7 @@
 use super::fault::{Fault, excerpt};
 use super::json;
 use super::socket::{Handle, Socket};
+use crate::printable::foreign;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -129,7 +130,7 @@ pub(super) fn answer(mut value: Value, raw: &[u8]) -> Result<(u64, RpcReply), Fa
                 error.get("code").and_then(Value::as_i64).ok_or_else(|| bad("an error without a code"))?;
             let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
             // The node's text goes to logs and status: one line of reasonable length.
-            let message: String = message.chars().filter(|c| !c.is_control()).take(300).collect();
+            let message = foreign(message);
             Ok((id, Err(Fault::Refused { code, message })))
         }
         _ => Err(bad("neither a result nor an error alone")),

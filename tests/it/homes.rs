@@ -319,3 +319,66 @@ fn the_man_page_has_every_field_of_the_status() {
     fields.sort_unstable();
     assert_eq!(fields, named);
 }
+
+#[test]
+fn a_link_out_of_the_home_is_not_followed() {
+    let rig = Rig::new();
+    let elsewhere = rig.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    rig.stage("v2", &[]);
+    fs::rename(rig.of("upgrades/v2"), elsewhere.join("v2")).unwrap();
+    symlink(elsewhere.join("v2"), rig.of("upgrades/v2")).unwrap();
+    symlink(&elsewhere, rig.of("upgrades/v3")).unwrap();
+    let binary = rig.binary("v3", &[]);
+    let said = rig.fails(65, &["upgrade", "add", "v3", binary.to_str().unwrap()]);
+    assert!(said.contains("a link leads out of the home"), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1, "nothing was written there");
+    rig.schedule("v2", 5);
+    let mut visor = rig.run();
+    visor.wait(&["event=upgrade_not_ready", "name=v2", "a link leads out of the home"]);
+    visor.wait_head(8);
+    assert_eq!(visor.stop(), 0);
+    fs::remove_dir(rig.of("downloads")).unwrap();
+    symlink(&elsewhere, rig.of("downloads")).unwrap();
+    let said = rig.fails(65, &["upgrade", "fetch", "v4", "--url", "http://127.0.0.1:9/node"]);
+    assert!(said.contains("a link leads out of the home"), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+}
+
+#[test]
+fn what_another_user_may_write_is_not_relied_on() {
+    let rig = Rig::new();
+    let chmod = |path: &str, mode| {
+        fs::set_permissions(rig.of(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (path, usual, open, code) in
+        [("config.yaml", 0o600, 0o660, 78), ("upgrades", 0o700, 0o777, 78), (".", 0o700, 0o770, 78)]
+    {
+        chmod(path, open);
+        let said = rig.fails(code, &["run"]);
+        assert!(said.contains("others than its owner may write it") && said.contains("chmod go-w"), "{said}");
+        chmod(path, usual);
+    }
+    let mut visor = rig.run();
+    visor.wait_head(1);
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_false_supervisor_does_not_reach_the_terminal() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let rig = Rig::new();
+    let listener = std::os::unix::net::UnixListener::bind(rig.of("control.sock")).unwrap();
+    let answers = std::thread::spawn(move || {
+        for answer in ["done", "refused"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            writeln!(stream, "{{\"{answer}\":\"\\u001b[2J\\u009b\"}}").unwrap();
+        }
+    });
+    for out in [rig.output(&["restart"]), rig.output(&["restart"])] {
+        let text = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+        assert!(text.contains("\\u{1b}[2J\\u{9b}") && !text.contains('\u{1b}'), "{text:?}");
+    }
+    answers.join().unwrap();
+}

@@ -142,7 +142,7 @@ fn a_reload_changes_the_program_and_one_that_all_may_change_is_refused() {
     wait_event(&rig, "upgrade_ready");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).unwrap();
     rig.ok(&["upgrade", "now", "v2"]);
-    visor.wait(&["event=notify_failed of=upgrade_due", "every user can change"]);
+    visor.wait(&["event=notify_failed of=upgrade_due", "others than its owner may write it"]);
     assert_eq!(visor.stop(), 0);
 }
 

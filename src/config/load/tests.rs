@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 struct Case {
@@ -157,11 +158,12 @@ fn a_file_that_is_too_large_or_no_file_is_a_problem() {
 }
 
 #[test]
-fn a_file_that_others_may_write_is_a_warning() {
+fn a_file_that_others_may_write_is_refused() {
     let case = Case::new("");
     assert_eq!(case.load().warnings, []);
     fs::set_permissions(case.path(), fs::Permissions::from_mode(0o620)).unwrap();
-    assert!(case.load().warnings[0].to_string().contains("others than its owner"));
+    let said = "config.yaml: others than its owner may write it (mode 620); look at it, then chmod go-w it";
+    assert_eq!(case.problems(), [said]);
 }
 
 #[test]

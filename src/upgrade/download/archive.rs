@@ -1,7 +1,7 @@
 //! Taking the one binary out of what was downloaded.
 //!
 //! An archive gives bytes and nothing else: never a path, link, mode or owner. The file that is wanted
-//! must be in it exactly once, at the top or in `bin/`; anything that has no place in a release (links,
+//! must be in it exactly once, at the top or in `bin/`, or so in the only directory at the top; anything that has no place in a release (links,
 //! devices, names that lead elsewhere, garbage at the end) makes the whole archive suspect and
 //! refused. What comes out is limited, also in proportion to what went in.
 
@@ -11,11 +11,12 @@ use super::source::Form;
 use super::zip;
 use crate::digest::{Algorithm, Digest, Hasher, read_some};
 use crate::error::{Doing as _, Error, Kind, Result};
+use crate::printable::foreign;
 use crate::upgrade::Cancel;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use tar::{EntryType, PaxExtensions};
@@ -95,7 +96,7 @@ impl From<io::Error> for Trouble {
     /// An error while reading the archive is nearly always a fault in its compressed data.
     fn from(err: io::Error) -> Self {
         // The libraries quote what they could not read.
-        Trouble::Archive(err.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect())
+        Trouble::Archive(foreign(&err.to_string()))
     }
 }
 
@@ -143,6 +144,14 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
+    /// Forgets all that was taken.
+    fn restart(&mut self) -> Result<(), Trouble> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|e| Trouble::Ours(Error::io("empty", self.path, e)))?;
+        (self.hasher, self.size) = (Hasher::new(Algorithm::Sha256), 0);
+        Ok(())
+    }
+
     /// How much has been taken.
     pub(super) fn size(&self) -> u64 {
         self.size
@@ -154,30 +163,85 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Whether an entry's name is that of the file that is wanted.
-///
-/// # Errors
-/// If the name leads out of the archive, or is read differently by different programs.
-pub(super) fn is_wanted(name: &[u8], daemon: &str) -> Result<bool, Trouble> {
-    let shown = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
-    let strange = name.is_empty() || name.contains(&0) || name.contains(&b'\\') || name[0] == b'/';
-    if strange || name.split(|b| *b == b'/').any(|part| part == b"..") {
-        return bad(format!("it has an entry with the dangerous name {:?}", shown()));
+/// The place of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// That of the binary: at the top or in `bin/`.
+    Here,
+    /// The same in a directory at the top, which counts if that holds all there is.
+    Below,
+    /// Any other.
+    Elsewhere,
+}
+
+/// The entries of an archive that may be the one that is wanted.
+#[derive(Debug)]
+pub(super) struct Layout<'a> {
+    daemon: &'a str,
+    /// The first name at the top, and whether there are others.
+    top: Option<Vec<u8>>,
+    several: bool,
+    here: usize,
+    below: usize,
+    /// Whether a directory is in the place of the binary.
+    directory: bool,
+}
+
+impl<'a> Layout<'a> {
+    pub(super) fn new(daemon: &'a str) -> Self {
+        Layout { daemon, top: None, several: false, here: 0, below: 0, directory: false }
     }
-    let mut parts = name.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
-    let path = (parts.next(), parts.next(), parts.next());
-    let daemon = daemon.as_bytes();
-    let at_top = path == (Some(daemon), None, None);
-    let in_bin = path == (Some(b"bin"), Some(daemon), None);
-    Ok(at_top || in_bin)
-}
 
-pub(super) fn missing<T>(daemon: &str) -> Result<T, Trouble> {
-    bad(format!("it has neither {daemon} nor bin/{daemon}"))
-}
+    /// Takes note of an entry and returns its place; that of a directory is always elsewhere.
+    ///
+    /// # Errors
+    /// If the name leads out of the archive, or is read differently by different programs.
+    pub(super) fn see(&mut self, name: &[u8], is_dir: bool) -> Result<Place, Trouble> {
+        let strange = name.is_empty() || name.contains(&0) || name.contains(&b'\\') || name[0] == b'/';
+        if strange || name.split(|b| *b == b'/').any(|part| part == b"..") {
+            let shown = foreign(&String::from_utf8_lossy(name));
+            return bad(format!("it has an entry with the dangerous name {shown:?}"));
+        }
+        let parts = name.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+        let parts: Vec<&[u8]> = parts.take(4).collect();
+        if let Some(first) = parts.first() {
+            self.several |= self.top.get_or_insert_with(|| first.to_vec()) != first;
+        }
+        let daemon = self.daemon.as_bytes();
+        let is_wanted = |parts: &[&[u8]]| *parts == [daemon] || *parts == [b"bin", daemon];
+        match parts.as_slice() {
+            here if is_wanted(here) && is_dir => self.directory = true,
+            _ if is_dir => {}
+            here if is_wanted(here) => {
+                self.here += 1;
+                return Ok(Place::Here);
+            }
+            [_, below @ ..] if is_wanted(below) => {
+                self.below += 1;
+                return Ok(Place::Below);
+            }
+            _ => {}
+        }
+        Ok(Place::Elsewhere)
+    }
 
-pub(super) fn twice<T>(daemon: &str) -> Result<T, Trouble> {
-    bad(format!("it has {daemon} more than once"))
+    /// The place of the binary, once all entries were seen.
+    ///
+    /// # Errors
+    /// If it is not in exactly one place.
+    pub(super) fn judge(&self) -> Result<Place, Trouble> {
+        let daemon = self.daemon;
+        let below = if self.several { 0 } else { self.below };
+        match (self.here, below) {
+            (0, 1) => Ok(Place::Below),
+            (1.., _) | (0, 0) if self.directory => bad("it has a directory in the place of a file"),
+            (1, _) => Ok(Place::Here),
+            (0, 0) => {
+                bad(format!("it has neither {daemon} nor bin/{daemon}, at the top or in its only directory"))
+            }
+            _ => bad(format!("it has {daemon} more than once")),
+        }
+    }
 }
 
 /// Reads a tar archive from end to end and takes the one file.
@@ -185,7 +249,7 @@ pub(super) fn twice<T>(daemon: &str) -> Result<T, Trouble> {
 /// The entries are read raw: the library would hold long names in memory at whatever length they claim.
 fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Result<(), Trouble> {
     let mut archive = tar::Archive::new(Counted { input, count: 0, limit });
-    let mut search = Search { daemon, found: false, extended: false, name: None };
+    let mut search = Search { layout: Layout::new(daemon), taken: None, extended: false, name: None };
     let (mut entries, mut end) = (0, Some(0));
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
@@ -211,13 +275,14 @@ fn tar(input: impl Read, limit: u64, daemon: &str, sink: &mut Sink<'_>) -> Resul
             return bad("something follows after its end");
         }
     }
-    if search.found { Ok(()) } else { missing(daemon) }
+    search.layout.judge().map(drop)
 }
 
 /// The search for the one file, entry by entry.
 struct Search<'a> {
-    daemon: &'a str,
-    found: bool,
+    layout: Layout<'a>,
+    /// The place of the file that was taken last.
+    taken: Option<Place>,
     /// Whether the last entry was one that describes the next one, and the name that those give to it.
     extended: bool,
     name: Option<Vec<u8>>,
@@ -247,13 +312,19 @@ impl Search<'_> {
             EntryType::Regular | EntryType::Directory => {
                 let name = self.name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 self.extended = false;
-                let wanted = is_wanted(&name, self.daemon)?;
                 // In old archives only the end of its name marks a directory.
                 let is_dir = kind == EntryType::Directory || name.ends_with(b"/");
-                match wanted {
-                    _ if is_dir && (wanted || size > 0) => bad("it has a directory in the place of a file"),
-                    true => self.take(entry, size, sink),
-                    false => Ok(()),
+                if is_dir && size > 0 {
+                    return bad("it has a directory in the place of a file");
+                }
+                let place = self.layout.see(&name, is_dir)?;
+                match (place, self.taken) {
+                    // Whether the directory that it is in is the only one shows at the end.
+                    (Place::Below, None) | (Place::Here, None | Some(Place::Below)) => {
+                        self.taken = Some(place);
+                        take(entry, size, sink)
+                    }
+                    _ => Ok(()),
                 }
             }
             other => {
@@ -262,15 +333,13 @@ impl Search<'_> {
             }
         }
     }
+}
 
-    fn take(&mut self, entry: impl Read, size: u64, sink: &mut Sink<'_>) -> Result<(), Trouble> {
-        if std::mem::replace(&mut self.found, true) {
-            return twice(self.daemon);
-        }
-        sink.expect(size)?;
-        sink.take(entry)?;
-        if sink.size == size { Ok(()) } else { bad("it is cut short") }
-    }
+fn take(entry: impl Read, size: u64, sink: &mut Sink<'_>) -> Result<(), Trouble> {
+    sink.expect(size)?;
+    sink.restart()?;
+    sink.take(entry)?;
+    if sink.size == size { Ok(()) } else { bad("it is cut short") }
 }
 
 /// Reads an entry that describes another one, and returns the name that it gives.

@@ -14,6 +14,7 @@ use super::source::Form;
 use super::url::Url;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::printable::foreign;
 use crate::time::show_duration;
 use crate::upgrade::Cancel;
 use crate::upgrade::cancel::BLIND;
@@ -34,6 +35,7 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 const REDIRECTS: usize = 5;
 const CHUNK: usize = 64 * 1024;
+const PROXY_LOGIN: &str = "name user and password in download_proxy: http://USER:PASSWORD@HOST:PORT";
 
 /// An HTTP client with the limits of its options.
 pub(super) struct Client {
@@ -185,8 +187,20 @@ impl Client {
 
     /// The meaning of a failure before the answer, for the mirror and for a person.
     fn explain(&self, url: &Url, err: ureq::Error) -> Failure {
-        let text = err.to_string();
+        let text = foreign(&err.to_string());
+        let lasting = |what: &str, hint: &str| {
+            let error = Error::new(Kind::Unreachable, what).at(url).because(text.clone()).hint(hint);
+            Failure::Mirror(Fault::Lasting, error)
+        };
         // The TLS library is not a dependency of ours, so its errors are known by their text.
+        if text.contains("ProtocolVersion") || text.contains("peer is incompatible") {
+            let hint = "have it speak TLS 1.2 or newer, or use another server";
+            return lasting("the server's TLS is too old", hint);
+        }
+        // Nothing but the status of the answer is kept of it.
+        if matches!(err, ureq::Error::ConnectProxyFailed(_)) && text.contains("responded 407") {
+            return lasting("download_proxy wants a password", PROXY_LOGIN);
+        }
         if let Some(certificate) = text.split_once("invalid peer certificate: ").map(|(_, why)| why) {
             let hint = if certificate.contains("UnknownIssuer") {
                 let origin = self.roots.get().map_or("none", |r| r.origin.as_str());
@@ -206,14 +220,16 @@ impl Client {
                 passing(Kind::Unreachable, url, format!("no answer in time ({which})"))
             }
             ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => {
-                refuse(Kind::Nonsense, url, err)
+                refuse(Kind::Nonsense, url, text)
             }
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 let why = "the server hung up before the end of its answer's head, or that has no end";
                 passing(Kind::Unreachable, url, why)
             }
-            ureq::Error::BadUri(_) | ureq::Error::Tls(_) => refuse(Kind::BadInput, url, err),
-            other => passing(Kind::Unreachable, url, other),
+            ureq::Error::BadUri(_) | ureq::Error::Tls(_) => refuse(Kind::BadInput, url, text),
+            // The operating system's own keep their number.
+            ureq::Error::Io(e) => passing(Kind::Unreachable, url, e),
+            _ => passing(Kind::Unreachable, url, text),
         };
         match (failure, &self.proxy) {
             (Failure::Mirror(fault, e), Some(proxy)) => {
@@ -251,7 +267,7 @@ impl Response {
         match (encoding.as_str(), form) {
             ("" | "identity", _) | ("gzip" | "x-gzip", Form::Gzip | Form::TarGzip) => Ok(()),
             (other, _) => {
-                let why = format!("sent encoded as {other:?} although we accept no encoding");
+                let why = format!("sent encoded as {:?} although we accept no encoding", foreign(other));
                 Err(refuse(Kind::Nonsense, url, why))
             }
         }
@@ -272,6 +288,7 @@ impl Response {
                 Failure::Mirror(Fault::Passing { retry_after }, error)
             }
             401 | 403 => Failure::Mirror(Fault::Lasting, error.hint("check the credentials in the URL")),
+            407 => Failure::Mirror(Fault::Lasting, error.hint(PROXY_LOGIN)),
             _ => Failure::Mirror(Fault::Lasting, error.hint("check the URL")),
         }
     }

@@ -39,7 +39,7 @@ use crate::config::{Config, DownloadUrls};
 use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
-use crate::home::{Home, Manifest, binary, durable};
+use crate::home::{Home, Manifest, binary, durable, trust};
 use crate::machine::{Places, Target, Upgrade};
 use crate::name::Name;
 use crate::time::show_duration;
@@ -131,6 +131,7 @@ impl Downloader {
         let sources = self.sources(order, cancel)?;
         let dir = order.home.downloads();
         durable::mkdir(&dir)?;
+        trust::check_inside(order.home, &dir)?;
         let claim = Claim::take(&dir, &order.upgrade.name)?;
         partial::sweep(&dir, SystemTime::now());
         let partial = Partial::open(&dir, &order.upgrade.name)?;

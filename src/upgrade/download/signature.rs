@@ -35,7 +35,8 @@ impl Signed {
             let comment = signature.trusted_comment();
             if !names(comment, upgrade) {
                 return Err(format!(
-                    "its trusted comment {comment:?} does not name {upgrade}; sign with -t 'upgrade:{upgrade}'"
+                    "its trusted comment {:?} does not name {upgrade}; sign with -t 'upgrade:{upgrade}'",
+                    crate::printable::foreign(comment)
                 ));
             }
             return Ok(Signed { key: key.clone(), signature });

@@ -34,6 +34,9 @@ pub enum Form {
     Zip,
 }
 
+/// The endings of files that are packed in another way.
+const FOREIGN: [&str; 7] = [".xz", ".txz", ".zst", ".tzst", ".bz2", ".7z", ".tar"];
+
 /// The platform that binaries are looked for, as Go names it: `("linux", "amd64")`.
 pub fn platform() -> (&'static str, &'static str) {
     let arch = match std::env::consts::ARCH {
@@ -86,8 +89,12 @@ impl Source {
             [one] => Some(one.parse::<Digest>().map_err(|e| bad(e.to_string()).at(&url))?),
             _ => return Err(bad("it carries more than one checksum".to_owned()).at(&url)),
         };
-        let form = Form::of(&url.file_name());
-        Ok(Source { url, digest, form })
+        let name = url.file_name();
+        if let Some(ending) = FOREIGN.iter().find(|ending| name.to_ascii_lowercase().ends_with(*ending)) {
+            let why = format!("files that end with {ending} are not unpacked here");
+            return Err(bad(why).at(&url).hint("pack it as .gz, .tar.gz or .zip"));
+        }
+        Ok(Source { url, digest, form: Form::of(&name) })
     }
 }
 
@@ -170,6 +177,14 @@ mod tests {
             ("tar.gz/gwemix", Form::Bare),
         ] {
             assert_eq!(Source::parse(&format!("https://a/{name}")).unwrap().form, form, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_unpacked_is_refused_before_it_is_fetched() {
+        for name in ["gwemix.tar.xz", "gwemix.ZST", "gwemix.tar?x=.gz"] {
+            let err = Source::parse(&format!("https://a/{name}")).unwrap_err().to_string();
+            assert!(err.contains("are not unpacked here; pack it as .gz, .tar.gz or .zip"), "{err}");
         }
     }
 

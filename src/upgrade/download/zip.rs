@@ -6,7 +6,7 @@
 //! encryption, several disks, and bytes before or after the archive are refused. The format is
 //! PKWARE's APPNOTE.TXT.
 
-use super::archive::{ENTRIES, Sink, Trouble, bad, is_wanted, missing, twice};
+use super::archive::{ENTRIES, Layout, Place, Sink, Trouble, bad};
 use flate2::CrcReader;
 use flate2::bufread::DeflateDecoder;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -156,29 +156,27 @@ fn find_entry<R: Read + Seek>(
     input.seek(SeekFrom::Start(directory.start))?;
     let mut left = input.take(directory.size);
     let mut offsets = Vec::with_capacity(directory.entries);
-    let mut found: Option<Entry> = None;
+    let mut layout = Layout::new(daemon);
+    let (mut here, mut below) = (None::<Entry>, None::<Entry>);
     for _ in 0..directory.entries {
         let entry = read_entry(&mut left, directory)?;
         offsets.push(entry.offset);
-        if !is_wanted(&entry.name, daemon)? {
-            continue;
-        }
-        if entry.name.ends_with(b"/") {
-            return bad("it has a directory in the place of a file");
-        }
-        if found.replace(entry).is_some() {
-            return twice(daemon);
+        match layout.see(&entry.name, entry.name.ends_with(b"/"))? {
+            Place::Here => here = Some(entry),
+            Place::Below => below = Some(entry),
+            Place::Elsewhere => {}
         }
     }
     if left.limit() > 0 {
         return bad("its directory is damaged");
     }
+    let found = if layout.judge()? == Place::Here { here } else { below };
     match found {
         Some(entry) if !matches!(entry.method, 0 | 8) => {
             bad(format!("the file is compressed by method {}; use deflate", entry.method))
         }
         Some(entry) => Ok((entry, offsets)),
-        None => missing(daemon),
+        None => bad("its directory is damaged"),
     }
 }
 

@@ -32,7 +32,7 @@ fn exit_codes_signals_and_output_come_back() {
     );
     assert_eq!(script("kill -9 $$").end, End::Signalled(9));
     assert_eq!(script("exit 0").last_words(), "no output");
-    assert_eq!(script("printf 'a\\n b\\033[1mc \\n\\n'").last_words(), "b [1mc");
+    assert_eq!(script("printf 'a\\n b\\033[1mc \\n\\n'").last_words(), "b\\u{1b}[1mc");
 }
 
 #[test]

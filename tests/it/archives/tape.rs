@@ -76,6 +76,19 @@ pub(super) fn good(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             "tar: among others",
             packed(new().file("README", b"x").file("lib/node", b"y").file("node", body).file("nodes", b"z")),
         ),
+        (
+            "tar: in one directory",
+            packed(new().dir("node-v2/").file("node-v2/README", b"x").file("node-v2/node", body)),
+        ),
+        (
+            "tar: in bin of one directory",
+            packed(new().file("./node/bin/node", body).file("./node/lib/x", b"x")),
+        ),
+        ("tar: in one directory of its name", packed(new().dir("node/").file("node/node", body))),
+        (
+            "tar: at the top, behind one of its name",
+            packed(new().file("completions/node", b"x").file("doc/node", b"y").file("node", body)),
+        ),
         ("tar: the old type", packed(new().entry(0, "node", body, |_| {}))),
         ("tar: a directory of old", packed(new().entry(0, "bin/", b"", |_| {}).file("bin/node", body))),
         ("tar: with a long name", packed(new().long(&long).file("a", b"x").file("node", body))),
@@ -129,6 +142,14 @@ pub(super) fn evils(body: &[u8]) -> Vec<Evil> {
         "dangerous",
     );
 
+    add("in one of two directories", Tape::new().file("a/node", body).file("b/x", b"x"), "neither");
+    add("in both of two directories", Tape::new().file("a/node", body).file("b/node", body), "neither");
+    add(
+        "twice in one directory",
+        Tape::new().file("a/node", body).file("a/bin/node", body),
+        "more than once",
+    );
+    add("too deep", Tape::new().file("a/b/node", body), "neither");
     add("twice", node().file("node", body), "more than once");
     add("twice, with a dot", node().file("./node", body), "more than once");
     add("at the top and in bin", node().file("bin/node", body), "more than once");

@@ -207,6 +207,17 @@ pub(super) fn good(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             "zip: described after, with a signature",
             new().item(packed().described_after(b"PK\x07\x08", 0)).item(Item::stored("x", b"x")).end(),
         ),
+        (
+            "zip: in one directory",
+            Zipper::new()
+                .item(Item::stored("node-v2/", b""))
+                .item(Item::stored("node-v2/bin/node", body))
+                .end(),
+        ),
+        (
+            "zip: at the top, behind one of its name",
+            Zipper::new().item(Item::stored("doc/node", b"x")).item(packed()).end(),
+        ),
         ("zip: with extra fields", new().item(packed().both(stamp)).item(packed_other()).end()),
         (
             "zip: with comments",
@@ -241,6 +252,13 @@ pub(super) fn evils(body: &[u8]) -> Vec<Evil> {
             "dangerous name",
         );
     }
+    let at = |name: &'static str| Item::stored(name, body);
+    add("in one of two directories", new().item(at("a/node")).end(), "neither");
+    add(
+        "twice in one directory",
+        Zipper::new().item(at("a/node")).item(at("a/bin/node")).end(),
+        "more than once",
+    );
     add("twice", new().item(packed()).item(packed()).end(), "more than once");
     add(
         "at the top and in bin",

@@ -6,6 +6,7 @@
 
 use super::{Rig, program, slow_to_go_on};
 use crate::rig::server::{Content, Server};
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -166,8 +167,33 @@ fn a_proxy_that_refuses_is_named() {
     rig.config.download_proxy = super::proxy(proxy.url(""));
     let err = rig.refuse();
     let text = err.to_string();
+    assert!(text.contains("download_proxy wants a password") && text.contains("USER:PASSWORD"), "{text}");
+    assert_eq!((proxy.asked().len(), server.asked().len()), (1, 0), "it is not tried again");
+    let proxy = Server::start(|_, conn| conn.answer("502 Bad Gateway", &[], b""));
+    rig.config.download_proxy = super::proxy(proxy.url(""));
+    rig.limits.retry.attempts = 1;
+    let text = rig.refuse().to_string();
     assert!(text.contains("CONNECT") && text.contains(&format!("download_proxy {}", proxy.addr())), "{text}");
-    assert_eq!(server.asked().len(), 0);
+}
+
+#[test]
+fn a_server_that_speaks_only_old_tls_is_named_and_not_asked_again() {
+    // Its answer to a client of TLS 1.2 or 1.3: the fatal alert protocol_version (RFC 5246 section 7.2).
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/node", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        client.write_all(&[0x15, 3, 1, 0, 2, 2, 70]).unwrap();
+        // Until the client hangs up.
+        let _ = client.read_to_end(&mut Vec::new());
+        listener
+    });
+    let text = rig(url).refuse().to_string();
+    assert!(text.contains("the server's TLS is too old") && text.contains("TLS 1.2 or newer"), "{text}");
+    let listener = served.join().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -25,12 +25,13 @@ impl Tree {
     /// The home of a rig, and the temporary files in it.
     pub(super) fn of(rig: &Rig) -> (Tree, Vec<String>) {
         let (mut tree, mut temporary) = (Tree::default(), Vec::new());
-        tree.add(&rig.home(), "", &mut temporary);
         let home = Home::new(rig.home(), "simnode").unwrap();
+        // First: the next process that opens the journal puts state/upgrading right.
         if Journal::exists(&home).unwrap_or(false) {
             let record = Journal::open(&home).map(|opened| format!("{:?}", opened.record));
             tree.files.insert("the journal's record".into(), record.unwrap_or_else(|e| e.to_string()));
         }
+        tree.add(&rig.home(), "", &mut temporary);
         (tree, temporary)
     }
 
