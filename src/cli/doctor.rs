@@ -10,6 +10,7 @@ use super::args::Format;
 use super::show::{current, folded};
 use super::{network, output, terminal};
 use crate::config::{Config, Loaded};
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::flags::value_of;
@@ -24,7 +25,7 @@ use judge::{Fault, Finding, Mark, Node, Seen, Unit, fail, lines, warn};
 use rustix::process::geteuid;
 use serde_json::json;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,26 +53,23 @@ const SECRETS: [&str; 3] = ["nodekey", "password", "authrpc.jwtsecret"];
 
 /// Makes every check and shows how they went; for a node with these arguments, or the one that runs.
 pub(super) fn doctor(loaded: &Loaded, home: Home, args: Vec<OsString>, format: Format) -> Result<u8> {
-    let process = launch::last(&home).ok().flatten().and_then(|last| last.process);
-    let running = process.as_ref().map(launch::Process::args);
-    let args = Some(args).filter(|args| !args.is_empty()).or(running);
-    let pid = process.as_ref().map(|process| process.pid.as_raw_pid());
-    let environment = pid.and_then(|pid| fs::read(format!("/proc/{pid}/environ")).ok());
-    let home = home.with_data(loaded.config.data_dir(args.as_deref().unwrap_or_default()));
     let status = current(&loaded.config, &home);
+    let node = status.as_ref().ok().and_then(|status| Some(Process::of(status.view.node.as_ref()?.pid)));
+    let args = Some(args).filter(|args| !args.is_empty()).or(node.as_ref().map(|node| node.args()));
+    let home = home.with_data(loaded.config.data_dir(args.as_deref().unwrap_or_default()));
     let case = Case {
         loaded,
         config: &loaded.config,
         home: &home,
         args: args.as_deref(),
-        environment,
+        node,
         status: status.as_ref().ok(),
     };
     let mut findings = case.laid_out(status.as_ref().err());
     findings.extend(case.at_rest());
-    findings.extend(case.binaries(process.as_ref()));
+    findings.extend(case.binaries());
     findings.extend(case.planned());
-    findings.extend(case.running(process.is_some()));
+    findings.extend(case.running());
     findings.extend(case.service());
     let failed = findings.iter().any(|finding| finding.result == Mark::Fail);
     output(format, &json!({"schema": 1, "healthy": !failed, "checks": findings}), || {
@@ -83,8 +81,9 @@ pub(super) fn doctor(loaded: &Loaded, home: Home, args: Vec<OsString>, format: F
 
 /// The faults that `run` does not look for itself, each in one line with its cure.
 pub(super) fn before_start(loaded: &Loaded, home: &Home, args: &[OsString]) -> Vec<Finding> {
-    let case =
-        Case { loaded, config: &loaded.config, home, args: Some(args), environment: None, status: None };
+    let node = launch::last(home).ok().flatten().and_then(|last| last.process);
+    let node = node.map(|node| Process::of(node.pid.as_raw_pid().unsigned_abs()));
+    let case = Case { loaded, config: &loaded.config, home, args: Some(args), node, status: None };
     let mut findings = case.at_rest();
     findings.retain(|finding| finding.result == Mark::Fail);
     findings
@@ -108,9 +107,33 @@ struct Case<'a> {
     home: &'a Home,
     /// The node's arguments, where they are known.
     args: Option<&'a [OsString]>,
-    /// The environment of the node that runs, as proc(5) shows it.
-    environment: Option<Vec<u8>>,
+    /// The node that runs.
+    node: Option<Process>,
     status: Option<&'a Status>,
+}
+
+/// The process of the node, as proc(5) shows it.
+struct Process {
+    pid: u32,
+    line: Vec<u8>,
+    environment: Vec<u8>,
+}
+
+impl Process {
+    fn of(pid: u32) -> Self {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        Process { pid, line: read("cmdline"), environment: read("environ") }
+    }
+
+    /// The digest of its program, where that may be read.
+    fn sha256(&self) -> Option<Digest> {
+        let program = File::open(format!("/proc/{}/exe", self.pid)).ok()?;
+        Digest::of_reader(Algorithm::Sha256, program).ok()
+    }
+
+    fn args(&self) -> Vec<OsString> {
+        rivals::words(&self.line).into_iter().skip(1).collect()
+    }
 }
 
 impl Case<'_> {
@@ -171,7 +194,7 @@ impl Case<'_> {
             let text = "not checked: no node runs";
             findings.extend(lines("arguments", vec![warn(text, "name them: wemixvisor doctor -- ARGS")], ""));
         }
-        let pids = [self.status.and_then(|status| status.pid), self.pid_of_node()];
+        let pids = [self.status.and_then(|status| status.pid), self.node.as_ref().map(|node| node.pid)];
         findings.extend(rivals::find(self.home, &pids));
         findings
     }
@@ -181,7 +204,7 @@ impl Case<'_> {
         Node {
             args: self.args(),
             is_silent: self.is_silent(),
-            environment: self.environment.as_deref().unwrap_or_default(),
+            environment: self.node.as_ref().map(|node| &*node.environment).unwrap_or_default(),
             peers: peers.and_then(|peers| u64::try_from(peers).ok()),
         }
     }
@@ -191,13 +214,8 @@ impl Case<'_> {
         self.view().is_some_and(|view| view.silent.is_some())
     }
 
-    fn pid_of_node(&self) -> Option<u32> {
-        let last = || launch::last(self.home).ok().flatten()?.process;
-        Some(last()?.pid.as_raw_pid().unsigned_abs())
-    }
-
     /// The binaries that are in use, planned or staged, and the room for the backup before the next one.
-    fn binaries(&self, process: Option<&launch::Process>) -> Vec<Finding> {
+    fn binaries(&self) -> Vec<Finding> {
         let mut faults = Vec::new();
         let mut versions = Vec::new();
         let view = self.view();
@@ -213,11 +231,10 @@ impl Case<'_> {
                 Err(e) => faults.push(told(Mark::Fail, &e)),
             }
         }
-        if let Some((process, view)) =
-            process.zip(view).filter(|(node, view)| node.sha256 != view.version.sha256)
+        if let Some((node, view)) = self.node.as_ref().zip(view)
+            && node.sha256().is_some_and(|sha256| sha256 != view.version.sha256)
         {
-            let text =
-                format!("process {} does not execute {}", process.pid.as_raw_pid(), view.version.target);
+            let text = format!("process {} does not execute {}", node.pid, view.version.target);
             faults.push(fail(text, "stop it, and let wemixvisor start the node"));
         }
         let mut findings = lines("binaries", faults, versions.join(", "));
@@ -261,10 +278,10 @@ impl Case<'_> {
     }
 
     /// Everything that only a node that runs can answer.
-    fn running(&self, runs: bool) -> Vec<Finding> {
+    fn running(&self) -> Vec<Finding> {
         let outlook = match network::look(self.config, self.home) {
             Ok(outlook) => outlook,
-            Err(e) if runs => return lines("rpc", vec![told(Mark::Fail, &e)], ""),
+            Err(e) if self.node.is_some() => return lines("rpc", vec![told(Mark::Fail, &e)], ""),
             Err(_) => {
                 let text = "no node runs, so chain, address, quorum, clock and forks were not checked";
                 return lines("rpc", vec![warn(text, "start it: wemixvisor run")], "");
@@ -308,7 +325,8 @@ impl Case<'_> {
         let pid = self.status.and_then(|status| status.pid);
         let unit = pid.and_then(|pid| unit_of(&format!("/proc/{pid}/cgroup")));
         let mut findings = judge::systemd(unit.as_ref(), self.config.daemon_shutdown_grace);
-        let whose = self.pid_of_node().or(pid).map_or("self".to_owned(), |pid| pid.to_string());
+        let whose =
+            self.node.as_ref().map(|node| node.pid).or(pid).map_or("self".to_owned(), |pid| pid.to_string());
         let limits = fs::read_to_string(format!("/proc/{whose}/limits")).unwrap_or_default();
         let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
         let most = files.and_then(|line| match line.split_whitespace().nth(1)? {
@@ -341,9 +359,15 @@ fn seen(paths: impl Iterator<Item = PathBuf>) -> Vec<Seen> {
 /// The unit in whose control group a process is, as its manager describes it.
 fn unit_of(cgroup: &str) -> Option<Unit> {
     let text = fs::read_to_string(cgroup).ok()?;
-    let name = text.lines().next()?.rsplit('/').find(|part| part.ends_with(".service"))?.to_owned();
+    let is_unit = |part: &&str| part.ends_with(".service");
+    let name = text.lines().find_map(|line| line.rsplit('/').find(is_unit))?.to_owned();
+    // The manager of a user has units of its own.
+    let manager = if text.contains("/user@") { "--user" } else { "--system" };
     let mut command = Command::new("systemctl");
-    command.args(["show", &name, "--property", Unit::SETTINGS]).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+        .args([manager, "show", &name, "--property", Unit::SETTINGS])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     let out = command.output().ok().filter(|out| out.status.success())?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -44,7 +44,7 @@ fn rival(words: &[OsString], home: &Home, environment: impl Fn() -> Vec<u8>) -> 
 }
 
 /// The words of a command line, each of which ends with a zero byte.
-fn words(line: &[u8]) -> Vec<OsString> {
+pub(super) fn words(line: &[u8]) -> Vec<OsString> {
     let line = line.strip_suffix(b"\0").unwrap_or(line);
     line.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).to_owned()).collect()
 }
