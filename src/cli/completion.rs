@@ -149,8 +149,9 @@ fn arguments(
     names: impl Fn(Names) -> Vec<String>,
 ) -> Vec<Candidate> {
     let words = uses[0].words();
-    let value_of =
-        |flag: &str| uses.iter().flat_map(|usage| usage.flags()).find(|(known, _)| *known == flag)?.1;
+    let flags: Vec<_> = uses.iter().flat_map(|usage| usage.flags()).collect();
+    let expected = uses[0].arguments();
+    let value_of = |flag: &str| flags.iter().find(|(known, _)| *known == flag)?.1;
     let placeholder = match given.last().and_then(|word| value_of(word)) {
         Some(value) => Some(value),
         None if last.starts_with('-') => {
@@ -170,7 +171,7 @@ fn arguments(
                 }
             }
             // A command has one or two words.
-            uses[0].arguments().nth(free).or_else(|| uses[0].arguments().find(|name| *name == "COMMAND"))
+            expected.get(free).or_else(|| expected.iter().find(|name| **name == "COMMAND")).copied()
         }
     };
     let about = |kind| names(kind).into_iter().map(|name| (name, "")).collect();

@@ -169,24 +169,30 @@ impl Case<'_> {
 
     /// Everything that can be judged without a node that runs, and in milliseconds.
     fn at_rest(&self) -> Vec<Finding> {
-        let ours = OURS.iter().flat_map(|ours| glob::expand(&self.home.root().join(ours)));
-        let named = [self.loaded.file.clone(), self.config.daemon_preupgrade.clone()].into_iter().flatten();
-        let dirs = [self.home.data(), self.home.backups()].map(Path::to_owned);
-        let paths = seen(ours.chain(dirs).chain(named));
+        let expand = |dir: &Path, patterns: &[&str]| -> Vec<PathBuf> {
+            patterns.iter().flat_map(|pattern| glob::expand(&dir.join(pattern))).collect()
+        };
+        let mut paths = expand(self.home.root(), &OURS);
+        paths.extend([self.home.data(), self.home.backups()].map(Path::to_owned));
+        paths.extend(self.loaded.file.clone());
+        paths.extend(self.config.daemon_preupgrade.clone());
+        let paths = seen(paths);
         let user = paths.first().map_or(geteuid().as_raw(), |root| root.owner);
-        let data = KEYS.iter().flat_map(|key| glob::expand(&self.home.data().join(key)));
-        let named = SECRETS.iter().filter_map(|flag| value_of(self.args(), flag)).map(PathBuf::from);
-        let keys = seen(data.filter(|path| is_key(path)).chain(named));
+        let mut keys = expand(self.home.data(), &KEYS);
+        keys.retain(|path| is_key(path));
+        keys.extend(SECRETS.iter().filter_map(|flag| value_of(self.args(), flag)).map(PathBuf::from));
+        let keys = seen(keys);
         let dirs: Vec<Seen> = paths.iter().skip(1).filter(|seen| seen.path.is_dir()).cloned().collect();
         let mut findings = judge::modes(&paths, user);
         findings.extend(judge::links(&dirs));
         findings.extend(judge::keys(&keys));
         if self.args.is_some() {
-            let sockets =
-                endpoints(self.config, self.home).into_iter().filter_map(|endpoint| match endpoint {
-                    Endpoint::Ipc(path) => Some(path),
-                    Endpoint::Http(_) => None,
-                });
+            let mut sockets = Vec::new();
+            for endpoint in endpoints(self.config, self.home) {
+                if let Endpoint::Ipc(path) = endpoint {
+                    sockets.push(path);
+                }
+            }
             let node = self.node();
             findings.extend(judge::arguments(&node, self.config));
             findings.extend(judge::interfaces(&node, &seen(sockets)));
@@ -339,21 +345,21 @@ impl Case<'_> {
 }
 
 /// A fault that another check has found, with its next step behind a semicolon.
-fn told(mark: Mark, fault: &impl ToString) -> Fault {
+fn told(mark: Mark, fault: &dyn ToString) -> Fault {
     let text = fault.to_string();
     let (what, cure) = text.rsplit_once("; ").unwrap_or((&text, ""));
     (mark, what.to_owned(), cure.to_owned())
 }
 
 /// The files and directories as they are; what is missing is left out.
-fn seen(paths: impl Iterator<Item = PathBuf>) -> Vec<Seen> {
+fn seen(paths: Vec<PathBuf>) -> Vec<Seen> {
     let stat = |path: PathBuf| {
         let meta = fs::symlink_metadata(&path).ok()?;
         let is_open = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o011 != 0);
         let is_reachable = path.ancestors().skip(1).all(is_open);
         Some(Seen { owner: meta.uid(), mode: meta.mode(), is_link: meta.is_symlink(), is_reachable, path })
     };
-    paths.filter_map(stat).collect()
+    paths.into_iter().filter_map(stat).collect()
 }
 
 /// The unit in whose control group a process is, as its manager describes it.

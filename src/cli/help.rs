@@ -20,43 +20,46 @@ pub struct Usage {
 
 impl Usage {
     /// Its options, each with the placeholder of its value.
-    pub(super) fn flags(&self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> + use<> {
-        let mut words = self.synopsis.split(' ').map(|word| word.trim_start_matches('[')).peekable();
-        std::iter::from_fn(move || {
-            let word = words.find(|word| word.starts_with("--") && word.trim_end_matches(']').len() > 2)?;
-            let value = words.next_if(|next| !word.ends_with(']') && !next.starts_with("--"));
-            Some((word.trim_end_matches(']'), value.map(|value| value.trim_end_matches(']'))))
-        })
+    pub(super) fn flags(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        self.parts().0
     }
 
     /// The placeholders of its other arguments, without the brackets of those that may be left out.
-    pub(super) fn arguments(&self) -> impl Iterator<Item = &'static str> + use<> {
+    pub(super) fn arguments(&self) -> Vec<&'static str> {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (Vec<(&'static str, Option<&'static str>)>, Vec<&'static str>) {
+        let (mut flags, mut arguments) = (Vec::new(), Vec::new());
         let mut words = self.synopsis.split(' ');
-        std::iter::from_fn(move || {
-            loop {
-                let word = words.next()?;
-                if word.starts_with("[--") && !word.ends_with(']') && word != "[--" {
-                    words.next();
-                } else if word.bytes().any(|b| b.is_ascii_uppercase()) {
-                    return Some(word.trim_matches(['[', ']', '.']));
-                }
+        while let Some(word) = words.next() {
+            let bare = word.trim_matches(['[', ']', '.']);
+            if bare.len() > 2 && bare.starts_with("--") {
+                let is_valued = word.starts_with('[') && !word.ends_with(']');
+                let value = if is_valued { words.next() } else { None };
+                flags.push((bare, value.map(|value| value.trim_end_matches(']'))));
+            } else if bare.bytes().any(|b| b.is_ascii_uppercase()) {
+                arguments.push(bare);
             }
-        })
+        }
+        (flags, arguments)
     }
 
     /// Its options as the table explains them.
     pub fn options(&self) -> Vec<&'static Opt> {
         let words = self.words();
-        self.flags().filter_map(|(flag, _)| options::find(&words, flag)).collect()
+        self.flags().into_iter().filter_map(|(flag, _)| options::find(&words, flag)).collect()
     }
 
     /// A line as one would type it.
     fn example(&self) -> String {
         let words = self.words();
-        let samples = self.arguments().map(|argument| options::sample(&words, argument));
         let flag = self.synopsis.strip_prefix(&*words).filter(|rest| rest.starts_with(" --"));
-        let own = flag.unwrap_or_default().to_owned();
-        std::iter::once(words.clone() + &own).chain(samples.map(str::to_owned)).collect::<Vec<_>>().join(" ")
+        let mut line = words.clone() + flag.unwrap_or_default();
+        for argument in self.arguments() {
+            line = line + " " + options::sample(&words, argument);
+        }
+        line.trim_end().to_owned()
     }
 
     /// The words before the arguments: they are typed as they are.

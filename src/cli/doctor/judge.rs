@@ -44,16 +44,27 @@ const FEW_PEERS: u64 = 5;
 /// The open files that a node and its databases may need.
 const OPEN_FILES: u64 = 16_384;
 
-pub(super) fn warn(text: impl Into<String>, cure: impl Into<String>) -> Fault {
-    (Mark::Warn, text.into(), cure.into())
+/// One copy of the code for all kinds of texts.
+#[inline(never)]
+fn fault(mark: Mark, text: &str, cure: &str) -> Fault {
+    (mark, text.to_owned(), cure.to_owned())
 }
 
-pub(super) fn fail(text: impl Into<String>, cure: impl Into<String>) -> Fault {
-    (Mark::Fail, text.into(), cure.into())
+pub(super) fn warn(text: impl AsRef<str>, cure: impl AsRef<str>) -> Fault {
+    fault(Mark::Warn, text.as_ref(), cure.as_ref())
+}
+
+pub(super) fn fail(text: impl AsRef<str>, cure: impl AsRef<str>) -> Fault {
+    fault(Mark::Fail, text.as_ref(), cure.as_ref())
 }
 
 /// The lines of one check: its faults, or `fine`.
-pub(super) fn lines(check: &'static str, mut faults: Vec<Fault>, fine: impl Display) -> Vec<Finding> {
+pub(super) fn lines(check: &'static str, faults: Vec<Fault>, fine: impl Display) -> Vec<Finding> {
+    lines_of(check, faults, &fine)
+}
+
+/// The same, with one copy of the code for whatever is shown.
+fn lines_of(check: &'static str, mut faults: Vec<Fault>, fine: &dyn Display) -> Vec<Finding> {
     let more = faults.len().saturating_sub(SHOWN);
     faults.truncate(SHOWN);
     if let Some((_, text, _)) = faults.last_mut().filter(|_| more > 0) {
