@@ -26,7 +26,7 @@
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::Home;
 use crate::home::durable::json_line;
-use crate::home::regular::found;
+use crate::home::regular::{self, found};
 use crate::home::slots::{Access, Entry, Format, Slot, Slots};
 use crate::home::trace::{self, Effect};
 use crate::machine::{Attempt, Phase, Record};
@@ -160,7 +160,7 @@ impl Journal {
         // Counted and unsettled even if the write fails: the record may be on disk all the same.
         self.seq += 1;
         self.settled = false;
-        let (was, is) = (self.sign.is_shown, is_upgrading(record));
+        let (was, is) = (self.sign.is_shown == Some(true), is_upgrading(record));
         self.sign.show(was || is);
         let written = self.slots.write(other, self.seq, &payload);
         self.sign.show(if written.is_ok() { is } else { was });
@@ -214,30 +214,31 @@ fn is_upgrading(record: &Record) -> bool {
 #[derive(Debug)]
 struct Sign {
     path: PathBuf,
-    is_shown: bool,
+    /// Whether it is there; None where that is not known.
+    is_shown: Option<bool>,
 }
 
 impl Sign {
     /// The file, put right.
     fn new(path: PathBuf, is_shown: bool) -> Sign {
-        let mut sign = Sign { path, is_shown: !is_shown };
+        let mut sign = Sign { path, is_shown: None };
         sign.show(is_shown);
         sign
     }
 
     fn show(&mut self, is_shown: bool) {
-        if is_shown == self.is_shown {
+        if self.is_shown == Some(is_shown) {
             return;
         }
         let done = match is_shown {
-            true => fs::write(&self.path, "").map(|()| trace::note(Effect::Create(&self.path, 0o644))),
+            true => regular::open_own(&self.path).map(drop),
             false => found(fs::remove_file(&self.path)).map(|removed| {
                 removed.into_iter().for_each(|()| trace::note(Effect::Remove(&self.path)));
             }),
         };
-        match done {
-            Ok(()) => self.is_shown = is_shown,
-            Err(e) => log::warn!("event=upgrading_not_shown {}: {e}", self.path.display()),
+        self.is_shown = done.is_ok().then_some(is_shown);
+        if let Err(e) = done {
+            log::warn!("event=upgrading_not_shown {}: {e}", self.path.display());
         }
     }
 }

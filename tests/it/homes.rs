@@ -376,7 +376,7 @@ fn a_false_supervisor_does_not_reach_the_terminal() {
             writeln!(stream, "{{\"{answer}\":\"\\u001b[2J\\u009b\"}}").unwrap();
         }
     });
-    for out in [rig.output(&["restart"]), rig.output(&["restart"])] {
+    for out in [rig.output(&["resolve", "head"]), rig.output(&["resolve", "head"])] {
         let text = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
         assert!(text.contains("\\u{1b}[2J\\u{9b}") && !text.contains('\u{1b}'), "{text:?}");
     }
