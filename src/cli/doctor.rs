@@ -209,7 +209,7 @@ impl Case<'_> {
         let peers = self.view().and_then(|view| view.network.as_ref()?.peers);
         Node {
             args: self.args(),
-            is_silent: self.is_silent(),
+            may_lack_mine: self.node.is_some(),
             environment: self.node.as_ref().map(|node| &*node.environment).unwrap_or_default(),
             peers: peers.and_then(|peers| u64::try_from(peers).ok()),
         }

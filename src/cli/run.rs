@@ -42,9 +42,9 @@ fn check(loaded: &Loaded, args: &[OsString]) -> Result<Vec<String>> {
     let (unfit, doubtful) = loaded.check_args(args);
     unfit.into_result()?;
     loaded.config.check_dirs(args)?;
-    let (problems, _) = loaded.check_disk(args);
+    let (problems, unsure) = loaded.check_disk(args);
     problems.into_result()?;
-    Ok(loaded.warnings.iter().chain(&doubtful).map(ToString::to_string).collect())
+    Ok(loaded.warnings.iter().chain(&doubtful).chain(&unsure).map(ToString::to_string).collect())
 }
 
 /// Whether this program could go on as this `run`, with a journal of a version and with all that a start reads.

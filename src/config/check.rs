@@ -8,7 +8,7 @@ use super::load::Loaded;
 use super::problem::{Problem, Problems};
 use super::value::{BackupMethod, HeightSource, SignAfterUnclean, StopTimeoutAction};
 use crate::flags::{is_on, value_of};
-use crate::home::{fit, regular};
+use crate::home::{fit, regular, trust};
 use crate::url::redact;
 use crate::wbft::Endpoint;
 use std::ffi::OsString;
@@ -148,10 +148,25 @@ impl Loaded {
         (problems, warnings)
     }
 
+    /// Refuses a file of configuration that another user could have written, since it decides what is executed. Commands
+    /// that execute nothing of it work all the same: a node that runs can be looked at and stopped.
+    ///
+    /// # Errors
+    /// With the owner or the mode.
+    pub fn check_trust(&self) -> Result<(), Problems> {
+        let fault = |path: &PathBuf| {
+            let (what, hint) = trust::fault(&fs::metadata(path).ok()?, path.parent().unwrap_or(path))?;
+            Some(Problem::new(path.display(), what).hint(hint))
+        };
+        let mut problems = Problems::default();
+        self.file.iter().filter_map(fault).for_each(|problem| problems.add(problem));
+        problems.into_result()
+    }
+
     /// Looks at what the values and these arguments for the node name on the disk: problems first, then warnings.
     pub fn check_disk(&self, node_args: &[OsString]) -> (Problems, Vec<Problem>) {
         let config = &self.config;
-        let mut problems = Problems::default();
+        let mut problems = self.check_trust().err().unwrap_or_default();
         let mut warnings = Vec::new();
         let at = |name: &str, what: String| Problem::new(self.origin(name), format!("{name}: {what}"));
 
@@ -165,14 +180,26 @@ impl Loaded {
         for unfit in fit::check(&config.daemon_home, &config.data_dir(node_args)) {
             problems.add(Problem::new(unfit.path.display(), unfit.what).hint(unfit.hint));
         }
+        if let Some((path, why)) =
+            config.daemon_preupgrade.as_ref().and_then(|p| Some((p, not_executable(p)?)))
+        {
+            problems.add(at("daemon_preupgrade", format!("{}: {why}", path.display())));
+        }
+        // Neither is a reason to leave a node down.
         for (name, path) in [
-            ("daemon_preupgrade", config.daemon_preupgrade.as_deref()),
             ("daemon_postupgrade", config.daemon_postupgrade.as_deref()),
             ("notify_command", config.notify_command.program()),
         ] {
-            if let Some((path, why)) = path.and_then(|path| Some((path, not_executable(path)?))) {
-                problems.add(at(name, format!("{}: {why}", path.display())));
+            let unfit = |path: &Path| not_executable(path).or_else(|| self.untrusted(path));
+            if let Some((path, why)) = path.and_then(|path| Some((path, unfit(path)?))) {
+                warnings.push(
+                    at(name, format!("{}: {why}", path.display())).hint("it is not run until that is mended"),
+                );
             }
+        }
+        let dir = config.metrics_textfile.as_ref().and_then(|path| path.parent());
+        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+            warnings.push(at("metrics_textfile", format!("{} is not a directory yet", dir.display())));
         }
         if let Some(path) = &config.download_ca_file {
             match regular::read(path, MAX_PEM) {
@@ -187,6 +214,11 @@ impl Loaded {
             warnings.push(at("daemon_data_dir", format!("{} is not a directory yet", path.display())));
         }
         (problems, warnings)
+    }
+
+    /// Why a program is not executed though it could be.
+    fn untrusted(&self, path: &Path) -> Option<String> {
+        trust::fault(&fs::metadata(path).ok()?, &self.config.daemon_home).map(|(what, _)| what)
     }
 }
 
@@ -381,6 +413,21 @@ mod tests {
         ];
         let (problems, warnings) = load(dir.path(), &flags).unwrap().check_disk(&[]);
         assert_eq!((problems.0.len(), warnings.len()), (2, 2), "{problems} {warnings:?}");
+        // A node does not stay down for these.
+        let lost = [
+            ("--daemon-postupgrade", plain),
+            ("--notify-command", "/nowhere/notify"),
+            ("--metrics-textfile", "/nowhere/a.prom"),
+        ];
+        let (problems, warnings) = load(dir.path(), &lost).unwrap().check_disk(&[]);
+        assert_eq!((problems.0.len(), warnings.len()), (0, 4), "{problems} {warnings:?}");
+        let open = dir.path().join("open");
+        fs::write(&open, "#!/bin/sh\n").unwrap();
+        for (mode, count) in [(0o755, 1), (0o775, 2)] {
+            fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+            let loaded = load(dir.path(), &[("--notify-command", open.to_str().unwrap())]).unwrap();
+            assert_eq!(loaded.check_disk(&[]).1.len(), count, "{mode:o}");
+        }
         let (problems, _) = load(Path::new("/nowhere"), &[]).unwrap().check_disk(&[]);
         assert!(problems.to_string().ends_with("wemixvisor init BINARY"), "{problems}");
     }

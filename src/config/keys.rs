@@ -160,7 +160,7 @@ settings! {
         /// Files left out of backups beside the keys nodekey, keystore and jwtsecret: names anywhere in the data, or
         /// paths below it, with * for any characters.
         daemon_backup_exclude: Vec<String> = "";
-        /// How many backups of upgrades are kept; older ones are removed when a new one is complete.
+        /// How many upgrades keep their backup, that of their last try; older ones are removed when a new one is complete.
         daemon_backup_keep: u32 = "2", within "1" to "1000";
         /// The age at which backups of upgrades are removed; the newest is kept. Not set: no limit.
         daemon_backup_max_age: Option<Duration> = "";
@@ -181,7 +181,7 @@ settings! {
         /// The program that is run for each event, with its arguments: the path first, then one item each. It gets the event
         /// as JSON on its standard input.
         notify_command: Argv = "";
-        /// How long it may take, and how long it may hold up the end of wemixvisor.
+        /// How long it may take. It holds up the end of wemixvisor for 2 s at most, and for so long where that has halted.
         notify_timeout: Duration = "30s", within "1s" to "10m";
     }
     "Downloads" {

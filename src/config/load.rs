@@ -8,7 +8,7 @@ use super::keys::{self, Config, KEYS, Key};
 use super::problem::{Problem, Problems};
 use super::value::{Data, Raw, Setting as _};
 use super::yaml;
-use crate::home::{regular, trust};
+use crate::home::regular;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -93,7 +93,7 @@ impl Config {
             None => given_home.as_ref().map(|home| home.join("wemixvisor/config.yaml")),
         };
         // One that is not named need not exist.
-        let contents = match file.as_deref().map(|path| loader.read(path)) {
+        let contents = match file.as_deref().map(|path| regular::read(path, MAX_FILE)) {
             Some(Err(e)) if sources.file.is_some() || e.kind() != io::ErrorKind::NotFound => {
                 let path = file.as_deref().unwrap_or(Path::new(""));
                 loader.problems.add(Problem::unreadable(path, &e));
@@ -169,14 +169,6 @@ impl Loader {
         }
         self.warnings.extend(env.iter().filter_map(|(name, _)| foreign(name)));
         layer
-    }
-
-    fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        let (file, meta) = regular::open(path)?;
-        if let Some((what, hint)) = trust::fault(&meta, path.parent().unwrap_or(path)) {
-            self.problems.add(Problem::new(path.display(), what).hint(hint));
-        }
-        regular::read_open(&file, MAX_FILE)
     }
 
     fn file(&mut self, path: &Path, bytes: &[u8]) -> Layer {

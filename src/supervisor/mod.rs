@@ -281,7 +281,7 @@ impl Supervisor {
             if let Some(end) = self.end.take() {
                 self.post_hooks.end();
                 self.worker.end();
-                self.notifier.end(self.context.config.notify_timeout);
+                self.notifier.end(&self.context.config, end.exit);
                 return end;
             }
             let wake = self.machine.deadline().map(|(when, _)| when);
@@ -389,7 +389,10 @@ impl Supervisor {
 
     fn reload(&mut self) {
         self.service.reloading();
-        let fits = |loaded: Loaded| loaded.check_args(&self.args).0.into_result().map(|()| loaded);
+        let fits = |loaded: Loaded| {
+            loaded.check_trust()?;
+            loaded.check_args(&self.args).0.into_result().map(|()| loaded)
+        };
         let loaded = match Config::load(&self.sources).and_then(fits) {
             Ok(loaded) => loaded,
             Err(problems) => {

@@ -6,7 +6,9 @@
 
 use super::threads::start_thread;
 use super::worker::Context;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::machine::{Level, Notice, Outcome};
 use crate::printable::printable_json;
 use crate::time::rfc3339;
@@ -42,17 +44,29 @@ const EVENTS: [(&str, &[&str]); 13] = [
     ("supervisor_adopted", &["adopted"]),
 ];
 
+/// Events of a state that lasts, of which the program reports again and again. The others each report a step.
+const LASTING: [&str; 6] = [
+    "upgrade_not_ready",
+    "upgrade_held",
+    "node_restarted",
+    "chain_still",
+    "deadline_passed",
+    "duplicate_signer",
+];
+
 /// The version of the JSON.
 const SCHEMA: u32 = 1;
 /// Events that wait for the program; more are dropped.
 const WAITING: usize = 64;
-/// The same event of the same upgrade is not repeated within this time.
+/// An event that lasts is not repeated for the same upgrade within this time.
 const REPEAT: Duration = Duration::from_secs(600);
 /// Events of level info beyond the first [`BURST`] in a row come no closer than this; others are dropped.
 const APART: Duration = Duration::from_secs(10);
 const BURST: u32 = 30;
 /// The longest text, in characters.
 const LONGEST: usize = 2000;
+/// The time for all events that wait when the supervisor ends, unless the operator must come.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long the program has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -146,8 +160,11 @@ impl Notifier {
         NOTIFY_DROPPED.add(u64::from(!is_taken));
     }
 
-    /// Gives the events that wait `time` in all, then ends the program that runs.
-    pub(super) fn end(self, time: Duration) {
+    /// Gives the events that wait their time, then ends the program that runs. Where the operator must come, no start waits
+    /// for that; any other supervisor may be followed by another, whose node is down until then.
+    pub(super) fn end(self, config: &Config, exit: Exit) {
+        let time =
+            if exit == Exit::Halted { config.notify_timeout } else { config.notify_timeout.min(LAST_WORDS) };
         let Notifier { orders, ended, cancel, .. } = self;
         drop(orders);
         if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(time) {
@@ -201,7 +218,7 @@ impl Limits {
     fn judge(&mut self, now: Instant, news: &News) -> Verdict {
         self.sent.retain(|_, at| now < *at + REPEAT);
         let key = (news.event, news.upgrade.clone());
-        if self.sent.contains_key(&key) {
+        if LASTING.contains(&news.event) && self.sent.contains_key(&key) {
             return Verdict::Repeated;
         }
         if news.notice.level == Level::Info {
@@ -238,6 +255,9 @@ mod tests {
         for notice in EVENTS.iter().flat_map(|(_, notices)| *notices).chain(&["upgrade_ended"]) {
             assert!(sources.contains(&format!("\"{notice}\"")), "no notice {notice}");
         }
+        for event in LASTING {
+            assert!(EVENTS.iter().any(|(known, _)| *known == event), "no event {event}");
+        }
         assert_eq!(event_of("upgrade_ended", Some(Outcome::RolledBack)), Some("rolled_back"));
         assert_eq!(event_of("frozen_at_fork", None), Some("chain_still"));
         assert_eq!(event_of("node_started", None), None);
@@ -272,6 +292,12 @@ mod tests {
         assert_eq!(limits.judge(begun + REPEAT - APART, &still), Verdict::Repeated);
         assert_eq!(limits.judge(begun, &news("chain_still", Level::Warn, "v3")), Verdict::Send);
         assert_eq!(limits.judge(begun + REPEAT, &still), Verdict::Send);
+        // Each try of an upgrade is told of.
+        let failed = news("failed", Level::Error, "v2");
+        assert_eq!(
+            [limits.judge(begun, &failed), limits.judge(begun, &failed)],
+            [Verdict::Send, Verdict::Send]
+        );
         let known = |n: u32| news("upgrade_known", Level::Info, &format!("u{n}"));
         let sent = (0..1000).filter(|n| limits.judge(begun, &known(*n)) == Verdict::Send).count();
         assert_eq!(sent, BURST as usize);

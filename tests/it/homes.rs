@@ -1,6 +1,7 @@
 //! Homes: laid out, broken, missing; and what is said about them.
 
 use super::rig::visor::Rig;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -361,7 +362,16 @@ fn what_another_user_may_write_is_not_relied_on() {
     }
     let mut visor = rig.run();
     visor.wait_head(1);
-    assert_eq!(visor.stop(), 0);
+    // A node that runs can be looked at and stopped all the same, and its supervisor keeps what it has read.
+    chmod("config.yaml", 0o664);
+    visor.signal(Signal::HUP);
+    visor.wait(&["event=config_problem", "others than its owner may write it"]);
+    visor.wait(&["event=config_not_reloaded"]);
+    rig.fails(78, &["config", "check"]);
+    rig.ok(&["status"]);
+    rig.ok(&["upgrade", "list"]);
+    rig.ok(&["stop"]);
+    assert_eq!(visor.end(), 0);
 }
 
 #[test]

@@ -126,6 +126,24 @@ fn a_program_that_hangs_holds_up_neither_an_upgrade_nor_the_end() {
 }
 
 #[test]
+fn a_program_that_is_lost_keeps_no_node_down_and_one_that_hangs_no_longer_than_two_seconds() {
+    let rig = Rig::new().set("DAEMON_NOTIFY_COMMAND", "/nowhere/notify");
+    let mut visor = rig.run();
+    visor.wait(&["event=config_warning", "notify_command", "it is not run until that is mended"]);
+    visor.wait_head(1);
+    assert_eq!(visor.stop(), 0);
+    // The time of the program is 30 s.
+    let rig = self::rig("echo $$ > self; exec sleep 1000");
+    let mut visor = rig.run();
+    rig.stage("v2", &[]);
+    rig.schedule("v2", 1_000_000);
+    until("the program", || rig.home().join("self").exists().then_some(()));
+    let begun = Instant::now();
+    assert_eq!(visor.stop(), 0);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_reload_changes_the_program_and_one_that_all_may_change_is_refused() {
     let rig = Rig::new();
     let program = rig.home().join("notify");

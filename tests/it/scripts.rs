@@ -86,6 +86,22 @@ fn a_plan_is_applied_as_often_as_one_likes() {
     rig.ok(&["plan", "pause", "p"]);
     let said = rig.fails(1, &apply);
     assert!(said.contains("plan resume p"), "{said}");
+    rig.ok(&["plan", "resume", "p"]);
+    // A digit too few is refused, as no person looks.
+    let mut visor = rig.run();
+    visor.wait_head(3);
+    write(3);
+    let said = rig.fails(5, &apply);
+    assert!(
+        said.contains("v2 would begin at once: its height 3 has come") && said.contains("--force"),
+        "{said}"
+    );
+    assert_eq!(planned()["planned"][0]["height"], 2000);
+    rig.ok(&["plan", "apply", file.to_str().unwrap(), "--force"]);
+    rig.ok(&["upgrade", "wait", "v2"]);
+    // It has ended, so it does not begin again.
+    assert_eq!(rig.ok(&apply), "plan p is in force already\n");
+    assert_eq!(visor.stop(), 0);
 }
 
 #[test]

@@ -130,8 +130,8 @@ pub(super) fn keys(keys: &[Seen]) -> Vec<Finding> {
 /// The command line of a node.
 pub(super) struct Node<'a> {
     pub(super) args: &'a [OsString],
-    /// Whether the supervisor keeps it from sealing for now, and has taken `--mine` away.
-    pub(super) is_silent: bool,
+    /// Whether the supervisor may have taken `--mine` away, as it does for a start without sealing.
+    pub(super) may_lack_mine: bool,
     /// Its environment, in which flags may be as well.
     pub(super) environment: &'a [u8],
     pub(super) peers: Option<u64>,
@@ -152,7 +152,7 @@ impl Node<'_> {
 pub(super) fn arguments(node: &Node<'_>, config: &Config) -> Vec<Finding> {
     let mut faults = Vec::new();
     let (validator, mines) = (config.validator_mode, node.mines());
-    if validator && !mines && !node.is_silent && node.value("config").is_none() {
+    if validator && !mines && !node.may_lack_mine && node.value("config").is_none() {
         let text =
             "the node of a validator runs without --mine: it seals only when the supervisor orders it to";
         faults.push(warn(text, "add --mine to the arguments of `run`"));

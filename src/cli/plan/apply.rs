@@ -12,7 +12,7 @@ use std::path::Path;
 /// Makes or changes the plan that the file describes, and follows it. Nothing changes where the same is in force.
 ///
 /// # Errors
-/// [`Kind::Failed`] if the operator has paused it; otherwise as `plan execute`. The plan that was followed before is
+/// [`Kind::Failed`] if the operator has paused it; [`Kind::NotMet`] if an upgrade would begin at once; otherwise as `plan execute`. The plan that was followed before is
 /// followed on then.
 pub(super) fn apply(config: &Config, home: &Home, file: &Path, force: Force) -> Result<()> {
     let new = read_file(file)?;
@@ -34,12 +34,17 @@ pub(super) fn apply(config: &Config, home: &Home, file: &Path, force: Force) -> 
     if is_same && activation == Activation::Active {
         return print(&format!("plan {name} is in force already\n"));
     }
+    // Before the file changes, since the old plan is not followed from then on.
+    let world = execute::check(config, home, &new, force)?;
+    // No person looks at what a configuration manager is told.
+    if let Some(entry) = world.begins_at_once(&new.plan).filter(|_| !force.is_given()) {
+        let what = format!("{} would begin at once: its height {} has come", entry.name, entry.height);
+        return Err(Error::new(Kind::NotMet, what).hint("give it a height to come, or add --force"));
+    }
     if !is_same {
-        // Before the file changes, since the old plan is not followed from then on.
-        execute::check(config, home, &new, force)?;
         plans(home).save(&new.plan)?;
     }
-    execute::execute(config, home, &name, force)
+    execute::follow(config, home, &plans(home).load(&name)?)
 }
 
 /// Whether two plans are the same but for the time at which they were made.

@@ -40,6 +40,12 @@ type Failures = BTreeMap<Name, Error>;
 pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -> Result<()> {
     let stored = plans(home).load(name)?;
     check(config, home, &stored, force)?;
+    follow(config, home, &stored)
+}
+
+/// Follows a plan that was checked.
+pub(super) fn follow(config: &Config, home: &Home, stored: &Stored) -> Result<()> {
+    let name = &stored.plan.name;
     Agenda::edit(home, |agenda| {
         // The slower of two commands must not undo the activation of a newer file.
         plans(home).unchanged(name, &stored.sha256)?;
@@ -50,16 +56,17 @@ pub(super) fn execute(config: &Config, home: &Home, name: &Name, force: Force) -
     let situation = Situation::look(config, home)?;
     let (status, failures) = if situation.running {
         drop(situation);
-        (watch(config, home, &stored)?, Failures::new())
+        (watch(config, home, stored)?, Failures::new())
     } else {
-        let failures = prepare_all(config, home, &stored, &situation.status(&stored))?;
-        (Situation::look(config, home)?.status(&stored), failures)
+        let failures = prepare_all(config, home, stored, &situation.status(stored))?;
+        (Situation::look(config, home)?.status(stored), failures)
     };
-    report_binaries(config, home, &stored, &status, failures)
+    report_binaries(config, home, stored, &status, failures)
 }
 
-/// Refuses a plan that makes no sense here and now, and says what is doubtful about another one.
-pub(super) fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<()> {
+/// Refuses a plan that makes no sense here and now, and says what is doubtful about another one. Returns what it was checked
+/// against.
+pub(super) fn check(config: &Config, home: &Home, stored: &Stored, force: Force) -> Result<World> {
     let name = &stored.plan.name;
     let world = World::look(config, home);
     let report = validate(&stored.plan, &world.context(force));
@@ -74,7 +81,7 @@ pub(super) fn check(config: &Config, home: &Home, stored: &Stored, force: Force)
     for warning in findings.chain(world.unchecked(&stored.plan)) {
         tell(format_args!("wemixvisor: {warning}"));
     }
-    Ok(())
+    Ok(world)
 }
 
 /// Waits until the supervisor has tried every binary once, and shows what it is doing.

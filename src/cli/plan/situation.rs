@@ -178,6 +178,17 @@ impl World {
         self.network.as_ref()?.as_ref().ok()
     }
 
+    /// The first upgrade of a plan that would begin at once: it is not planned yet, and its height has come.
+    pub(super) fn begins_at_once<'p>(&self, plan: &'p Plan) -> Option<&'p Entry> {
+        let head = self.head?;
+        let is_planned = |entry: &Entry| {
+            self.planned.upgrades.iter().any(|u| (&u.name, u.height) == (&entry.name, entry.height))
+        };
+        plan.upgrades
+            .iter()
+            .find(|entry| entry.height <= head && self.is_to_come(entry) && !is_planned(entry))
+    }
+
     /// Whether an upgrade can still happen, as far as is known.
     pub(super) fn is_to_come(&self, entry: &Entry) -> bool {
         let key = (&entry.name, entry.height);

@@ -11,8 +11,9 @@ use crate::time::rfc3339;
 use std::fs;
 use std::time::SystemTime;
 
-/// The backups that are too many or too old, oldest first: of those that upgrades have made, all but the newest `keep`,
-/// and those that are older than `max_age`, but never the newest whole one. `needed` is that of the upgrade, or
+/// The backups that are too many or too old, oldest first: of those that upgrades have made, all but that of the last try of
+/// each of the newest `keep` upgrades, and those that are older than `max_age`, but never the newest whole one. So an upgrade
+/// that is tried again and again pushes out no other one's. `needed` is that of the upgrade, or
 /// of the way back, that is under way.
 pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now: SystemTime) -> Vec<String> {
     let oldest = options.max_age.and_then(|age| now.checked_sub(age)).map(rfc3339);
@@ -20,13 +21,21 @@ pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now
     let newest = backups.iter().rfind(is_whole).or(backups.last()).map(|backup| &*backup.name);
     let is_of_upgrade = |backup: &&Backup| backup.manifest.made_by == MadeBy::Upgrade;
     let of_upgrades: Vec<&Backup> = backups.iter().filter(is_of_upgrade).collect();
-    let many = of_upgrades.len().saturating_sub(options.keep);
-    let is_outdated = |(at, backup): &(usize, &&Backup)| {
-        let Manifest { time, .. } = &backup.manifest;
-        *at < many || oldest.as_ref().is_some_and(|oldest| time < oldest)
-    };
-    let outdated = of_upgrades.iter().enumerate().filter(is_outdated).map(|(_, backup)| backup.name.clone());
-    outdated.filter(|name| Some(&**name) != newest && Some(&**name) != needed).collect()
+    let mut kept = Vec::new();
+    let mut outdated = Vec::new();
+    for backup in of_upgrades.into_iter().rev() {
+        let Manifest { upgrade, time, .. } = &backup.manifest;
+        let is_too_many = kept.contains(&upgrade) || kept.len() >= options.keep;
+        let is_too_old = oldest.as_ref().is_some_and(|oldest| time < oldest);
+        if (is_too_many || is_too_old) && Some(&*backup.name) != newest && Some(&*backup.name) != needed {
+            outdated.push(backup.name.clone());
+        }
+        if is_whole(&backup) && !kept.contains(&upgrade) {
+            kept.push(upgrade);
+        }
+    }
+    outdated.reverse();
+    outdated
 }
 
 /// Removes the backups that are outdated. Returns their names.
@@ -86,7 +95,7 @@ mod tests {
         let time = rfc3339(now() - Duration::from_secs(days_old * 86_400));
         let manifest = Manifest {
             version: VERSION,
-            upgrade: "v2".parse().unwrap(),
+            upgrade: name[..1].parse().unwrap(),
             made_by,
             time,
             took_ms: 0,
@@ -131,6 +140,16 @@ mod tests {
         assert_eq!(outdated_by(&all, 9, Some(25), None), ["a", "c"]);
         // However old it is, one stays; and a damaged one is none.
         assert_eq!(outdated_by(&all, 1, Some(1), None), ["a", "c", "d"]);
+        // The tries of one upgrade count once, and the last one stays.
+        let tries = ["v1", "w1", "x1", "x2"]
+            .into_iter()
+            .zip([40, 30, 20, 10])
+            .map(|(name, days)| backup(name, days, upgrade));
+        let mut tries: Vec<Backup> = tries.collect();
+        assert_eq!(outdated_by(&tries, 2, None, None), ["v1", "x1"]);
+        assert_eq!(outdated_by(&tries, 3, None, None), ["x1"]);
+        tries[3].manifest.damaged = Some("it is".to_owned());
+        assert_eq!(outdated_by(&tries, 2, None, None), ["v1"]);
         all[4].manifest.damaged = Some("it is".to_owned());
         assert_eq!(outdated_by(&all, 1, Some(1), None), ["a", "c", "e"]);
     }

@@ -65,12 +65,13 @@ fn arguments_fit_the_configuration_or_not() {
         ("--syncmode snap", false, None, OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, environment: b"", peers };
+        let node = Node { args: &args, may_lack_mine: false, environment: b"", peers };
         assert_eq!(marks(&arguments(&node, &config(validator))), expected, "{line}");
     }
-    let silent = Node { args: &[], is_silent: true, environment: b"", peers: None };
+    let silent = Node { args: &[], may_lack_mine: true, environment: b"", peers: None };
     assert_eq!(marks(&arguments(&silent, &config(true))), OK);
-    let variable = Node { args: &[], is_silent: false, environment: b"A=1\0GETH_MINE=true\0", peers: None };
+    let variable =
+        Node { args: &[], may_lack_mine: false, environment: b"A=1\0GETH_MINE=true\0", peers: None };
     assert_eq!(marks(&arguments(&variable, &config(true))), OK);
     // Without the flags of a fast sync a node with few peers waits.
     let slow = Config { daemon_fast_sync: false, ..config(true) };
@@ -81,14 +82,17 @@ fn arguments_fit_the_configuration_or_not() {
         ("--mine --sync.forcecycle 1ms", Some(4), OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, environment: b"", peers };
+        let node = Node { args: &args, may_lack_mine: false, environment: b"", peers };
         assert_eq!(marks(&arguments(&node, &slow)), expected, "{line} {peers:?}");
     }
     let kills = Config { daemon_stop_timeout_action: StopTimeoutAction::Kill, ..config(true) };
     for (line, expected) in [("--mine", WARN), ("--mine --gcmode archive", OK), ("--mine --cache.gc 0", OK)] {
         let args = words(line);
         assert_eq!(
-            marks(&arguments(&Node { args: &args, is_silent: false, environment: b"", peers: None }, &kills)),
+            marks(&arguments(
+                &Node { args: &args, may_lack_mine: false, environment: b"", peers: None },
+                &kills
+            )),
             expected
         );
     }
@@ -110,7 +114,7 @@ fn orders_come_from_the_owner_of_the_node_alone() {
         ("--authrpc.addr ::1", 0o600, OK),
     ] {
         let args = words(line);
-        let node = Node { args: &args, is_silent: false, environment: b"", peers: None };
+        let node = Node { args: &args, may_lack_mine: false, environment: b"", peers: None };
         assert_eq!(marks(&interfaces(&node, &[path(mode)])), expected, "{line} {mode:o}");
     }
 }
