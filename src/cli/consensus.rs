@@ -191,7 +191,7 @@ fn look(config: &Config, home: &Home) -> Result<Seen> {
 /// Why the node of a supervisor that runs cannot be asked.
 fn why_down(view: &View, error: &Error) -> String {
     if let Some(reason) = &view.halted {
-        return format!("halted: {reason}; decide with `wemixvisor resolve`");
+        return format!("halted: {reason}");
     }
     if let Some(attempt) = &view.upgrade {
         let stage = status::stage(attempt);

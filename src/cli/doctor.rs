@@ -279,7 +279,12 @@ impl Case<'_> {
         let count = view.planned.len();
         let mut findings = lines("plan", faults, format!("{count} planned{}", next.unwrap_or_default()));
         let needs = view.needs.iter().map(|need| fail(&need.text, "see `wemixvisor status`"));
-        findings.extend(lines("health", needs.collect(), view.state));
+        let mut needs: Vec<Fault> = needs.collect();
+        if !status.running && self.node.is_some() {
+            let text = "the node runs without a supervisor: nothing upgrades it, or starts it again";
+            needs.push(fail(text, "start one: wemixvisor run"));
+        }
+        findings.extend(lines("health", needs, view.state));
         findings
     }
 

@@ -50,6 +50,10 @@ fn show(report: &Report) -> Result<u8> {
 /// Asks for the end, and waits for it.
 pub(super) fn stop(config: Config, sources: Sources, home: Home, patience: Patience) -> Result<()> {
     if patience.when_safe {
+        // Without a node and without a supervisor there is nothing to wait for.
+        if launch::last(&home)?.is_none_or(|last| last.process.is_none()) {
+            ask_status(&home)?;
+        }
         wait::safe(&config, &home, patience.timeout, Outlook::in_turn)?;
     }
     match ask(&home, &Request::Stop) {

@@ -166,8 +166,8 @@ fn wait(home: &Home, to: &Version) -> Result<()> {
 
 /// The reason why nothing more will happen.
 fn ended(home: &Home) -> Error {
-    match Journal::read(home).map(|found| found.record.halted) {
-        Ok(Some(reason)) => Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`"),
+    match Journal::read(home).map(|found| found.record.why_halted()) {
+        Ok(Some(reason)) => Error::new(Kind::Halted, reason),
         Ok(None) | Err(_) => Error::new(Kind::NoSupervisor, "the supervisor has ended before it was done")
             .hint("the way back goes on with the next `wemixvisor run`"),
     }

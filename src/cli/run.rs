@@ -30,10 +30,10 @@ pub(super) fn run(loaded: Loaded, sources: Sources, home: Home, args: Vec<OsStri
         (Exit::Failed, Some(Status::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
         (exit, _) => exit.code(),
     };
-    let undecided = end.exit == Exit::Halted && Journal::read(&home).is_ok_and(|j| j.record.halted.is_some());
-    let hint = if undecided { "; decide with `wemixvisor resolve`" } else { "" };
     let level = if end.exit == Exit::Ok { log::Level::Info } else { log::Level::Error };
-    log::log!(level, "event=ended code={code} {}{hint}", end.reason);
+    let halted = Some(&home).filter(|_| end.exit == Exit::Halted).and_then(|home| Journal::read(home).ok());
+    let reason = halted.and_then(|found| found.record.why_halted()).unwrap_or(end.reason);
+    log::log!(level, "event=ended code={code} {reason}");
     Ok(code)
 }
 

@@ -202,7 +202,7 @@ fn under_way(view: &View) -> Vec<Line> {
         ("backup", view.backup.clone()),
         ("silent", view.silent.as_ref().map(silent)),
         ("rollback", view.back.as_ref().map(|back| format!("to {}: {}", back.to, back.why))),
-        ("halted", view.halted.as_ref().map(|why| format!("{why}; decide with `wemixvisor resolve`"))),
+        ("halted", view.halted.clone()),
     ];
     lines.into_iter().filter_map(|(label, what)| Some((label, what?))).collect()
 }

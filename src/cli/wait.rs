@@ -190,10 +190,8 @@ pub(super) fn plan(config: &Config, home: &Home, name: &Name, timeout: Option<Du
 
 /// Why nothing will happen.
 fn unanswered(home: &Home) -> Error {
-    match Journal::read(home).map(|found| found.record.halted) {
-        Ok(Some(reason)) => {
-            Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`, then run again")
-        }
+    match Journal::read(home).map(|found| found.record.why_halted()) {
+        Ok(Some(reason)) => Error::new(Kind::Halted, reason),
         Ok(None) | Err(_) => {
             Error::new(Kind::Unreachable, "no supervisor is running, so nothing will happen")
                 .hint("start one with `wemixvisor run`")

@@ -117,7 +117,7 @@ settings! {
     "Restarts" {
         /// Whether the node is started again when it ends without having been asked to.
         daemon_restart_on_failure: bool = "true";
-        /// How many restarts in a row are tried before giving up; 0 is no limit.
+        /// How many restarts in a row are tried before giving up, which ends `run` with 79; 0 is no limit.
         daemon_max_restarts: u32 = "5";
         /// Whether the new binary is started after an upgrade. Not so: wemixvisor ends when the switch is made.
         daemon_restart_after_upgrade: bool = "true";

@@ -47,6 +47,7 @@ impl Machine {
         let missed = u32::try_from(launch.saturating_sub(self.record.launch)).unwrap_or(u32::MAX);
         let before = self.record.node.with_nothing_running();
         (self.record.node, self.record.before, self.record.launch) = (NodeMark::Running, before, launch);
+        self.record.gave_up = None;
         self.record.silent |= self.policy.validator && self.policy.silent_after_unclean;
         self.behind = true;
         let Some(attempt) = &mut self.record.upgrade else { return };

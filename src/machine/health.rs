@@ -59,10 +59,11 @@ impl Machine {
         // Without a trouble it rests as it is configured to, before its start.
         match view.trouble.as_ref().filter(|_| rests) {
             Some(why) => need("node_down", format!("the node is down: {why}")),
-            None if view.failures > 0 => {
-                need("node_fails", format!("the node has failed {} times in a row", view.failures));
-            }
-            None => {}
+            None => match view.failures {
+                0 => {}
+                1 => need("node_fails", "the node has failed once".to_owned()),
+                times => need("node_fails", format!("the node has failed {times} times in a row")),
+            },
         }
         if let Some((node, now)) = self.node().zip(self.now) {
             let lived = now.saturating_duration_since(node.since);

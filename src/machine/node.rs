@@ -337,7 +337,7 @@ impl Machine {
     pub(super) fn try_again(
         &mut self,
         now: Instant,
-        record: Record,
+        mut record: Record,
         ran: Option<(Instant, Status)>,
         what: String,
     ) {
@@ -351,6 +351,7 @@ impl Machine {
         if self.restarts.exhausted(self.policy.max_restarts) {
             let reason = format!("the node failed {failures} times in a row, last: {what}");
             let news = Notice::to_history(Level::Error, "halted", reason.clone());
+            record.gave_up = Some(reason.clone());
             let then = AfterRecord::End { exit: Exit::Halted, node: None, reason };
             return self.save_with_news(record, then, Some(news));
         }

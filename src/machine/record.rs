@@ -258,6 +258,9 @@ pub struct Record {
     /// Why the operator must decide before anything is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Why the supervisor gave up on a node that failed again and again, until the next one starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<String>,
     /// The operator's order to go back, until the way back begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<Back>,
@@ -276,6 +279,7 @@ impl Record {
             upgrade: None,
             ended: Vec::new(),
             halted: None,
+            gave_up: None,
             silent: false,
             back: None,
         }
@@ -293,6 +297,13 @@ impl Record {
             let old = self.ended.len().saturating_sub(SWITCHES);
             self.ended[..old].iter_mut().for_each(|ended| ended.switch = None);
         }
+    }
+
+    /// Why nothing goes on without the operator, and with what it would.
+    #[must_use]
+    pub fn why_halted(&self) -> Option<String> {
+        let undecided = self.halted.as_ref().map(|why| format!("{why}; decide with `wemixvisor resolve`"));
+        undecided.or(self.gave_up.as_ref().map(|why| format!("{why}; `wemixvisor run` starts it again")))
     }
 
     /// How the upgrade `name` ended, if it has.

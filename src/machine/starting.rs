@@ -59,6 +59,7 @@ impl Machine {
             Mode::Dry => record.silent,
         };
         (record.node, record.before) = (NodeMark::Running, self.left);
+        record.gave_up = None;
         record.launch += 1;
         if let Some(attempt) = &mut record.upgrade {
             attempt.attempt += 1;

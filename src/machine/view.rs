@@ -356,7 +356,7 @@ impl Machine {
             trouble: self.trouble.clone(),
             upgrade: self.record.upgrade.clone(),
             silent: self.record.silent.then(|| self.silence()),
-            halted: self.record.halted.clone(),
+            halted: self.halted(),
             back: self
                 .back
                 .as_ref()
@@ -376,6 +376,12 @@ impl Machine {
         };
         view.needs = self.needs(&view);
         view
+    }
+
+    /// Why nothing goes on without the operator. A supervisor that runs tries a node again that the one before it gave up.
+    fn halted(&self) -> Option<String> {
+        let tries = self.record.halted.is_none() && !matches!(self.state, State::Born | State::Ended);
+        self.record.why_halted().filter(|_| !tries)
     }
 
     /// The condition that a silent node waits for.

@@ -28,7 +28,7 @@ start() {
     while [ ! -s "$run.pid" ]; do sleep 0.01; done
     # Ready, as Type=notify has it.
     if [ "$unit" = wemixvisor ]; then
-        until wemixvisor status --json 2>/dev/null | grep -q '"height"'; do
+        until wemixvisor status --json 2>/dev/null | grep -q '"ready": *true'; do
             [ ! -e "$run.ended" ] || { cat "$run.log" >&2; exit 1; }
             sleep 0.05
         done

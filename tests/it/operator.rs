@@ -117,4 +117,18 @@ fn the_scripts_of_an_operator_report_a_halt() {
     let said = ok(&rig, "alert-when-halted", &["echo", "ALERT"]);
     assert!(said.starts_with("ALERT ") && !said.contains("no supervisor"), "{said}");
     assert_eq!(run(&rig, "wait-and-act", &["v2", "true"]).status.code(), Some(79));
+
+    // A node that fails again and again is given up, and started again with the next supervisor.
+    let rig = Rig::with(&[("end", "1")]).set("DAEMON_MAX_RESTARTS", "1");
+    let mut visor = rig.run();
+    assert_eq!(visor.end(), 79);
+    rig.fails(79, &["status", "--exit-code"]);
+    let said = ok(&rig, "alert-when-halted", &["echo", "ALERT"]);
+    assert!(
+        said.starts_with("ALERT the node failed 2 times in a row") && said.contains("wemixvisor run"),
+        "{said}"
+    );
+    let mut again = rig.run();
+    assert_eq!(again.end(), 79);
+    assert_eq!(rig.traces().starts().len(), 4);
 }

@@ -191,7 +191,7 @@ fn there_is_one_rehearsal_at_a_time_and_a_killed_one_is_swept() {
     let mut visor = rig.run();
     visor.wait(&["event=rehearsal_swept"]);
     assert!(!shadow_dir(&rig).exists());
-    visor.wait_head(5);
+    visor.wait(&["event=rpc_connected"]);
     rig.ok(&["rehearse", "v2", "--blocks", "2"]);
     assert_eq!(visor.stop(), 0);
 }

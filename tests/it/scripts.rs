@@ -52,6 +52,7 @@ fn a_node_is_stopped_and_restarted_when_the_gates_let_it_go() {
     rig.ok(&["stop", "--when-safe"]);
     assert_eq!(visor.end(), 0);
     rig.fails(3, &["restart", "--wait"]);
+    rig.fails(3, &["stop", "--when-safe"]);
 }
 
 #[test]

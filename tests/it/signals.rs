@@ -380,6 +380,8 @@ fn a_supervisor_that_is_detached_leaves_its_node_and_a_stop_finds_it() {
     assert_eq!(status.status.code(), Some(3));
     assert!(text.contains(&format!("running without a supervisor, pid {node}")), "{text}");
     rig.fails(3, &["detach"]);
+    let examined = String::from_utf8(rig.output(&["doctor"]).stdout).unwrap();
+    assert!(examined.contains("the node runs without a supervisor"), "{examined}");
     assert!(is_alive(node) && signals(&rig).is_empty());
     assert_eq!(rig.ok(&["stop"]), "stopped\n");
     assert!(!is_alive(node));

@@ -78,7 +78,7 @@ pub(in crate::cli) fn back(
                 return print(&format!("the node is back, pid {}, head {}\n", node.pid, head.height));
             }
             _ if let Some(reason) = view.halted => {
-                return Err(Error::new(Kind::Halted, reason).hint("decide with `wemixvisor resolve`"));
+                return Err(Error::new(Kind::Halted, reason));
             }
             _ if deadline.has_passed() => {
                 let trouble = view.trouble.map(|why| format!(": {why}")).unwrap_or_default();

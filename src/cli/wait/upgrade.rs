@@ -30,8 +30,7 @@ pub(in crate::cli) fn upgrade(
             Ok(status) => {
                 let view = &status.view;
                 if let Some(reason) = &view.halted {
-                    let hint = "decide with `wemixvisor resolve`";
-                    return Err(Error::new(Kind::Halted, reason.clone()).hint(hint));
+                    return Err(Error::new(Kind::Halted, reason.clone()));
                 }
                 let planned = view.planned.iter().find(|plan| plan.name == *name);
                 let under_way = view.upgrade.as_ref().filter(|attempt| attempt.name == *name);

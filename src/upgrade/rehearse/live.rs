@@ -84,7 +84,8 @@ impl Live {
         }
         Err(match failed {
             Some(e) => Error::new(Kind::NotMet, "the running node does not answer").because(e),
-            None => Error::new(Kind::NotMet, "the running node has no address").hint("set daemon_node_ipc"),
+            None => Error::new(Kind::NotMet, "the running node has no socket so far")
+                .hint("wait until it has started, or set daemon_node_ipc"),
         })
     }
 }
