@@ -177,11 +177,13 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
     options.max_age = asked.max_age.or(options.max_age);
     // That of an upgrade under way may be its way back, and an order to go back names the one to be restored.
     let record = Journal::read(home)?.record;
+    let leads_back = record.leads_back();
     let ordered = record.back.and_then(|order| order.backup);
     let needed = record.upgrade.and_then(|upgrade| upgrade.backup).or(ordered);
+    let kept: Vec<String> = needed.iter().cloned().chain(leads_back).collect();
     let backups = backup::list(home)?;
     let names = match asked.names.is_empty() {
-        true => backup::outdated(&backups, &options, needed.as_deref(), SystemTime::now()),
+        true => backup::outdated(&backups, &options, &kept, SystemTime::now()),
         false => asked.names.clone(),
     };
     let replaced: Vec<PathBuf> = if asked.replaced { restore::replaced(home) } else { Vec::new() };
@@ -225,7 +227,7 @@ fn nothing_has_the_data_open(config: &Config, home: &Home) -> Result<()> {
 }
 
 /// Does long work that Ctrl-C ends, and shows its progress on a terminal.
-fn with_line<T>(
+pub(super) fn with_line<T>(
     home: &Home,
     options: &Options,
     what: &'static str,

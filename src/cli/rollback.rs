@@ -3,6 +3,7 @@
 //! The way back is decided here on the record as it is, shown, and ordered. A supervisor that runs decides it again by
 //! what it knows, and takes it; without one it is on record for the next `run`.
 
+use super::backup::with_line;
 use super::home::{accepted_or, running_status};
 use super::resolve::{carry_out, not_met};
 use super::{print, tell};
@@ -13,7 +14,7 @@ use crate::home::{Home, launch};
 use crate::machine::{Decision, Known, Target, Version, Wanted, WayBack, way_back};
 use crate::supervisor::{Request, Status, ask};
 use crate::upgrade::journal::Journal;
-use crate::upgrade::{backup, head, install};
+use crate::upgrade::{backup, head, install, restore};
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -46,8 +47,21 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
     let record = Journal::read(home)?.record;
     let to = options.to.as_ref().map(|to| verified(home, to)).transpose()?;
     let wanted = Wanted { to, restore: options.restore, force: options.force.is_given() };
-    let known = known(config, home, status.as_ref())?;
-    let way = way_back(&record, &wanted, &known).map_err(not_met)?;
+    let mut known = known(config, home, status.as_ref())?;
+    // With the node down it would be too late to learn that there is no way over a backup.
+    let way = loop {
+        let way = way_back(&record, &wanted, &known).map_err(not_met)?;
+        let Some(name) = &way.order.backup else { break way };
+        match check(config, home, name) {
+            Ok(()) => break way,
+            // The operator's word is one on the data as it is, too.
+            Err(e) if wanted.force && !wanted.restore && e.kind() != Kind::Failed => {
+                tell(format_args!("wemixvisor: {e}"));
+                known.backups.retain(|backup| backup != name);
+            }
+            Err(e) => return Err(e),
+        }
+    };
     let to = &way.order.to;
     if verified(home, &to.target)?.sha256 != to.sha256 {
         let what = format!("the binary of {} is not the one that has run here", to.target);
@@ -93,6 +107,12 @@ fn verified(home: &Home, target: &Target) -> Result<Version> {
     Ok(Version { target: target.clone(), sha256: manifest.sha256 })
 }
 
+/// Reads a backup whole, and looks whether it could take the place of the data.
+fn check(config: &Config, home: &Home, name: &str) -> Result<()> {
+    let found = backup::load(home, name)?;
+    with_line(home, &backup::Options::new(config), "verify", |work| restore::check(work, &found))
+}
+
 /// Facts besides the record: the highest block that the chain can have by now, and the backups.
 fn known(config: &Config, home: &Home, status: Option<&Status>) -> Result<Known> {
     let highest = match status {
@@ -102,7 +122,8 @@ fn known(config: &Config, home: &Home, status: Option<&Status>) -> Result<Known>
             head::read(home)?.and_then(|record| record.highest_possible(now, config.block_period))
         }
     };
-    let backups = backup::list(home)?.into_iter().map(|backup| backup.name).collect();
+    let whole = backup::list(home)?.into_iter().filter(|backup| backup.manifest.damaged.is_none());
+    let backups = whole.map(|backup| backup.name).collect();
     Ok(Known { highest, backups, validator: config.validator_mode })
 }
 

@@ -210,6 +210,12 @@ impl Loaded {
                 Err(e) => problems.add(at("download_ca_file", format!("{}: {e}", path.display()))),
             }
         }
+        let data = config.data_dir(node_args);
+        if !config.unsafe_skip_backup && fit::is_mount_point(&data).unwrap_or(false) {
+            let what = format!("{} is a mount point, so no backup can be put in its place", data.display());
+            warnings
+                .push(at("daemon_data_dir", what).hint("keep the data in a directory below the mount point"));
+        }
         if let Some(path) = config.daemon_data_dir.as_ref().filter(|path| !path.is_dir()) {
             warnings.push(at("daemon_data_dir", format!("{} is not a directory yet", path.display())));
         }

@@ -4,7 +4,10 @@
 //! `config check` look for it before anything begins. Nothing is changed.
 
 use super::{Home, trust};
-use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
+use crate::error::{Doing as _, Result};
+use rustix::fs::{
+    Access, AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, accessat, statvfs, statx,
+};
 use rustix::process::geteuid;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -42,6 +45,16 @@ pub fn check(root: &Path, data: &Path) -> Vec<Unfit> {
     let dirs = ["", "genesis", "upgrades", "plans", "downloads", "state"].map(|name| dir.join(name));
     found.extend(dirs.into_iter().filter_map(|path| of_trust(root, path)));
     found
+}
+
+/// Whether a file system, or a part of one, is mounted at a directory: then no other directory can take its place. False where
+/// a kernel before 5.8 does not say.
+///
+/// # Errors
+/// If the operating system refuses.
+pub(crate) fn is_mount_point(dir: &Path) -> Result<bool> {
+    let found = statx(CWD, dir, AtFlags::empty(), StatxFlags::empty()).doing("inspect", dir)?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// A directory of the home that another user may write: that user decides what is executed.

@@ -5,7 +5,7 @@
 //! upgrade (`rollback::begin`), which `switch` takes to its end.
 
 use super::Machine;
-use super::event::{Level, Mode, Notice};
+use super::event::{Action, Level, Mode, Notice};
 use super::gates::list;
 use super::record::{Back, Phase, Record};
 use super::recording::TRIES;
@@ -155,6 +155,8 @@ impl Machine {
                 let text = format!("name={name} to={} the operator's order", order.to.target);
                 let news = Notice::to_history(Level::Warn, "going_back", text);
                 self.save_with_news(after, AfterRecord::Upgrade, Some(news));
+                // Of what is planned, the upgrades that were applied are left out.
+                self.actions.push(Action::ReadPlans);
                 true
             }
             Err(refused) => {

@@ -83,7 +83,7 @@ impl Machine {
         } else if self.backups.tend_at.is_some_and(|at| now >= at) && !self.is_upgrade_close() {
             let begun = self.backups.ahead.as_ref().filter(|look| self.planned(&look.name).is_some());
             let draft = begun.map(|look| look.name.clone());
-            self.start_aside(Job::Tend { draft });
+            self.start_aside(Job::Tend { draft, needed: self.record.leads_back() });
         }
     }
 

@@ -320,6 +320,8 @@ pub enum Job {
     Tend {
         /// The upgrade whose backup has been begun and is still wanted.
         draft: Option<Name>,
+        /// The backup that leads back from the version that runs, which stays.
+        needed: Option<String>,
     },
 }
 
@@ -434,6 +436,8 @@ pub enum Action {
     KeepHead(HeadRecord),
     /// Remove the head record from the disk.
     ForgetHead,
+    /// Read what is planned again: less of it is applied than before. → `Schedule`.
+    ReadPlans,
     /// Ask the node about the network. → `Surveyed`.
     Survey,
     /// Ask the node for its name and its block at this height. → `Recalled`.

@@ -4,7 +4,7 @@
 //! writes and reads it; [`super::recovery`] decides the first step after a crash.
 
 use super::order::Validator;
-use super::upgrade::{Upgrade, is_at_fork};
+use super::upgrade::{Origin, Upgrade, is_at_fork};
 use crate::digest::Digest;
 use crate::name::Name;
 use serde::{Deserialize, Serialize};
@@ -203,6 +203,17 @@ pub struct Ended {
     pub switch: Option<Switch>,
 }
 
+impl Ended {
+    /// The upgrade as it was planned, as far as that is on record.
+    pub(super) fn as_planned(&self) -> Upgrade {
+        Upgrade {
+            fork_height: self.fork_height,
+            data_compat: self.switch.as_ref().is_none_or(|switch| switch.data_compat),
+            ..Upgrade::new(self.name.clone(), self.height, Origin::Schedule)
+        }
+    }
+}
+
 /// The versions before and after an upgrade, and what a way back needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Switch {
@@ -299,6 +310,12 @@ impl Record {
         }
     }
 
+    /// The backup that leads back from the last upgrade that was applied, if there is one.
+    #[must_use]
+    pub fn leads_back(&self) -> Option<String> {
+        self.ended.iter().rfind(|ended| ended.outcome == Outcome::Applied)?.switch.as_ref()?.backup.clone()
+    }
+
     /// Why nothing goes on without the operator, and with what it would.
     #[must_use]
     pub fn why_halted(&self) -> Option<String> {
@@ -362,10 +379,13 @@ impl Attempt {
         stopped_at.zip(self.fork_height).is_some_and(|(head, fork)| is_at_fork(head, fork))
     }
 
-    /// Begins anew with this binary, and with all attempts.
+    /// Begins anew with this binary, and with all attempts, also where the way back had begun.
     pub fn begin_with(&mut self, ready: Ready) {
         (self.to, self.promised) = (ready.version, ready.promised);
         self.dry_run = false;
+        if self.phase == Phase::Reverting {
+            (self.phase, self.reason) = (Phase::Trying, None);
+        }
         self.begin_anew();
     }
 

@@ -3,7 +3,7 @@
 use super::Machine;
 use super::event::{Action, Ask, Level, Request};
 use super::heads::Beyond;
-use super::record::Outcome;
+use super::record::{Ended, Outcome};
 use super::starting::RELEASE;
 use super::state::{State, Wish};
 use super::upgrade::{Origin, Upgrade};
@@ -137,8 +137,12 @@ impl Machine {
         if planned.as_ref().is_some_and(|planned| planned.on_hold) {
             return Err(format!("{name} is on hold: {RELEASE} {name}"));
         }
+        // One that was tried before is still what it was: with its fork, and at its height, so that its end settles the plan
+        // that it was of.
+        let known = record.ended(&name).map(Ended::as_planned);
         self.forget(&name);
-        self.forced = Some(planned.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
+        let upgrade = planned.or(known);
+        self.forced = Some(upgrade.unwrap_or_else(|| Upgrade::new(name.clone(), head, Origin::Schedule)));
         Ok(format!("switching to {name} as soon as its binary is verified"))
     }
 }

@@ -114,6 +114,8 @@ fn retry_with(
 ) -> Result<(Vec<Action>, String), Refused> {
     let attempt = record.upgrade.as_mut().ok_or_else(no_upgrade)?;
     let new = ready.version.target.clone();
+    // The data may be older already than what the new binary has signed on.
+    record.silent |= attempt.restores();
     attempt.begin_with(ready);
     let said = format!("the next `wemixvisor run` tries upgrade {} with the binary of {name}", attempt.name);
     // Where the link leads to the old binary the next run switches it.
@@ -254,6 +256,37 @@ mod tests {
         let resolved = resolve(record, None, Decision::Retry).unwrap();
         let [Action::Record(after)] = resolved.actions.as_slice() else { panic!("{resolved:?}") };
         assert!(after.upgrade.as_ref().unwrap().restores());
+    }
+
+    #[test]
+    fn where_the_way_back_is_shut_the_new_binary_is_the_way_on() {
+        let mut record = halted(Phase::Reverting);
+        record.current = version(Target::Genesis);
+        let attempt = record.upgrade.as_mut().unwrap();
+        (attempt.data_compat, attempt.backup, attempt.signed) = (false, Some("v2-1".to_owned()), true);
+        attempt.to.sha256 = Digest::sha256(b"2");
+        let v2: Name = "v2".parse().unwrap();
+        may_retry_with(&record, &v2).unwrap();
+        let ready = Ready::new(version(Target::Upgrade(v2.clone())));
+        let with = Decision::RetryWith { name: v2, ready, link: Target::Upgrade("v2".parse().unwrap()) };
+        let resolved = resolve(record.clone(), Some(100), with).unwrap();
+        let Some(Action::Record(after)) = resolved.actions.last() else { panic!("{resolved:?}") };
+        let attempt = after.upgrade.as_ref().unwrap();
+        assert_eq!((attempt.phase, attempt.attempt, &attempt.reason), (Phase::Trying, 0, &None));
+        assert!(after.silent && after.halted.is_none() && attempt.signed);
+
+        // Or the old binary on the data as it is, on the operator's word.
+        let wanted = |force| rollback::Wanted { to: None, restore: false, force };
+        let known = Known { highest: Some(150), ..Known::default() };
+        let refused = rollback::way_back(&record, &wanted(false), &known).unwrap_err();
+        assert!(refused.why.contains("no backup"), "{refused:?}");
+        let order = rollback::way_back(&record, &wanted(true), &known).unwrap().order;
+        let resolved = resolve(record.clone(), Some(150), Decision::Rollback { order, known: known.clone() });
+        let [Action::Record(after)] = &resolved.unwrap().actions[..] else { panic!() };
+        assert!(after.silent && after.halted.is_none() && !after.upgrade.as_ref().unwrap().restores());
+        // One that goes on takes no other way.
+        let going = Record { halted: None, ..record };
+        assert!(rollback::way_back(&going, &wanted(true), &known).unwrap_err().why.contains("on its way"));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use super::record::{Attempt, Back, Ended, Outcome, Phase, Record, SWITCHES, Target, Version};
 use super::resolve::{Refused, refused};
-use super::upgrade::{Origin, Upgrade};
 use crate::digest::Digest;
 use crate::name::Name;
 
@@ -86,16 +85,12 @@ struct PastStep<'a> {
     backup: Option<&'a String>,
 }
 
-/// The objection to finishing a halted upgrade with the binary that is staged as `name`.
+/// The objection to finishing a halted upgrade with the binary that is staged as `name`. Not its way back: where that is not
+/// open, as with a damaged backup, the new binary is the way on.
 #[must_use]
 pub(super) fn objection_to(progress: &Attempt, name: &Name) -> Option<&'static str> {
-    if progress.phase == Phase::Reverting {
-        Some("the upgrade was on its way back, which `wemixvisor resolve retry` finishes")
-    } else if progress.from.target.is(name) {
-        Some("that is the old binary; to go back to it: wemixvisor rollback")
-    } else {
-        None
-    }
+    let is_old = progress.from.target.is(name);
+    is_old.then_some("that is the old binary; to go back to it: wemixvisor rollback")
 }
 
 /// Decides by the table of DESIGN section 6. Rows are tried from the most forbidding down.
@@ -137,7 +132,9 @@ fn at_a_fork(fork: Option<u64>, highest: Option<u64>) -> Option<&'static str> {
 /// If there is none, or it may hurt and is not forced.
 pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBack, Refused> {
     let attempt = record.upgrade.as_ref();
-    if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Reverting) {
+    // One that has halted on its way has not arrived, and may take another one.
+    let goes = |attempt: &&Attempt| attempt.phase == Phase::Reverting && record.halted.is_none();
+    if let Some(attempt) = attempt.filter(goes) {
         return Err(refused(format!("upgrade {} is on its way back already", attempt.name), None));
     }
     let steps = steps(&record.ended, attempt);
@@ -300,6 +297,8 @@ pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<
         (ended.outcome, ended.detail) = (Outcome::RolledBack, reason.clone());
     }
     let last = way.undoes.last().and_then(|name| record.ended(name)).cloned();
+    // The data may be older already than what was signed on it.
+    record.silent |= record.upgrade.as_ref().is_some_and(Attempt::restores);
     let attempt = record.upgrade.take().or_else(|| Some(again(&last?, &way.leaves)));
     let attempt = attempt.ok_or_else(no_earlier_version)?;
     record.upgrade = Some(Attempt {
@@ -320,16 +319,11 @@ pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<
 
 /// An upgrade that was applied, under way again.
 fn again(ended: &Ended, to: &Version) -> Attempt {
-    let upgrade = Upgrade {
-        fork_height: ended.fork_height,
-        data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
-        ..Upgrade::new(ended.name.clone(), ended.height, Origin::Schedule)
-    };
     Attempt {
         attempt: 1,
         dry_run: true,
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.clone()),
-        ..Attempt::new(&upgrade, to.clone(), to.clone(), Phase::Reverting)
+        ..Attempt::new(&ended.as_planned(), to.clone(), to.clone(), Phase::Reverting)
     }
 }
 
@@ -351,7 +345,7 @@ pub(super) mod tests {
         assert!(objection_to(&halted, &name("v1")).is_some());
         assert_eq!(objection_to(&halted, &name("v2")), None, "its own, mended or not");
         assert_eq!(objection_to(&halted, &name("v3")), None);
-        assert!(objection_to(&Attempt { phase: Phase::Reverting, ..halted }, &name("v3")).is_some());
+        assert_eq!(objection_to(&Attempt { phase: Phase::Reverting, ..halted }, &name("v2")), None);
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Supervisor {
             Action::Unpeer => self.ask_node(NodeOrder::Unpeer),
             Action::KeepHead(record) => self.head_keeper.order(Some(record)),
             Action::ForgetHead => self.head_keeper.order(None),
+            Action::ReadPlans => self.read_plans(),
             Action::Strike { name, reply_to } => self.strike(name, reply_to),
             Action::Answer { to, reply } => self.answer(to, reply.map_or_else(Reply::Refused, Reply::Done)),
             Action::AfterUpgrade(progress) => self.post_hooks.begin(self.context.clone(), progress),

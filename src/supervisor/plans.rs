@@ -37,8 +37,7 @@ impl Supervisor {
     /// An upgrade is cancelled, or cannot be.
     pub(super) fn struck(&mut self, Struck { name, reply_to, result }: Struck) {
         self.striking -= 1;
-        self.watcher.outdate();
-        self.watcher.look();
+        self.read_plans();
         let reply = match result {
             Ok(()) => {
                 log::info!("event=upgrade_cancelled name={name}");
@@ -82,10 +81,15 @@ impl Supervisor {
         }
     }
 
-    /// Has everything read anew, and answers when what is on disk by now is in force.
-    pub(super) fn refresh(&mut self, binary: Option<Name>, caller: Sender<Reply>) {
+    /// Has everything read anew.
+    pub(super) fn read_plans(&mut self) {
         self.watcher.outdate();
         self.watcher.look();
+    }
+
+    /// Has everything read anew, and answers when what is on disk by now is in force.
+    pub(super) fn refresh(&mut self, binary: Option<Name>, caller: Sender<Reply>) {
+        self.read_plans();
         self.refreshing.push((binary, caller));
     }
 }

@@ -166,7 +166,7 @@ impl Begun {
 }
 
 /// Adds digests to the backups that lack them, and removes those beyond the configured number and age.
-fn tend(work: &mut Work<'_>) -> Result<Tended> {
+fn tend(needed: &[String], work: &mut Work<'_>) -> Result<Tended> {
     let mut tended = Tended::default();
     for backup in backup::list(work.home)? {
         if backup.manifest.state() != State::Unverified {
@@ -179,7 +179,7 @@ fn tend(work: &mut Work<'_>) -> Result<Tended> {
             Err(e) => return Err(e),
         }
     }
-    tended.removed = backup::prune(work, None)?;
+    tended.removed = backup::prune(work, needed)?;
     Ok(tended)
 }
 
@@ -206,9 +206,9 @@ fn perform(job: &Job, context: &Context, begun: &mut Begun, cancel: &Cancel, swe
             let brought = if *bring { begun.bring(name, &mut work) } else { Ok(()) };
             JobEnd::Ahead(name.clone(), brought.and_then(|()| begun.rest(name, &work)).map_err(failed))
         }
-        Job::Tend { draft } => {
+        Job::Tend { draft, needed } => {
             begun.keep(draft.as_ref());
-            JobEnd::Tended(tend(&mut work).map_err(failed))
+            JobEnd::Tended(tend(needed.as_slice(), &mut work).map_err(failed))
         }
         Job::Hook { progress, .. } => JobEnd::Hooked(call_hook(progress, config, home, cancel)),
         Job::Restore(progress) => {

@@ -39,7 +39,7 @@ use crate::machine::Block;
 use crate::name::Name;
 use crate::time::rfc3339;
 use building::{Building, Pass, Source};
-use manifest::{DATA, MANIFEST, VERSION, list_of};
+use manifest::{DATA, MANIFEST, VERSION, list_of, name_of};
 use names::Names;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
@@ -117,7 +117,7 @@ impl Draft {
     /// If the operating system refuses.
     pub fn begin(home: &Home, name: &Name) -> Result<Self> {
         sweep_now(target(home)?, None);
-        let path = home.backups().join(format!("{PARTIAL}{}", named(name, SystemTime::now())));
+        let path = home.backups().join(format!("{PARTIAL}{}", name_of(name, &rfc3339(SystemTime::now()))));
         durable::mkdir(&path)?;
         let claim = claim_dir(&path, Claim::Alone)?.ok_or_else(|| busy(&path))?;
         let building = Building::new(path.join(DATA))?;
@@ -150,7 +150,7 @@ impl Draft {
             entries,
             upgrade: name.clone(),
         };
-        let backup = Backup { name: named(&name, now), manifest };
+        let backup = Backup { name: name_of(&name, &rfc3339(now)), manifest };
         write(&self.path.join(MANIFEST), &durable::json_line(&backup.manifest))?;
         durable::promote_large(&self.path, &home.backups().join(&backup.name))?;
         Ok(backup)
@@ -193,11 +193,6 @@ impl Draft {
             note(Effect::Remove(&self.path));
         }
     }
-}
-
-/// The name of a backup that is made for `name` at a time.
-fn named(name: &Name, time: SystemTime) -> String {
-    format!("{name}-{}", rfc3339(time).replace([':', '-'], "").replace('.', "_"))
 }
 
 /// Writes a new file that is synced later.

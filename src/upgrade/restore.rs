@@ -8,10 +8,11 @@
 use super::backup::building::{Building, Source, bring_plain};
 use super::backup::names::Names;
 use super::backup::verify::check_tree;
-use super::backup::{Backup, Content, Work};
+use super::backup::{Backup, Content, State, Work, complete, verify};
 use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::durable::Rubbish;
+use crate::home::fit::is_mount_point;
 use crate::home::lock::{Claim, busy, claim_dir};
 use crate::home::space::{self, Amount};
 use crate::home::trace::{Effect, note};
@@ -60,6 +61,7 @@ pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
             return Ok(replaced);
         }
     }
+    exchangeable(&places.live)?;
     for ours in [&places.building, &places.side] {
         if fs::symlink_metadata(ours).is_ok() {
             fs::remove_dir_all(ours).doing("remove", ours)?;
@@ -73,10 +75,35 @@ pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
         }
     })?;
     durable::promote_large(&places.building, &places.side)?;
-    durable::exchange(&places.side, &places.live).map_err(|e| {
-        e.hint("the data directory must not be a mount point; restore by hand from the backup")
-    })?;
+    durable::exchange(&places.side, &places.live)?;
     finish(home, &places, &backup.name)
+}
+
+/// Whether [`restore`] could put `backup` in place of the data now. Nothing is changed, and the node may run.
+///
+/// # Errors
+/// As [`restore`].
+pub fn check(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
+    let places = Places::of(work.home)?;
+    exchangeable(&places.live)?;
+    check_space(&places, &source(work, &places, backup)?)?;
+    let checked = match backup.manifest.state() {
+        State::Unverified => verify(work, backup),
+        // Damage is noted in the manifest.
+        State::Verified | State::Damaged => complete(work, backup.clone()).map(drop),
+    };
+    // A process of ours reads it already, as after an upgrade. The restore compares all that it has read.
+    checked.or_else(|e| if e.kind() == Kind::Busy { Ok(()) } else { Err(e) })
+}
+
+/// Refuses data that no other directory can take the place of.
+fn exchangeable(live: &Path) -> Result<()> {
+    if is_mount_point(live)? {
+        let what = "the data directory is a mount point, so no backup can be put in its place";
+        let hint = "restore by hand from the backup; or keep the data in a directory below the mount point";
+        return Err(Error::new(Kind::Config, what).at(live.display()).hint(hint));
+    }
+    Ok(())
 }
 
 /// The last restore, for a redo of it: a crash may come before its end is recorded.

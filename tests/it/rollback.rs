@@ -3,6 +3,7 @@
 use crate::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
+use std::path::PathBuf;
 use wemixvisor::inside::Back;
 use wemixvisor::inside::journal::{Journal, Opened};
 
@@ -12,6 +13,11 @@ fn upgraded() -> Rig {
     rig.stage("v2", &[]);
     rig.schedule("v2", 10);
     rig
+}
+
+/// A file of a backup.
+fn backup_file(rig: &Rig, name: &str) -> PathBuf {
+    rig.home().join("backups").join(name).join("data/simnode/chaindata/blocks.jsonl")
 }
 
 /// The arguments with which the node was executed.
@@ -66,6 +72,48 @@ fn the_data_of_the_backup_is_put_back_when_that_is_wanted() {
     assert_eq!(visor.stop(), 0);
 }
 
+#[test]
+fn a_backup_that_is_damaged_is_found_before_the_node_is_stopped() {
+    let rig = upgraded();
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "applied");
+    visor.wait(&["event=backup_verified"]);
+    let (name, node) = (rig.backups()[0].clone(), visor.node());
+    let file = backup_file(&rig, &name);
+    let mut damaged = fs::read(&file).unwrap();
+    damaged[0] ^= 1;
+    fs::write(&file, damaged).unwrap();
+    rig.is_broken_on_purpose();
+    rig.fails(66, &["rollback", "--restore", "--yes"]);
+    // From then on it is known, and no way back leads over it.
+    assert!(rig.ok(&["backup", "list"]).contains("damaged"));
+    assert!(rig.fails(5, &["rollback", "--restore", "--yes"]).contains("there is no backup"));
+    assert_eq!((visor.node(), rig.current().as_str()), (node, "upgrades/v2"), "it was left alone");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
+fn a_way_back_that_is_shut_leaves_the_new_binary_or_the_old_one_on_the_data_as_it_is() {
+    for on in [["resolve", "retry", "--with", "v2"], ["resolve", "rollback", "--force", ""]] {
+        let rig = upgraded();
+        let mut visor = rig.run();
+        visor.wait_outcome("v2", "applied");
+        visor.wait(&["event=backup_verified"]);
+        assert_eq!(visor.stop(), 0);
+        rig.ok(&["rollback", "--restore", "--yes"]);
+        let name = rig.backups()[0].clone();
+        fs::remove_file(backup_file(&rig, &name)).unwrap();
+        rig.is_broken_on_purpose();
+        assert_eq!(rig.run().end(), 79);
+        let words: Vec<&str> = on.into_iter().filter(|word| !word.is_empty()).collect();
+        rig.ok(&words);
+        let mut visor = rig.run();
+        visor.wait_outcome("v2", if on[1] == "retry" { "applied" } else { "rolled-back" });
+        visor.wait_node();
+        assert_eq!(visor.stop(), 0);
+    }
+}
+
 /// An order to go back over a backup, as a supervisor leaves it that ends before it has begun. Returns the backup.
 fn ordered(rig: &Rig) -> String {
     let mut visor = rig.run();
@@ -94,6 +142,7 @@ fn a_backup_that_an_order_to_go_back_needs_is_not_removed() {
     let rig = Rig::new();
     let backup = ordered(&rig);
     assert!(rig.fails(5, &["backup", "prune", &backup]).contains("is needed by"));
+    assert!(rig.fails(5, &["backup", "prune", &format!("{backup}/")]).contains("is needed by"));
     assert_eq!(rig.backups(), [&*backup]);
     rig.ok(&["rollback", "--cancel"]);
     rig.ok(&["backup", "prune", &backup]);

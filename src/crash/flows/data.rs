@@ -136,7 +136,7 @@ pub(in crate::crash) const KEEP: Flow = Flow {
                 with(home, |work| backup::complete(work, newest.clone())).unwrap();
             });
         }
-        step(2, || drop(with(home, |work| backup::prune(work, None)).unwrap()));
+        step(2, || drop(with(home, |work| backup::prune(work, &[])).unwrap()));
     },
     law: |home, seen| {
         let found = listed(home)?;

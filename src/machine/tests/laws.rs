@@ -242,9 +242,8 @@ impl World {
                 let is_over = ended.is_some_and(|e| e.outcome == receipt.outcome);
                 require(is_over, "a receipt is about an upgrade that is over")
             }
-            Action::Strike { .. } | Action::Answer { .. } | Action::KeepHead(_) | Action::ForgetHead => {
-                Ok(())
-            }
+            Action::Strike { .. } | Action::Answer { .. } | Action::KeepHead(_) => Ok(()),
+            Action::ForgetHead | Action::ReadPlans => Ok(()),
         }
     }
 

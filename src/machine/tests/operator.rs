@@ -279,12 +279,12 @@ fn upgrade_now_happens_once() {
     // Once more, if the operator says so.
     story.then(now("v2")).check(&expect![[r#"
         (+3.0s) ask upgradenow(name("v2")) → answer: switching to v2 as soon as its binary is verified
-                                     → info upgrade_known: name=v2 height=102 from="schedule"
+                                     → info upgrade_known: name=v2 height=99 from="schedule"
                                      → prepare v2
         done                         → info upgrade_ready: name=v2 sha256=d2857e9b0d6a4aa8b8ca67bd2e2a61eaefd5d4ab13fa1f90dec184af7d8893ab
                                      → inspect upgrades/v2
         inspected                    → record [genesis Running | v2 Stopping attempt=0 | v2 failed]
-        recorded                     → info upgrade_due (history): name=v2 height=102 head=102
+        recorded                     → info upgrade_due (history): name=v2 height=99 head=102
                                      → SIGTERM
                                      → record [genesis Running | v2 Stopping attempt=0 asked | v2 failed]
     "#]]);

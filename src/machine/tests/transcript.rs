@@ -205,6 +205,7 @@ pub(super) fn show(action: &Action) -> String {
         Action::Identify => "identify".to_owned(),
         Action::KeepHead(record) => format!("keep head {}", record.block.height),
         Action::ForgetHead => "forget head".to_owned(),
+        Action::ReadPlans => "read plans".to_owned(),
         Action::Unpeer => "remove peers".to_owned(),
         Action::Greet { turn, .. } => format!("greet peer {turn}"),
         Action::Recall { height } => format!("recall {height}"),

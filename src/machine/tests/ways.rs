@@ -288,6 +288,21 @@ fn a_way_over_two_upgrades_minds_both_forks_and_the_older_backup() {
 }
 
 #[test]
+fn what_was_gone_back_from_is_tried_again_as_it_was_planned() {
+    let row = Row { data_compat: false, ..FINE };
+    let mut story = row.at(At::Applied);
+    // Read again while it was applied, the plans are without it.
+    story.then(Input::Plan(Vec::new())).forget();
+    let order = row.order(&story.world).unwrap();
+    story.then(Input::Ask(Request::Rollback(order))).then(CLEAN);
+    assert!(story.take().contains("read plans"), "it is planned again");
+    come_to_rest(&mut story.world, "back");
+    story.then(Input::Ask(Request::UpgradeNow(name("v2")))).then(CLEAN);
+    let attempt = story.world.record.upgrade.as_ref().expect("v2 is under way");
+    assert_eq!((attempt.height, attempt.fork_height, attempt.data_compat), (H, Some(500), false));
+}
+
+#[test]
 fn an_order_outlives_the_supervisor_and_comes_before_what_is_planned() {
     let mut story = Row { fork_height: None, ..FINE }.at(At::Probation);
     story.forget();
@@ -303,6 +318,7 @@ fn an_order_outlives_the_supervisor_and_comes_before_what_is_planned() {
         exited, exit code 0          → info node_stopped: status="an end that was not seen" after=0ns
                                      → await release
         release                      → record [genesis StoppedClean | v2 Reverting attempt=1 asked backup=v2-1]
+                                     → read plans
         recorded                     → warn going_back (history): name=v2 to=genesis the operator's order
                                      → link genesis
         linked                       → record [genesis StoppedClean | v2 rolled-back]

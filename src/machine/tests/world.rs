@@ -401,7 +401,8 @@ impl World {
                 self.head_record = Some(record.clone());
             }
             Action::ForgetHead => self.head_record = None,
-            Action::Survey
+            Action::ReadPlans
+            | Action::Survey
             | Action::Recall { .. }
             | Action::Trace { .. }
             | Action::Identify

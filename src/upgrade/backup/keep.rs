@@ -13,13 +13,13 @@ use std::time::SystemTime;
 
 /// The backups that are too many or too old, oldest first: of those that upgrades have made, all but that of the last try of
 /// each of the newest `keep` upgrades, and those that are older than `max_age`, but never the newest whole one. So an upgrade
-/// that is tried again and again pushes out no other one's. `needed` is that of the upgrade, or
-/// of the way back, that is under way.
-pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now: SystemTime) -> Vec<String> {
+/// that is tried again and again pushes out no other one's. None of the `needed` is among them: that of the upgrade, or of the way
+/// back, that is under way, and that which leads back from the last upgrade that was applied.
+pub fn outdated(backups: &[Backup], options: &Options, needed: &[String], now: SystemTime) -> Vec<String> {
     let oldest = options.max_age.and_then(|age| now.checked_sub(age)).map(rfc3339);
     let is_whole = |backup: &&Backup| backup.manifest.state() != State::Damaged;
     let newest = backups.iter().rfind(is_whole).or(backups.last()).map(|backup| &*backup.name);
-    let is_of_upgrade = |backup: &&Backup| backup.manifest.made_by == MadeBy::Upgrade;
+    let is_of_upgrade = |backup: &&Backup| backup.manifest.made_by == MadeBy::Upgrade && backup.is_original();
     let of_upgrades: Vec<&Backup> = backups.iter().filter(is_of_upgrade).collect();
     let mut kept = Vec::new();
     let mut outdated = Vec::new();
@@ -27,7 +27,7 @@ pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now
         let Manifest { upgrade, time, .. } = &backup.manifest;
         let is_too_many = kept.contains(&upgrade) || kept.len() >= options.keep;
         let is_too_old = oldest.as_ref().is_some_and(|oldest| time < oldest);
-        if (is_too_many || is_too_old) && Some(&*backup.name) != newest && Some(&*backup.name) != needed {
+        if (is_too_many || is_too_old) && Some(&*backup.name) != newest && !needed.contains(&backup.name) {
             outdated.push(backup.name.clone());
         }
         if is_whole(&backup) && !kept.contains(&upgrade) {
@@ -42,7 +42,7 @@ pub fn outdated(backups: &[Backup], options: &Options, needed: Option<&str>, now
 ///
 /// # Errors
 /// If one cannot be removed.
-pub fn prune(work: &Work<'_>, needed: Option<&str>) -> Result<Vec<String>> {
+pub fn prune(work: &Work<'_>, needed: &[String]) -> Result<Vec<String>> {
     let outdated = outdated(&list(work.home)?, work.options, needed, SystemTime::now());
     outdated.iter().try_for_each(|name| remove(work.home, name))?;
     if work.home.backups().is_dir() {
@@ -76,8 +76,8 @@ pub fn remove(home: &Home, name: &str) -> Result<()> {
 /// As [`remove`]; [`Kind::NotMet`] for the one that is needed.
 pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Result<()> {
     for name in names {
-        super::load(home, name)?;
-        if needed == Some(name) {
+        let backup = super::load(home, name)?;
+        if needed == Some(&*backup.name) {
             let what = format!("backup {name} is needed by the upgrade or rollback under way");
             return Err(Error::new(Kind::NotMet, what).hint("it can be removed when that has ended"));
         }
@@ -88,26 +88,29 @@ pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upgrade::backup::manifest::VERSION;
+    use crate::upgrade::backup::manifest::{VERSION, name_of};
     use std::time::Duration;
 
-    fn backup(name: &str, days_old: u64, made_by: MadeBy) -> Backup {
+    /// The label is kept as the version of the node; its first letter is the upgrade.
+    fn backup(label: &str, days_old: u64, made_by: MadeBy) -> Backup {
         let time = rfc3339(now() - Duration::from_secs(days_old * 86_400));
+        let upgrade = label[..1].parse().unwrap();
+        let name = name_of(&upgrade, &time);
         let manifest = Manifest {
             version: VERSION,
-            upgrade: name[..1].parse().unwrap(),
+            upgrade,
             made_by,
             time,
             took_ms: 0,
             source: "/d".into(),
             head: None,
-            node: None,
+            node: Some(label.to_owned()),
             bytes: 0,
             tree: None,
             damaged: None,
             entries: Vec::new(),
         };
-        Backup { name: name.to_owned(), manifest }
+        Backup { name, manifest }
     }
 
     fn now() -> SystemTime {
@@ -121,7 +124,12 @@ mod tests {
         needed: Option<&str>,
     ) -> Vec<String> {
         let max_age = max_days.map(|days| Duration::from_secs(days * 86_400));
-        outdated(backups, &Options { keep, max_age, ..Options::plain() }, needed, now())
+        let is_needed = |backup: &&Backup| backup.manifest.node.as_deref() == needed;
+        let needed: Vec<String> =
+            backups.iter().filter(is_needed).map(|backup| backup.name.clone()).collect();
+        let outdated = outdated(backups, &Options { keep, max_age, ..Options::plain() }, &needed, now());
+        let found = backups.iter().filter(|backup| outdated.contains(&backup.name));
+        found.filter_map(|backup| backup.manifest.node.clone()).collect()
     }
 
     #[test]
@@ -152,5 +160,9 @@ mod tests {
         assert_eq!(outdated_by(&tries, 2, None, None), ["v1"]);
         all[4].manifest.damaged = Some("it is".to_owned());
         assert_eq!(outdated_by(&all, 1, Some(1), None), ["a", "c", "e"]);
+        // A copy that the operator has put beside one is no try of its upgrade, and stays.
+        let copy = Backup { name: "golden".to_owned(), ..backup("e", 10, upgrade) };
+        let copied = [backup("a", 50, upgrade), backup("e", 10, upgrade), copy];
+        assert_eq!(outdated_by(&copied, 1, None, None), ["a"]);
     }
 }

@@ -184,6 +184,11 @@ impl Backup {
         format!("method={method} mib={} copied_mib={} took={took_ms}ms", mib(bytes), mib(copied))
     }
 
+    /// Whether it has the name under which it was made: a copy of a backup has another one, and is the operator's.
+    pub(super) fn is_original(&self) -> bool {
+        self.name == name_of(&self.manifest.upgrade, &self.manifest.time)
+    }
+
     /// Claims it, so that no other process removes it or changes its manifest meanwhile: alone, or beside others that only
     /// read it.
     ///
@@ -200,6 +205,11 @@ impl Backup {
         let path = home.backups().join(&self.name).join(MANIFEST);
         durable::put(&path, &durable::json_line(&self.manifest), 0o600)
     }
+}
+
+/// The name of a backup that was made for `name` at a time as in RFC 3339.
+pub(super) fn name_of(name: &Name, time: &str) -> String {
+    format!("{name}-{}", time.replace([':', '-'], "").replace('.', "_"))
 }
 
 /// The finished backups, oldest first.
@@ -227,6 +237,8 @@ pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<
 /// # Errors
 /// [`Kind::NotFound`] if there is none of this name; [`Kind::BadInput`] if its manifest is bad.
 pub fn load(home: &Home, name: &str) -> Result<Backup> {
+    // As a shell completes the name of a directory.
+    let name = name.trim_end_matches('/');
     let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
     let path = home.backups().join(name).join(MANIFEST);
     let text = match regular::read(&path, LIMIT) {

@@ -355,6 +355,7 @@ impl Sim {
                 self.homes[i].head_record = None;
                 None
             }
+            Action::ReadPlans => None,
             Action::Exit { exit, reason, .. } => {
                 self.ends(i, exit, reason);
                 None
