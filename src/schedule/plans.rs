@@ -291,7 +291,9 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_with_the_same_digest() {
         let (_dir, plans) = plans();
-        let saved = Stored { plan: plan("p"), sha256: plans.create(&plan("p")).unwrap() };
+        // The time at which it was made is in it.
+        let plan = plan("p");
+        let saved = Stored { sha256: plans.create(&plan).unwrap(), plan };
         assert_eq!(plans.load(&name("p")).unwrap(), saved);
         assert_eq!(plans.follow(&name("p"), &saved.sha256).unwrap(), saved.plan);
         assert_eq!(read_file(&plans.path(&name("p"))).unwrap(), saved);

@@ -1,12 +1,13 @@
 //! Hexadecimal as a geth-like node writes it: `0x` data, `0x` quantities without leading zeros, EIP-55 addresses.
 
 use super::keccak::keccak256;
-use std::fmt::Write;
 
 /// Lower-case digits without `0x`.
 pub(crate) fn plain(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0xf)]);
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
+        text.push(digit(byte >> 4));
+        text.push(digit(*byte));
         text
     })
 }

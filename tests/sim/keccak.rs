@@ -1,7 +1,8 @@
 //! Keccak-256, the hash of Ethereum: block hashes and the mixed case of addresses.
 //!
 //! Written out here because no crate of the project has it and the simulated node must not share code with what it
-//! tests. Checked against hashes that a real node recorded. Not fast, and not meant to be.
+//! tests. Checked against hashes that a real node recorded. Every header that a node shows is hashed anew, so this is most
+//! of what a node computes.
 
 const ROUND_CONSTANTS: [u64; 24] = [
     0x0000_0000_0000_0001,
@@ -29,11 +30,6 @@ const ROUND_CONSTANTS: [u64; 24] = [
     0x0000_0000_8000_0001,
     0x8000_0000_8000_8008,
 ];
-const ROTATIONS: [u32; 24] =
-    [1, 3, 6, 10, 15, 21, 28, 36, 45, 55, 2, 14, 27, 41, 56, 8, 25, 43, 62, 18, 39, 61, 20, 44];
-const LANES: [usize; 24] =
-    [10, 7, 11, 17, 18, 3, 5, 16, 8, 21, 24, 4, 15, 23, 19, 13, 12, 2, 20, 14, 22, 9, 6, 1];
-
 /// Bytes absorbed per permutation for an output of 256 bits.
 const RATE: usize = 136;
 
@@ -61,29 +57,41 @@ pub(crate) fn keccak256(data: &[u8]) -> [u8; 32] {
     digest
 }
 
+/// Moves each lane to the next of these places, rotated by the number behind it. Constant places need no check of bounds.
+macro_rules! rho_pi {
+    ($a:ident: $($lane:literal $rotation:literal),*) => {
+        let mut moved = $a[1];
+        $((moved, $a[$lane]) = ($a[$lane], moved.rotate_left($rotation));)*
+        let _ = moved;
+    };
+}
+
 fn permute(a: &mut [u64; 25]) {
     for constant in ROUND_CONSTANTS {
         let mut parity = [0u64; 5];
-        for (x, p) in parity.iter_mut().enumerate() {
-            *p = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
+        for [v, w, x, y, z] in a.as_chunks().0 {
+            let [p, q, r, s, t] = parity;
+            parity = [p ^ v, q ^ w, r ^ x, s ^ y, t ^ z];
         }
-        for x in 0..5 {
-            let mix = parity[(x + 4) % 5] ^ parity[(x + 1) % 5].rotate_left(1);
-            for y in (0..25).step_by(5) {
-                a[x + y] ^= mix;
-            }
+        let [v, w, x, y, z] = parity;
+        for row in a.as_chunks_mut().0 {
+            let [p, q, r, s, t] = *row;
+            *row = [
+                p ^ z ^ w.rotate_left(1),
+                q ^ v ^ x.rotate_left(1),
+                r ^ w ^ y.rotate_left(1),
+                s ^ x ^ z.rotate_left(1),
+                t ^ y ^ v.rotate_left(1),
+            ];
         }
-        let mut moved = a[1];
-        for (lane, rotation) in LANES.into_iter().zip(ROTATIONS) {
-            let next = a[lane];
-            a[lane] = moved.rotate_left(rotation);
-            moved = next;
-        }
-        for y in (0..25).step_by(5) {
-            let row = [a[y], a[y + 1], a[y + 2], a[y + 3], a[y + 4]];
-            for x in 0..5 {
-                a[y + x] = row[x] ^ (!row[(x + 1) % 5] & row[(x + 2) % 5]);
-            }
+        rho_pi!(a:
+            10 1, 7 3, 11 6, 17 10, 18 15, 3 21, 5 28, 16 36,
+            8 45, 21 55, 24 2, 4 14, 15 27, 23 41, 19 56, 13 8,
+            12 25, 2 43, 20 62, 14 18, 22 39, 9 61, 6 20, 1 44
+        );
+        for row in a.as_chunks_mut().0 {
+            let [p, q, r, s, t] = *row;
+            *row = [p ^ (!q & r), q ^ (!r & s), r ^ (!s & t), s ^ (!t & p), t ^ (!p & q)];
         }
         a[0] ^= constant;
     }

@@ -15,13 +15,13 @@ use super::options::{Options, Rpc};
 use super::store::{self, Loaded, Refusal, Store};
 use super::world::Member;
 use super::{eth, http, ipc};
-use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Why a start failed, in the words of the node.
@@ -72,7 +72,8 @@ struct Running {
     servers: Vec<Server>,
     script: Script,
     dir: PathBuf,
-    terms: Receiver<()>,
+    /// Set by the first signal, which wakes the loop as well.
+    is_asked: Arc<AtomicBool>,
     began: u64,
 }
 
@@ -157,13 +158,13 @@ fn start(args: Args, dir: &Path, words: &[String]) -> Result<Running, Fatal> {
     let instance = eth::client_version(&node);
     info("Starting peer-to-peer node", &[("instance", &instance)]);
     let mut servers = if options.rpc_delay == 0 { bind_rpc(&node, dir)? } else { Vec::new() };
-    let terms = watch_signals(node.clone(), dir.join("sim.signals"))?;
+    let is_asked = watch_signals(node.clone(), dir.join("sim.signals"))?;
     // Whoever gets an answer may also send a SIGTERM, so the signals are watched before.
     servers.iter_mut().for_each(Server::begin);
     if node.args.mine {
         info("WBFT: start", &[]);
     }
-    Ok(Running { node, engine, servers, script, dir: dir.into(), terms, began })
+    Ok(Running { node, engine, servers, script, dir: dir.into(), is_asked, began })
 }
 
 fn explain(refusal: Refusal, options: &Options) -> String {
@@ -235,10 +236,11 @@ fn close_rpc(servers: Vec<Server>) {
     }
 }
 
-/// Counts SIGTERM and SIGINT on a thread of its own. The first is passed on; too many more are a panic.
-fn watch_signals(node: Arc<Node>, path: PathBuf) -> Result<Receiver<()>, Fatal> {
+/// Counts SIGTERM and SIGINT on a thread of its own. The first is passed on to this thread; too many more are a panic.
+fn watch_signals(node: Arc<Node>, path: PathBuf) -> Result<Arc<AtomicBool>, Fatal> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let (sender, receiver): (Sender<()>, _) = bounded(1);
+    let is_asked = Arc::<AtomicBool>::default();
+    let (asked, waiting) = (is_asked.clone(), std::thread::current());
     std::thread::spawn(move || {
         let mut extra = 0;
         for (count, signal) in signals.forever().enumerate() {
@@ -248,7 +250,8 @@ fn watch_signals(node: Arc<Node>, path: PathBuf) -> Result<Receiver<()>, Fatal> 
             behave::trace(&path, &trace);
             if count == 0 {
                 info("Got interrupt, shutting down...", &[]);
-                let _ = sender.send(());
+                asked.store(true, Ordering::SeqCst);
+                waiting.unpark();
                 continue;
             }
             extra += 1;
@@ -260,7 +263,7 @@ fn watch_signals(node: Arc<Node>, path: PathBuf) -> Result<Receiver<()>, Fatal> 
             warn("Already shutting down, interrupt more to panic.", &[("times", &(limit - extra))]);
         }
     });
-    Ok(receiver)
+    Ok(is_asked)
 }
 
 impl Running {
@@ -291,7 +294,8 @@ impl Running {
                 behave::end(how, &self.node.args.datadir, height);
             }
             let pause = Duration::from_millis(self.engine.pause(now_ms()));
-            if self.terms.recv_timeout(pause).is_ok() && options.stop.is_some() {
+            std::thread::park_timeout(pause);
+            if self.is_asked.swap(false, Ordering::SeqCst) && options.stop.is_some() {
                 return self.stop();
             }
         }

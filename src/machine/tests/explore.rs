@@ -7,10 +7,10 @@
 use super::fingerprint::fingerprint;
 use super::laws::require;
 use super::transcript::Story;
-use super::world::{Input, World};
+use super::world::{Input, SETTLED, World};
 use super::*;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 
 /// How much may still go wrong, or be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,15 +115,18 @@ fn visit(scope: &Scope, order: Order) -> BTreeSet<String> {
         Order::Deep => next.pop_back(),
         Order::Wide => next.pop_front(),
     } {
-        for (input, cost) in possible(&world, scope.heads, scope.faults) {
-            let Some(ration) = ration.without(cost) else { continue };
-            let mut world = world.clone();
+        let inputs = possible(&world, scope.heads, scope.faults).into_iter();
+        let inputs = inputs.filter_map(|(input, cost)| Some((input, ration.without(cost)?)));
+        let inputs: Vec<(Input, Ration)> = inputs.collect();
+        // The last one is not a copy.
+        let worlds = std::iter::repeat_n(world, inputs.len());
+        for ((input, ration), mut world) in inputs.into_iter().zip(worlds) {
             let mut result = world.step(&input);
             seen.extend(world.done.iter().filter_map(landmark));
             world.done.clear();
             let is_new = known.insert(fingerprint(&mut world, &ration));
             if result.is_ok() && is_new && world.machine.is_none() {
-                result = rests.comes_to_rest(&world, scope);
+                result = rests.comes_to_rest(&mut world, scope);
             }
             let records = matches!(world.pending, Some(Action::Record(_)));
             if result.is_ok() && is_new && records && world.process.is_none() {
@@ -163,32 +166,49 @@ fn landmark(action: &Action) -> Option<String> {
 #[derive(Default)]
 struct Rests {
     /// By fingerprint, whatever may still go wrong.
-    of_worlds: HashMap<u64, String>,
+    of_worlds: HashMap<u64, Rc<str>>,
     /// By the facts on disk.
-    of_facts: HashMap<u64, String>,
+    of_facts: HashMap<u64, Rc<str>>,
 }
 
 impl Rests {
     /// I3: if nothing more goes wrong, one binary runs or the operator has to decide, and the same facts on
     /// disk always give the same outcome.
-    fn comes_to_rest(&mut self, world: &World, scope: &Scope) -> Result<(), String> {
+    fn comes_to_rest(&mut self, world: &mut World, scope: &Scope) -> Result<(), String> {
         let facts = world.facts();
-        let mut world = world.clone();
-        world.end = None;
-        let outcome = match self.of_worlds.entry(fingerprint(&mut world, &())) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let top = scope.heads.last().expect("there is a head");
-                world.settle(top + 50, |_, _| {})?;
-                new.insert(world.outcome_in_a_word())
-            }
-        };
-        require(outcome != "nothing runs", "I3: something runs, or the operator has to decide")?;
+        let end = world.end.take();
+        let outcome = self.outcome(world, scope);
+        world.end = end;
+        let outcome = outcome?;
+        require(*outcome != *"nothing runs", "I3: something runs, or the operator has to decide")?;
         let same = self.of_facts.entry(facts).or_insert_with(|| outcome.clone());
-        require(
-            same == outcome,
-            &format!("I3: the same facts give the same outcome, not {same} and {outcome}"),
-        )
+        if *same == outcome {
+            return Ok(());
+        }
+        Err(format!("I3: the same facts give the same outcome, not {same} and {outcome}"))
+    }
+
+    /// The outcome of a world in which the supervisor is dead. It is that of each world on the way to it.
+    fn outcome(&mut self, world: &mut World, scope: &Scope) -> Result<Rc<str>, String> {
+        let top = scope.heads.last().expect("there is a head");
+        let number = fingerprint(world, &());
+        if let Some(known) = self.of_worlds.get(&number) {
+            return Ok(known.clone());
+        }
+        let (mut world, mut way) = (world.clone(), vec![number]);
+        let outcome = loop {
+            require(way.len() <= SETTLED, "it comes to rest")?;
+            if world.settle_on(top + 50, &mut |_, _| {})? {
+                break world.outcome_in_a_word().into();
+            }
+            let number = fingerprint(&mut world, &());
+            if let Some(known) = self.of_worlds.get(&number) {
+                break known.clone();
+            }
+            way.push(number);
+        };
+        self.of_worlds.extend(way.into_iter().map(|number| (number, outcome.clone())));
+        Ok(outcome)
     }
 }
 

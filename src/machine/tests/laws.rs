@@ -224,10 +224,9 @@ impl World {
             | Action::StopSealing
             | Action::Unpeer
             | Action::Greet { .. } => require(!down, "a node can be asked"),
-            Action::Tell(notice) => require(
-                notice.event != "unexpected_event",
-                &format!("as the loop keeps its contract: {notice:?}"),
-            ),
+            Action::Tell(notice) if notice.event == "unexpected_event" => {
+                Err(format!("as the loop keeps its contract: {notice:?}"))
+            }
             Action::Exit { exit, reason, .. } => self.check_exit(*exit, reason),
             Action::AfterUpgrade(progress) => {
                 let ended = self.record.ended(&progress.name);
@@ -242,8 +241,12 @@ impl World {
                 let is_over = ended.is_some_and(|e| e.outcome == receipt.outcome);
                 require(is_over, "a receipt is about an upgrade that is over")
             }
-            Action::Strike { .. } | Action::Answer { .. } | Action::KeepHead(_) => Ok(()),
-            Action::ForgetHead | Action::ReadPlans => Ok(()),
+            Action::Tell(_)
+            | Action::Strike { .. }
+            | Action::Answer { .. }
+            | Action::KeepHead(_)
+            | Action::ForgetHead
+            | Action::ReadPlans => Ok(()),
         }
     }
 
@@ -409,8 +412,8 @@ impl World {
     pub(super) fn look(&self) -> Result<(), String> {
         let Some(machine) = &self.machine else { return Ok(()) };
         let deadline = machine.deadline();
-        if let Some((at, why)) = deadline {
-            require(at > self.now, &format!("a deadline is in the future: {why}"))?;
+        if let Some((_, why)) = deadline.filter(|(at, _)| *at <= self.now) {
+            return Err(format!("a deadline is in the future: {why}"));
         }
         let waits = self.pending.is_some() || self.awaiting || self.job.is_some();
         let runs = self.process.as_ref().is_some_and(|p| !p.orphan);

@@ -10,6 +10,9 @@ use super::transcript::is_routine;
 use super::*;
 use crate::exit::Exit;
 
+/// How much may happen at most until all is at rest.
+pub(super) const SETTLED: usize = 1_000;
+
 /// Something that happens.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Input {
@@ -230,33 +233,45 @@ impl World {
     /// Lets everything go well until the chain is at `height` and nothing is under way, or the supervisor
     /// has ended. `seen` is told each step.
     pub(super) fn settle(&mut self, height: u64, mut seen: impl FnMut(&World, &Input)) -> Result<(), String> {
-        for _ in 0..1_000 {
-            let input = match &self.process {
-                _ if self.end.is_some() => return Ok(()),
-                _ if self.machine.is_none() => Input::Boot,
-                Some(process) if process.orphan => Input::Follow,
-                _ if self.pending.is_some() => Input::Ok,
-                _ if self.job.as_ref().is_some_and(|(_, cancelled)| *cancelled) => {
-                    Input::Failed(Class::Cancelled)
-                }
-                _ if self.job.is_some() => Input::Done,
-                Some(process) if process.killed => Input::Exit(Status::Signal(9)),
-                Some(process) if process.terminated => Input::Exit(Status::Code(0)),
-                Some(_) if self.head >= height && self.record.upgrade.is_none() => return Ok(()),
-                Some(_) => {
-                    self.step(&Input::Pass(Duration::from_secs(10)))?;
-                    if self.pending.is_some() || self.process.as_ref().is_none_or(|p| p.terminated) {
-                        continue;
-                    }
-                    Input::Head(self.head + 5)
-                }
-                None if self.awaiting => Input::Release,
-                None => Input::Tick,
-            };
-            seen(self, &input);
-            self.step(&input)?;
+        for _ in 0..SETTLED {
+            if self.settle_on(height, &mut seen)? {
+                return Ok(());
+            }
         }
         Err("it comes to rest".to_owned())
+    }
+
+    /// The next thing that happens on the way there. Returns whether there is none.
+    pub(super) fn settle_on(
+        &mut self,
+        height: u64,
+        seen: &mut impl FnMut(&World, &Input),
+    ) -> Result<bool, String> {
+        let input = match &self.process {
+            _ if self.end.is_some() => return Ok(true),
+            _ if self.machine.is_none() => Input::Boot,
+            Some(process) if process.orphan => Input::Follow,
+            _ if self.pending.is_some() => Input::Ok,
+            _ if self.job.as_ref().is_some_and(|(_, cancelled)| *cancelled) => {
+                Input::Failed(Class::Cancelled)
+            }
+            _ if self.job.is_some() => Input::Done,
+            Some(process) if process.killed => Input::Exit(Status::Signal(9)),
+            Some(process) if process.terminated => Input::Exit(Status::Code(0)),
+            Some(_) if self.head >= height && self.record.upgrade.is_none() => return Ok(true),
+            Some(_) => {
+                self.step(&Input::Pass(Duration::from_secs(10)))?;
+                if self.pending.is_some() || self.process.as_ref().is_none_or(|p| p.terminated) {
+                    return Ok(false);
+                }
+                Input::Head(self.head + 5)
+            }
+            None if self.awaiting => Input::Release,
+            None => Input::Tick,
+        };
+        seen(self, &input);
+        self.step(&input)?;
+        Ok(false)
     }
 
     /// Lets everything go well but for records, of which none is written any more, until a node runs or the supervisor

@@ -258,11 +258,11 @@ impl Rig {
     }
 
     fn stops(&self) -> usize {
-        self.count(|a| *a == Action::Terminate)
+        self.count(|a| matches!(a, Action::Terminate))
     }
 
     fn signs(&self) -> usize {
-        self.count(|a| *a == Action::StartSealing)
+        self.count(|a| matches!(a, Action::StartSealing))
     }
 
     fn modes(&self) -> Vec<Mode> {

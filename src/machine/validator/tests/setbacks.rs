@@ -19,8 +19,10 @@ fn stops_for_what_is_killed(seconds: u64) -> usize {
         height += 1;
         rig.head(height);
         rig.surveyed(Survey { mining: Some(true), ..survey(height, &[]) });
-        if rig.stops() > stops {
-            stops = rig.stops();
+        let more = rig.stops();
+        rig.said.clear();
+        if more > 0 {
+            stops += more;
             rig.exits(Status::Code(0));
             rig.head(height);
             rig.exits(Status::Signal(9));
