@@ -246,8 +246,43 @@ fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
         Some(tagged) => tagged.split_once(' ').map_or((Some(tagged), ""), |(e, rest)| (Some(e), rest)),
         None => (None, message.as_str()),
     };
-    let line = json!({"time": time, "level": level, "event": event, "message": rest});
+    let fields = event.map(|_| fields(rest));
+    let line = json!({"time": time, "level": level, "event": event, "message": rest, "fields": fields});
     writeln!(out, "{}", printable_json(&line.to_string()))
+}
+
+/// The words `key=value` with which the text of an event begins. Text of other programs comes behind them, and the first
+/// value of a key counts.
+fn fields(mut rest: &str) -> BTreeMap<&str, String> {
+    let is_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut fields = BTreeMap::new();
+    while let Some((key, value)) =
+        rest.split_once('=').filter(|(key, _)| !key.is_empty() && key.chars().all(is_key))
+    {
+        let (value, behind) = match value.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted),
+            None => {
+                value.split_once(' ').map_or((value.to_owned(), ""), |(word, rest)| (word.to_owned(), rest))
+            }
+        };
+        fields.entry(key).or_insert(value);
+        rest = behind;
+    }
+    fields
+}
+
+/// The text up to the closing quote, and what comes behind it and a blank.
+fn unquoted(quoted: &str) -> (String, &str) {
+    let mut text = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (text, quoted[at + 1..].trim_start()),
+            '\\' => text.extend(chars.next().map(|(_, escaped)| escaped)),
+            c => text.push(c),
+        }
+    }
+    (text, "")
 }
 
 #[cfg(test)]
@@ -272,6 +307,21 @@ mod tests {
         assert_eq!(limiter.ended(begun + WINDOW / 2), []);
         assert_eq!(limiter.ended(begun + WINDOW), [("flood".to_owned(), 70)]);
         assert_eq!(limiter.end(), []);
+    }
+
+    #[test]
+    fn the_words_of_an_event_are_fields_in_json() {
+        let of = |text: &'static str| {
+            fields(text).into_iter().map(|(k, v)| format!("{k}:{v}")).collect::<Vec<_>>()
+        };
+        assert_eq!(of("pid=7 version=upgrades/v2"), ["pid:7", "version:upgrades/v2"]);
+        assert_eq!(of(r#"status="exit code 1" after=3s the head a=b"#), ["after:3s", "status:exit code 1"]);
+        assert_eq!(of(r#"last="it said \"no\"" in=2.0s"#), ["in:2.0s", r#"last:it said "no""#]);
+        assert_eq!(of("name=v2 name=v3 said: x=1"), ["name:v2"]);
+        for none in ["", "the node=x", "=x", "\"", "Key=x"] {
+            assert_eq!(of(none), [] as [&str; 0], "{none}");
+        }
+        assert_eq!(of("cut=\"short"), ["cut:short"]);
     }
 
     #[test]
