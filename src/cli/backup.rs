@@ -99,7 +99,7 @@ fn show(home: &Home, name: &str, format: Format) -> Result<()> {
 }
 
 fn shown(found: &Backup) -> String {
-    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, .. } =
+    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, left_out, damaged, .. } =
         &found.manifest;
     let unknown = || "unknown".to_owned();
     let head = head.as_ref().map_or_else(unknown, |head| match &head.hash {
@@ -124,6 +124,9 @@ fn shown(found: &Backup) -> String {
             let text = format!("{} files, {} MiB", share.files, share.bytes.div_ceil(1 << 20));
             rows.push([method.to_string(), text]);
         }
+    }
+    if !left_out.is_empty() {
+        rows.push(["left out".to_owned(), format!("the keys, and {}", left_out.join(", "))]);
     }
     let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
     rows.push(["state".to_owned(), state]);
@@ -200,7 +203,7 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
 
 /// A backup as JSON, without its entries.
 fn summary(backup: &Backup) -> Value {
-    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, entries, .. } =
+    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, left_out, damaged, entries, .. } =
         &backup.manifest;
     let share = |method: Method| (method.to_string(), json!(backup.manifest.share(method)));
     let methods: serde_json::Map<String, Value> = sorted::gather(Method::ALL.into_iter().map(share));
@@ -208,6 +211,7 @@ fn summary(backup: &Backup) -> Value {
         "name": backup.name, "upgrade": upgrade, "made_by": made_by, "time": time, "took_ms": took_ms,
         "source": source, "head": head, "node": node, "bytes": bytes, "entries": entries.len(),
         "method": backup.manifest.method(), "methods": methods, "state": backup.manifest.state(), "damaged": damaged,
+        "left_out": left_out,
     })
 }
 

@@ -94,7 +94,7 @@ pub fn make(work: &mut Work<'_>, purpose: &Purpose, draft: Option<Draft>) -> Res
         None => Draft::begin(work.home, &purpose.name)?,
     };
     let source = draft.fill(work, Pass::Last);
-    let made = source.and_then(|source| draft.finish(work.home, &source, purpose, begun));
+    let made = source.and_then(|source| draft.finish(work, &source, purpose, begun));
     if made.is_err() {
         draft.remove();
     }
@@ -130,7 +130,13 @@ impl Draft {
     }
 
     /// Writes the manifest, syncs all and gives it its name.
-    fn finish(&self, home: &Home, source: &Source, purpose: &Purpose, begun: Instant) -> Result<Backup> {
+    fn finish(
+        &self,
+        work: &Work<'_>,
+        source: &Source,
+        purpose: &Purpose,
+        begun: Instant,
+    ) -> Result<Backup> {
         self.building.copy_dir_attributes(source)?;
         let now = SystemTime::now();
         let Purpose { name, made_by, head, node } = purpose.clone();
@@ -146,13 +152,14 @@ impl Draft {
             node,
             bytes: entries.iter().map(Entry::size).sum(),
             tree: Some(fingerprint(&source.items, &is_immutable)),
+            left_out: work.options.left_out.patterns().to_vec(),
             damaged: None,
             entries,
             upgrade: name.clone(),
         };
         let backup = Backup { name: named(&name, now), manifest };
         write(&self.path.join(MANIFEST), &durable::json_line(&backup.manifest))?;
-        durable::promote_large(&self.path, &home.backups().join(&backup.name))?;
+        durable::promote_large(&self.path, &work.home.backups().join(&backup.name))?;
         Ok(backup)
     }
 
@@ -214,8 +221,9 @@ fn write(path: &Path, text: &[u8]) -> Result<()> {
 fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
     let root = fs::canonicalize(home.data()).ok()?;
     let of_this = |backup: &Backup| {
-        let Manifest { upgrade, source, damaged, .. } = &backup.manifest;
-        upgrade == name && *source == root && damaged.is_none()
+        let Manifest { upgrade, source, damaged, left_out, .. } = &backup.manifest;
+        let is_whole = damaged.is_none() && *left_out == options.left_out.patterns();
+        upgrade == name && *source == root && is_whole
     };
     // Names of others may begin like this one as well.
     let is_named = |other: &str| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));

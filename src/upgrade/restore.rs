@@ -8,7 +8,7 @@
 use super::backup::building::{Building, Source, bring_plain};
 use super::backup::names::Names;
 use super::backup::verify::check_tree;
-use super::backup::{Backup, Content, Work};
+use super::backup::{Backup, Content, Options, Work};
 use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::durable::Rubbish;
@@ -45,7 +45,11 @@ struct Places {
 /// [`Kind::Verification`] if the backup is damaged; if there is too little space or the file system cannot
 /// exchange directories. The data is then as it was.
 pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
-    let home = work.home;
+    // What was left out of the backup stays as well as what is left out of backups now.
+    let left_out = work.options.left_out.and(&backup.manifest.left_out);
+    let options = Options { left_out, ..work.options.clone() };
+    let Work { home, background, cancel, .. } = *work;
+    let work = &mut Work { home, options: &options, background, cancel, progress: work.progress };
     let places = Places::of(home)?;
     if let Some(replaced) = Done::of(home, &places, backup) {
         durable::remove(&places.live.join(MARKER))?;
@@ -263,7 +267,7 @@ mod tests {
     use super::*;
     use crate::name::Name;
     use crate::upgrade::Cancel;
-    use crate::upgrade::backup::{MadeBy, Options, Purpose, complete, make};
+    use crate::upgrade::backup::{LeftOut, MadeBy, Purpose, complete, make};
 
     fn restore_with(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<PathBuf> {
         let options = Options::plain();
@@ -348,6 +352,28 @@ mod tests {
         let replaced = rig.restore().unwrap();
         rig.is_restored();
         assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_was_left_out_of_the_backup_stays_whatever_is_configured_now() {
+        let rig = Rig::new();
+        let options = Options { left_out: LeftOut::new(&["*.pem".to_owned()]), ..Options::plain() };
+        fs::write(rig.home.data().join("validator.pem"), "live key").unwrap();
+        let (cancel, progress) = (Cancel::new().unwrap(), &mut |_, _| {});
+        let mut work =
+            Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
+        let name: Name = "v3".parse().unwrap();
+        let purpose = Purpose { name, made_by: MadeBy::Operator, head: None, node: None };
+        let backup = make(&mut work, &purpose, None).unwrap();
+        assert!(!backup.data(&rig.home).join("validator.pem").exists());
+        let backup = crate::upgrade::backup::load(&rig.home, &backup.name).unwrap();
+        restore_with(&rig.home, &backup, &cancel).unwrap();
+        assert_eq!(rig.live("validator.pem").as_deref(), Some("live key"));
+        // An older manifest does not have the patterns.
+        let mut old = serde_json::to_value(&backup.manifest).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("left_out").is_some());
+        let old: crate::upgrade::backup::Manifest = serde_json::from_value(old).unwrap();
+        assert_eq!(old.left_out, [] as [String; 0]);
     }
 
     #[test]

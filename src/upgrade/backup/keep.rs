@@ -104,6 +104,7 @@ mod tests {
             node: None,
             bytes: 0,
             tree: None,
+            left_out: Vec::new(),
             damaged: None,
             entries: Vec::new(),
         };

@@ -46,6 +46,10 @@ pub struct Manifest {
     /// The fingerprint of the tree that was copied: data that has changed since has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Digest>,
+    /// The patterns of what was left out beside the keys that every node has. A restore leaves it as it is, whatever is
+    /// configured by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The damage that was found since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
