@@ -28,6 +28,7 @@ pub use space::Need;
 pub use verify::{complete, verify};
 pub use work::Work;
 
+use crate::config::BackupMethod;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::durable::Rubbish;
@@ -77,13 +78,16 @@ pub fn check(home: &Home, options: &Options) -> Result<Need> {
 
 /// Backs the data directory of a stopped node up. What a draft has already is not brought again.
 ///
-/// If a crash came between the end of it and the record of that, the finished backup is found and not made again.
+/// If a crash came between the end of an upgrade's backup and the record of that, the finished one is found and not made
+/// again. The operator gets a new one each time: nothing removes it, while that of an upgrade goes by itself.
 ///
 /// # Errors
 /// As [`check`]; if copying fails, the data changes meanwhile, or it is cancelled. Nothing is left behind then.
 pub fn make(work: &mut Work<'_>, purpose: &Purpose, draft: Option<Draft>) -> Result<Backup> {
     let begun = Instant::now();
-    if let Some(backup) = finished(work.home, work.options, &purpose.name) {
+    if purpose.made_by == MadeBy::Upgrade
+        && let Some(backup) = finished(work.home, work.options, &purpose.name)
+    {
         durable::sync_dir(work.home.backups())?;
         log::info!("event=backup_found backup={} the data has not changed since", backup.name);
         draft.into_iter().for_each(Draft::remove);
@@ -130,13 +134,7 @@ impl Draft {
     }
 
     /// Writes the manifest, syncs all and gives it its name.
-    fn finish(
-        &self,
-        work: &Work<'_>,
-        source: &Source,
-        purpose: &Purpose,
-        begun: Instant,
-    ) -> Result<Backup> {
+    fn finish(&self, work: &Work<'_>, source: &Source, purpose: &Purpose, begun: Instant) -> Result<Backup> {
         self.building.copy_dir_attributes(source)?;
         let now = SystemTime::now();
         let Purpose { name, made_by, head, node } = purpose.clone();
@@ -217,13 +215,17 @@ fn write(path: &Path, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The backup that was made for `name` of the very data that is there now.
+/// The backup that was made for the upgrade `name` of the very data that is there now, as backups are made now.
 fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
     let root = fs::canonicalize(home.data()).ok()?;
     let of_this = |backup: &Backup| {
-        let Manifest { upgrade, source, damaged, left_out, .. } = &backup.manifest;
-        let is_whole = damaged.is_none() && *left_out == options.left_out.patterns();
-        upgrade == name && *source == root && is_whole
+        let Manifest { upgrade, made_by, source, damaged, left_out, .. } = &backup.manifest;
+        let is_copied =
+            || [Method::Reflink, Method::Hardlink].map(|by| backup.manifest.share(by).files) == [0; 2];
+        let is_as_wanted =
+            *left_out == options.left_out.patterns() && (options.method != BackupMethod::Copy || is_copied());
+        let is_of_upgrade = upgrade == name && *made_by == MadeBy::Upgrade;
+        is_of_upgrade && *source == root && damaged.is_none() && is_as_wanted
     };
     // Names of others may begin like this one as well.
     let is_named = |other: &str| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));

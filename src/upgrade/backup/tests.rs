@@ -3,7 +3,6 @@
 mod hostile;
 
 use super::*;
-use crate::config::BackupMethod;
 use crate::digest::Digest;
 use crate::upgrade::Cancel;
 use std::ffi::OsStr;
@@ -286,6 +285,30 @@ fn a_redo_finds_the_finished_backup_of_unchanged_data_and_only_that() {
     let second = rig.make().unwrap();
     assert_ne!(second.name, first.name);
     rig.verify(&second).unwrap();
+}
+
+#[test]
+fn the_operator_gets_a_new_backup_each_time_and_an_upgrade_none_of_another_kind() {
+    let rig = with_database();
+    let of_upgrade = rig.make_by(BackupMethod::Hardlink);
+    let by_operator = || {
+        let purpose = Purpose { made_by: MadeBy::Operator, ..purpose("v2") };
+        rig.with(&Options::plain(), |work| make(work, &purpose, None)).unwrap()
+    };
+    let (first, second) = (by_operator(), by_operator());
+    assert!(first.name != of_upgrade.name && first.name != second.name);
+    assert_eq!((first.manifest.made_by, second.manifest.made_by), (MadeBy::Operator, MadeBy::Operator));
+    assert_eq!(
+        rig.make_by(BackupMethod::Hardlink).name,
+        of_upgrade.name,
+        "that of the operator is not its own"
+    );
+    let copied = rig.make_by(BackupMethod::Copy);
+    assert!(copied.name != of_upgrade.name && copied.manifest.share(Method::Hardlink).files == 0);
+    let left_out = LeftOut::new(&["*.pem".to_owned()]);
+    let without = Options { left_out, ..Options::plain() };
+    let without = rig.with(&without, |work| make(work, &purpose("v2"), None)).unwrap();
+    assert_eq!(without.manifest.left_out, ["*.pem"]);
 }
 
 /// A rig whose data has a database with tables that are immutable by name, ancient data, and files of odd kinds.
