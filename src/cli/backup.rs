@@ -12,8 +12,8 @@ use super::{logger, output};
 use crate::config::{Config, SignAfterUnclean};
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::force::Force;
-use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
+use crate::home::{Home, launch};
 use crate::machine::{Decision, NodeMark, Restore};
 use crate::name::Name;
 use crate::sorted;
@@ -61,7 +61,8 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format
         // `none` is about upgrades: an operator who orders a backup gets one.
         options.method = crate::config::BackupMethod::Auto;
     }
-    let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;
+    let made =
+        with_line(home, &options, Beside::Nothing, "backup", |work| backup::make(work, &purpose, None))?;
     output(format, &summary(&made), || format!("backup {} is complete: {}\n", made.name, made.how()))
 }
 
@@ -141,7 +142,7 @@ fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()
     }
     let before = found.manifest.state();
     let options = Options::new(config);
-    let found = with_line(home, &options, "verify", |work| backup::complete(work, found))?;
+    let found = with_line(home, &options, Beside::of(home), "verify", |work| backup::complete(work, found))?;
     output(format, &summary(&found), || match before {
         State::Unverified => format!("backup {name} is complete, and its digests are recorded from now on\n"),
         State::Verified | State::Damaged => format!("backup {name} is as it was made\n"),
@@ -163,7 +164,8 @@ fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Forma
     let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
     claimed.decide(Decision::Restore(Restore { force: force.is_given(), silent }))?;
     let options = Options::new(config);
-    let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
+    let replaced =
+        with_line(home, &options, Beside::Nothing, "restore", |work| restore::restore(work, &found))?;
     output(format, &json!({"backup": name, "replaced": replaced, "silent": silent}), || {
         let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
         format!(
@@ -203,8 +205,20 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
 
 /// A backup as JSON, without its entries.
 fn summary(backup: &Backup) -> Value {
-    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, left_out, damaged, entries, .. } =
-        &backup.manifest;
+    let Manifest {
+        upgrade,
+        made_by,
+        time,
+        took_ms,
+        source,
+        head,
+        node,
+        bytes,
+        left_out,
+        damaged,
+        entries,
+        ..
+    } = &backup.manifest;
     let share = |method: Method| (method.to_string(), json!(backup.manifest.share(method)));
     let methods: serde_json::Map<String, Value> = sorted::gather(Method::ALL.into_iter().map(share));
     json!({
@@ -228,10 +242,11 @@ fn nothing_has_the_data_open(config: &Config, home: &Home) -> Result<()> {
     }
 }
 
-/// Does long work that Ctrl-C ends, and shows its progress on a terminal.
+/// Does long work that Ctrl-C ends, and shows its progress on a terminal alone.
 fn with_line<T>(
     home: &Home,
     options: &Options,
+    beside: Beside,
     what: &'static str,
     job: impl FnOnce(&mut Work<'_>) -> Result<T>,
 ) -> Result<T> {
@@ -240,7 +255,29 @@ fn with_line<T>(
     let mut line = Line::of_stderr();
     let mut progress = |done: u64, total: u64| {
         let percent = (done.saturating_mul(100)).checked_div(total).unwrap_or(100);
+        if !line.is_redrawn() {
+            return;
+        }
         line.show(&what, &format!("{} of {} MiB, {percent} %", done >> 20, total.div_ceil(1 << 20)));
     };
-    job(&mut Work { home, options, background: false, cancel: &cancel, progress: &mut progress })
+    let background = beside == Beside::Node;
+    job(&mut Work { home, options, background, cancel: &cancel, progress: &mut progress })
+}
+
+/// What goes on beside a command that reads or copies much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// The node, which must not be disturbed.
+    Node,
+}
+
+impl Beside {
+    /// Whether a node of this home runs. One of which that is not known counts.
+    fn of(home: &Home) -> Self {
+        match launch::last(home) {
+            Ok(last) if last.as_ref().is_none_or(|last| last.process.is_none()) => Beside::Nothing,
+            Ok(_) | Err(_) => Beside::Node,
+        }
+    }
 }
