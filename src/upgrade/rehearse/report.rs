@@ -233,7 +233,7 @@ mod tests {
         fs::create_dir_all(home.upgrade(&name)).unwrap();
         let digest = Digest::sha256(b"x");
         let args = Changes::default();
-        let of = |sha256| Report::of(&home, &name, Subject { sha256, args: &args, fork: None });
+        let of = |sha256: &Digest| Report::of(&home, &name, Subject { sha256, args: &args, fork: None });
         let subject = Subject { sha256: &digest, args: &args, fork: None };
         let report = Report::new(name.clone(), subject, 100, "now".to_owned());
         report.save(&home).unwrap();
