@@ -10,7 +10,7 @@ use super::show::{table, word};
 use super::terminal::Line;
 use super::{logger, output};
 use crate::config::{Config, SignAfterUnclean};
-use crate::error::{Doing as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::force::Force;
 use crate::home::lock::{DataLock, probe_data_lock};
 use crate::home::{Home, launch};
@@ -21,7 +21,6 @@ use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Pu
 use crate::upgrade::journal::Journal;
 use crate::upgrade::restore;
 use serde_json::{Value, json};
-use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -67,7 +66,7 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format
 }
 
 fn list(home: &Home, format: Format) -> Result<()> {
-    let (backups, replaced) = (backup::list(home)?, restore::replaced(home));
+    let (backups, replaced) = (backup::list_all(home)?, restore::replaced(home));
     let summaries: Vec<Value> = backups.iter().map(summary).collect();
     let value = json!({"backups": summaries, "replaced": replaced});
     output(format, &value, || listed(&backups, &replaced))
@@ -154,7 +153,7 @@ fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Forma
     nothing_has_the_data_open(config, home)?;
     let found = backup::load(home, name)?;
     let source = &found.manifest.source;
-    let here = fs::canonicalize(home.data()).doing("resolve", home.data())?;
+    let here = restore::live(home)?;
     if *source != here && !force.is_given() {
         let what = format!("backup {name} is of another data directory: {}", source.display());
         let hint = "set daemon_data_dir; if it has moved here, add --force";

@@ -21,7 +21,7 @@ mod work;
 
 pub use copy::Method;
 pub use keep::{outdated, prune, remove_named};
-pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, State, list, load};
+pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, State, list, list_all, load};
 pub use names::{LeftOut, is_key};
 pub use options::Options;
 pub use space::Need;
@@ -314,6 +314,12 @@ fn check_link(source: &Path, link: &Path) -> Result<()> {
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(source));
     if inside && text.is_relative() {
         return Ok(());
+    }
+    if inside && text.starts_with(source) {
+        let what = "the data directory has an absolute link, which leads from every copy to the original";
+        let why = format!("it leads to {}", text.display());
+        let hint = "make it a relative one, as with `ln -srfn`, while the node is stopped";
+        return Err(Error::new(Kind::Config, what).at(path.display()).because(why).hint(hint));
     }
     Err(Error::new(Kind::Config, "the data directory has a link that leads out of it")
         .at(path.display())

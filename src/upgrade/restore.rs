@@ -122,13 +122,26 @@ impl Places {
     }
 
     fn of(home: &Home) -> Result<Self> {
-        let live = fs::canonicalize(home.data()).doing("resolve", home.data())?;
+        let live = live(home)?;
         let name = live.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
             Error::new(Kind::Config, "the data directory has no siblings").at(live.display())
         })?;
         let beside = |suffix: &str| live.with_file_name(format!(".{name}.wemixvisor-{suffix}"));
         Ok(Places { building: beside("restoring"), side: beside("restored"), live })
     }
+}
+
+/// The data directory, which a restore needs: the keys are in it, and a backup has none.
+///
+/// # Errors
+/// If it is missing, with the way on.
+pub fn live(home: &Home) -> Result<PathBuf> {
+    fs::canonicalize(home.data()).map_err(|e| {
+        let hint =
+            "make an empty one with `mkdir -m 700`, and put the keys of the node into it: a backup has none";
+        let missing = Error::io("resolve", home.data(), e);
+        if home.data().exists() { missing } else { missing.hint(hint) }
+    })
 }
 
 /// Where data that restores have replaced is, oldest first.
@@ -228,7 +241,12 @@ fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
             ItemKind::File | ItemKind::Special => {}
         }
     }
-    bring_plain(work, &places.live, &keys, &places.building)
+    bring_plain(work, &places.live, &keys, &places.building)?;
+    // Children first, as in `build`.
+    for item in keys.iter().rev().filter(|item| item.kind == ItemKind::Dir) {
+        set_mode(&places.building.join(&item.path), item.mode)?;
+    }
+    Ok(())
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
@@ -309,6 +327,7 @@ mod tests {
             write("geth/chain/2", "new");
             write("geth/nodekey", "new key");
             write("keystore/UTC--1", "account");
+            fs::set_permissions(home.data().join("keystore"), Permissions::from_mode(0o755)).unwrap();
             Rig { dir, home, backup }
         }
 
@@ -328,6 +347,7 @@ mod tests {
             assert_eq!(self.live(MARKER), None);
             let mode = |path: &str| fs::metadata(self.home.data().join(path)).unwrap().permissions().mode();
             assert_eq!(mode("geth/chain") & 0o777, 0o750);
+            assert_eq!(mode("keystore") & 0o777, 0o755);
             assert_eq!(self.siblings(), ["backups", "data", "data.replaced"]);
         }
 

@@ -218,9 +218,12 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
     );
     assert!(!rig.home.data().join("geth/b").exists(), "it is refused before it is made");
     let rig = Rig::new();
-    for text in ["/etc", "../../..", &format!("{}/geth", rig.home.data().display())] {
+    let inside = format!("{}/geth", fs::canonicalize(rig.home.data()).unwrap().display());
+    for (text, why) in
+        [("/etc", "leads out of it"), ("../../..", "leads out of it"), (&inside, "make it a relative one")]
+    {
         symlink(text, rig.home.data().join("ancient/link")).unwrap();
-        refused(&rig, &rig.home, "leads out of it");
+        refused(&rig, &rig.home, why);
         fs::remove_file(rig.home.data().join("ancient/link")).unwrap();
     }
     symlink("gone", rig.home.data().join("ancient/link")).unwrap();
@@ -262,6 +265,14 @@ fn a_manifest_that_leads_out_or_names_keys_is_refused() {
         assert_eq!(load(&rig.home, &backup.name).unwrap_err().kind(), Kind::BadInput);
     }
     assert_eq!(list(&rig.home).unwrap(), []);
+    let shown = list_all(&rig.home).unwrap();
+    assert_eq!((shown.len(), shown[0].manifest.state()), (1, State::Damaged));
+    assert_eq!(
+        outdated(&shown, &Options { keep: 1, ..Options::plain() }, None, SystemTime::now()),
+        [] as [&str; 0]
+    );
+    remove_named(&rig.home, std::slice::from_ref(&backup.name), None).unwrap();
+    assert_eq!(list_all(&rig.home).unwrap(), []);
     for name in ["", "..", "../backups", "gone", ".hidden"] {
         assert_eq!(load(&rig.home, name).unwrap_err().kind(), Kind::NotFound, "{name:?}");
     }
