@@ -263,7 +263,7 @@ fn with_line<T>(
     job(&mut Work { home, options, background, cancel: &cancel, progress: &mut progress })
 }
 
-/// What goes on beside a command that reads or copies much.
+/// The work beside a command that reads or copies much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,

@@ -45,7 +45,7 @@ struct Places {
 /// [`Kind::Verification`] if the backup is damaged; if there is too little space or the file system cannot
 /// exchange directories. The data is then as it was.
 pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
-    // What was left out of the backup stays as well as what is left out of backups now.
+    // Files that were left out of the backup stay, as do those that are left out of backups now.
     let left_out = work.options.left_out.and(&backup.manifest.left_out);
     let options = Options { left_out, ..work.options.clone() };
     let Work { home, background, cancel, .. } = *work;

@@ -30,7 +30,7 @@ impl LeftOut {
         &self.0
     }
 
-    /// What either these leave out or `others`, the patterns of a manifest.
+    /// These patterns and `others`, those of a manifest.
     pub(in crate::upgrade) fn and(&self, others: &[String]) -> LeftOut {
         LeftOut(self.0.iter().chain(others).cloned().collect())
     }

@@ -73,7 +73,7 @@ pub struct Report {
     pub log_lines: u64,
 }
 
-/// What a rehearsal is about.
+/// The subject of a rehearsal.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// The digest of the binary.
