@@ -10,10 +10,10 @@ use super::show::{table, word};
 use super::terminal::Line;
 use super::{logger, output};
 use crate::config::{Config, SignAfterUnclean};
-use crate::error::{Doing as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::force::Force;
-use crate::home::Home;
 use crate::home::lock::{DataLock, probe_data_lock};
+use crate::home::{Home, launch};
 use crate::machine::{Decision, NodeMark, Restore};
 use crate::name::Name;
 use crate::sorted;
@@ -21,7 +21,6 @@ use crate::upgrade::backup::{self, Backup, MadeBy, Manifest, Method, Options, Pu
 use crate::upgrade::journal::Journal;
 use crate::upgrade::restore;
 use serde_json::{Value, json};
-use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -61,12 +60,13 @@ fn create(config: &Config, home: &Home, name: Option<Name>, force: Force, format
         // `none` is about upgrades: an operator who orders a backup gets one.
         options.method = crate::config::BackupMethod::Auto;
     }
-    let made = with_line(home, &options, "backup", |work| backup::make(work, &purpose, None))?;
+    let made =
+        with_line(home, &options, Beside::Nothing, "backup", |work| backup::make(work, &purpose, None))?;
     output(format, &summary(&made), || format!("backup {} is complete: {}\n", made.name, made.how()))
 }
 
 fn list(home: &Home, format: Format) -> Result<()> {
-    let (backups, replaced) = (backup::list(home)?, restore::replaced(home));
+    let (backups, replaced) = (backup::list_all(home)?, restore::replaced(home));
     let summaries: Vec<Value> = backups.iter().map(summary).collect();
     let value = json!({"backups": summaries, "replaced": replaced});
     output(format, &value, || listed(&backups, &replaced))
@@ -99,7 +99,7 @@ fn show(home: &Home, name: &str, format: Format) -> Result<()> {
 }
 
 fn shown(found: &Backup) -> String {
-    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, .. } =
+    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, left_out, damaged, .. } =
         &found.manifest;
     let unknown = || "unknown".to_owned();
     let head = head.as_ref().map_or_else(unknown, |head| match &head.hash {
@@ -125,6 +125,9 @@ fn shown(found: &Backup) -> String {
             rows.push([method.to_string(), text]);
         }
     }
+    if !left_out.is_empty() {
+        rows.push(["left out".to_owned(), format!("the keys, and {}", left_out.join(", "))]);
+    }
     let state = damaged.clone().unwrap_or_else(|| word(&found.manifest.state()));
     rows.push(["state".to_owned(), state]);
     table(rows)
@@ -138,7 +141,7 @@ fn verify(config: &Config, home: &Home, name: &str, format: Format) -> Result<()
     }
     let before = found.manifest.state();
     let options = Options::new(config);
-    let found = with_line(home, &options, "verify", |work| backup::complete(work, found))?;
+    let found = with_line(home, &options, Beside::of(home), "verify", |work| backup::complete(work, found))?;
     output(format, &summary(&found), || match before {
         State::Unverified => format!("backup {name} is complete, and its digests are recorded from now on\n"),
         State::Verified | State::Damaged => format!("backup {name} is as it was made\n"),
@@ -150,7 +153,7 @@ fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Forma
     nothing_has_the_data_open(config, home)?;
     let found = backup::load(home, name)?;
     let source = &found.manifest.source;
-    let here = fs::canonicalize(home.data()).doing("resolve", home.data())?;
+    let here = restore::live(home)?;
     if *source != here && !force.is_given() {
         let what = format!("backup {name} is of another data directory: {}", source.display());
         let hint = "set daemon_data_dir; if it has moved here, add --force";
@@ -160,7 +163,8 @@ fn restore(config: &Config, home: &Home, name: &str, force: Force, format: Forma
     let silent = config.validator_mode && config.sign_after_unclean == SignAfterUnclean::Wait;
     claimed.decide(Decision::Restore(Restore { force: force.is_given(), silent }))?;
     let options = Options::new(config);
-    let replaced = with_line(home, &options, "restore", |work| restore::restore(work, &found))?;
+    let replaced =
+        with_line(home, &options, Beside::Nothing, "restore", |work| restore::restore(work, &found))?;
     output(format, &json!({"backup": name, "replaced": replaced, "silent": silent}), || {
         let silent = if silent { "; the validator stays silent until signing is safe" } else { "" };
         format!(
@@ -202,14 +206,27 @@ fn prune(config: &Config, home: &Home, asked: &Prune) -> Result<()> {
 
 /// A backup as JSON, without its entries.
 fn summary(backup: &Backup) -> Value {
-    let Manifest { upgrade, made_by, time, took_ms, source, head, node, bytes, damaged, entries, .. } =
-        &backup.manifest;
+    let Manifest {
+        upgrade,
+        made_by,
+        time,
+        took_ms,
+        source,
+        head,
+        node,
+        bytes,
+        left_out,
+        damaged,
+        entries,
+        ..
+    } = &backup.manifest;
     let share = |method: Method| (method.to_string(), json!(backup.manifest.share(method)));
     let methods: serde_json::Map<String, Value> = sorted::gather(Method::ALL.into_iter().map(share));
     json!({
         "name": backup.name, "upgrade": upgrade, "made_by": made_by, "time": time, "took_ms": took_ms,
         "source": source, "head": head, "node": node, "bytes": bytes, "entries": entries.len(),
         "method": backup.manifest.method(), "methods": methods, "state": backup.manifest.state(), "damaged": damaged,
+        "left_out": left_out,
     })
 }
 
@@ -226,10 +243,11 @@ fn nothing_has_the_data_open(config: &Config, home: &Home) -> Result<()> {
     }
 }
 
-/// Does long work that Ctrl-C ends, and shows its progress on a terminal.
+/// Does long work that Ctrl-C ends, and shows its progress on a terminal alone.
 pub(super) fn with_line<T>(
     home: &Home,
     options: &Options,
+    beside: Beside,
     what: &'static str,
     job: impl FnOnce(&mut Work<'_>) -> Result<T>,
 ) -> Result<T> {
@@ -238,7 +256,29 @@ pub(super) fn with_line<T>(
     let mut line = Line::of_stderr();
     let mut progress = |done: u64, total: u64| {
         let percent = (done.saturating_mul(100)).checked_div(total).unwrap_or(100);
+        if !line.is_redrawn() {
+            return;
+        }
         line.show(&what, &format!("{} of {} MiB, {percent} %", done >> 20, total.div_ceil(1 << 20)));
     };
-    job(&mut Work { home, options, background: false, cancel: &cancel, progress: &mut progress })
+    let background = beside == Beside::Node;
+    job(&mut Work { home, options, background, cancel: &cancel, progress: &mut progress })
+}
+
+/// The work beside a command that reads or copies much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    Nothing,
+    /// The node, which must not be disturbed.
+    Node,
+}
+
+impl Beside {
+    /// Whether a node of this home runs. One of which that is not known counts.
+    pub(super) fn of(home: &Home) -> Self {
+        match launch::last(home) {
+            Ok(last) if last.as_ref().is_none_or(|last| last.process.is_none()) => Beside::Nothing,
+            Ok(_) | Err(_) => Beside::Node,
+        }
+    }
 }

@@ -15,7 +15,8 @@ use crate::machine::Target;
 use crate::name::Name;
 use crate::schedule::Planned;
 use crate::upgrade::install;
-use crate::upgrade::rehearse::{Order, Progress, Report, rehearse};
+use crate::upgrade::node_args::Changes;
+use crate::upgrade::rehearse::{Order, Progress, Report, Subject, rehearse};
 use std::fmt::Write as _;
 
 /// The rehearsal that the operator wants.
@@ -35,7 +36,7 @@ pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
         return accept(home, name);
     }
     show_warnings();
-    let fork = Planned::read(home).upgrade(name)?.and_then(|upgrade| upgrade.fork_height);
+    let fork = fork(home, name)?;
     let cancel = cancelled_by_signals()?;
     let order = Order { config, home, name, blocks: *blocks, fork, keep: *keep };
     let mut line = Line::of_stderr();
@@ -47,11 +48,18 @@ pub(super) fn run(config: &Config, home: &Home, wanted: &Wanted) -> Result<u8> {
     Ok(if report.passed { Exit::Ok } else { Exit::NotMet }.code())
 }
 
+/// The fork that is planned for an upgrade.
+fn fork(home: &Home, name: &Name) -> Result<Option<u64>> {
+    Ok(Planned::read(home).upgrade(name)?.and_then(|upgrade| upgrade.fork_height))
+}
+
 /// Lets an upgrade happen whose rehearsal has failed.
 fn accept(home: &Home, name: &Name) -> Result<u8> {
     let manifest = install::verify(home, &Target::Upgrade(name.clone()), None)?;
-    let report = Report::of(home, name, &manifest.sha256).ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("the staged binary of {name} was not rehearsed"))
+    let args = Changes::of(home, &Target::Upgrade(name.clone()))?;
+    let subject = Subject { sha256: &manifest.sha256, args: &args, fork: fork(home, name)? };
+    let report = Report::of(home, name, subject).ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("the staged binary of {name} was not rehearsed as it is planned"))
             .hint(format!("rehearse it with `wemixvisor rehearse {name}`"))
     })?;
     let report = report.accept(home)?;

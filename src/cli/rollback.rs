@@ -3,7 +3,7 @@
 //! The way back is decided here on the record as it is, shown, and ordered. A supervisor that runs decides it again by
 //! what it knows, and takes it; without one it is on record for the next `run`.
 
-use super::backup::with_line;
+use super::backup::{Beside, with_line};
 use super::home::{accepted_or, running_status};
 use super::resolve::{carry_out, not_met};
 use super::{print, tell};
@@ -110,7 +110,8 @@ fn verified(home: &Home, target: &Target) -> Result<Version> {
 /// Reads a backup whole, and looks whether it could take the place of the data.
 fn check(config: &Config, home: &Home, name: &str) -> Result<()> {
     let found = backup::load(home, name)?;
-    with_line(home, &backup::Options::new(config), "verify", |work| restore::check(work, &found))
+    let beside = Beside::of(home);
+    with_line(home, &backup::Options::new(config), beside, "verify", |work| restore::check(work, &found))
 }
 
 /// Facts besides the record: the highest block that the chain can have by now, and the backups.

@@ -287,7 +287,9 @@ fn rows(home: &Home, status: &Status) -> Vec<[String; 6]> {
         let download = plan.download.as_ref().map(|download| format!("downloading: {}", download.line));
         let told = told_by(home, &Target::Upgrade(plan.name.clone()));
         let version = told.map(|told| format!(" {told}")).unwrap_or_default();
-        let rehearsal = plan.rehearsal.map(|rehearsal| format!(", {rehearsal}")).unwrap_or_default();
+        let unrehearsed = plan.unrehearsed.as_ref().map(|why| format!(", not rehearsed: {why}"));
+        let rehearsal = plan.rehearsal.map(|rehearsal| format!(", {rehearsal}"));
+        let rehearsal = unrehearsed.or(rehearsal).unwrap_or_default();
         let binary = download.unwrap_or_else(|| format!("{}{version}{rehearsal}", plan.binary));
         let is_known = status.running || plan.on_hold;
         let why = if is_known { plan.why.clone() } else { "no supervisor is running".to_owned() };

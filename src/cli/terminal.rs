@@ -78,6 +78,11 @@ impl Line {
         Line { terminal: io::stderr().is_terminal(), subject: None }
     }
 
+    /// Whether it is on a terminal, where a newer state takes the place of an older one.
+    pub(super) fn is_redrawn(&self) -> bool {
+        self.terminal
+    }
+
     /// Shows the state of a subject. A failure to show it is ignored.
     pub(super) fn show(&mut self, subject: &impl std::fmt::Display, text: &str) {
         let subject = subject.to_string();

@@ -162,7 +162,7 @@ settings! {
         daemon_backup_exclude: Vec<String> = "";
         /// How many upgrades keep their backup, that of their last try; older ones are removed when a new one is complete.
         daemon_backup_keep: u32 = "2", within "1" to "1000";
-        /// The age at which backups of upgrades are removed; the newest is kept. Not set: no limit.
+        /// The age at which backups of upgrades are removed, looked at every hour; the newest is kept. Not set: no limit.
         daemon_backup_max_age: Option<Duration> = "";
         /// How many bytes a second are copied, or read to be verified, while a node runs.
         daemon_backup_rate: Size = "200MiB", within "1MiB" to "1TiB";

@@ -25,6 +25,7 @@ impl Config {
             probation_time: self.daemon_probation_time,
             backup: self.makes_backups(),
             backup_ahead: self.daemon_backup_ahead,
+            backups_age: self.daemon_backup_max_age.is_some(),
             hook_retries: self.daemon_preupgrade_max_retries,
             validator: self.validator_mode,
             shortest_period: self.block_period,

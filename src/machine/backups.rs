@@ -21,6 +21,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_se
 /// The interval at which it is reported again that a backup is not possible.
 const REMIND: Duration = Duration::from_secs(3600);
 
+/// How often backups are looked at that are removed by their age.
+const AGED: Duration = Duration::from_secs(3600);
+
 /// The state of backups.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
@@ -105,6 +108,11 @@ impl Machine {
         self.backups.tend_at.get_or_insert(now);
     }
 
+    /// When backups are to be looked at for their age though nothing else happens.
+    pub(super) fn tend_at(&self) -> Option<Instant> {
+        self.backups.tend_at.filter(|_| self.policy.backups_age)
+    }
+
     /// The upgrade whose backup is looked at now, and whether it is begun.
     fn wants_look(&self, now: Instant) -> Option<(Name, bool)> {
         let (upgrade, left) = self.nearing().filter(|_| self.policy.backup_ahead)?;
@@ -126,13 +134,21 @@ impl Machine {
     /// The next upgrade that is ready, and the time until its height, if that is near enough to look at its backup.
     fn nearing(&self) -> Option<(&Upgrade, Duration)> {
         let head = self.heads.height().filter(|_| self.policy.watch_height)?;
-        let left = |u: &Upgrade| {
-            let blocks = u32::try_from(u.height.saturating_sub(head)).unwrap_or(u32::MAX);
-            self.period().saturating_mul(blocks)
-        };
+        let left = |u: &Upgrade| self.time_to(u, head);
         let near = self.open().take_while(|u| left(u) <= FIRST_LOOK);
         let next = self.forced.iter().chain(near).find(|u| self.ready(&u.name).is_some())?;
         Some((next, left(next))).filter(|(_, left)| *left <= FIRST_LOOK)
+    }
+
+    fn time_to(&self, upgrade: &Upgrade, head: u64) -> Duration {
+        let blocks = u32::try_from(upgrade.height.saturating_sub(head)).unwrap_or(u32::MAX);
+        self.period().saturating_mul(blocks)
+    }
+
+    /// Whether this upgrade is so near that its backup may be begun.
+    pub(super) fn is_near(&self, upgrade: &Upgrade) -> bool {
+        let head = self.heads.height().filter(|_| self.policy.watch_height);
+        head.is_some_and(|head| self.time_to(upgrade, head) <= BEGIN)
     }
 
     /// Whether there is no time any more for work that can wait.
@@ -191,7 +207,9 @@ impl Machine {
                 return;
             }
         };
-        (self.backups.tend_at, self.backups.failures) = (None, 0);
+        // One grows too old without any event.
+        let again = self.policy.backups_age.then(|| now + AGED);
+        (self.backups.tend_at, self.backups.failures) = (again, 0);
         for name in verified {
             self.log(Level::Info, "backup_verified", format!("backup={name} its digests are recorded"));
         }

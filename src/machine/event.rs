@@ -498,7 +498,8 @@ pub enum Mode {
     Full,
     /// With its engine off: it follows the chain and does not seal.
     Silent,
-    /// Without engine and without peers: it opens its data, answers, and is stopped again.
+    /// For a short while, with its last words kept: it opens its data, answers, and is stopped again. A validator without
+    /// engine and without peers, any other node as its arguments demand.
     Dry,
 }
 

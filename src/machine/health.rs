@@ -80,6 +80,15 @@ impl Machine {
                     "deadline_passed",
                     format!("upgrade {} has missed its deadline: {}", plan.name, plan.why),
                 );
+            } else if let Some(why) = self.failed_rehearsal(&plan.name).filter(|_| !plan.on_hold) {
+                let name = &plan.name;
+                need(
+                    "rehearsal_failed",
+                    format!(
+                        "upgrade {name} is held, its rehearsal has failed: {why}; stage another binary, or let it happen \
+                         with `wemixvisor rehearse {name} --force`"
+                    ),
+                );
             } else if let Some(why) = plan.hold.as_ref().filter(|_| plan.binary == BinaryState::Failed) {
                 need("upgrade_not_ready", format!("the binary of {} is not ready: {why}", plan.name));
             } else if let Some(lack) = plan.backup_lack() {

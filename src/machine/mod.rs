@@ -126,6 +126,7 @@ use backups::Backups;
 use heads::Heads;
 use leaving::{Departure, LEAVE};
 use receipt::Notes;
+use rehearsal::Unheld;
 use restart::Restarts;
 use schedule::Past;
 use state::{Node, Outgoing, Preparation, State, Wish, Worker};
@@ -163,6 +164,8 @@ pub struct Policy {
     pub backup: bool,
     /// Whether a backup is begun before the node is stopped.
     pub backup_ahead: bool,
+    /// Whether backups are removed by their age.
+    pub backups_age: bool,
     /// How often a pre-upgrade hook may ask to be run again.
     pub hook_retries: u32,
     /// Whether this node seals blocks, so that a new binary may have signed.
@@ -269,8 +272,8 @@ pub struct Machine {
     put_off: BTreeMap<Name, u32>,
     /// The upgrade that the worker rehearses.
     rehearsing: Option<Name>,
-    /// The upgrades whose rehearsal could not be held: how often, and when it is tried again.
-    unheld: BTreeMap<Name, (u32, Instant)>,
+    /// The upgrades whose rehearsal could not be held: how often, when it is tried again, and why.
+    unheld: BTreeMap<Name, Unheld>,
     /// How many post-upgrade hooks run.
     post_hooks: u32,
     /// The operator's order to go back, until the way back is on record.
@@ -370,7 +373,12 @@ impl Machine {
             Event::Greeted(result) => self.greeted(result),
             Event::PostHookEnded => self.post_hooks = self.post_hooks.saturating_sub(1),
             Event::Schedule(upgrades) => self.reschedule(upgrades),
-            Event::Policy(policy) => self.policy = policy,
+            Event::Policy(policy) => {
+                if policy.backups_age && !self.policy.backups_age {
+                    self.tend_backups(now);
+                }
+                self.policy = policy;
+            }
             Event::Request(ask) => self.asked(now, ask),
             Event::Tick => {}
         }
@@ -407,7 +415,8 @@ impl Machine {
         };
         let retry = self.retry_at().map(|at| (at, "prepare again"));
         let rehearse = self.rehearse_at().map(|at| (at, "rehearse again"));
-        [own, retry, rehearse].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
+        let tend = self.tend_at().map(|at| (at, "tend backups"));
+        [own, retry, rehearse, tend].into_iter().flatten().filter(|(at, _)| self.is_ahead(*at)).min()
     }
 
     /// Whether this event comes long after our deadline, or ends an action that is usually prompt.

@@ -4,6 +4,7 @@ use super::event::{Action, Ending, Facts, Level, Mode, Notice, Status};
 use super::record::{Block, NodeMark, Outcome, Phase, Record};
 use super::recovery::{Recovery, recover};
 use super::state::{AfterRecord, Cleared, Ran, Rested, State, Why, Wish};
+use super::switch::SIGKILL;
 use super::{Heads, Machine, REMIND, StopTimeout};
 use crate::exit::Exit;
 use std::time::{Duration, Instant};
@@ -228,7 +229,8 @@ impl Machine {
             Why::Dry => {
                 self.departure.database = ran.head.map(|head| head.height);
                 if let Some(attempt) = &mut record.upgrade {
-                    (attempt.dry_run, attempt.forgiven) = (true, attempt.forgiven + 1);
+                    (attempt.dry_run, attempt.ended_early) = (true, false);
+                    attempt.forgiven += 1;
                 }
                 self.record = record;
                 self.start(now);
@@ -270,12 +272,15 @@ impl Machine {
     }
 
     /// A node has ended that was not asked to.
-    fn crashed(&mut self, now: Instant, record: Record, ending: Ending, ran: &Ran) {
-        if record.upgrade.is_some() {
+    fn crashed(&mut self, now: Instant, mut record: Record, ending: Ending, ran: &Ran) {
+        if let Some(attempt) = &mut record.upgrade {
+            let by_itself = !matches!(ending.status, Status::Signal(SIGKILL) | Status::Unknown);
+            let unheard = self.policy.watch_height && ran.first.is_none() && ending.environment.is_none();
+            attempt.ended_early |= !self.policy.validator && unheard && by_itself;
             let last = ending.last_words.as_ref().map(|last| format!(": {last}")).unwrap_or_default();
             let reason = format!("the new binary ended: {}{last}", ending.status);
             self.record = record;
-            if ran.mode == Mode::Dry && ending.environment.is_none() {
+            if ran.mode == Mode::Dry && self.policy.validator && ending.environment.is_none() {
                 return self.failed_dry(now, reason, ending.status);
             }
             return self.attempt_failed(now, reason, ending.environment);

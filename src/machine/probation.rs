@@ -163,9 +163,16 @@ impl Machine {
     pub(super) fn try_dry(&mut self, now: Instant, node: &mut Node) -> Next {
         let lived = now.duration_since(node.since);
         let early = lived < self.policy.start_timeout;
+        if !self.policy.validator && node.head.is_some() {
+            // It ends no more before it answers, and the next start has all other checks.
+            return Next::Stop(Why::Dry);
+        }
         if node.head.is_none() {
             if early {
                 return Next::Stay;
+            }
+            if !self.policy.validator {
+                return Next::Stop(Why::Unproven(format!("no head was reported within {lived:.0?}")));
             }
             return Next::Stop(Why::Failed(format!(
                 "tried without peers, it reported no head within {lived:.0?}"

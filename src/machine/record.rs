@@ -116,6 +116,10 @@ pub struct Attempt {
     /// Whether the new binary has been tried without peers and has opened the data.
     #[serde(default)]
     pub dry_run: bool,
+    /// Whether the new binary of a node that is no validator has ended before it answered: it is tried for a short while
+    /// first then, so that its last words are kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_early: bool,
     /// The first launch of the new binary with its engine on; 0 where there was none.
     #[serde(default)]
     pub sealing: u64,
@@ -343,6 +347,7 @@ impl Attempt {
             attempt: 0,
             forgiven: 0,
             dry_run: false,
+            ended_early: false,
             sealing: 0,
             own: None,
             asked: false,
@@ -395,7 +400,7 @@ impl Attempt {
         if self.phase == Phase::Reverting {
             return;
         }
-        (self.attempt, self.forgiven, self.put_off) = (0, 0, false);
+        (self.attempt, self.forgiven, self.put_off, self.ended_early) = (0, 0, false, false);
     }
 
     /// How the upgrade ends when the old binary is back.

@@ -38,11 +38,11 @@ pub(super) const SIGN: &str = "see what is missing with `wemixvisor resolve sign
 impl Machine {
     /// How the next node takes part in the network.
     pub(super) fn mode(&self, record: &Record) -> Mode {
-        if !self.policy.validator {
-            return Mode::Full;
-        }
         if self.is_untried(record) {
             return Mode::Dry;
+        }
+        if !self.policy.validator {
+            return Mode::Full;
         }
         if !self.policy.silent_after_unclean || self.may_seal_at_once(record) {
             Mode::Full
@@ -51,10 +51,13 @@ impl Machine {
         }
     }
 
-    /// Whether the record is of a new binary of a validator that was not tried without peers yet.
+    /// Whether the record is of a new binary that is tried for a short while first: that of a validator, unless it was
+    /// tried without peers already; that of any other node only after it has ended before it answered.
     pub(super) fn is_untried(&self, record: &Record) -> bool {
-        let untried = |p: &Attempt| p.phase == Phase::Trying && !p.dry_run;
-        self.policy.validator && self.policy.watch_height && record.upgrade.as_ref().is_some_and(untried)
+        let is_validator = self.policy.validator;
+        let is_first = |p: &Attempt| if is_validator { !p.dry_run } else { p.ended_early };
+        let untried = |p: &Attempt| p.phase == Phase::Trying && is_first(p);
+        self.policy.watch_height && record.upgrade.as_ref().is_some_and(untried)
     }
 
     /// Whether a node may be started with its engine on.

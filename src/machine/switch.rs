@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How often the head is asked for again at the first contact.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// No program ends itself by this signal: an operator, or the kernel for want of memory, has killed it.
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 /// Why a stop while the node is down for an upgrade loses nothing.
 const LATER: &str = "asked to stop; the upgrade goes on at the next start";
 
@@ -145,6 +145,10 @@ impl Machine {
         let head = self.heads.height().map_or("unknown".to_owned(), |head| head.to_string());
         let text = format!("name={} height={} head={head}", upgrade.name, upgrade.height);
         let news = Some(Notice::to_history(Level::Info, "upgrade_due", text));
+        if let Some(why) = self.why_unrehearsed(&upgrade) {
+            let text = format!("name={} it goes on without a rehearsal: {why}", upgrade.name);
+            self.note(Level::Warn, "unrehearsed", text);
+        }
         let record = Record { upgrade: Some(progress), ..self.record.clone() };
         if node.is_none() {
             self.leave_own_block_at_the_fork();

@@ -239,6 +239,9 @@ pub struct UpgradeView {
     /// How its rehearsal went, where there is one.
     #[serde(default)]
     pub rehearsal: Option<RehearsalView>,
+    /// Why it goes on without the rehearsal that is wanted, as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrehearsed: Option<String>,
 }
 
 /// How a rehearsal went.
@@ -440,6 +443,7 @@ impl Machine {
             gates,
             hold: trouble.or(hold),
             rehearsal: self.rehearsal_view(&upgrade.name),
+            unrehearsed: self.why_unrehearsed(upgrade),
         }
     }
 

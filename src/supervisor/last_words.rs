@@ -1,10 +1,12 @@
-//! The last lines of a node that ended while it was tried without peers.
+//! The last lines of a node that ended while it was tried.
 //!
-//! A node's output never passes through us. The stderr of a short try goes to a file instead, which nothing waits for and
+//! A node's output never passes through us. The stderr of a short try, as that of a validator without peers, or that of any
+//! other new binary that has just ended before it answered, goes to a file instead, which nothing waits for and
 //! which outlives us as the node does; when the try has ended it is handed on to our stderr, and its last lines become
 //! part of the report. Otherwise a flag that the new binary does not know would be a bare exit code.
 
 use crate::home::{Home, regular};
+use crate::printable::printable;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -46,7 +48,7 @@ fn last_lines(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(LINES)..].join("; ");
     let shown: String = last.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-    (!shown.is_empty()).then_some(shown)
+    (!shown.is_empty()).then(|| printable(&shown))
 }
 
 #[cfg(test)]
@@ -72,5 +74,10 @@ mod tests {
     fn of_much_only_the_end_is_kept() {
         assert!(last_lines(&"x".repeat(10_000)).unwrap().len() == LONGEST);
         assert_eq!(last_lines(" \n\n"), None);
+        assert_eq!(
+            last_lines("\u{202e}x").as_deref(),
+            Some("\\u{202e}x"),
+            "it turns the direction of writing"
+        );
     }
 }

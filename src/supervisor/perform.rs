@@ -2,7 +2,7 @@
 
 use super::child::Child;
 use super::control::Reply;
-use super::node_args::{self, Variable};
+use super::node_args::{self, Invocation, Variable};
 use super::poller::{self, PollerOrder};
 use super::surveyor::NodeOrder;
 use super::worker::Context;
@@ -163,18 +163,23 @@ impl Supervisor {
         let config = &self.context.config;
         let args = Changes::of(home, &version.target).map_err(|e| failure(&e))?.apply(&self.args);
         let environment: Vec<Variable> = std::env::vars_os().collect();
-        let mut invocation = node_args::invocation(&args, &environment, mode);
+        let mut invocation = match mode {
+            // Its last words are wanted: with other arguments it might end for another reason.
+            Mode::Dry if !config.validator_mode => Invocation { args, is_try: true, ..Invocation::default() },
+            Mode::Dry | Mode::Full | Mode::Silent => node_args::invocation(&args, &environment, mode),
+        };
         if config.validator_mode && config.daemon_fast_sync {
-            invocation.set = node_args::fast_sync(&args, &environment);
+            invocation.set = node_args::fast_sync(&invocation.args, &environment);
         }
         match mode {
             Mode::Full => {}
             Mode::Silent => {
                 log::warn!("event=silent_start the node starts without --mine until sealing is safe")
             }
-            Mode::Dry => {
+            Mode::Dry if config.validator_mode => {
                 log::info!("event=dry_start the new binary is tried without peers and without --mine")
             }
+            Mode::Dry => log::info!("event=dry_start the new binary is tried, and its last words are kept"),
         }
         let child = Child::spawn(home, &home.binary(&version.target), &invocation, number, stamp)?;
         self.spawned_at = Instant::now();

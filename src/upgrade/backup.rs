@@ -21,13 +21,14 @@ mod work;
 
 pub use copy::Method;
 pub use keep::{outdated, prune, remove_named};
-pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, State, list, load};
+pub use manifest::{Backup, Content, Entry, MadeBy, Manifest, State, list, list_all, load};
 pub use names::{LeftOut, is_key};
 pub use options::Options;
 pub use space::Need;
 pub use verify::{complete, verify};
 pub use work::Work;
 
+use crate::config::BackupMethod;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::beneath::Beneath;
 use crate::home::durable::Rubbish;
@@ -77,13 +78,16 @@ pub fn check(home: &Home, options: &Options) -> Result<Need> {
 
 /// Backs the data directory of a stopped node up. What a draft has already is not brought again.
 ///
-/// If a crash came between the end of it and the record of that, the finished backup is found and not made again.
+/// If a crash came between the end of an upgrade's backup and the record of that, the finished one is found and not made
+/// again. The operator gets a new one each time: nothing removes it, while that of an upgrade goes by itself.
 ///
 /// # Errors
 /// As [`check`]; if copying fails, the data changes meanwhile, or it is cancelled. Nothing is left behind then.
 pub fn make(work: &mut Work<'_>, purpose: &Purpose, draft: Option<Draft>) -> Result<Backup> {
     let begun = Instant::now();
-    if let Some(backup) = finished(work.home, work.options, &purpose.name) {
+    if purpose.made_by == MadeBy::Upgrade
+        && let Some(backup) = finished(work.home, work.options, &purpose.name)
+    {
         durable::sync_dir(work.home.backups())?;
         log::info!("event=backup_found backup={} the data has not changed since", backup.name);
         draft.into_iter().for_each(Draft::remove);
@@ -94,7 +98,7 @@ pub fn make(work: &mut Work<'_>, purpose: &Purpose, draft: Option<Draft>) -> Res
         None => Draft::begin(work.home, &purpose.name)?,
     };
     let source = draft.fill(work, Pass::Last);
-    let made = source.and_then(|source| draft.finish(work.home, &source, purpose, begun));
+    let made = source.and_then(|source| draft.finish(work, &source, purpose, begun));
     if made.is_err() {
         draft.remove();
     }
@@ -130,7 +134,7 @@ impl Draft {
     }
 
     /// Writes the manifest, syncs all and gives it its name.
-    fn finish(&self, home: &Home, source: &Source, purpose: &Purpose, begun: Instant) -> Result<Backup> {
+    fn finish(&self, work: &Work<'_>, source: &Source, purpose: &Purpose, begun: Instant) -> Result<Backup> {
         self.building.copy_dir_attributes(source)?;
         let now = SystemTime::now();
         let Purpose { name, made_by, head, node } = purpose.clone();
@@ -146,13 +150,14 @@ impl Draft {
             node,
             bytes: entries.iter().map(Entry::size).sum(),
             tree: Some(fingerprint(&source.items, &is_immutable)),
+            left_out: work.options.left_out.patterns().to_vec(),
             damaged: None,
             entries,
             upgrade: name.clone(),
         };
         let backup = Backup { name: name_of(&name, &rfc3339(now)), manifest };
         write(&self.path.join(MANIFEST), &durable::json_line(&backup.manifest))?;
-        durable::promote_large(&self.path, &home.backups().join(&backup.name))?;
+        durable::promote_large(&self.path, &work.home.backups().join(&backup.name))?;
         Ok(backup)
     }
 
@@ -205,12 +210,17 @@ fn write(path: &Path, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The backup that was made for `name` of the very data that is there now.
+/// The backup that was made for the upgrade `name` of the very data that is there now, as backups are made now.
 fn finished(home: &Home, options: &Options, name: &Name) -> Option<Backup> {
     let root = fs::canonicalize(home.data()).ok()?;
     let of_this = |backup: &Backup| {
-        let Manifest { upgrade, source, damaged, .. } = &backup.manifest;
-        upgrade == name && *source == root && damaged.is_none()
+        let Manifest { upgrade, made_by, source, damaged, left_out, .. } = &backup.manifest;
+        let is_copied =
+            || [Method::Reflink, Method::Hardlink].map(|by| backup.manifest.share(by).files) == [0; 2];
+        let is_as_wanted =
+            *left_out == options.left_out.patterns() && (options.method != BackupMethod::Copy || is_copied());
+        let is_of_upgrade = upgrade == name && *made_by == MadeBy::Upgrade;
+        is_of_upgrade && *source == root && damaged.is_none() && is_as_wanted
     };
     // Names of others may begin like this one as well.
     let is_named = |other: &str| other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));
@@ -299,6 +309,12 @@ fn check_link(source: &Path, link: &Path) -> Result<()> {
     let inside = fs::canonicalize(&path).map_or(true, |real| real.starts_with(source));
     if inside && text.is_relative() {
         return Ok(());
+    }
+    if inside && text.starts_with(source) {
+        let what = "the data directory has an absolute link, which leads from every copy to the original";
+        let why = format!("it leads to {}", text.display());
+        let hint = "make it a relative one, as with `ln -srfn`, while the node is stopped";
+        return Err(Error::new(Kind::Config, what).at(path.display()).because(why).hint(hint));
     }
     Err(Error::new(Kind::Config, "the data directory has a link that leads out of it")
         .at(path.display())

@@ -7,6 +7,7 @@
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Target;
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -16,11 +17,13 @@ const LIMIT: u64 = 64 * 1024;
 const FIXED: [&str; 3] = ["datadir", "datadir.ancient", "nodekey"];
 
 /// The differences of a version's arguments from those of `run`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// Arguments that are taken away.
+    #[serde(default)]
     pub drop: Vec<String>,
     /// Arguments that are added.
+    #[serde(default)]
     pub add: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use super::download::progress::Meter;
 use super::download::{Downloader, Limits, Order, Progress, RetryAfter, has_source};
 use super::install;
 use super::node_args::Changes;
-use super::rehearse::Report;
+use super::rehearse::{Report, Subject};
 use super::{Cancel, hook, smoke};
 use crate::config::Config;
 use crate::digest::{Algorithm, Digest};
@@ -69,13 +69,14 @@ pub fn prepare(
     let told = said.told.as_deref().unwrap_or("unknown");
     log::info!("event=smoke_tested name={} said={:?} version={told:?}", upgrade.name, said.line);
     install::describe(home, &target, said.told.as_deref(), Force::No)?;
-    Changes::of(home, &target)?;
+    let args = Changes::of(home, &target)?;
     let hook = hook::pre_upgrade(home, &upgrade.name, config.daemon_preupgrade.as_deref());
     // Found now, it costs the upgrade nothing.
     hook.iter().try_for_each(|hook| hook::check(home, hook))?;
     let hook = hook.is_some();
     let insisted = Manifest::load(&home.manifest(&target))?.is_some_and(|manifest| manifest.insisted);
-    let report = Report::of(home, &upgrade.name, &version.sha256);
+    let subject = Subject { sha256: &version.sha256, args: &args, fork: upgrade.fork_height };
+    let report = Report::of(home, &upgrade.name, subject);
     let (rehearsal, accepted) = report.map_or((Rehearsal::None, false), |report| report.verdict());
     Ok(Ready { version, promised: said.version, hook, rehearsal, accepted, insisted })
 }

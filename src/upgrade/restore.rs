@@ -8,7 +8,7 @@
 use super::backup::building::{Building, Source, bring_plain};
 use super::backup::names::Names;
 use super::backup::verify::check_tree;
-use super::backup::{Backup, Content, State, Work, complete, verify};
+use super::backup::{Backup, Content, Options, State, Work, complete, verify};
 use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::durable::Rubbish;
@@ -46,7 +46,11 @@ struct Places {
 /// [`Kind::Verification`] if the backup is damaged; if there is too little space or the file system cannot
 /// exchange directories. The data is then as it was.
 pub fn restore(work: &mut Work<'_>, backup: &Backup) -> Result<PathBuf> {
-    let home = work.home;
+    // Files that were left out of the backup stay, as do those that are left out of backups now.
+    let left_out = work.options.left_out.and(&backup.manifest.left_out);
+    let options = Options { left_out, ..work.options.clone() };
+    let Work { home, background, cancel, .. } = *work;
+    let work = &mut Work { home, options: &options, background, cancel, progress: work.progress };
     let places = Places::of(home)?;
     if let Some(replaced) = Done::of(home, &places, backup) {
         durable::remove(&places.live.join(MARKER))?;
@@ -145,13 +149,26 @@ impl Places {
     }
 
     fn of(home: &Home) -> Result<Self> {
-        let live = fs::canonicalize(home.data()).doing("resolve", home.data())?;
+        let live = live(home)?;
         let name = live.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
             Error::new(Kind::Config, "the data directory has no siblings").at(live.display())
         })?;
         let beside = |suffix: &str| live.with_file_name(format!(".{name}.wemixvisor-{suffix}"));
         Ok(Places { building: beside("restoring"), side: beside("restored"), live })
     }
+}
+
+/// The data directory, which a restore needs: the keys are in it, and a backup has none.
+///
+/// # Errors
+/// If it is missing, with the way on.
+pub fn live(home: &Home) -> Result<PathBuf> {
+    fs::canonicalize(home.data()).map_err(|e| {
+        let hint =
+            "make an empty one with `mkdir -m 700`, and put the keys of the node into it: a backup has none";
+        let missing = Error::io("resolve", home.data(), e);
+        if home.data().exists() { missing } else { missing.hint(hint) }
+    })
 }
 
 /// Where data that restores have replaced is, oldest first.
@@ -251,7 +268,12 @@ fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
             ItemKind::File | ItemKind::Special => {}
         }
     }
-    bring_plain(work, &places.live, &keys, &places.building)
+    bring_plain(work, &places.live, &keys, &places.building)?;
+    // Children first, as in `build`.
+    for item in keys.iter().rev().filter(|item| item.kind == ItemKind::Dir) {
+        set_mode(&places.building.join(&item.path), item.mode)?;
+    }
+    Ok(())
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
@@ -290,7 +312,7 @@ mod tests {
     use super::*;
     use crate::name::Name;
     use crate::upgrade::Cancel;
-    use crate::upgrade::backup::{MadeBy, Options, Purpose, complete, make};
+    use crate::upgrade::backup::{LeftOut, MadeBy, Purpose, complete, make};
 
     fn restore_with(home: &Home, backup: &Backup, cancel: &Cancel) -> Result<PathBuf> {
         let options = Options::plain();
@@ -332,6 +354,7 @@ mod tests {
             write("geth/chain/2", "new");
             write("geth/nodekey", "new key");
             write("keystore/UTC--1", "account");
+            fs::set_permissions(home.data().join("keystore"), Permissions::from_mode(0o755)).unwrap();
             Rig { dir, home, backup }
         }
 
@@ -351,6 +374,7 @@ mod tests {
             assert_eq!(self.live(MARKER), None);
             let mode = |path: &str| fs::metadata(self.home.data().join(path)).unwrap().permissions().mode();
             assert_eq!(mode("geth/chain") & 0o777, 0o750);
+            assert_eq!(mode("keystore") & 0o777, 0o755);
             assert_eq!(self.siblings(), ["backups", "data", "data.replaced"]);
         }
 
@@ -375,6 +399,28 @@ mod tests {
         let replaced = rig.restore().unwrap();
         rig.is_restored();
         assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_was_left_out_of_the_backup_stays_whatever_is_configured_now() {
+        let rig = Rig::new();
+        let options = Options { left_out: LeftOut::new(&["*.pem".to_owned()]), ..Options::plain() };
+        fs::write(rig.home.data().join("validator.pem"), "live key").unwrap();
+        let (cancel, progress) = (Cancel::new().unwrap(), &mut |_, _| {});
+        let mut work =
+            Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
+        let name: Name = "v3".parse().unwrap();
+        let purpose = Purpose { name, made_by: MadeBy::Operator, head: None, node: None };
+        let backup = make(&mut work, &purpose, None).unwrap();
+        assert!(!backup.data(&rig.home).join("validator.pem").exists());
+        let backup = crate::upgrade::backup::load(&rig.home, &backup.name).unwrap();
+        restore_with(&rig.home, &backup, &cancel).unwrap();
+        assert_eq!(rig.live("validator.pem").as_deref(), Some("live key"));
+        // An older manifest does not have the patterns.
+        let mut old = serde_json::to_value(&backup.manifest).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("left_out").is_some());
+        let old: crate::upgrade::backup::Manifest = serde_json::from_value(old).unwrap();
+        assert_eq!(old.left_out, [] as [String; 0]);
     }
 
     #[test]

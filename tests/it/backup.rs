@@ -5,6 +5,7 @@ use super::rig::visor::Rig;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use wemixvisor::inside::NodeMark;
 use wemixvisor::inside::backup::{self, Content, Method};
 use wemixvisor::inside::journal::{Journal, Opened};
@@ -217,6 +218,26 @@ fn the_operator_makes_checks_restores_and_removes_backups() {
     rig.ok(&["backup", "prune", &name, "--replaced"]);
     assert!(!Path::new(&kept).exists() && rig.backups().is_empty());
     rig.fails(4, &["backup", "prune", &name]);
+}
+
+#[test]
+fn a_backup_that_is_verified_beside_a_node_is_read_at_the_rate_for_that() {
+    let rig = Rig::new().set("DAEMON_BACKUP_RATE", "1MiB");
+    let mut visor = rig.run();
+    visor.wait_head(5);
+    assert_eq!(visor.stop(), 0);
+    fs::write(rig.data().join("much"), vec![7; 3 << 20]).unwrap();
+    rig.ok(&["backup", "create"]);
+    let (name, begun) = (rig.backups()[0].clone(), Instant::now());
+    rig.ok(&["backup", "verify", &name]);
+    let alone = begun.elapsed();
+    let mut visor = rig.run();
+    visor.wait_head(10);
+    let begun = Instant::now();
+    rig.ok(&["backup", "verify", &name]);
+    let beside = begun.elapsed();
+    assert!(beside >= Duration::from_secs(2), "3 MiB at 1 MiB/s in {beside:?}, alone in {alone:?}");
+    assert_eq!(visor.stop(), 0);
 }
 
 #[test]

@@ -239,6 +239,21 @@ fn a_version_has_its_own_arguments_and_only_that() {
 }
 
 #[test]
+fn a_flag_that_the_new_binary_of_no_validator_does_not_know_is_named_too() {
+    let rig = Rig::new();
+    let v2 = rig.binary("v2", &[]);
+    rig.ok(&["upgrade", "add", "v2", v2.to_str().unwrap(), "--add-arg", "--nope"]);
+    rig.schedule("v2", 10);
+    let mut visor = rig.run();
+    visor.wait_outcome("v2", "rolled-back");
+    let ended = visor.status()["ended"][0]["detail"].as_str().unwrap().to_owned();
+    assert!(ended.contains("flag provided but not defined: -nope, after 3 attempts"), "{ended}");
+    let history = rig.history().join("\n");
+    assert!(history.contains("attempt=2 of=3 the new binary ended: exit code 1: flag provided"), "{history}");
+    assert_eq!(visor.stop(), 0);
+}
+
+#[test]
 fn a_flag_that_the_new_binary_does_not_know_is_named_in_history() {
     let fleet = crate::rig::fleet::Fleet::with(1, &[], |_, rig| {
         let v2 = rig.binary("v2", &[]);

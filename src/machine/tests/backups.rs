@@ -41,6 +41,21 @@ fn it_is_begun_before_the_stop_and_tended_when_the_new_binary_is_good() {
 }
 
 #[test]
+fn backups_that_grow_too_old_are_looked_at_every_hour() {
+    for backups_age in [true, false] {
+        let mut story = Story::new(Policy { backups_age, ..ahead() }, vec![v2()]);
+        story.then(Input::Boot).then(after(60));
+        story.then(Input::Head(99)).then(Input::Done).then(Input::Done);
+        story.then(after(1)).then(Input::Head(100)).then(CLEAN).then(Input::Done);
+        story.blocks(101, 120).then(after(60)).blocks(121, 122).then(Input::Done).forget();
+        story.then(after(3500)).blocks(123, 124);
+        assert!(!story.take().contains("tend backups"));
+        story.then(after(110)).blocks(125, 126);
+        assert_eq!(story.take().contains("tend backups"), backups_age);
+    }
+}
+
+#[test]
 fn a_backup_that_is_not_possible_holds_the_upgrade_until_it_is() {
     let mut story = Story::new(ahead(), vec![v2()]);
     story.then(Input::Boot).forget();

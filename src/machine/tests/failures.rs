@@ -137,6 +137,23 @@ fn the_new_binary_cannot_be_executed_and_the_old_one_must_not() {
 }
 
 #[test]
+fn one_that_ends_before_it_answers_is_tried_for_a_while_with_its_last_words_kept() {
+    let mut story = trying(policy(), v2());
+    let runs = |story: &Story| story.world.machine.as_ref().unwrap().recorded_mode();
+    assert_eq!(runs(&story), Mode::Full);
+    story.then(CRASH).then(after(10));
+    assert_eq!(runs(&story), Mode::Dry);
+    assert!(story.take().contains("mode=dry"));
+    // It answers, is stopped, and is started again as any other one, at no cost.
+    story.then(Input::Head(101)).then(CLEAN);
+    assert_eq!(runs(&story), Mode::Full);
+    let attempt = story.world.machine.as_ref().unwrap().record().upgrade.clone().unwrap();
+    assert_eq!((attempt.attempt - attempt.forgiven, attempt.ended_early), (2, false));
+    story.blocks(102, 120).then(after(60)).blocks(121, 122);
+    assert!(story.take().contains("outcome=applied"));
+}
+
+#[test]
 fn the_new_binary_dies_three_times_below_the_fork() {
     let mut story = trying(policy(), forking(1_000));
     story.all([CRASH, Input::Tick, CRASH, Input::Tick, CRASH]).check(&expect![[r#"
@@ -146,16 +163,16 @@ fn the_new_binary_dies_three_times_below_the_fork() {
                                      → record [genesis StoppedClean | v2 Trying attempt=1 asked]
         (+930.0ms) tick: backoff     → await release
         release                      → record [genesis Running | v2 Trying attempt=2 asked]
-        recorded                     → spawn upgrades/v2
-        spawned                      → info node_started: pid=1 version=upgrades/v2
+        recorded                     → spawn upgrades/v2 dry
+        spawned                      → info node_started: pid=1 version=upgrades/v2 mode=dry
         exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
         release                      → error attempt_failed (history): attempt=2 of=3 the new binary ended: exit code 2
                                      → record [genesis StoppedClean | v2 Trying attempt=2 asked]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running | v2 Trying attempt=3 asked]
-        recorded                     → spawn upgrades/v2
-        spawned                      → info node_started: pid=1 version=upgrades/v2
+        recorded                     → spawn upgrades/v2 dry
+        spawned                      → info node_started: pid=1 version=upgrades/v2 mode=dry
         exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
         release                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2
@@ -213,8 +230,8 @@ fn the_new_binary_dies_three_times_past_the_fork() {
                                      → record [genesis StoppedUnclean | v2 Trying attempt=2 asked]
         (+2.0s) tick: backoff        → await release
         release                      → record [genesis Running | v2 Trying attempt=3 asked]
-        recorded                     → spawn upgrades/v2
-        spawned                      → info node_started: pid=1 version=upgrades/v2
+        recorded                     → spawn upgrades/v2 dry
+        spawned                      → info node_started: pid=1 version=upgrades/v2 mode=dry
         exited, exit code 2          → warn node_exited: status="exit code 2" after=0ns
                                      → await release
         release                      → error attempt_failed (history): attempt=3 of=3 the new binary ended: exit code 2

@@ -61,6 +61,10 @@ fn a_failed_rehearsal_holds_the_upgrade_and_says_so() {
     let plan = story.world.machine.as_ref().unwrap().view().planned.remove(0);
     assert_eq!((plan.rehearsal, plan.binary), (Some(RehearsalView::Failed), BinaryState::Ready));
     assert_eq!(plan.why, "its rehearsal has failed: it does not stop");
+    let needs = story.world.machine.as_ref().unwrap().view().needs;
+    let need = needs.iter().find(|need| need.name == "rehearsal_failed").unwrap();
+    let cure = "has failed: it does not stop; stage another binary, or let it happen with `wemixvisor rehearse v2 --force`";
+    assert!(need.text.contains(cure), "{need:?}");
     // The word of the operator goes before it.
     story.then(Input::Ask(Request::UpgradeNow(name("v2"))));
     assert!(story.take().contains("inspect upgrades/v2"));
@@ -72,15 +76,30 @@ fn an_upgrade_that_comes_due_does_not_wait_for_its_rehearsal() {
     story.blocks(H - 1, H);
     story.check(&expect![[r#"
         (+2.0s) head 100             → inspect upgrades/v2
-                                     → warn unrehearsed: name=v2 it is due, and goes on without a rehearsal
                                      → cancel job
-        inspected                    → record [genesis Running | v2 Stopping attempt=0]
+        inspected                    → warn unrehearsed (history): name=v2 it goes on without a rehearsal: its rehearsal has not ended
+                                     → record [genesis Running | v2 Stopping attempt=0]
         recorded                     → info upgrade_due (history): name=v2 height=100 head=100
                                      → SIGTERM
                                      → record [genesis Running | v2 Stopping attempt=0 asked]
     "#]]);
     story.then(Input::Failed(Class::Cancelled)).then(CLEAN);
     assert!(story.take().contains("spawn upgrades/v2"));
+}
+
+#[test]
+fn one_that_is_ready_too_near_its_height_goes_on_and_says_so() {
+    let policy = Policy { backup: true, backup_ahead: true, ..rehearses() };
+    let mut story = Story::new(policy, vec![v2()]);
+    story.then(Input::Boot).then(after(60)).then(Input::Head(H - 10));
+    assert!(!story.take().contains("→ rehearse"));
+    let plan = story.world.machine.as_ref().unwrap().view().planned.remove(0);
+    assert_eq!(plan.unrehearsed.as_deref(), Some("its height is too near for one"));
+    story.blocks(H - 1, H);
+    let told =
+        "warn unrehearsed (history): name=v2 it goes on without a rehearsal: its height is too near for one";
+    let story = story.take();
+    assert!(story.contains(told) && story.contains("SIGTERM"), "{story}");
 }
 
 #[test]
@@ -112,6 +131,10 @@ fn a_rehearsal_that_cannot_be_held_is_tried_again_later_and_holds_nothing() {
     "#]]);
     story.then(after(60)).then(Input::Head(H - 8));
     assert!(story.take().contains("→ rehearse v2"));
+    let plan = story.world.machine.as_ref().unwrap().view().planned.remove(0);
+    assert_eq!(plan.unrehearsed, None, "it is being rehearsed");
     story.then(Input::Failed(Class::Permanent)).blocks(H - 1, H);
-    assert!(story.take().contains("inspect upgrades/v2"));
+    let story = story.take();
+    let told = "unrehearsed (history): name=v2 it goes on without a rehearsal: none could be held: it failed";
+    assert!(story.contains("inspect upgrades/v2") && story.contains(told), "{story}");
 }

@@ -1,6 +1,6 @@
 //! How many backups are kept, and for how long. Only what upgrades have made is removed by itself.
 
-use super::manifest::{Backup, MadeBy, Manifest, State, list};
+use super::manifest::{Backup, MadeBy, Manifest, State, list, load_any};
 use super::options::Options;
 use super::{PARTIAL, Work};
 use crate::error::{Doing as _, Error, Kind, Result};
@@ -57,7 +57,7 @@ pub fn prune(work: &Work<'_>, needed: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// If there is none of this name, or the operating system refuses.
 pub fn remove(home: &Home, name: &str) -> Result<()> {
-    let backup = super::load(home, name)?;
+    let backup = load_any(home, name)?;
     let path = home.backups().join(&backup.name);
     let hidden = home.backups().join(format!("{PARTIAL}{}", backup.name));
     let _claim = backup.claim(home, Claim::Alone)?;
@@ -76,7 +76,7 @@ pub fn remove(home: &Home, name: &str) -> Result<()> {
 /// As [`remove`]; [`Kind::NotMet`] for the one that is needed.
 pub fn remove_named(home: &Home, names: &[String], needed: Option<&str>) -> Result<()> {
     for name in names {
-        let backup = super::load(home, name)?;
+        let backup = load_any(home, name)?;
         if needed == Some(&*backup.name) {
             let what = format!("backup {name} is needed by the upgrade or rollback under way");
             return Err(Error::new(Kind::NotMet, what).hint("it can be removed when that has ended"));
@@ -107,6 +107,7 @@ mod tests {
             node: Some(label.to_owned()),
             bytes: 0,
             tree: None,
+            left_out: Vec::new(),
             damaged: None,
             entries: Vec::new(),
         };

@@ -46,6 +46,10 @@ pub struct Manifest {
     /// The fingerprint of the tree that was copied: data that has changed since has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Digest>,
+    /// The patterns of what was left out beside the keys that every node has. A restore leaves it as it is, whatever is
+    /// configured by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The damage that was found since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
@@ -223,6 +227,23 @@ pub fn list(home: &Home) -> Result<Vec<Backup>> {
 /// The finished backups whose names are `wanted`, oldest first. The manifests of the others, which may be large, are not
 /// read.
 pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Backup>> {
+    list_by(home, wanted, &load)
+}
+
+/// The same, and what has the place of a backup and a manifest that cannot be read: a damaged one, so that the operator
+/// sees it and can remove it. Nothing else counts it.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(home: &Home) -> Result<Vec<Backup>> {
+    list_by(home, &|_| true, &load_any)
+}
+
+fn list_by(
+    home: &Home,
+    wanted: &dyn Fn(&str) -> bool,
+    load: &dyn Fn(&Home, &str) -> Result<Backup>,
+) -> Result<Vec<Backup>> {
     let dir = home.backups();
     let Some(entries) = found(fs::read_dir(dir)).doing("list", dir)? else { return Ok(Vec::new()) };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -230,6 +251,33 @@ pub(super) fn list_of(home: &Home, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<
     let mut backups: Vec<_> = names.filter_map(|name| load(home, &name).ok()).collect();
     sorted::by(&mut backups, |a, b| (&a.manifest.time, &a.name).cmp(&(&b.manifest.time, &b.name)));
     Ok(backups)
+}
+
+/// One finished backup; one whose manifest cannot be read as a damaged one, of which nothing is known.
+///
+/// # Errors
+/// [`Kind::NotFound`] if there is none of this name.
+pub(super) fn load_any(home: &Home, name: &str) -> Result<Backup> {
+    load(home, name).or_else(|why| {
+        let upgrade = name.trim_end_matches('/').parse().ok().filter(|_| why.kind() != Kind::NotFound);
+        let Some(upgrade) = upgrade else { return Err(why) };
+        let manifest = Manifest {
+            version: VERSION,
+            upgrade,
+            made_by: MadeBy::Operator,
+            time: String::new(),
+            took_ms: 0,
+            source: PathBuf::new(),
+            head: None,
+            node: None,
+            bytes: 0,
+            tree: None,
+            left_out: Vec::new(),
+            damaged: Some(why.to_string()),
+            entries: Vec::new(),
+        };
+        Ok(Backup { name: name.trim_end_matches('/').to_owned(), manifest })
+    })
 }
 
 /// One finished backup.

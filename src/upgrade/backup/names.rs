@@ -25,6 +25,16 @@ impl LeftOut {
         LeftOut(patterns.iter().map(|pattern| pattern.trim_matches('/').to_owned()).collect())
     }
 
+    /// The patterns, beside the keys that every node has.
+    pub(super) fn patterns(&self) -> &[String] {
+        &self.0
+    }
+
+    /// These patterns and `others`, those of a manifest.
+    pub(in crate::upgrade) fn and(&self, others: &[String]) -> LeftOut {
+        LeftOut(self.0.iter().chain(others).cloned().collect())
+    }
+
     /// Whether a path below the data directory is a key, or is in a directory of keys.
     pub fn is_key(&self, path: &Path) -> bool {
         is_key(path) || self.0.iter().any(|pattern| is_at(pattern, path))

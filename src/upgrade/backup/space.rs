@@ -1,11 +1,16 @@
 //! The space that a backup takes, by the method that each file gets into it, and what would help where it is lacking.
 
 use super::building::{Building, Source};
-use super::{Options, manifest};
+use super::{Options, list, outdated};
 use crate::config::BackupMethod;
 use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::home::space::{self, Amount};
+use crate::upgrade::restore::replaced;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::SystemTime;
 
 /// Space left free beyond the backup itself.
 const RESERVE: u64 = 64 * 1024 * 1024;
@@ -47,13 +52,26 @@ fn check_against(free: Amount, home: &Home, options: &Options, need: Need) -> Re
 /// The remedies, the cheapest first.
 fn help(home: &Home, options: &Options) -> String {
     let mut help = Vec::new();
-    let older = manifest::list(home).map_or(0, |backups| backups.len().saturating_sub(1));
+    // Those of the operator are removed by name alone.
+    let fewest = Options { keep: 1, ..options.clone() };
+    let older = list(home).map_or(0, |backups| outdated(&backups, &fewest, &[], SystemTime::now()).len());
     if older > 0 {
-        help.push(format!("remove the {older} older backups with `wemixvisor backup prune --keep 1`"));
+        help.push(format!(
+            "remove the {older} older backups of upgrades with `wemixvisor backup prune --keep 1`"
+        ));
+    }
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    let is_beside = device(home.data()) == device(home.backups());
+    if is_beside && !replaced(home).is_empty() {
+        help.push(
+            "remove the data that restores have replaced with `wemixvisor backup prune --replaced`"
+                .to_owned(),
+        );
     }
     help.push("make room".to_owned());
     help.push(match options.method {
         BackupMethod::Copy => "set daemon_backup_method to auto".to_owned(),
+        _ if is_beside => "set daemon_data_backup_dir to a larger file system".to_owned(),
         _ => "set daemon_data_backup_dir to the file system of the data, where files need not be copied, or to a larger one"
             .to_owned(),
     });

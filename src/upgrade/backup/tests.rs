@@ -3,7 +3,6 @@
 mod hostile;
 
 use super::*;
-use crate::config::BackupMethod;
 use crate::digest::Digest;
 use crate::upgrade::Cancel;
 use std::ffi::OsStr;
@@ -219,9 +218,12 @@ fn what_cannot_be_backed_up_is_said_before_the_node_is_stopped() {
     );
     assert!(!rig.home.data().join("geth/b").exists(), "it is refused before it is made");
     let rig = Rig::new();
-    for text in ["/etc", "../../..", &format!("{}/geth", rig.home.data().display())] {
+    let inside = format!("{}/geth", fs::canonicalize(rig.home.data()).unwrap().display());
+    for (text, why) in
+        [("/etc", "leads out of it"), ("../../..", "leads out of it"), (&inside, "make it a relative one")]
+    {
         symlink(text, rig.home.data().join("ancient/link")).unwrap();
-        refused(&rig, &rig.home, "leads out of it");
+        refused(&rig, &rig.home, why);
         fs::remove_file(rig.home.data().join("ancient/link")).unwrap();
     }
     symlink("gone", rig.home.data().join("ancient/link")).unwrap();
@@ -263,6 +265,14 @@ fn a_manifest_that_leads_out_or_names_keys_is_refused() {
         assert_eq!(load(&rig.home, &backup.name).unwrap_err().kind(), Kind::BadInput);
     }
     assert_eq!(list(&rig.home).unwrap(), []);
+    let shown = list_all(&rig.home).unwrap();
+    assert_eq!((shown.len(), shown[0].manifest.state()), (1, State::Damaged));
+    assert_eq!(
+        outdated(&shown, &Options { keep: 1, ..Options::plain() }, &[], SystemTime::now()),
+        [] as [&str; 0]
+    );
+    remove_named(&rig.home, std::slice::from_ref(&backup.name), None).unwrap();
+    assert_eq!(list_all(&rig.home).unwrap(), []);
     for name in ["", "..", "../backups", "gone", ".hidden"] {
         assert_eq!(load(&rig.home, name).unwrap_err().kind(), Kind::NotFound, "{name:?}");
     }
@@ -286,6 +296,30 @@ fn a_redo_finds_the_finished_backup_of_unchanged_data_and_only_that() {
     let second = rig.make().unwrap();
     assert_ne!(second.name, first.name);
     rig.verify(&second).unwrap();
+}
+
+#[test]
+fn the_operator_gets_a_new_backup_each_time_and_an_upgrade_none_of_another_kind() {
+    let rig = with_database();
+    let of_upgrade = rig.make_by(BackupMethod::Hardlink);
+    let by_operator = || {
+        let purpose = Purpose { made_by: MadeBy::Operator, ..purpose("v2") };
+        rig.with(&Options::plain(), |work| make(work, &purpose, None)).unwrap()
+    };
+    let (first, second) = (by_operator(), by_operator());
+    assert!(first.name != of_upgrade.name && first.name != second.name);
+    assert_eq!((first.manifest.made_by, second.manifest.made_by), (MadeBy::Operator, MadeBy::Operator));
+    assert_eq!(
+        rig.make_by(BackupMethod::Hardlink).name,
+        of_upgrade.name,
+        "that of the operator is not its own"
+    );
+    let copied = rig.make_by(BackupMethod::Copy);
+    assert!(copied.name != of_upgrade.name && copied.manifest.share(Method::Hardlink).files == 0);
+    let left_out = LeftOut::new(&["*.pem".to_owned()]);
+    let without = Options { left_out, ..Options::plain() };
+    let without = rig.with(&without, |work| make(work, &purpose("v2"), None)).unwrap();
+    assert_eq!(without.manifest.left_out, ["*.pem"]);
 }
 
 /// A rig whose data has a database with tables that are immutable by name, ancient data, and files of odd kinds.

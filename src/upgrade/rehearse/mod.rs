@@ -17,7 +17,7 @@ mod live;
 mod report;
 mod shadow;
 
-pub use report::Report;
+pub use report::{Report, Subject};
 
 use super::install;
 use super::node_args::Changes;
@@ -140,7 +140,9 @@ pub fn rehearse(order: &Order<'_>, cancel: &Cancel, progress: &mut dyn FnMut(Pro
     }
     let dir = order.home.rehearsal_dir();
     durable::mkdir(&dir)?;
-    let report = Report::new(order.name.clone(), manifest.sha256, order.blocks, rfc3339(SystemTime::now()));
+    let args = Changes::of(order.home, &target)?;
+    let subject = Subject { sha256: &manifest.sha256, args: &args, fork: order.fork };
+    let report = Report::new(order.name.clone(), subject, order.blocks, rfc3339(SystemTime::now()));
     let mut stage = Stage { order, live, binary, lock, dir: dir.clone(), report, cancel };
     let held = stage.hold(progress);
     if order.keep && dir.join(DATA).exists() {
@@ -230,13 +232,13 @@ impl Stage<'_> {
     fn args(&mut self) -> Result<Vec<OsString>> {
         let home = self.order.home;
         let old = Changes::of(home, &home.read_current_link()?)?;
-        let new = Changes::of(home, &Target::Upgrade(self.order.name.clone()))?;
-        if old != new && !old.drop.is_empty() {
+        let new = &self.report.args;
+        if old != *new && !old.drop.is_empty() {
             let dropped = old.drop.join(" ");
             let note = format!("it was not given {dropped}, which the version that runs does not get");
             self.report.notes.push(note);
         }
-        Ok(new.apply(old.without_added(&self.live.args)))
+        Ok(self.report.args.apply(old.without_added(&self.live.args)))
     }
 
     fn places(&self) -> Result<Places> {

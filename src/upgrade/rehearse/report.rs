@@ -1,10 +1,14 @@
-//! `rehearsal.json` beside the manifest of a staged binary: what its rehearsal has shown, and of which bytes.
+//! `rehearsal.json` beside the manifest of a staged binary: what its rehearsal has shown, and of what.
+//!
+//! It counts for nothing else than what was rehearsed: these bytes, run with these differences of the arguments, and checked
+//! for this fork. Otherwise the binary counts as not rehearsed.
 
 use crate::digest::Digest;
 use crate::error::{Doing as _, Error, Kind, Result};
 use crate::home::{Home, durable, regular};
 use crate::machine::Rehearsal;
 use crate::name::Name;
+use crate::upgrade::node_args::Changes;
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;
@@ -19,6 +23,12 @@ pub struct Report {
     pub upgrade: Name,
     /// The digest of the binary that was rehearsed.
     pub sha256: Digest,
+    /// The differences of its arguments.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub args: Changes,
+    /// The fork that it had to know, where one was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<u64>,
     /// The time, RFC 3339.
     pub time: String,
     /// Whether the binary passed.
@@ -63,6 +73,21 @@ pub struct Report {
     pub log_lines: u64,
 }
 
+/// The subject of a rehearsal.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The digest of the binary.
+    pub sha256: &'a Digest,
+    /// The differences of its arguments.
+    pub args: &'a Changes,
+    /// The fork that it must know.
+    pub fork: Option<u64>,
+}
+
+fn is_none(args: &Changes) -> bool {
+    *args == Changes::default()
+}
+
 /// How long each step took, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
@@ -80,11 +105,13 @@ pub struct Times {
 
 impl Report {
     /// A report that nothing is known for yet.
-    pub(super) fn new(upgrade: Name, sha256: Digest, wanted: u64, time: String) -> Self {
+    pub(super) fn new(upgrade: Name, subject: Subject<'_>, wanted: u64, time: String) -> Self {
         Report {
             version: VERSION,
             upgrade,
-            sha256,
+            sha256: *subject.sha256,
+            args: subject.args.clone(),
+            fork: subject.fork,
             time,
             passed: false,
             reasons: Vec::new(),
@@ -124,13 +151,20 @@ impl Report {
         }
     }
 
-    /// The report of an upgrade, if it is about the binary with this digest.
-    pub fn of(home: &Home, upgrade: &Name, sha256: &Digest) -> Option<Self> {
+    /// The report of an upgrade, if it is about this.
+    pub fn of(home: &Home, upgrade: &Name, subject: Subject<'_>) -> Option<Self> {
         let report = Report::load(home, upgrade).unwrap_or_else(|e| {
             log::warn!("event=rehearsal_unreadable name={upgrade} {e}");
             None
         });
-        report.filter(|report| report.sha256 == *sha256)
+        report.filter(|report| report.is_about(subject))
+    }
+
+    /// Whether it counts for this. A binary that has passed and reports its forks is known to have any of them.
+    fn is_about(&self, Subject { sha256, args, fork }: Subject<'_>) -> bool {
+        let has = |fork: u64| self.forks.as_ref().is_some_and(|forks| forks.contains(&fork));
+        let is_checked = self.fork == fork || self.passed && fork.is_none_or(has);
+        self.sha256 == *sha256 && self.args == *args && is_checked
     }
 
     /// Its consequence for the upgrade, and whether the operator has accepted a failure.
@@ -164,6 +198,33 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn a_verdict_counts_only_for_what_was_rehearsed() {
+        let digest = Digest::sha256(b"x");
+        let (none, changed) =
+            (Changes::default(), Changes { add: vec!["--new".to_owned()], drop: Vec::new() });
+        let with = |args, fork| Subject { sha256: &digest, args, fork };
+        let report = |args, fork, passed, forks: Option<&[u64]>| {
+            let report = Report::new("v2".parse().unwrap(), with(args, fork), 100, "now".to_owned());
+            Report { passed, forks: forks.map(<[u64]>::to_vec), ..report }
+        };
+        let plain = report(&none, None, true, None);
+        assert!(plain.is_about(with(&none, None)));
+        assert!(!plain.is_about(with(&changed, None)), "it was run with other arguments");
+        assert!(!plain.is_about(with(&none, Some(150))), "nothing was asked about a fork");
+        assert!(report(&changed, Some(150), true, None).is_about(with(&changed, Some(150))));
+        let forks = report(&none, Some(150), true, Some(&[150, 170]));
+        assert!(forks.is_about(with(&none, Some(170))) && forks.is_about(with(&none, None)));
+        assert!(!forks.is_about(with(&none, Some(160))));
+        let failed = report(&none, Some(150), false, Some(&[170]));
+        assert!(failed.is_about(with(&none, Some(150))));
+        assert!(!failed.is_about(with(&none, Some(170))), "the fork that it lacks is planned no more");
+        // Older reports have neither.
+        let old = serde_json::to_string(&plain).unwrap();
+        assert!(!old.contains("args") && !old.contains("\"fork\""), "{old}");
+        assert_eq!(serde_json::from_str::<Report>(&old).unwrap(), plain);
+    }
+
+    #[test]
     fn a_report_is_about_one_binary() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path(), "node").unwrap();
@@ -171,21 +232,24 @@ mod tests {
         assert_eq!(Report::load(&home, &name).unwrap(), None);
         fs::create_dir_all(home.upgrade(&name)).unwrap();
         let digest = Digest::sha256(b"x");
-        let report = Report::new(name.clone(), digest, 100, "now".to_owned());
+        let args = Changes::default();
+        let of = |sha256: &Digest| Report::of(&home, &name, Subject { sha256, args: &args, fork: None });
+        let subject = Subject { sha256: &digest, args: &args, fork: None };
+        let report = Report::new(name.clone(), subject, 100, "now".to_owned());
         report.save(&home).unwrap();
-        assert_eq!(Report::of(&home, &name, &digest), Some(report.clone()));
-        assert_eq!(Report::of(&home, &name, &Digest::sha256(b"y")), None);
+        assert_eq!(of(&digest), Some(report.clone()));
+        assert_eq!(of(&Digest::sha256(b"y")), None);
         let failed = Report { reasons: vec!["a".to_owned(), "b".to_owned()], ..report.clone() };
         assert_eq!(failed.verdict(), (Rehearsal::Failed("a; b".to_owned()), false));
         failed.accept(&home).unwrap();
-        let accepted = Report::of(&home, &name, &digest).unwrap();
+        let accepted = of(&digest).unwrap();
         assert_eq!(accepted.verdict(), (Rehearsal::None, true));
         let passed = Report { passed: true, ..report.clone() };
         assert_eq!(passed.accept(&home).unwrap().verdict(), (Rehearsal::Passed, false));
         for bad in ["{", "{\"version\":2}"] {
             fs::write(home.rehearsal(&name), bad).unwrap();
             assert_eq!(Report::load(&home, &name).unwrap_err().kind(), Kind::BadInput);
-            assert_eq!(Report::of(&home, &name, &digest), None);
+            assert_eq!(of(&digest), None);
         }
         Report { version: 2, ..report }.save(&home).unwrap();
         assert!(Report::load(&home, &name).unwrap_err().to_string().contains("version 2"));
