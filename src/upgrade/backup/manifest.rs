@@ -291,7 +291,10 @@ pub fn load(home: &Home, name: &str) -> Result<Backup> {
     let path = home.backups().join(name).join(MANIFEST);
     let text = match regular::read(&path, LIMIT) {
         Ok(text) if plain => text,
-        Err(e) if plain && e.kind() != io::ErrorKind::NotFound => return Err(Error::io("read", &path, e)),
+        // A file beside the backups is none.
+        Err(e) if plain && !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(Error::io("read", &path, e));
+        }
         _ => {
             let none = Error::new(Kind::NotFound, format!("no backup {name:?}")).at(home.backups().display());
             return Err(none.hint("see `wemixvisor backup list`"));

@@ -272,8 +272,10 @@ fn a_manifest_that_leads_out_or_names_keys_is_refused() {
         [] as [&str; 0]
     );
     remove_named(&rig.home, std::slice::from_ref(&backup.name), None).unwrap();
+    // A file is none.
+    fs::write(rig.home.backups().join("notes"), "x").unwrap();
     assert_eq!(list_all(&rig.home).unwrap(), []);
-    for name in ["", "..", "../backups", "gone", ".hidden"] {
+    for name in ["", "..", "../backups", "gone", ".hidden", "notes"] {
         assert_eq!(load(&rig.home, name).unwrap_err().kind(), Kind::NotFound, "{name:?}");
     }
 }
