@@ -96,8 +96,11 @@ pub fn check(work: &mut Work<'_>, backup: &Backup) -> Result<()> {
         // Damage is noted in the manifest.
         State::Verified | State::Damaged => complete(work, backup.clone()).map(drop),
     };
-    // A process of ours reads it already, as after an upgrade. The restore compares all that it has read.
-    checked.or_else(|e| if e.kind() == Kind::Busy { Ok(()) } else { Err(e) })
+    checked.or_else(|e| match e.kind() {
+        // A process of ours is adding its digests, as after an upgrade. That changes nothing but the manifest.
+        Kind::Busy => check_tree(work, &backup.data(work.home), &backup.manifest, &|_| true),
+        _ => Err(e),
+    })
 }
 
 /// Refuses data that no other directory can take the place of.
@@ -399,6 +402,23 @@ mod tests {
         let replaced = rig.restore().unwrap();
         rig.is_restored();
         assert_eq!(fs::read(replaced.join("geth/chain/2")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_backup_is_checked_also_while_another_process_has_claimed_it() {
+        let rig = Rig::new();
+        let (options, cancel) = (Options::plain(), Cancel::new().unwrap());
+        let check = || {
+            let progress = &mut |_, _| {};
+            let mut work =
+                Work { home: &rig.home, options: &options, background: false, cancel: &cancel, progress };
+            check(&mut work, &rig.backup)
+        };
+        let _claim = rig.backup.claim(&rig.home, Claim::Alone).unwrap();
+        check().unwrap();
+        rig.is_untouched();
+        fs::write(rig.backup.data(&rig.home).join("geth/chain/1"), "odd").unwrap();
+        assert_eq!(check().unwrap_err().kind(), Kind::Verification);
     }
 
     #[test]
