@@ -187,13 +187,19 @@ fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<PastStep<'
         data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.as_ref()),
     });
+    // A way back over a backup goes by the backup, whatever the old binary can open.
+    let planned = |attempt: &Attempt| {
+        let ended =
+            ended.iter().rfind(|ended| ended.name == attempt.name && attempt.phase == Phase::Reverting);
+        ended.and_then(|ended| ended.switch.as_ref()).filter(|switch| switch.to == attempt.to)
+    };
     let under_way = attempt.into_iter().map(|attempt| PastStep {
         name: &attempt.name,
         fork_height: attempt.fork_height,
         from: Some(&attempt.from),
         to: Some(&attempt.to),
         ran: attempt.attempt > 0,
-        data_compat: attempt.data_compat,
+        data_compat: attempt.data_compat || planned(attempt).is_some_and(|switch| switch.data_compat),
         backup: attempt.backup.as_ref(),
     });
     applied.chain(under_way).collect()

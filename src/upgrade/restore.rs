@@ -272,9 +272,14 @@ fn copy_keys(work: &mut Work<'_>, places: &Places) -> Result<()> {
         }
     }
     bring_plain(work, &places.live, &keys, &places.building)?;
-    // Children first, as in `build`.
-    for item in keys.iter().rev().filter(|item| item.kind == ItemKind::Dir) {
-        set_mode(&places.building.join(&item.path), item.mode)?;
+    // Children first, as in `build`; a directory that was made for a key alone is as it was, too.
+    for item in keys.iter().rev() {
+        let dirs = item.path.ancestors().skip(usize::from(item.kind != ItemKind::Dir));
+        for dir in dirs.filter(|dir| *dir != Path::new("")) {
+            let live = places.live.join(dir);
+            let mode = fs::metadata(&live).doing("inspect", &live)?.permissions().mode();
+            set_mode(&places.building.join(dir), mode & 0o7777)?;
+        }
     }
     Ok(())
 }
@@ -357,6 +362,8 @@ mod tests {
             write("geth/chain/2", "new");
             write("geth/nodekey", "new key");
             write("keystore/UTC--1", "account");
+            write("deep/er/nodekey", "key");
+            fs::set_permissions(home.data().join("deep"), Permissions::from_mode(0o711)).unwrap();
             fs::set_permissions(home.data().join("keystore"), Permissions::from_mode(0o755)).unwrap();
             Rig { dir, home, backup }
         }
@@ -378,6 +385,7 @@ mod tests {
             let mode = |path: &str| fs::metadata(self.home.data().join(path)).unwrap().permissions().mode();
             assert_eq!(mode("geth/chain") & 0o777, 0o750);
             assert_eq!(mode("keystore") & 0o777, 0o755);
+            assert_eq!(mode("deep") & 0o777, 0o711);
             assert_eq!(self.siblings(), ["backups", "data", "data.replaced"]);
         }
 

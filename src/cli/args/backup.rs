@@ -58,7 +58,8 @@ fn prune(args: &mut Arguments, word: &str, format: Format) -> Result<Prune> {
     let (replaced, dry_run) = (args.contains("--replaced"), args.contains("--dry-run"));
     let mut names = Vec::new();
     while let Some(name) = opt_free::<OsString>(args, word)? {
-        let name = name.to_string_lossy().into_owned();
+        // As a shell completes the name of a directory.
+        let name = name.to_string_lossy().trim_end_matches('/').to_owned();
         if !names.contains(&name) {
             names.push(name);
         }
@@ -90,7 +91,7 @@ mod tests {
         };
         assert_eq!((asked.keep, asked.max_age), (Some(1), Some(Duration::from_secs(86_400))));
         assert!(asked.replaced && asked.dry_run && asked.names.is_empty());
-        let Ok(BackupCommand::Prune(asked)) = read("prune a b a") else { panic!("it is a good one") };
+        let Ok(BackupCommand::Prune(asked)) = read("prune a b a/") else { panic!("it is a good one") };
         assert_eq!(asked.names, ["a", "b"]);
         for bad in
             ["prune --keep 0", "prune a --keep 1", "prune --keep x", "restore", "create a/b", "destroy"]
