@@ -274,7 +274,7 @@ pub(super) enum Beside {
 }
 
 impl Beside {
-    /// Whether a node of this home runs. One of which that is not known counts.
+    /// Whether a node of this home runs; where that is not known, as if one did.
     pub(super) fn of(home: &Home) -> Self {
         match launch::last(home) {
             Ok(last) if last.as_ref().is_none_or(|last| last.process.is_none()) => Beside::Nothing,

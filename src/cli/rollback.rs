@@ -54,7 +54,7 @@ pub(super) fn rollback(config: &Config, home: &Home, options: &Options) -> Resul
         let Some(name) = &way.order.backup else { break way };
         match check(config, home, name) {
             Ok(()) => break way,
-            // The operator's word is one on the data as it is, too.
+            // `--force` allows the old binary on the data as it is.
             Err(e) if wanted.force && !wanted.restore && e.kind() != Kind::Failed => {
                 tell(format_args!("wemixvisor: {e}"));
                 known.backups.retain(|backup| backup != name);

@@ -181,7 +181,7 @@ settings! {
         /// The program that is run for each event, with its arguments: the path first, then one item each. It gets the event
         /// as JSON on its standard input.
         notify_command: Argv = "";
-        /// How long it may take. It holds up the end of wemixvisor for 2 s at most, and for so long where that has halted.
+        /// How long it may take. It holds up the end of wemixvisor for 2 s at most; after a halt, for all of this time.
         notify_timeout: Duration = "30s", within "1s" to "10m";
     }
     "Downloads" {

@@ -155,7 +155,7 @@ impl Machine {
                 let text = format!("name={name} to={} the operator's order", order.to.target);
                 let news = Notice::to_history(Level::Warn, "going_back", text);
                 self.save_with_news(after, AfterRecord::Upgrade, Some(news));
-                // Of what is planned, the upgrades that were applied are left out.
+                // The schedule lacks those that were applied, and one of them is not any more.
                 self.actions.push(Action::ReadPlans);
                 true
             }

@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_se
 /// The interval at which it is reported again that a backup is not possible.
 const REMIND: Duration = Duration::from_secs(3600);
 
-/// How often backups are looked at that are removed by their age.
+/// The interval at which backups are looked at for their age.
 const AGED: Duration = Duration::from_secs(3600);
 
 /// The state of backups.

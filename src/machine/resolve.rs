@@ -114,7 +114,7 @@ fn retry_with(
 ) -> Result<(Vec<Action>, String), Refused> {
     let attempt = record.upgrade.as_mut().ok_or_else(no_upgrade)?;
     let new = ready.version.target.clone();
-    // The data may be older already than what the new binary has signed on.
+    // A restore may have begun, so the data may be older than the last block that was signed.
     record.silent |= attempt.restores();
     attempt.begin_with(ready);
     let said = format!("the next `wemixvisor run` tries upgrade {} with the binary of {name}", attempt.name);
@@ -284,12 +284,6 @@ mod tests {
         let resolved = resolve(record.clone(), Some(150), Decision::Rollback { order, known: known.clone() });
         let [Action::Record(after)] = &resolved.unwrap().actions[..] else { panic!() };
         assert!(after.silent && after.halted.is_none() && !after.upgrade.as_ref().unwrap().restores());
-        // One that was planned as compatible needs no word for that.
-        let mut ended = record.clone();
-        ended.end(super::super::Outcome::RolledBack, String::new());
-        ended.ended[0].switch.as_mut().unwrap().data_compat = true;
-        let compatible = Record { ended: ended.ended, ..record.clone() };
-        assert_eq!(rollback::way_back(&compatible, &wanted(false), &known).unwrap().order.backup, None);
         // One that goes on takes no other way.
         let going = Record { halted: None, ..record };
         assert!(rollback::way_back(&going, &wanted(true), &known).unwrap_err().why.contains("on its way"));

@@ -132,7 +132,7 @@ fn at_a_fork(fork: Option<u64>, highest: Option<u64>) -> Option<&'static str> {
 /// If there is none, or it may hurt and is not forced.
 pub fn way_back(record: &Record, wanted: &Wanted, known: &Known) -> Result<WayBack, Refused> {
     let attempt = record.upgrade.as_ref();
-    // One that has halted on its way has not arrived, and may take another one.
+    // One that has halted may go another way.
     let goes = |attempt: &&Attempt| attempt.phase == Phase::Reverting && record.halted.is_none();
     if let Some(attempt) = attempt.filter(goes) {
         return Err(refused(format!("upgrade {} is on its way back already", attempt.name), None));
@@ -187,19 +187,13 @@ fn steps<'a>(ended: &'a [Ended], attempt: Option<&'a Attempt>) -> Vec<PastStep<'
         data_compat: ended.switch.as_ref().is_none_or(|switch| switch.data_compat),
         backup: ended.switch.as_ref().and_then(|switch| switch.backup.as_ref()),
     });
-    // A way back over a backup goes by the backup, whatever the old binary can open.
-    let planned = |attempt: &Attempt| {
-        let ended =
-            ended.iter().rfind(|ended| ended.name == attempt.name && attempt.phase == Phase::Reverting);
-        ended.and_then(|ended| ended.switch.as_ref()).filter(|switch| switch.to == attempt.to)
-    };
     let under_way = attempt.into_iter().map(|attempt| PastStep {
         name: &attempt.name,
         fork_height: attempt.fork_height,
         from: Some(&attempt.from),
         to: Some(&attempt.to),
         ran: attempt.attempt > 0,
-        data_compat: attempt.data_compat || planned(attempt).is_some_and(|switch| switch.data_compat),
+        data_compat: attempt.data_compat,
         backup: attempt.backup.as_ref(),
     });
     applied.chain(under_way).collect()
@@ -303,7 +297,7 @@ pub(super) fn begin(record: &mut Record, order: &Back, known: &Known) -> Result<
         (ended.outcome, ended.detail) = (Outcome::RolledBack, reason.clone());
     }
     let last = way.undoes.last().and_then(|name| record.ended(name)).cloned();
-    // The data may be older already than what was signed on it.
+    // A restore may have begun, so the data may be older than the last block that was signed.
     record.silent |= record.upgrade.as_ref().is_some_and(Attempt::restores);
     let attempt = record.upgrade.take().or_else(|| Some(again(&last?, &way.leaves)));
     let attempt = attempt.ok_or_else(no_earlier_version)?;

@@ -36,7 +36,7 @@ pub(super) fn apply(config: &Config, home: &Home, file: &Path, force: Force) -> 
     }
     // Before the file changes, since the old plan is not followed from then on.
     let world = execute::check(config, home, &new, force)?;
-    // No person looks at what a configuration manager is told.
+    // A configuration manager applies it, and no person would read a warning.
     if let Some(entry) = world.begins_at_once(&new.plan).filter(|_| !force.is_given()) {
         let what = format!("{} would begin at once: its height {} has come", entry.name, entry.height);
         return Err(Error::new(Kind::NotMet, what).hint("give it a height to come, or add --force"));

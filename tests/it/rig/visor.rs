@@ -363,7 +363,7 @@ impl Rig {
         // Called while a test fails as well, so it gives up rather than panic.
         let deadline = std::time::Instant::now() + PATIENCE;
         let Ok(lock) = fs::canonicalize(self.of("state/node.lock")) else { return };
-        // Whoever has it open has inherited it locked. To look at every file of every process takes a while.
+        // A process that still has the file open inherited the lock with it. Without a lock there is none to look for.
         if File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok()) {
             return;
         }
